@@ -1,0 +1,22 @@
+"""scikit-learn's 1,797 digits, 8x8 grey; val is for choosing, test for reporting."""
+data_preprocessor = dict(num_classes=10, mean=[77.8], std=[95.9], to_rgb=False)
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    dataset=dict(
+        type='mmkd_logit.Digits',
+        split='train',
+        pipeline=[dict(type='RandomCrop', crop_size=8, padding=1), dict(type='PackInputs')]),
+    sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = dict(
+    batch_size=256,
+    num_workers=0,
+    dataset=dict(type='mmkd_logit.Digits', split='val', pipeline=[dict(type='PackInputs')]),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = dict(type='Accuracy', topk=(1, 5))
+test_dataloader = dict(
+    batch_size=256,
+    num_workers=0,
+    dataset=dict(type='mmkd_logit.Digits', split='test', pipeline=[dict(type='PackInputs')]),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+test_evaluator = val_evaluator

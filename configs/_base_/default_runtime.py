@@ -1,0 +1,5 @@
+"""mmpretrain's runtime, seed 0, the last two epochs' checkpoints and final.pth."""
+_base_ = 'mmpretrain::_base_/default_runtime.py'
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=2))
+custom_hooks = [dict(type='mmkd_logit.FinalCheckpointHook')]
+randomness = dict(seed=0, deterministic=False)

@@ -1,0 +1,8 @@
+"""WRN-28-4 -> WRN-16-2 on CIFAR-100 by KL at tau = inf: Table 1, first row, column tau inf.
+
+The limit is half the MSE between the centred logits.
+
+    python tools/train.py configs/kd/wrn28-4_wrn16-2_kl-tinf.py --train-teacher
+"""
+_base_ = '../_base_/kd/wrn28-4_wrn16-2.py'
+model = dict(loss_kd=dict(type='mmkd_logit.ScaledKLDivLoss', tau='inf'))

@@ -1,0 +1,9 @@
+"""WRN-10-1 on CIFAR-100 with cross-entropy: a small student for a CPU.
+
+    python tools/train.py configs/wrn/wrn10-1.py
+"""
+_base_ = [
+    '../_base_/models/wrn.py', '../_base_/datasets/cifar100.py',
+    '../_base_/schedules/cifar_200e.py', '../_base_/default_runtime.py'
+]
+model = dict(backbone=dict(depth=10, widen_factor=1), head=dict(in_channels=64))

@@ -1,0 +1,74 @@
+"""Handwritten digits that need no download."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from mmpretrain.datasets import BaseDataset
+
+from mmkd_logit.registry import DATASETS
+
+# Out of every ten images of a class, in the order of the published file.
+_SPLITS = {"train": (0, 2, 4, 6, 8), "val": (1, 5), "test": (3, 7, 9)}
+
+
+@DATASETS.register_module()
+class Digits(BaseDataset):
+    """The 1,797 real 8x8 grey images of digits that scikit-learn ships.
+
+    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
+    Learning Repository, 1998; scikit-learn's ``load_digits`` holds its test part. Grey levels
+    0 to 16 are scaled to 0 to 255.
+
+    The split is fixed and stratified without a random number: of every ten consecutive images
+    of one class five go to ``train`` (905 images), two to ``val`` (358) and three to ``test``
+    (534). Choose on ``val``; ``test`` is for reporting.
+
+    Args:
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        **kwargs: Of mmpretrain's ``BaseDataset``, such as ``pipeline``.
+
+    Raises:
+        ValueError: If ``split`` is another word.
+
+    Example:
+        >>> from mmkd_logit.datasets import Digits
+        >>> dataset = Digits(split='test')
+        >>> len(dataset), dataset[0]['img'].shape, dataset[0]['img'].dtype
+        (534, (8, 8, 1), dtype('uint8'))
+    """
+
+    METAINFO: ClassVar[dict] = {"classes": [str(digit) for digit in range(10)]}
+
+    def __init__(self, split: str = "train", **kwargs: Any) -> None:
+        if split not in _SPLITS:
+            raise ValueError(f"split must be one of {list(_SPLITS)}, got {split!r}")
+        self.split = split
+        super().__init__(ann_file="", **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the images of the split.
+
+        Returns:
+            Dicts with ``img`` (8, 8, 1) uint8, ``gt_label`` and ``digits_index``, the position
+            in scikit-learn's file.
+        """
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+        indices = split_indices(labels, self.split)
+        return [dict(img=images[i], gt_label=int(labels[i]), digits_index=int(i)) for i in indices]
+
+
+def split_indices(labels: np.ndarray, split: str) -> np.ndarray:
+    """Return the positions of a split, in ascending order.
+
+    Args:
+        labels: The N labels, in the published order.
+        split: One of the splits of :class:`Digits`.
+    """
+    rank = np.empty(len(labels), dtype=int)  # how many of the same class came before
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    return np.flatnonzero(np.isin(rank % 10, _SPLITS[split]))

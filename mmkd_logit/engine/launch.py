@@ -1,0 +1,56 @@
+"""Starting the processes of a run, with or without a GPU."""
+
+import os
+import warnings
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.device import get_device
+
+
+def silence_known_warnings() -> None:
+    """Hide the warning that mmcv without compiled operators prints; we use none of them."""
+    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+
+
+def prepare_launch(cfg: Config, launcher: str) -> None:
+    """Make a config run under a launcher, over gloo where there is no GPU.
+
+    MMEngine's own start-up calls CUDA, so without one the process group is made here, before
+    the Runner, and its model wrapper is told to use no device.
+
+    Args:
+        cfg: Changed in place.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        ValueError: If there is no GPU and the launcher is slurm or mpi, or the variables that
+            torchrun sets are missing.
+    """
+    cfg.launcher = launcher
+    if get_device() == "cpu":
+        for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+            if cfg.get(name):
+                cfg[name]["pin_memory"] = False  # pinning needs a GPU and warns without
+    if launcher == "none" or torch.cuda.is_available():
+        return
+    if launcher != "pytorch":
+        raise ValueError(
+            f"launcher {launcher!r} needs GPUs; without one use tools/dist_train.sh (gloo)"
+        )
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"launcher 'pytorch' needs {', '.join(missing)} in the environment; "
+            "start with tools/dist_train.sh CONFIG GPUS or torchrun"
+        )
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    wrapper = cfg.get("model_wrapper_cfg") or dict(
+        type="MMDistributedDataParallel",
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+    wrapper["device_ids"] = None
+    cfg.model_wrapper_cfg = wrapper

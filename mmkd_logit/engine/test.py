@@ -1,0 +1,116 @@
+"""``tools/test.py``: test a checkpoint."""
+
+import argparse
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmengine
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
+
+from .checkpoint import install_safe_checkpoint_loading
+from .config import add_common_arguments, apply_common_arguments, read_config
+from .errors import one_line_errors
+from .launch import prepare_launch, silence_known_warnings
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/test.py``: mmpretrain's flags."""
+    parser = argparse.ArgumentParser(
+        description="Test a checkpoint; a distilling config tests its student"
+    )
+    parser.add_argument("config", help="config file, or mmpretrain::PATH")
+    parser.add_argument("checkpoint", help="checkpoint file or URL")
+    add_common_arguments(parser)
+    parser.add_argument("--out", help="file for the results (.json, .yaml, .pkl)")
+    parser.add_argument(
+        "--out-item", choices=["metrics", "pred"], help="what goes there; predictions by default"
+    )
+    parser.add_argument("--show-dir", help="folder for pictures of the predictions")
+    parser.add_argument("--show", action="store_true", help="show the predictions in a window")
+    parser.add_argument("--interval", type=int, default=1, help="every how many samples")
+    parser.add_argument("--wait-time", type=float, default=2, help="seconds a window is shown")
+    parser.add_argument(
+        "--tta", action="store_true", help="test-time augmentation, flip by default"
+    )
+    return parser
+
+
+def build_config(args: argparse.Namespace) -> Config:
+    """Merge the command line into the config it names.
+
+    Args:
+        args: Parsed by :func:`build_parser`.
+
+    Raises:
+        ValueError: If a flag does not fit the config or another flag.
+        FileNotFoundError: If the config or the checkpoint does not exist.
+    """
+    if args.out_item is not None and args.out is None:
+        raise ValueError("--out-item says what to write; add --out FILE to say where")
+    suffix = Path(args.out).suffix if args.out else None
+    allowed = (".json", ".yaml", ".yml", ".pkl") if args.out_item == "metrics" else (".pkl",)
+    if args.out and suffix not in allowed:
+        raise ValueError(
+            f"--out {args.out}: {args.out_item or 'pred'} can be written to {', '.join(allowed)}"
+        )
+    if "://" not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
+        raise FileNotFoundError(f"the checkpoint {args.checkpoint} does not exist")
+    cfg = read_config(args.config)
+    if cfg.get("test_dataloader") is None or cfg.get("test_evaluator") is None:
+        raise ValueError(f"{args.config} has no test_dataloader or test_evaluator")
+    apply_common_arguments(cfg, args)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if cfg.get("test_cfg") is None:
+        cfg.test_cfg = ConfigDict()
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir:
+        hook = cfg.get("default_hooks", {}).get("visualization")
+        if hook is None:
+            raise ValueError(
+                "--show needs default_hooks.visualization=dict(type='VisualizationHook')"
+            )
+        hook.update(
+            enable=True,
+            show=args.show,
+            wait_time=args.wait_time,
+            out_dir=args.show_dir,
+            interval=args.interval,
+        )
+    if args.tta:
+        _use_test_time_augmentation(cfg)
+    prepare_launch(cfg, args.launcher)
+    return cfg
+
+
+def _use_test_time_augmentation(cfg: Config) -> None:
+    dataset = cfg.test_dataloader.dataset
+    if "tta_pipeline" not in cfg:
+        *before, pack = copy.deepcopy(dataset.pipeline)
+        flips = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
+        cfg.tta_pipeline = [*before, dict(type="TestTimeAug", transforms=[flips, [pack]])]
+    wrapper = cfg.get("tta_model", dict(type="mmpretrain.AverageClsScoreTTA"))
+    cfg.model = ConfigDict(**wrapper, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``tools/test.py``.
+
+    Args:
+        argv: The command line without the program's name; ``sys.argv`` by default.
+    """
+    args = build_parser().parse_args(argv)
+    with one_line_errors():
+        silence_known_warnings()
+        install_safe_checkpoint_loading()
+        cfg = build_config(args)
+        runner = Runner.from_cfg(cfg)
+        if args.out and args.out_item != "metrics":
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        metrics = runner.test()
+        if args.out and args.out_item == "metrics":
+            mmengine.dump(metrics, args.out)

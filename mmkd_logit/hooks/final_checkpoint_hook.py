@@ -1,0 +1,49 @@
+"""The one file that a finished run leaves to others."""
+
+import os
+from pathlib import Path
+
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmkd_logit.registry import HOOKS
+
+
+@HOOKS.register_module()
+class FinalCheckpointHook(Hook):
+    """Write ``final.pth``, the weights after the last iteration, once training has ended.
+
+    It exists only when training ran to its end, and it appears whole or not at all, so another
+    run may take it for a teacher. Without the optimizer it is a third to a half of
+    ``epoch_N.pth``. With ``EMAHook`` its ``state_dict`` holds the averaged weights, as in
+    MMEngine's own checkpoints.
+
+    Args:
+        filename: Name of the file in the work folder.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, filename: str = "final.pth") -> None:
+        self.filename = filename
+
+    def before_train(self, runner: Runner) -> None:
+        """Remove the file of an earlier run in this folder, which this run replaces."""
+        if is_main_process() and runner.iter < runner.max_iters:
+            Path(runner.work_dir, self.filename).unlink(missing_ok=True)
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the file."""
+        part = f"{self.filename}.part"
+        runner.save_checkpoint(
+            runner.work_dir,
+            part,
+            save_optimizer=False,
+            save_param_scheduler=False,
+            meta=dict(epoch=runner.epoch, iter=runner.iter),
+        )
+        if is_main_process():
+            folder = Path(runner.work_dir)
+            os.replace(folder / part, folder / self.filename)
+        barrier()

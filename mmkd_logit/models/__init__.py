@@ -1,0 +1,7 @@
+"""Networks, frozen teachers and the distiller."""
+
+from .frozen_teacher import FrozenTeacher
+from .logit_distiller import LogitDistiller
+from .wide_resnet_cifar import WideResNetCIFAR
+
+__all__ = ["FrozenTeacher", "LogitDistiller", "WideResNetCIFAR"]

@@ -1,0 +1,269 @@
+"""A student network trained towards its teachers' logits."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmkd_logit.registry import MODELS
+
+from .frozen_teacher import FrozenTeacher
+
+# What makes a module the module it is. The distiller shares these with its student, so that
+# names of parameters, checkpoints and hooks are those of the plain student.
+_SHARED = (
+    "_parameters",
+    "_buffers",
+    "_non_persistent_buffers_set",
+    "_modules",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+@MODELS.register_module()
+class LogitDistiller(BaseModel):
+    r"""Train a student on :math:`(1 - \alpha)\,L_{CE} + \alpha\,L_{KD}` (Kim et al., IJCAI 2021).
+
+    Everywhere but in its loss it is its student: parameter names (so ``paramwise_cfg`` and
+    layer-wise decay work), checkpoints (plain mmpretrain ones), prediction, ``data_preprocessor``
+    with its batch augmentation, attributes. Teachers see the very images that the student sees,
+    after MixUp and CutMix too, and are frozen (:class:`FrozenTeacher`).
+
+    With ``alpha=1`` no cross-entropy is computed, with ``alpha=0`` no teacher runs and training
+    equals the plain student's bit for bit. The gradient reaches the student only.
+
+    The loss dict holds the terms as weighted in the sum (``loss_ce``, ``loss_kd``; those that
+    are computed) and, only to look at, the unweighted ones (``ce``, ``kd``) and
+    ``teacher_agreement``, the share of the batch where student and teacher(s) name the same
+    class.
+
+    Args:
+        student: Config of an mmpretrain classifier.
+        teacher: One teacher, in any form of :class:`FrozenTeacher`, or a list of them.
+        loss_kd: Config of the loss between two (N, K) tensors of logits, or the module.
+        alpha: Weight of the distillation loss, in ``[0, 1]``.
+        ensemble: How several teachers become one: ``'logits'``, the mean of their logits, or
+            ``'probs'``, the logarithm of the mean of their probabilities.
+        data_preprocessor: For the student if its config has none; the Runner passes the one at
+            the top of a config here.
+
+    Raises:
+        ValueError: If ``alpha``, ``ensemble``, ``teacher``, the classes of teacher and student
+            or ``loss_kd`` (with parameters or buffers) do not fit.
+
+    Example:
+        >>> from mmengine.registry import MODELS
+        >>> net = dict(type='mmpretrain.ImageClassifier',
+        ...            backbone=dict(type='mmkd_logit.WideResNetCIFAR', depth=10, widen_factor=1),
+        ...            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        ...            head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=64))
+        >>> distiller = MODELS.build(dict(
+        ...     type='mmkd_logit.LogitDistiller', student=net,
+        ...     teacher=dict(config=net, checkpoint=None),
+        ...     loss_kd=dict(type='mmkd_logit.LogitMSELoss')))
+        >>> sorted({name.split('.')[0] for name in distiller.state_dict()})
+        ['backbone', 'head']
+    """
+
+    def __init__(
+        self,
+        student: dict | nn.Module,
+        teacher: str | dict | Sequence[str | dict | nn.Module] | nn.Module,
+        loss_kd: dict | nn.Module,
+        alpha: float = 1.0,
+        ensemble: str = "logits",
+        data_preprocessor: dict | nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        student = _build_student(student, data_preprocessor)
+        for name in _SHARED:
+            self.__dict__[name] = student.__dict__[name]
+        # Plain attributes, not submodules: see FrozenTeacher, and a loss has no state.
+        self.__dict__["student"] = student
+        self.__dict__["loss_kd"] = _build_loss(loss_kd)
+        self.alpha = _check_alpha(alpha)
+        if ensemble not in ("logits", "probs"):
+            raise ValueError(f"ensemble must be 'logits' or 'probs', got {ensemble!r}")
+        self.ensemble = ensemble
+        teachers = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+        if not teachers:
+            raise ValueError("teacher is an empty list; name at least one")
+        self.teachers = [FrozenTeacher(spec) for spec in teachers]
+        for each in self.teachers:
+            each.expect_inputs_of(student.data_preprocessor)
+        self._captured: list[Any] | None = None
+        _logit_module(student).register_forward_hook(self._capture_output)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__") or "student" not in self.__dict__:
+                raise
+            return getattr(self.__dict__["student"], name)
+
+    def train(self, mode: bool = True) -> "LogitDistiller":
+        """Set the student's mode; teachers stay in evaluation."""
+        super().train(mode)
+        self.student.train(mode)
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise the student as its config says, then build the teachers.
+
+        Raises:
+            FileNotFoundError: If a teacher's checkpoint does not exist.
+            ValueError: If it does not fit its network, or teacher and student differ in classes.
+        """
+        self.student.init_weights()
+        for teacher in self.teachers:
+            teacher.build()
+            theirs = teacher.num_classes
+            ours = getattr(getattr(self, "head", None), "num_classes", None)
+            if theirs is not None and ours is not None and theirs != ours:
+                raise ValueError(
+                    f"teacher {teacher.name} has {theirs} classes and the student {ours}; "
+                    "distilling logits needs the same classes: set head.num_classes"
+                )
+
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"
+    ) -> Any:
+        """Do what the student does, but for ``mode='loss'``.
+
+        Args:
+            inputs: Images, (N, C, H, W).
+            data_samples: Their N annotations.
+            mode: ``'tensor'``, ``'predict'`` or ``'loss'``.
+        """
+        if mode == "loss":
+            return self.loss(inputs, data_samples)
+        return self.student(inputs, data_samples, mode)
+
+    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+        """Compute the loss terms.
+
+        Args:
+            inputs: Images, (N, C, H, W).
+            data_samples: Their N annotations; not looked at with ``alpha=1``.
+
+        Returns:
+            The terms described in the class.
+        """
+        if self.alpha == 0:
+            return self._weigh_student_losses(self.student.loss(inputs, data_samples))
+        losses: dict[str, Tensor] = {}
+        if self.alpha == 1:
+            student_logits = _as_logits(self.student(inputs, mode="tensor"), "the student")
+        else:
+            self._captured = []
+            student_losses = self.student.loss(inputs, data_samples)
+            captured, self._captured = self._captured, None
+            student_logits = _as_logits(captured[-1] if captured else None, "the student")
+            losses.update(self._weigh_student_losses(student_losses))
+        teacher_logits = self.teacher_logits(inputs)
+        kd = self._compare(student_logits, teacher_logits)
+        losses["loss_kd"] = self.alpha * kd
+        losses["kd"] = kd.detach()
+        agreement = student_logits.detach().argmax(-1) == teacher_logits.argmax(-1)
+        losses["teacher_agreement"] = agreement.float().mean()
+        return losses
+
+    def teacher_logits(self, inputs: Tensor) -> Tensor:
+        """Logits of the teacher, or of the ensemble.
+
+        Args:
+            inputs: Images as the student gets them, (N, C, H, W).
+
+        Returns:
+            (N, K), without gradient.
+        """
+        logits = [teacher(inputs) for teacher in self.teachers]
+        if len(logits) == 1:
+            return logits[0]
+        stacked = torch.stack(logits)
+        if self.ensemble == "logits":
+            return stacked.mean(0)
+        log_probs = stacked.float().log_softmax(-1)
+        return log_probs.logsumexp(0) - math.log(len(logits))
+
+    def _compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        if student_logits.dtype != teacher_logits.dtype:  # one of the two in half precision
+            dtype = torch.promote_types(student_logits.dtype, teacher_logits.dtype)
+            student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.to(dtype)
+        return self.loss_kd(student_logits, teacher_logits)
+
+    def _weigh_student_losses(self, student_losses: dict[str, Any]) -> dict[str, Any]:
+        weighted: dict[str, Any] = {}
+        terms: list[Tensor] = []
+        for key, value in student_losses.items():
+            if "loss" not in key:
+                weighted[key] = value
+                continue
+            value = torch.stack(list(value)).sum() if isinstance(value, (list, tuple)) else value
+            weighted["loss_ce" if key == "loss" else key] = (1 - self.alpha) * value
+            terms.append(value.detach())
+        weighted["ce"] = torch.stack(terms).sum()
+        return weighted
+
+    def _capture_output(self, module: nn.Module, args: tuple, output: Any) -> None:
+        if self._captured is not None:
+            self._captured.append(output)
+
+
+def _build_student(
+    student: dict | nn.Module, data_preprocessor: dict | nn.Module | None
+) -> nn.Module:
+    if isinstance(student, nn.Module):
+        return student
+    from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+    student = copy.deepcopy(student)  # mmpretrain writes into the config it builds from
+    if data_preprocessor is not None and student.get("data_preprocessor") is None:
+        student["data_preprocessor"] = copy.deepcopy(data_preprocessor)
+    return MMPRETRAIN_MODELS.build(student)
+
+
+def _build_loss(loss_kd: dict | nn.Module) -> nn.Module:
+    module = loss_kd if isinstance(loss_kd, nn.Module) else MODELS.build(loss_kd)
+    if module.state_dict() or list(module.parameters()):
+        raise ValueError(
+            f"loss_kd {type(module).__name__} has parameters or buffers; they would be neither "
+            "trained nor saved"
+        )
+    return module
+
+
+def _check_alpha(alpha: float) -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be a number in [0, 1], got {alpha!r}")
+    return float(alpha)
+
+
+def _logit_module(student: nn.Module) -> nn.Module:
+    """Find the child whose output is the logits: an mmpretrain head, or a wrapped network."""
+    for name in ("head", "model"):
+        module = getattr(student, name, None)
+        if isinstance(module, nn.Module):
+            return module
+    raise ValueError(
+        f"the student {type(student).__name__} has neither a head nor a wrapped model; it must "
+        "be a classifier that gives logits"
+    )
+
+
+def _as_logits(output: Any, whose: str) -> Tensor:
+    logits = getattr(output, "logits", output)  # Hugging Face wraps them
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"{whose} gives a {type(output).__name__}, not one (N, K) tensor of logits; "
+            "only classifiers with one linear output can be distilled"
+        )
+    return logits

@@ -1,0 +1,22 @@
+"""Child registries of MMEngine's in the scope ``mmkd_logit``, one for each kind we register.
+
+MMEngine imports this module by itself when it meets the prefix ``mmkd_logit.`` and hides an
+ImportError raised here, so nothing but MMEngine is imported; the components follow lazily from
+``locations``.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    "model",
+    parent=MMENGINE_MODELS,
+    scope="mmkd_logit",
+    locations=["mmkd_logit.losses", "mmkd_logit.models"],
+)
+DATASETS = Registry(
+    "dataset", parent=MMENGINE_DATASETS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
+)
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd_logit", locations=["mmkd_logit.hooks"])
