@@ -83,6 +83,7 @@ class LogitDistiller(BaseModel):
     ) -> None:
         super().__init__()
         student = _build_student(student, data_preprocessor)
+        _logit_module(student).register_forward_hook(self._capture_output)
         for name in _SHARED:
             self.__dict__[name] = student.__dict__[name]
         # Plain attributes, not submodules: see FrozenTeacher, and a loss has no state.
@@ -99,7 +100,6 @@ class LogitDistiller(BaseModel):
         for each in self.teachers:
             each.expect_inputs_of(student.data_preprocessor)
         self._captured: list[Any] | None = None
-        _logit_module(student).register_forward_hook(self._capture_output)
 
     def __getattr__(self, name: str) -> Any:
         try:

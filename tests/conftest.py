@@ -1,0 +1,36 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def project(monkeypatch):
+    """The project's folder, made the current one: configs name each other from there."""
+    monkeypatch.chdir(PROJECT)
+    return PROJECT
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty current folder in which the project's configs and tools are visible."""
+    for name in ("configs", "tools"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def cifar100_root():
+    root = os.environ.get("CIFAR100_ROOT")
+    if not root or not Path(root, "cifar-100-python", "train").is_file():
+        pytest.skip("CIFAR100_ROOT does not name a folder with cifar-100-python")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    torch.manual_seed(0)

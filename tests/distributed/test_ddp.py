@@ -1,0 +1,100 @@
+"""Two processes over gloo."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def run(*command, **variables):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(HERE.parent),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PORT": free_port(),
+        **variables,
+    }
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
+    done = run(
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"),
+        *(f"--master_port={free_port()}", str(HERE / "worker.py"), str(folder)),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+def test_group_is_gloo_and_the_wrapper_names_no_device(ranks):
+    assert ranks[0]["backend"] == "gloo"
+    assert ranks[0]["wrapper"]["device_ids"] is None
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_gradient_equals_one_process_on_the_joined_batch(ranks, alpha):
+    joined = ranks[0][f"joined {alpha}"]
+    for name, expected in joined.items():
+        for rank in ranks:
+            torch.testing.assert_close(
+                rank[f"ddp {alpha}"][name], expected, rtol=1e-4, atol=1e-6, msg=name
+            )
+    # The control: without DDP the two halves give other gradients.
+    name = "head.fc.weight"
+    alone = [rank[f"alone {alpha}"][name] for rank in ranks]
+    assert not torch.allclose(alone[0], alone[1], rtol=1e-2)
+    assert not torch.allclose(alone[0], joined[name], rtol=1e-2)
+
+
+def test_teacher_is_outside_the_buckets_and_equal_on_both_ranks(ranks):
+    assert ranks[0]["ddp names"]
+    assert not any("teacher" in name for name in ranks[0]["ddp names"])
+    assert len(ranks[0]["ddp names"]) == len(ranks[0]["joined 1.0"])
+    for key, value in ranks[0]["teacher"].items():
+        assert torch.equal(value, ranks[1]["teacher"][key])
+
+
+def test_scripts_train_and_test_with_two_processes(workplace):
+    """Plain training over two processes; its weights test the same with two and with one."""
+    config = "configs/wrn/wrn10-1_digits.py"
+    done = run(
+        *("tools/dist_train.sh", config, "2", "--results", "rows.jsonl"),
+        *("--cfg-options", "train_cfg.max_epochs=2", "train_dataloader.dataset.indices=128"),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    final = "work_dirs/wrn10-1_digits/seed0/final.pth"
+    both = run("tools/dist_test.sh", config, final, "2", "--out", "2.json", "--out-item", "metrics")
+    assert both.returncode == 0, both.stderr[-3000:]
+    one = run(
+        *(sys.executable, "tools/test.py", config, final, "--out", "1.json"),
+        *("--out-item", "metrics"),
+    )
+    assert one.returncode == 0, one.stderr[-3000:]
+    assert (workplace / "1.json").read_text() == (workplace / "2.json").read_text()
+    assert (workplace / "rows.jsonl").read_text().count("\n") == 1  # one row, not one a rank
+
+
+@pytest.mark.parametrize("script", ["dist_train.sh", "dist_test.sh", "slurm_train.sh"])
+def test_scripts_say_how_they_are_used(script):
+    done = run(str(PROJECT / "tools" / script))
+    assert done.returncode == 2
+    assert "usage" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,50 @@
+"""What each of the two processes of test_ddp.py does; run by torchrun, writes RANK.pt."""
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
+from networks import batch, build, distiller, wrn
+
+from mmkd_logit.engine.launch import prepare_launch
+
+
+def without_batch_statistics():
+    """BatchNorm in evaluation, since gloo has no SyncBN and two halves are not the whole."""
+    cfg = wrn()
+    cfg["backbone"]["norm_eval"] = True
+    return cfg
+
+
+def gradients(model, inputs, samples):
+    model.train()  # applies norm_eval
+    losses = model(inputs, samples, mode="loss")
+    sum(v for k, v in losses.items() if "loss" in k).backward()
+    module = getattr(model, "module", model)
+    return {name: p.grad.clone() for name, p in module.named_parameters()}
+
+
+def main(folder):
+    cfg = Config(dict(model=dict(type="x")))
+    prepare_launch(cfg, "pytorch")
+    rank = dist.get_rank()
+    inputs, samples = batch(n=8)
+    half = slice(4 * rank, 4 * rank + 4)
+    result = dict(backend=dist.get_backend(), wrapper=dict(cfg.model_wrapper_cfg))
+    for alpha in (0.0, 0.5, 1.0):
+        model_cfg = distiller(student=without_batch_statistics(), alpha=alpha)
+        ddp = MMDistributedDataParallel(build(model_cfg), device_ids=None)
+        result[f"ddp {alpha}"] = gradients(ddp, inputs[half], samples[half])
+        result[f"alone {alpha}"] = gradients(build(model_cfg), inputs[half], samples[half])
+        result[f"joined {alpha}"] = gradients(build(model_cfg), inputs, samples)
+    result["ddp names"] = [name for name, _ in ddp.named_parameters()]
+    result["teacher"] = ddp.module.teachers[0].model.state_dict()
+    torch.save(result, os.path.join(folder, f"{rank}.pt"))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,259 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
+from networks import batch, build, distiller, raw_batch, wrn
+from torch import nn
+
+from mmkd_logit.models import LogitDistiller
+
+
+def plain_twin(model, cfg=None):
+    """The plain student with the distiller's weights."""
+    twin = build(cfg or wrn())
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("alpha", [0, 0.3, 1])
+def test_terms_are_the_formula(alpha):
+    model = build(distiller(alpha=alpha))
+    twin, (inputs, samples) = plain_twin(model), batch()
+    model.train(), twin.train()
+    losses = model(inputs, samples, mode="loss")
+
+    u = twin(inputs)
+    v = model.teachers[0](inputs)
+    ce = F.cross_entropy(u, torch.cat([s.gt_label for s in samples]))
+    kd = (u - v).square().mean()
+    expected = {}
+    if alpha < 1:
+        expected.update(loss_ce=(1 - alpha) * ce, ce=ce)
+    if alpha > 0:
+        expected.update(loss_kd=alpha * kd, kd=kd)
+        expected["teacher_agreement"] = (u.argmax(1) == v.argmax(1)).float().mean()
+    assert losses.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(losses[key], value, msg=key)
+    total, _ = model.parse_losses(losses)
+    torch.testing.assert_close(total, (1 - alpha) * ce + alpha * kd)
+    for key in ("ce", "kd", "teacher_agreement"):
+        assert key not in losses or not losses[key].requires_grad
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1])
+def test_gradient_is_the_formulas_and_reaches_the_student_only(alpha):
+    model = build(distiller(alpha=alpha))
+    twin, (inputs, samples) = plain_twin(model), batch()
+    sum(v for k, v in model(inputs, samples, mode="loss").items() if "loss" in k).backward()
+    u, v = twin(inputs), model.teachers[0](inputs)
+    labels = torch.cat([s.gt_label for s in samples])
+    ((1 - alpha) * F.cross_entropy(u, labels) + alpha * (u - v).square().mean()).backward()
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, msg=name)
+    assert all(p.grad is None for p in model.teachers[0].model.parameters())
+
+
+def test_alpha_one_never_looks_at_labels_nor_the_heads_loss(monkeypatch):
+    model = build(distiller(alpha=1))
+    monkeypatch.setattr(model.head, "loss", None)
+    monkeypatch.setattr(model.head, "loss_module", None)
+    inputs, _ = batch()
+    assert set(model.loss(inputs, None)) == {"loss_kd", "kd", "teacher_agreement"}
+
+
+def test_alpha_zero_never_runs_the_teacher(monkeypatch):
+    model = build(distiller(alpha=0))
+    monkeypatch.setattr(model.teachers[0].model, "forward", None)
+    assert set(model(*batch(), mode="loss")) == {"loss_ce", "ce"}
+
+
+def test_one_forward_of_the_student_serves_both_terms():
+    model = build(distiller(alpha=0.5))
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append("backbone"))
+    model.head.register_forward_hook(lambda *_: calls.append("head"))
+    model(*batch(), mode="loss")
+    assert calls == ["backbone", "head"]
+
+
+def test_is_its_student_to_everybody_else():
+    cfg = wrn(drop_rate=0.1)
+    model = build(distiller(student=cfg))
+    twin = plain_twin(model, cfg)
+    names = [name for name, _ in twin.named_parameters()]
+    assert [name for name, _ in model.named_parameters()] == names
+    assert list(model.state_dict()) == list(twin.state_dict())
+    assert list(get_state_dict(model)) == list(get_state_dict(twin))  # what MMEngine saves
+    assert [n for n, _ in model.named_modules()] == [n for n, _ in twin.named_modules()]
+    assert model.with_neck
+    assert model.backbone is model.student.backbone
+    inputs, samples = batch()
+    model.eval(), twin.eval()
+    assert torch.equal(model(inputs), twin(inputs))
+    assert torch.equal(model.extract_feat(inputs)[0], twin.extract_feat(inputs)[0])
+    ours, theirs = model(inputs, samples, "predict"), twin(inputs, samples, "predict")
+    assert all(torch.equal(a.pred_score, b.pred_score) for a, b in zip(ours, theirs, strict=True))
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = model.no_such_thing
+
+
+def test_loads_a_plain_checkpoint_through_mmengine():
+    plain = build(wrn(), seed=5)
+    model = build(distiller())
+    load_state_dict(model, plain.state_dict(), strict=True)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+def test_weights_are_initialised_like_the_plain_students():
+    model, plain = build(distiller(), seed=7), build(wrn(), seed=7)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), plain.state_dict().values(), strict=True)
+    )
+
+
+def test_teacher_stays_frozen_after_train():
+    model = build(distiller())
+    before = copy.deepcopy(model.teachers[0].model.state_dict())
+    model.train()
+    teacher = model.teachers[0].model
+    assert not any(m.training for m in teacher.modules())
+    assert model.backbone.training
+    assert model.student.training
+    model(*batch(), mode="loss")
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+    model.eval()
+    assert not model.student.training
+
+
+def test_deep_copy_shares_the_teacher_and_nothing_else():
+    model = build(distiller(alpha=0.5))
+    twin = copy.deepcopy(model)
+    assert twin.teachers[0] is model.teachers[0]
+    assert twin.student is not model.student
+    assert twin.student.backbone is twin.backbone
+    assert twin.backbone is not model.backbone
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.zero_()
+    inputs, samples = batch()
+    twin_losses = twin(inputs, samples, mode="loss")
+    v = model.teachers[0](inputs)
+    torch.testing.assert_close(twin_losses["kd"], v.square().mean())  # its own, zero logits
+    assert model(inputs, samples, mode="loss")["kd"] != twin_losses["kd"]
+
+
+def test_replacing_a_child_reaches_the_student():
+    model = build(distiller())
+    model.neck = nn.Identity()
+    assert model.student.neck is model.neck
+
+
+def test_ensemble_means(tmp_path):
+    teachers = []
+    for seed in range(3):
+        path = str(tmp_path / f"{seed}.pth")
+        torch.save(build(wrn(widen_factor=2), seed=seed).state_dict(), path)
+        teachers.append(dict(config=wrn(widen_factor=2), checkpoint=path))
+    inputs, samples = batch()
+    by_logits = build(distiller(teacher=teachers))
+    v = [t(inputs) for t in by_logits.teachers]
+    assert not torch.equal(v[0], v[1])  # the same architecture, yet two teachers
+    torch.testing.assert_close(by_logits.teacher_logits(inputs), sum(v) / 3)
+    losses = by_logits(inputs, samples, mode="loss")
+    torch.testing.assert_close(losses["kd"], (by_logits.student(inputs) - sum(v) / 3).pow(2).mean())
+
+    by_probs = build(distiller(teacher=teachers, ensemble="probs"))
+    v = [t(inputs).double() for t in by_probs.teachers]
+    mean = sum(z.softmax(1) for z in v) / 3
+    torch.testing.assert_close(
+        by_probs.teacher_logits(inputs).double().softmax(1), mean, rtol=1e-5, atol=1e-7
+    )
+    torch.testing.assert_close(by_probs.teacher_logits(inputs).double().exp(), mean, check_dtype=False)
+
+
+def test_batch_augmentation_is_seen_by_both():
+    preprocessor = dict(num_classes=4, mean=[128.0] * 3, std=[64.0] * 3)
+    student = wrn(train_cfg=dict(augments=dict(type="Mixup", alpha=1.0)))
+    model = build(distiller(student=student, alpha=0.5, data_preprocessor=preprocessor))
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.teachers[0].model.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    data = model.data_preprocessor(raw_batch(), training=True)
+    plain = model.data_preprocessor(raw_batch(), training=False)
+    assert not torch.equal(data["inputs"], plain["inputs"])  # MixUp did mix
+    losses = model(**data, mode="loss")
+    assert torch.equal(seen[0], seen[1])
+    u = model.student(data["inputs"])
+    scores = torch.stack([s.gt_score for s in data["data_samples"]])
+    torch.testing.assert_close(losses["ce"], -(scores * u.log_softmax(1)).sum(1).mean())
+
+
+def test_half_precision_teacher_is_compared_in_the_wider_type():
+    model = build(distiller())
+    inputs, samples = batch()
+    u = model.student(inputs)
+    v = model.teachers[0](inputs)
+    model.teachers[0].model.register_forward_hook(lambda m, a, out: out.bfloat16())
+    kd = model(inputs, samples, mode="loss")["kd"]
+    assert kd.dtype == torch.float32
+    torch.testing.assert_close(kd, (u - v.bfloat16().float()).square().mean())
+
+
+def test_autocast_on_cpu():
+    model = build(distiller(alpha=0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(*batch(), mode="loss")
+    assert losses["loss_kd"].dtype == torch.float32
+    sum(v for k, v in losses.items() if "loss" in k).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_classes_that_differ():
+    with pytest.raises(ValueError, match=r"has 7 classes and the student 4.*head\.num_classes"):
+        build(distiller(teacher=dict(config=wrn(num_classes=7), checkpoint=None)))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        (dict(alpha=1.5), r"alpha must be a number in \[0, 1\], got 1.5"),
+        (dict(alpha=-0.1), "alpha"),
+        (dict(alpha=float("nan")), "alpha"),
+        (dict(alpha="1"), "alpha"),
+        (dict(alpha=True), "alpha"),
+        (dict(ensemble="sum"), "ensemble must be 'logits' or 'probs'"),
+        (dict(teacher=[]), "cannot read a teacher|empty list"),
+        (dict(loss_kd=nn.Linear(2, 2)), "parameters or buffers"),
+    ],
+)
+def test_wrong_arguments(kwargs, words):
+    cfg = distiller()
+    cfg.pop("type")
+    with pytest.raises(ValueError, match=words):
+        LogitDistiller(**{**cfg, **kwargs})
+
+
+def test_student_without_logits():
+    with pytest.raises(ValueError, match="neither a head nor a wrapped model"):
+        build(distiller(student=nn.Sequential(nn.Linear(2, 2))))
+
+
+def test_loss_in_the_heads_place_shows_the_recipe():
+    cfg = wrn()
+    cfg["head"]["loss"] = dict(type="mmkd_logit.LogitMSELoss")
+    model = build(cfg)
+    with pytest.raises(ValueError, match=r"mmkd_logit\.LogitDistiller"):
+        model(*batch(), mode="loss")
+
+
+def test_frozen_students_stages_stay_frozen():
+    cfg = wrn()
+    cfg["backbone"]["frozen_stages"] = 1
+    model = build(distiller(student=cfg))
+    model.train()
+    assert not model.backbone.stem.training
+    assert not model.backbone.stem.weight.requires_grad
