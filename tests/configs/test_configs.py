@@ -15,7 +15,7 @@ from networks import raw_batch
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = sorted(path.stem for path in (PROJECT / "configs/wrn").glob("*.py"))
 KD = sorted(path.stem for path in (PROJECT / "configs/kd").glob("*.py"))
-NETWORK = re.compile(r"wrn(\d+)-(\d+)")
+NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
 LOSSES = {
     "mse": dict(type="mmkd_logit.LogitMSELoss"),
     **{
@@ -38,9 +38,12 @@ def build(cfg):
 
 
 def check_network(model, name, digits):
-    depth, widen_factor = map(int, NETWORK.fullmatch(name).groups())
+    depth, widen_factor, thin = NETWORK.fullmatch(name).groups()
+    depth, widen_factor = int(depth), int(widen_factor)
+    base_channels = 4 if thin else 16
     assert (model.backbone.depth, model.backbone.widen_factor) == (depth, widen_factor)
-    assert model.head.in_channels == 64 * widen_factor
+    assert model.backbone.get("base_channels", 16) == base_channels
+    assert model.head.in_channels == 4 * base_channels * widen_factor
     assert model.head.num_classes == (10 if digits else 100)
 
 
@@ -72,7 +75,7 @@ def test_plain_config(name, project):
     model = build(cfg)
     check_step(model, cfg, digits)
     if digits:
-        check_recipe(cfg, 60, [30, 45], 64)
+        check_recipe(cfg, 30, [15, 23], 64)
     else:
         check_recipe(cfg, 200, [100, 150], 128)
 

@@ -1,5 +1,5 @@
-"""WRN-16-2 teaches WRN-10-1 on digits; alpha = 1, as in the paper. The config names the loss."""
-_base_ = '../../wrn/wrn10-1_digits.py'
+"""WRN-16-2 teaches a thin WRN-10-1 on digits; alpha = 1 as in the paper; the config names the loss."""
+_base_ = '../../wrn/wrn10-1-thin_digits.py'
 model = dict(
     _delete_=True,
     type='mmkd_logit.LogitDistiller',
