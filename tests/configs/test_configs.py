@@ -187,3 +187,19 @@ def test_real_cifar100(cifar100_root, project, monkeypatch):
     assert data["inputs"].shape == (500, 3, 32, 32)
     assert data["inputs"].mean().abs() < 0.1
     assert data["inputs"].std() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("folder", ["wrn", "kd"])
+def test_metafile_is_true(folder):
+    import yaml
+
+    metafile = yaml.safe_load((PROJECT / "configs" / folder / "metafile.yml").read_text())
+    entries = {entry["Name"]: entry for entry in metafile["Models"]}
+    assert sorted(entries) == (PLAIN if folder == "wrn" else KD)
+    for name, entry in entries.items():
+        assert entry["Config"] == f"configs/{folder}/{name}.py"
+        cfg = load(folder, name)
+        parameters = sum(p.numel() for p in build(cfg).parameters())
+        assert entry["Metadata"]["Parameters"] == parameters, name
+        data = "Digits" if name.endswith("_digits") else "CIFAR-100"
+        assert entry["Metadata"]["Training Data"] == data

@@ -74,13 +74,13 @@ def test_teacher_is_outside_the_buckets_and_equal_on_both_ranks(ranks):
 
 def test_scripts_train_and_test_with_two_processes(workplace):
     """Plain training over two processes; its weights test the same with two and with one."""
-    config = "configs/wrn/wrn10-1_digits.py"
+    config = "configs/wrn/wrn10-1-thin_digits.py"
     done = run(
         *("tools/dist_train.sh", config, "2", "--results", "rows.jsonl"),
         *("--cfg-options", "train_cfg.max_epochs=2", "train_dataloader.dataset.indices=128"),
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    final = "work_dirs/wrn10-1_digits/seed0/final.pth"
+    final = "work_dirs/wrn10-1-thin_digits/seed0/final.pth"
     both = run("tools/dist_test.sh", config, final, "2", "--out", "2.json", "--out-item", "metrics")
     assert both.returncode == 0, both.stderr[-3000:]
     one = run(

@@ -1,4 +1,4 @@
-"""WRN-16-2 teaches a thin WRN-10-1 on digits; alpha = 1 as in the paper; the config names the loss."""
+"""WRN-16-2 teaches a thin WRN-10-1 on digits; alpha = 1 as in the paper, the loss is open."""
 _base_ = '../../wrn/wrn10-1-thin_digits.py'
 model = dict(
     _delete_=True,
