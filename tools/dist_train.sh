@@ -10,7 +10,7 @@ fi
 CONFIG=$1
 GPUS=$2
 shift 2
-exec python -m torch.distributed.run \
+exec python -m mmkd_logit.engine.torchrun \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -98,3 +98,11 @@ def test_scripts_say_how_they_are_used(script):
     assert done.returncode == 2
     assert "usage" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_two_processes_is_one_line(workplace):
+    done = run("tools/dist_train.sh", "configs/kd/wrn16-2_wrn10-1-thin_mse_digits.py", "2")
+    assert done.returncode == 1
+    assert done.stderr.count("work_dirs/wrn16-2_digits/seed0/final.pth does not exist") == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 4, done.stderr
