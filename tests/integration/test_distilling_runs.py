@@ -138,7 +138,7 @@ def test_gradient_accumulation_equals_the_large_batch(tmp_path):
         torch.testing.assert_close(weights(halves)[key], value, rtol=1e-4, atol=1e-6, msg=key)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo
+@pytest.mark.filterwarnings("ignore")  # dynamo warns of its own doings, each version of others
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 def test_compiled_training_equals_eager(tmp_path, alpha):
     model = digits_distiller(alpha=alpha)

@@ -42,7 +42,7 @@ def test_pretrained_init_cfg_names_the_checkpoint(checkpoint):
 
 def test_config_file_and_ddp_prefix(checkpoint, tmp_path):
     path, model = checkpoint
-    state = {f"module.{key}": value for key, value in torch.load(path)["state_dict"].items()}
+    state = {f"module.{key}": value for key, value in torch.load(path, weights_only=True)["state_dict"].items()}
     torch.save(state, path)
     config = tmp_path / "thin wrn.py"
     config.write_text(f"model = {wrn(drop_rate=0.5)!r}\n")
@@ -123,7 +123,7 @@ def test_equal_normalisation_changes_no_bit():
 )
 def test_checkpoint_that_does_not_fit(checkpoint, change, words):
     path, _ = checkpoint
-    state = torch.load(path)["state_dict"]
+    state = torch.load(path, weights_only=True)["state_dict"]
     change(state)
     torch.save(dict(state_dict=state), path)
     with pytest.raises(ValueError, match=r"teacher\.pth") as error:
