@@ -1,0 +1,106 @@
+"""Checks shared by the losses. They read metadata only, so they never wait for a device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+REDUCTIONS = ("mean", "batchmean", "sum", "none")
+
+RECIPE = (
+    "model = dict(_delete_=True, type='mmkd_logit.LogitDistiller', student={{_base_.model}}, "
+    "teacher=dict(config=..., checkpoint=...), "
+    "loss_kd=dict(type='mmkd_logit.LogitMSELoss'))"
+)
+
+
+def check_reduction(reduction: object) -> str:
+    """Return ``reduction``, or raise ValueError naming the allowed ones."""
+    if isinstance(reduction, str) and reduction in REDUCTIONS:
+        return reduction
+    raise ValueError(f"reduction={reduction!r} is not one of {', '.join(map(repr, REDUCTIONS))}")
+
+
+def check_class_dim(class_dim: object) -> int:
+    """Return ``class_dim``, or raise ValueError where no batch of logits has it for classes."""
+    if isinstance(class_dim, int) and not isinstance(class_dim, bool) and class_dim != 0:
+        return class_dim
+    raise ValueError(
+        f"class_dim={class_dim!r} must be an integer other than 0, which is the batch dimension: "
+        "-1 for (N, K) or (N, ..., K), 1 for (N, K, ...)"
+    )
+
+
+def check_logits(
+    loss: str, student: Tensor, teacher: Tensor, class_dim: int, extra: Mapping[str, Any]
+) -> int:
+    """Return the class dimension counted from the front, or raise ValueError.
+
+    Args:
+        loss: Name of the loss, for the message.
+        student: Student logits.
+        teacher: Teacher logits.
+        class_dim: Dimension of the classes.
+        extra: Keyword arguments the loss was called with and has no use for.
+
+    Raises:
+        ValueError: If the arguments are not two equally shaped floating-point batches of logits.
+    """
+    if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+        raise ValueError(
+            f"{loss} takes two tensors, got {type(student).__name__} as student_logits and "
+            f"{type(teacher).__name__} as teacher_logits"
+        )
+    if extra or not (teacher.is_floating_point() or teacher.is_complex()):
+        _raise_called_with_labels(loss, student, teacher, extra)
+    problem = _problem(student, teacher, class_dim)
+    if problem:
+        raise ValueError(
+            f"{loss}: {problem}. Given: student_logits {_describe(student)}, "
+            f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: the same "
+            "floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= 2"
+        )
+    return class_dim % student.ndim
+
+
+def promoted_dtype(logits: Tensor) -> torch.dtype:
+    """Return the dtype a loss of ``logits`` is given in: float64 for float64, else float32."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _problem(student: Tensor, teacher: Tensor, class_dim: int) -> str:
+    """Say what is wrong with the two sets of logits; empty when nothing is."""
+    if student.shape != teacher.shape:
+        return "the two sets of logits differ in shape"
+    if student.dtype != teacher.dtype:
+        return "the two sets of logits differ in dtype"
+    if not student.is_floating_point():
+        return "logits must be floating-point numbers"
+    if student.ndim < 2:
+        return "logits need a batch and a class dimension"
+    if not -student.ndim < class_dim < student.ndim:
+        return "class_dim is out of range or meets the batch dimension"
+    if student.shape[class_dim] < 2:
+        return "there must be at least 2 classes"
+    if student.numel() == 0:
+        return "the batch is empty"
+    return ""
+
+
+def _raise_called_with_labels(
+    loss: str, student: Tensor, teacher: Tensor, extra: Mapping[str, Any]
+) -> None:
+    """Explain that the loss stands where a loss of logits and labels is called."""
+    got = f"teacher_logits {_describe(teacher)}"
+    if extra:
+        got += f" and the keyword arguments {', '.join(map(repr, extra))}"
+    raise ValueError(
+        f"{loss} compares two sets of logits, not logits with labels. Given: student_logits "
+        f"{_describe(student)}, {got}. It cannot be the `loss` of a mmpretrain head, which calls "
+        f"its loss with labels and avg_factor; distil like this instead:\n    {RECIPE}"
+    )
+
+
+def _describe(logits: Tensor) -> str:
+    return f"{tuple(logits.shape)} {logits.dtype}"
