@@ -20,7 +20,7 @@ class Digits(BaseDataset):
     0 to 16 are scaled to 0 to 255.
 
     The split is fixed and stratified without a random number: of every ten consecutive images
-    of one class five go to ``train`` (905 images), two to ``val`` (358) and three to ``test``
+    of one class five go to ``train`` (901 images), two to ``val`` (362) and three to ``test``
     (534). Choose on ``val``; ``test`` is for reporting.
 
     Args:
@@ -40,7 +40,7 @@ class Digits(BaseDataset):
     METAINFO: ClassVar[dict] = {"classes": [str(digit) for digit in range(10)]}
 
     def __init__(self, split: str = "train", **kwargs: Any) -> None:
-        if split not in _SPLITS:
+        if split not in list(_SPLITS):
             raise ValueError(f"split must be one of {list(_SPLITS)}, got {split!r}")
         self.split = split
         super().__init__(ann_file="", **kwargs)
@@ -66,6 +66,9 @@ def split_indices(labels: np.ndarray, split: str) -> np.ndarray:
     Args:
         labels: The N labels, in the published order.
         split: One of the splits of :class:`Digits`.
+
+    Raises:
+        KeyError: If there is no such split.
     """
     rank = np.empty(len(labels), dtype=int)  # how many of the same class came before
     for label in np.unique(labels):

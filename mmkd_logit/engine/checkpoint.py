@@ -1,67 +1,52 @@
 """Reading checkpoints without running what is in them.
 
 A checkpoint is a pickle, and a pickle can run any code. torch's ``weights_only=True`` reads
-tensors and plain containers only, but MMEngine's training checkpoints also hold
-``HistoryBuffer`` objects, whose pickles call ``builtins.getattr``; MMEngine therefore allows
-``getattr`` itself, or falls back to the unsafe reader. Here ``getattr`` means a stand-in that
-serves nothing but HistoryBuffer's own statistics.
+tensors and plain containers only; ``_checkpoint_globals`` says what we allow beyond them.
+MMEngine instead allows ``getattr``, or falls back to the unsafe reader, and when it resumes it
+executes the text ``meta['config']`` of the checkpoint.
 """
 
+import functools
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as mm
-import numpy as np
 import torch
 from mmengine.fileio import get
-from mmengine.logging.history_buffer import HistoryBuffer
 
-_STATISTICS = ("min", "max", "current", "mean")
+from ._checkpoint_globals import only_safe_globals
+
 _REMOTE_FILES = (r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
+_FORCE, _FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 class UnsafeCheckpointError(ValueError):
     """A checkpoint asks for more than tensors and plain containers."""
 
 
-def _history_statistic(owner: Any, name: str) -> Callable:
-    if owner is HistoryBuffer and name in _STATISTICS:
-        return vars(HistoryBuffer)[name]
-    raise UnpicklingError(f"getattr({owner!r}, {name!r}) is not allowed in a checkpoint")
-
-
-# torch knows an allowed global by these names.
-_history_statistic.__module__, _history_statistic.__qualname__ = "builtins", "getattr"
-_history_statistic.__name__ = "getattr"
-
-
-def _allowed_globals() -> list[Any]:
-    core = np._core if hasattr(np, "_core") else np.core
-    allowed: list[Any] = [_history_statistic, HistoryBuffer, np.ndarray, np.dtype]
-    allowed += [core.multiarray._reconstruct, core.multiarray.scalar]
-    # The dtypes of log histories and of scalars in a checkpoint's meta.
-    allowed += {type(np.dtype(t)) for t in (bool, "i4", "i8", "u4", "u8", "f2", "f4", "f8")}
-    return allowed
-
-
 @contextmanager
 def _weights_only_forced() -> Iterator[None]:
     """Make every ``torch.load`` below us, whoever calls it, read safely."""
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORBID)}
+    os.environ[_FORCE] = "1"
+    theirs = getattr(mm, "get_torch_safe_globals", None)  # allows getattr
+    if theirs is not None:
+        mm.get_torch_safe_globals = list
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
+        with only_safe_globals():
             yield
     finally:
-        if before is None:
-            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        else:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+        if theirs is not None:
+            mm.get_torch_safe_globals = theirs
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 @contextmanager
@@ -69,22 +54,58 @@ def _clear_errors(filename: str) -> Iterator[None]:
     try:
         yield
     except UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else "it is not a checkpoint"
-        for line in str(error).splitlines():
-            if "GLOBAL" in line or "Unsupported" in line or "not allowed" in line:
-                reason = line.strip()
-                break
+        lines = [line.strip() for line in str(error).splitlines()] or ["it is not a checkpoint"]
+        telling = [line for line in lines if re.search("GLOBAL|Unsupported|not allowed", line)]
         raise UnsafeCheckpointError(
             f"{filename} is refused: it is damaged, or it holds more than weights and could run "
-            f"code when read ({reason}). Ask its author for a file with the state_dict alone."
+            f"code when read ({(telling or lines)[0]}). Ask its author for a file with the "
+            "state_dict alone."
         ) from None
-    except (EOFError, RuntimeError) as error:
+    except (UnsafeCheckpointError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle may fail in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{filename} cannot be read as a checkpoint ({str(error).splitlines()[0]}); "
+            f"{filename} cannot be read as a checkpoint ({reason}); "
             "it may be cut short or another kind of file"
         ) from None
 
 
+def _without_orders(checkpoint: Any, filename: str) -> Any:
+    """Take out what MMEngine would execute, and refuse what it would delete, when resuming."""
+    if not isinstance(checkpoint, dict):
+        return checkpoint
+    if isinstance(checkpoint.get("meta"), dict):
+        checkpoint["meta"].pop("config", None)  # MMEngine itself writes ``cfg``
+    hub = checkpoint.get("message_hub")
+    info = hub.get("runtime_info") if isinstance(hub, dict) else None
+    for key, value in info.items() if isinstance(info, dict) else ():
+        numbers = isinstance(value, list) and all(type(item) is int for item in value)
+        best = value is None or Path(str(value)).name.startswith("best_")
+        if (key == "keep_ckpt_ids" and not numbers) or (
+            str(key).startswith("best_ckpt") and not best
+        ):
+            raise UnsafeCheckpointError(
+                f"{filename} is refused: resuming from it would delete files that are no "
+                f"checkpoints ({key} = {value!r})"
+            )
+    return checkpoint
+
+
+def _safely(loader: Callable) -> Callable:
+    """Make a loader of MMEngine's, of ours or of anybody's read safely."""
+
+    @functools.wraps(loader)
+    def load_from_wrapped(filename: str, map_location: Any = None) -> Any:
+        with _clear_errors(filename), _weights_only_forced():
+            checkpoint = loader(filename, map_location)
+        return _without_orders(checkpoint, filename)
+
+    load_from_wrapped.reads_safely = True  # type: ignore[attr-defined]
+    return load_from_wrapped
+
+
+@_safely
 def load_from_file(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint.
 
@@ -100,18 +121,39 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {filename} does not exist")
-    with _clear_errors(filename), _weights_only_forced():
-        return torch.load(path, map_location=map_location, weights_only=True)
+    return torch.load(path, map_location=map_location, weights_only=True)
+
+
+_load_from_http = _safely(mm.load_from_http)
 
 
 def load_from_url(filename: str, map_location: Any = None) -> Any:
-    """Download a checkpoint, or take it from torch's cache, and read it."""
-    with _clear_errors(filename), _weights_only_forced():
-        return mm.load_from_http(filename, map_location=map_location)
+    """Download a checkpoint, or take it from torch's cache, and read it.
+
+    Args:
+        filename: Its URL.
+        map_location: As of :func:`torch.load`.
+
+    Raises:
+        OSError: If it cannot be downloaded.
+        UnsafeCheckpointError: If it could run code.
+        ValueError: If it cannot be read; the message names the cached file.
+    """
+    try:
+        return _load_from_http(filename, map_location)
+    except OSError as error:
+        raise OSError(f"{filename} cannot be downloaded: {error}") from None
+    except ValueError as error:
+        cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(filename).path).name)
+        raise type(error)(f"{error} (the download is kept as {cached}; delete it)") from None
 
 
 def load_from_zoo(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint by name: ``torchvision://``, ``open-mmlab://`` or ``mmcls://``.
+
+    Args:
+        filename: The name with its scheme.
+        map_location: As of :func:`torch.load`.
 
     Raises:
         ValueError: If there is no such name.
@@ -133,25 +175,16 @@ def load_from_zoo(filename: str, map_location: Any = None) -> Any:
     return mm._process_mmcls_checkpoint(checkpoint) if scheme == "mmcls" else checkpoint
 
 
+@_safely
 def load_from_store(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint from object storage through MMEngine's file backends."""
+    """Read a checkpoint from object storage through MMEngine's file backends.
+
+    Args:
+        filename: Its address.
+        map_location: As of :func:`torch.load`.
+    """
     content = get(filename, backend_args={"backend": "petrel"})
-    with _clear_errors(filename), _weights_only_forced():
-        return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-
-
-def _refuse(filename: str, map_location: Any = None) -> Any:
-    raise ValueError(f"{filename}: this store is not supported; download the file and name it")
-
-
-def _safely(loader: Callable) -> Callable:
-    """Wrap a loader that we do not know."""
-
-    def load_from_elsewhere(filename: str, map_location: Any = None) -> Any:
-        with _clear_errors(filename), _weights_only_forced():
-            return loader(filename, map_location)
-
-    return load_from_elsewhere
+    return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
 
 
 def install_safe_checkpoint_loading() -> None:
@@ -159,7 +192,8 @@ def install_safe_checkpoint_loading() -> None:
 
     Replaces the loader of each of ``CheckpointLoader``'s prefixes, so ``--resume``,
     ``load_from``, ``init_cfg`` and teachers are covered. Our command lines call it; importing
-    this package does not.
+    this package does not. To be called after the config's ``custom_imports``, which may bring
+    loaders of their own; a second call does no harm.
 
     Example:
         >>> from mmkd_logit.engine import install_safe_checkpoint_loading
@@ -169,9 +203,9 @@ def install_safe_checkpoint_loading() -> None:
     ours |= dict.fromkeys(_REMOTE_FILES, load_from_store)
     for scheme in ("modelzoo://", "torchvision://", "open-mmlab://", "openmmlab://", "mmcls://"):
         ours[scheme] = load_from_zoo
-    ours["pavi://"] = _refuse  # MMEngine's loader for it allows getattr and cannot be told not to
     for prefix, loader in list(mm.CheckpointLoader._schemes.items()):
-        if getattr(loader, "__module__", None) == __name__:
+        if loader in ours.values() or getattr(loader, "reads_safely", False):
             continue  # installed before
-        replacement = ours.get(prefix) or _safely(loader)
+        known = prefix in ours and loader.__module__ == mm.__name__
+        replacement = ours[prefix] if known else _safely(loader)
         mm.CheckpointLoader.register_scheme(prefix, replacement, force=True)

@@ -2,28 +2,69 @@
 
 import argparse
 import hashlib
+import inspect
 import json
 import os
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.runner import Runner
 
 # Fields of a config that say where a run writes and how it is started, not what it computes.
 _WHERE_AND_HOW = (
     "work_dir",
     "launcher",
     "resume",
-    "load_from",
-    "custom_hooks",
+    "experiment_name",
     "default_hooks",
     "visualizer",
     "vis_backends",
     "log_level",
     "log_processor",
     "data_root",
+    "pin_memory",
+    "persistent_workers",
+    "model_wrapper_cfg",
 )
+_WATCHING_HOOKS = ("mmkd_logit.ProgressBarHook", "mmkd_logit.FinalCheckpointHook")
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
+# What is read from a config beside the Runner's own arguments.
+_MORE_FIELDS = {"model_wrapper_cfg", "find_unused_parameters", "compile", "tta_model"}
+_MORE_FIELDS |= {"tta_pipeline", "data_root", "sync_bn", "custom_imports"}
+_MORE_FIELDS |= {"activation_checkpointing", "efficient_conv_bn_eval"}
+
+
+class _Overrides(DictAction):
+    """MMEngine's parser of KEY=VALUE; wrong syntax is a usage error, spaces in paths stay."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for text in values or ():
+            key, equals, value = text.partition("=")
+            if not key or not equals:
+                raise argparse.ArgumentError(self, f"{text!r} is not KEY=VALUE")
+            try:
+                options[key] = self._parse(value)
+            except AssertionError as error:
+                raise argparse.ArgumentError(self, f"{text!r}: {error}") from None
+        setattr(namespace, self.dest, options)
+
+    def _parse(self, value: str) -> Any:
+        plain = value.strip("'\"")
+        if "," in plain or plain[:1] in ("(", "["):
+            return self._parse_iterable(value)
+        return self._parse_int_float_bool(plain)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +75,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=_Overrides,
         default={},
         metavar="KEY=VALUE",
         help="override settings of the config, such as model.alpha=0.9 or train_cfg.max_epochs=5",
@@ -57,15 +98,20 @@ def read_config(path: str) -> Config:
 
     Raises:
         FileNotFoundError: If it, or a file in its ``_base_``, does not exist.
-        ValueError: If it has no model.
+        ValueError: If it has no model, or is no config file.
     """
     if path.startswith("mmpretrain::"):
         from mmengine.hub import get_config
 
-        cfg = get_config(path)
+        try:
+            cfg = get_config(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise FileNotFoundError(f"mmpretrain has no config {path} ({error})") from None
     else:
         if not Path(path).is_file():
             raise FileNotFoundError(f"the config {path} does not exist")
+        if Path(path).suffix not in (".py", ".json", ".yaml", ".yml"):
+            raise ValueError(f"{path} is no config: its name must end in .py, .json or .yaml")
         cfg = Config.fromfile(path)
     if not cfg.get("model"):
         raise ValueError(f"{path} defines no model; it is not the config of a run")
@@ -81,9 +127,13 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     Args:
         cfg: Changed in place.
         args: Parsed flags of :func:`add_common_arguments` and ``config``.
+
+    Raises:
+        ValueError: If an override names no field of a config or gives it the wrong kind of
+            value, or the seed is not one.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+    for name in _LOADERS:
         if cfg.get(name) is not None:
             loader = cfg[name]
             loader.setdefault("pin_memory", True)
@@ -92,15 +142,51 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
                 loader.setdefault("persistent_workers", True)
             if args.no_pin_memory:
                 loader["pin_memory"] = False
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+    _merge(cfg, args.cfg_options)
+    for name in _LOADERS:
         if cfg.get(name) is not None and not cfg[name].get("num_workers"):
             cfg[name]["persistent_workers"] = False  # torch refuses it without workers
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = default_work_dir(args.config, seed_of(cfg))
+    cfg.work_dir = str(cfg.work_dir)
+
+
+def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
+    """Merge overrides, refusing what MMEngine would pass over in silence or fail on later."""
+    fields = {*cfg, *inspect.signature(Runner.__init__).parameters, *_MORE_FIELDS} - {"self"}
+    for key in overrides:
+        name = key.split(".")[0]
+        if name not in fields:
+            close = get_close_matches(name, fields, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"--cfg-options {key}: a config has no field {name!r}{hint}")
+    try:
+        cfg.merge_from_dict(overrides)
+    except (TypeError, KeyError, IndexError, AssertionError) as error:
+        raise ValueError(f"--cfg-options does not fit the config: {error}") from None
+    for name in _DICTS:
+        if not isinstance(cfg.get(name), dict if name == "model" else dict | None):
+            raise ValueError(f"{name} must be a dict of settings, got {cfg[name]!r}")
+    if "data_root" in overrides:
+        for name in _LOADERS:
+            _set_data_root(cfg.get(name), overrides["data_root"])
+    seed = seed_of(cfg)
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise ValueError(f"the seed must be an integer from 0 to 2**32 - 1, got {seed!r}")
+
+
+def _set_data_root(cfg: Any, data_root: str) -> None:
+    """Carry a config's one ``data_root`` to the data sets, also the wrapped ones."""
+    if isinstance(cfg, dict):
+        if "data_root" in cfg:
+            cfg["data_root"] = data_root
+        for value in cfg.values():
+            _set_data_root(value, data_root)
+    elif isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            _set_data_root(value, data_root)
 
 
 def seed_of(cfg: Config) -> int | None:
@@ -128,7 +214,7 @@ def use_amp(cfg: Config) -> None:
     """
     if not torch.cuda.is_available():
         raise ValueError("--amp needs a GPU; leave it out on a CPU")
-    wrapper: ConfigDict | dict[str, Any] = cfg.optim_wrapper
+    wrapper: ConfigDict | dict[str, Any] = cfg.get("optim_wrapper") or {}
     if wrapper.get("type", "OptimWrapper") not in ("OptimWrapper", "AmpOptimWrapper"):
         raise ValueError(f"--amp cannot change the optimizer wrapper {wrapper['type']}")
     wrapper["type"] = "AmpOptimWrapper"
@@ -136,7 +222,7 @@ def use_amp(cfg: Config) -> None:
 
 
 def config_hash(cfg: Config) -> str:
-    """Identify what a config computes: equal configs in other folders have the same hash.
+    """Identify what a config computes: the same in other folders and on other machines.
 
     Args:
         cfg: A complete config.
@@ -144,6 +230,16 @@ def config_hash(cfg: Config) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    content = {key: value for key, value in cfg.to_dict().items() if key not in _WHERE_AND_HOW}
+    content = _without(cfg.to_dict(), _WHERE_AND_HOW)
+    hooks = content.get("custom_hooks") or []
+    content["custom_hooks"] = [hook for hook in hooks if hook.get("type") not in _WATCHING_HOOKS]
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without(value: Any, keys: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
+    if isinstance(value, (list, tuple)):
+        return [_without(item, keys) for item in value]
+    return value

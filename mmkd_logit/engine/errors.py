@@ -10,7 +10,7 @@ TRACEBACK_VARIABLE = "MMKD_LOGIT_TRACEBACK"
 
 
 class TrainingStarted:
-    """Remembers whether the first iteration has begun.
+    """Remembers whether the first iteration has begun, and which one it was.
 
     Until then whatever goes wrong is most likely in the config, the data or the checkpoints;
     later an unexpected error is a defect and deserves its traceback.
@@ -18,6 +18,7 @@ class TrainingStarted:
 
     def __init__(self) -> None:
         self.value = False
+        self.iteration: int | None = None
 
 
 @contextmanager
@@ -25,7 +26,9 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
     """End the program with status 1 and one line on standard error.
 
     Covers every exception before training has started, and afterwards those that speak to the
-    user (``ValueError``, ``OSError``). ``MMKD_LOGIT_TRACEBACK=1`` shows tracebacks all the same.
+    user (``ValueError``, ``OSError``). Before training has started all processes of a run fail
+    alike and the first one of each machine speaks. ``MMKD_LOGIT_TRACEBACK=1`` shows tracebacks
+    all the same.
 
     Args:
         started: Says whether training has started; None for programs that only read.
@@ -33,14 +36,16 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\ninterrupted; continue with --resume", file=sys.stderr)
+        advice = "" if started is None else "; continue with --resume"
+        print(f"\ninterrupted{advice}", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE) == "1":
             raise
-        if started is not None and started.value and not isinstance(error, (ValueError, OSError)):
+        training = started is not None and started.value
+        if training and not isinstance(error, (ValueError, OSError)):
             raise
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        if training or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {_message(error)}", file=sys.stderr)
             if not isinstance(error, (ValueError, OSError)):
                 print(f"({_where(error)}; {TRACEBACK_VARIABLE}=1 shows all)", file=sys.stderr)

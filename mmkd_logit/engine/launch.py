@@ -8,6 +8,8 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 
+_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
 
 def silence_known_warnings() -> None:
     """Hide the warning that mmcv without compiled operators prints; we use none of them."""
@@ -25,25 +27,25 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        ValueError: If there is no GPU and the launcher is slurm or mpi, or the variables that
-            torchrun sets are missing.
+        ValueError: If the variables that torchrun sets are missing, or there is no GPU and the
+            launcher is slurm or mpi.
     """
     cfg.launcher = launcher
     if get_device() == "cpu":
         for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
             if cfg.get(name):
                 cfg[name]["pin_memory"] = False  # pinning needs a GPU and warns without
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    if launcher == "pytorch" and missing:
+        raise ValueError(
+            f"launcher 'pytorch' needs {', '.join(missing)} in the environment; "
+            "start with tools/dist_train.sh CONFIG GPUS or torchrun"
+        )
     if launcher == "none" or torch.cuda.is_available():
         return
     if launcher != "pytorch":
         raise ValueError(
             f"launcher {launcher!r} needs GPUs; without one use tools/dist_train.sh (gloo)"
-        )
-    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
-    if missing:
-        raise ValueError(
-            f"launcher 'pytorch' needs {', '.join(missing)} in the environment; "
-            "start with tools/dist_train.sh CONFIG GPUS or torchrun"
         )
     if not dist.is_initialized():
         dist.init_process_group("gloo")

@@ -2,55 +2,76 @@
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from mmkd_logit import __version__
-
-from .config import config_hash, seed_of
-
-_PACKAGES = ("torch", "torchvision", "numpy")
-_STACK = ("mmengine", "mmcv", "mmpretrain")
+from .errors import TrainingStarted
+from .provenance import describe_machine, file_hash, origin_of
+from .teachers import FINAL
 
 
 class ResultsRecorder:
     """Tests the final weights of a run and appends its results to a file.
 
     A row says what was run (config, overrides, seed, command), with what (commit, versions,
-    device, teachers' hashes), what came out (``test``: the metrics of the config's test data
-    with the weights after the last epoch, nothing selected) and how long it took.
+    device, teachers' hashes), what came out (``weights``, the hash of ``final.pth``, and
+    ``test``: the metrics of the config's test data with the weights after the last epoch,
+    nothing selected) and how long it took: the seconds from iteration ``resumed_at`` (0 unless
+    the run was cut off) to ``iterations``.
 
     Args:
         path: The file of JSON lines; None records nothing.
-        cfg: The complete config, before training.
+        cfg: The complete config, before training and without ``resume``.
         argv: The command line.
+
+    Raises:
+        ValueError: If the config has no test data.
+        OSError: If the file cannot be written.
     """
 
     def __init__(self, path: str | None, cfg: Config, argv: Sequence[str]) -> None:
         self.path = Path(path) if path is not None else None
-        self.config_hash = config_hash(cfg)
         self.argv = list(argv)
         self.begin = time.time()
+        self.origin: dict[str, Any] = {}
+        if self.path is None:
+            return
+        # Better now than after days of training.
+        fields = ("test_dataloader", "test_cfg", "test_evaluator")
+        missing = [name for name in fields if cfg.get(name) is None]
+        if missing:
+            raise ValueError(f"--results tests the weights; the config lacks {', '.join(missing)}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.open("ab").close()
 
-    def record(self, runner: Runner, args: argparse.Namespace) -> dict | None:
+    def start(self, cfg: Config) -> None:
+        """Start the clock; called when the teachers are there.
+
+        Args:
+            cfg: The complete config, without ``resume``.
+        """
+        self.begin = time.time()
+        self.origin = origin_of(cfg)
+
+    def record(
+        self, runner: Runner, args: argparse.Namespace, started: TrainingStarted
+    ) -> dict | None:
         """Test and append.
 
         Args:
             runner: After training.
             args: The parsed command line.
+            started: Knows the first iteration.
 
         Returns:
             The row, or None where nothing is recorded.
@@ -62,19 +83,18 @@ class ResultsRecorder:
         if not is_main_process():
             return None
         row = dict(
+            self.origin,
             config=args.config,
-            overrides={key: _plain(value) for key, value in sorted(args.cfg_options.items())},
-            config_hash=self.config_hash,
-            seed=seed_of(runner.cfg),
+            overrides=plain(args.cfg_options),
+            seed=runner.seed,  # where the run was resumed, the checkpoint's
+            weights=file_hash(Path(runner.work_dir, FINAL)),
             epochs=runner.epoch,
-            test={key: float(value) for key, value in metrics.items()},
+            iterations=runner.iter,
+            resumed_at=runner.iter if started.iteration is None else started.iteration,
+            test=plain(metrics),
             train_seconds=round(seconds, 1),
             command=["python", "tools/train.py", *self.argv],
-            teachers=_teacher_hashes(runner.cfg.model),
-            device=_device(),
-            processes=int(os.environ.get("WORLD_SIZE", 1)),
-            versions=_versions(),
-            **_commit(),
+            **describe_machine(),
             finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
         append_line(self.path, row)
@@ -84,19 +104,29 @@ class ResultsRecorder:
 def append_line(path: Path, row: dict) -> None:
     """Append one JSON line, whole or not at all, also with other processes appending.
 
+    What a process that was killed left of its line is taken away.
+
     Args:
         path: The file; its folder is made.
         row: What JSON can hold.
+
+    Raises:
+        OSError: If it cannot be written; the file is then as before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(row, sort_keys=True) + "\n").encode()
-    with open(path, "ab") as file:
+    with open(path, "a+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if _is_row(content[end:]):
+            end, line = len(content), b"\n" + line
+        file.truncate(end)
         try:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+            while line:
+                line = line[file.write(line) :]
+            os.fsync(file)
         except OSError:
             file.truncate(end)
             raise
@@ -105,73 +135,45 @@ def append_line(path: Path, row: dict) -> None:
 def read_lines(path: Path) -> list[dict]:
     """Read the rows of a results file; none where it does not exist.
 
+    A last line without its end is passed over: it is being written, or its process was killed.
+
     Args:
         path: The file.
 
     Raises:
-        ValueError: If a line is not JSON, naming it.
+        ValueError: If another line is not a JSON object, naming it.
     """
     if not path.is_file():
         return []
+    *lines, last = path.read_bytes().split(b"\n")
+    if _is_row(last):
+        lines.append(last)
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
+    for number, line in enumerate(lines, 1):
+        if _is_row(line):
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            raise ValueError(f"{path}:{number} is not a results line; remove it") from None
+        elif line.strip():
+            raise ValueError(f"{path}:{number} is not a results line; remove it")
     return rows
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
-
-
-def _teacher_hashes(model: dict) -> list[str]:
-    teachers = model.get("teacher") or []
-    hashes = []
-    for spec in teachers if isinstance(teachers, (list, tuple)) else [teachers]:
-        checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
-        if checkpoint and Path(checkpoint).is_file():
-            hashes.append(hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest())
-        else:
-            hashes.append(str(checkpoint or spec))
-    return hashes
-
-
-def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "mmkd-logit": __version__}
-    for name in _PACKAGES:
-        versions[name] = version(name)
-    for name in _STACK:
-        for package in (f"onedl-{name}", name, f"{name}-lite"):
-            try:
-                versions[package] = version(package)
-                break
-            except PackageNotFoundError:
-                continue
-    return versions
-
-
-def _commit() -> dict[str, Any]:
-    """Return the commit of this checkout and whether files were changed; None when installed."""
-    here = Path(__file__).resolve().parent
+def _is_row(line: bytes) -> bool:
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return dict(commit=None, dirty=None)
-    return dict(commit=head.stdout.strip(), dirty=bool(dirty.stdout.strip()))
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def plain(value: Any) -> Any:
+    """Turn metrics or settings into what JSON and YAML can hold.
+
+    Args:
+        value: Of numbers, tensors, arrays, text and containers; anything else becomes text.
+    """
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (int, float, str, type(None))) else str(value)

@@ -60,7 +60,9 @@ def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
     missing = []
     for spec in teachers if isinstance(teachers, (list, tuple)) else [teachers]:
         checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
-        if not checkpoint or "://" in checkpoint or Path(checkpoint).expanduser().is_file():
+        if not isinstance(checkpoint, str) or not checkpoint or "://" in checkpoint:
+            continue
+        if Path(checkpoint).expanduser().is_file():
             continue
         config: Any = spec.get("config")
         if not isinstance(config, str):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mmengine
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
@@ -14,6 +15,7 @@ from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
+from .results import plain
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -106,11 +108,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()
-        install_safe_checkpoint_loading()
         cfg = build_config(args)
+        install_safe_checkpoint_loading()
         runner = Runner.from_cfg(cfg)
         if args.out and args.out_item != "metrics":
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()
-        if args.out and args.out_item == "metrics":
-            mmengine.dump(metrics, args.out)
+        if args.out and args.out_item == "metrics" and is_main_process():
+            mmengine.dump(plain(metrics), args.out)

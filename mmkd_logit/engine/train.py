@@ -4,9 +4,11 @@ import argparse
 import gc
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -14,6 +16,7 @@ from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
 from .errors import TrainingStarted, one_line_errors
 from .launch import prepare_launch, silence_known_warnings
+from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder
 from .teachers import MissingTeacher, explain_missing, find_missing_teachers
 
@@ -66,15 +69,12 @@ def build_config(args: argparse.Namespace) -> Config:
     if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
         raise ValueError(f"{args.config} has no train_cfg or train_dataloader to train with")
     if args.seed is not None:
-        cfg.setdefault("randomness", {})["seed"] = args.seed
+        cfg.randomness = dict(cfg.get("randomness") or {}, seed=args.seed)
     apply_common_arguments(cfg, args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
         use_amp(cfg)
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == "auto" else args.resume
     if args.auto_scale_lr:
         if not cfg.get("auto_scale_lr"):
             raise ValueError(
@@ -87,37 +87,80 @@ def build_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def apply_resume(cfg: Config, resume: str | None) -> None:
+    """Make a run continue; it starts from the beginning if there is nothing to continue.
+
+    Args:
+        cfg: Changed in place.
+        resume: A checkpoint, ``'auto'`` for the last one in the work folder, which may have been
+            moved since, or None.
+    """
+    if resume == "auto":
+        resume = _last_checkpoint(Path(cfg.work_dir))
+    if resume is not None:
+        cfg.resume, cfg.load_from = True, resume
+
+
+def _last_checkpoint(work_dir: Path) -> str | None:
+    pointer = work_dir / "last_checkpoint"  # MMEngine writes it once the checkpoint is whole
+    if not pointer.is_file():
+        return None
+    named = Path(pointer.read_text().strip())
+    for path in (work_dir / named.name, named):
+        if path.is_file():
+            return str(path)
+    print(f"{named} of {pointer} does not exist; starting from the beginning", flush=True)
+    return None
+
+
 class _MarkStart(Hook):
+    """Notes that training has begun, and from what."""
+
     priority = "VERY_HIGH"
 
-    def __init__(self, started: TrainingStarted) -> None:
+    def __init__(self, started: TrainingStarted, origin: dict[str, Any]) -> None:
         self.started = started
+        self.origin = origin
+
+    def before_train(self, runner: Runner) -> None:
+        if is_main_process():
+            if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
+                Path(runner.work_dir, "last_checkpoint").unlink(missing_ok=True)
+            write_origin(runner.work_dir, self.origin)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        self.started.value = True
+        if not self.started.value:
+            self.started.value, self.started.iteration = True, runner.iter
 
 
-def run_training(cfg: Config, started: TrainingStarted) -> Runner:
+def run_training(cfg: Config, resume: str | None, started: TrainingStarted) -> Runner:
     """Build a Runner and train.
 
     Args:
-        cfg: A complete config.
+        cfg: A complete config; its teachers are there.
+        resume: As of :func:`apply_resume`.
         started: Set once the first iteration begins.
 
     Returns:
         The Runner, trained.
     """
+    install_safe_checkpoint_loading()  # after the config's custom_imports
     hooks = list(cfg.get("custom_hooks") or [])
-    if not any(hook.get("type") == "mmkd_logit.ProgressBarHook" for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.ProgressBarHook")]
+    bar = dict(type="mmkd_logit.ProgressBarHook")
+    if not any(isinstance(hook, dict) and hook.get("type") == bar["type"] for hook in hooks):
+        cfg.custom_hooks = [*hooks, bar]
+    origin = origin_of(cfg)
+    apply_resume(cfg, resume)
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(_MarkStart(started))
+    runner.register_hook(_MarkStart(started, origin))
     runner.train()
     return runner
 
 
 def _train_teacher(teacher: MissingTeacher, args: argparse.Namespace) -> None:
-    words = [*teacher.arguments, "--resume", "--launcher", args.launcher]
+    words = [*teacher.arguments, "--launcher", args.launcher]
+    if "data_root" in args.cfg_options:
+        words += ["--cfg-options", f"data_root={args.cfg_options['data_root']}"]
     words += ["--amp"] * args.amp + ["--no-pin-memory"] * args.no_pin_memory
     print(f"training the teacher first: {teacher.command}", flush=True)
     started = TrainingStarted()
@@ -127,7 +170,8 @@ def _train_teacher(teacher: MissingTeacher, args: argparse.Namespace) -> None:
         missing = find_missing_teachers(cfg)
         if missing:
             raise ValueError(explain_missing(missing))
-        run_training(cfg, started)
+        cut_off = read_origin(cfg.work_dir) == origin_of(cfg)  # then it goes on
+        run_training(cfg, "auto" if cut_off else None, started)
     gc.collect()
 
 
@@ -141,7 +185,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = TrainingStarted()
     with one_line_errors(started):
         silence_known_warnings()
-        install_safe_checkpoint_loading()
         cfg = build_config(args)
         missing = find_missing_teachers(cfg)
         trainable = all(teacher.can_be_trained() for teacher in missing)
@@ -150,5 +193,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         recorder = ResultsRecorder(args.results, cfg, sys.argv[1:] if argv is None else argv)
         for teacher in missing:
             _train_teacher(teacher, args)
-        runner = run_training(cfg, started)
-        recorder.record(runner, args)
+        recorder.start(cfg)
+        runner = run_training(cfg, args.resume, started)
+        recorder.record(runner, args, started)

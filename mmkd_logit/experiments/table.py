@@ -52,12 +52,17 @@ def render(exhibit: Exhibit, found: dict[Run, dict | None]) -> str:
 
     Returns:
         The table, the comparisons and the protocol.
+
+    Raises:
+        ValueError: If a row has no top-1 accuracy.
     """
     by_name: dict[str, dict[int, float]] = {name: {} for name in exhibit.labels}
     failed = dict.fromkeys(exhibit.labels, 0)
     for run, row in found.items():
         if row is None:
             failed[run.name] += 1
+        elif METRIC not in row["test"]:
+            raise ValueError(f"{run.config} measures {list(row['test'])} and not {METRIC}")
         else:
             by_name[run.name][run.seed] = row["test"][METRIC]
     lines = [f"### {exhibit.title}", "", "| run | test top-1 (%) | n |", "|---|---|---|"]
@@ -105,7 +110,7 @@ def _protocol(exhibit: Exhibit, found: dict[Run, dict | None]) -> str:
     def each(values: set) -> str:
         return ", ".join(sorted(str(value) for value in values))
 
-    commits = {f"{row['commit'] or 'unknown'}{'+' if row['dirty'] else ''}"[:13] for row in rows}
+    commits = {(row["commit"] or "unknown")[:12] + "+" * bool(row["dirty"]) for row in rows}
     reduced = f" Reduced: {' '.join(exhibit.options)}." if exhibit.options else ""
     return (
         "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "

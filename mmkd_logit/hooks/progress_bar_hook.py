@@ -72,10 +72,11 @@ class ProgressBarHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Write the epoch and its last loss beside the bar."""
         if self._bar is not None:
-            loss = runner.message_hub.get_scalar("train/loss").current()
-            self._bar.set_postfix_str(
-                f"epoch {runner.epoch + 1}/{runner.max_epochs}, loss {float(loss):.4g}"
-            )
+            text = f"epoch {runner.epoch + 1}/{runner.max_epochs}"
+            loss = runner.message_hub.log_scalars.get("train/loss")
+            if loss is not None:
+                text += f", loss {float(loss.current()):.4g}"
+            self._bar.set_postfix_str(text)
 
     def after_train(self, runner: Runner) -> None:
         """Take the bar away."""

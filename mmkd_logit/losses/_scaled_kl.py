@@ -9,9 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ._checks import promoted_dtype
 
@@ -33,7 +31,7 @@ _SERIES_BELOW = 1e-8
 # Elements worked on at a time in eager mode: few enough that the float64 temporaries stay in
 # a core's cache, enough to share among threads; elsewhere enough to fill the device without
 # multiplying its memory.
-_CPU_BLOCK = 1 << 16
+_CPU_BLOCK = 1 << 17
 _DEVICE_BLOCK = 1 << 25
 
 
@@ -73,8 +71,14 @@ class _ScaledKL(torch.autograd.Function):
         return (values * value_factor).to(dtype).view(shape[:-1])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        # once_differentiable would let the gradient pass for a constant unless grad_output has
+        # a gradient. Compiled code refuses by itself.
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "the gradient of ScaledKLDivLoss cannot be differentiated again; "
+                "call backward without create_graph"
+            )
         (gradient,) = ctx.saved_tensors
         if grad_output.ndim:
             grad_output = grad_output.unsqueeze(-1)
@@ -161,7 +165,7 @@ def _expm1(x: Tensor) -> Tensor:
 
 def _twice_phi(t: Tensor, twice_expm1: Tensor) -> Tensor:
     """Return ``2 (expm1(t) - t)``, given ``2 expm1(t)``, which is overwritten."""
-    direct = F.threshold_(twice_expm1.sub_(t, alpha=2.0), _SERIES_BELOW, 0.0)
+    direct = torch.threshold_(twice_expm1.sub_(t, alpha=2.0), _SERIES_BELOW, 0.0)
     series = t * t
     series.addcmul_(series, t, value=1.0 / 3.0)
     # The remainder of the series is never negative, so the larger of the two is the right one;

@@ -1,5 +1,6 @@
 """Temperature-scaled KL divergence between logits, exact from tau = 0 to tau = inf."""
 
+import contextlib
 import math
 import numbers
 from typing import Any
@@ -33,11 +34,12 @@ class ScaledKLDivLoss(nn.Module):
                                                                     (d - mean_k(d)) / K)
     'max(tau, tau^2)'   max(u) - mean of u over T (gradient         the same
                         1[S] / size of S - 1[T] / size of T)
-    'none'              infinite: refused                           0 everywhere: refused
+    'none'              infinite, unless S holds T: refused         0 everywhere: refused
     ==================  ==========================================  =============================
 
-    Inside, logits are float64 on every device: at small and large tau the divergence lives
-    in digits that float32 does not have. Value and gradient come out of one pass.
+    Inside, logits are float64, which the device must know: at small and large tau the
+    divergence lives in digits that float32 does not have. Value and gradient come out of one
+    pass, and the gradient cannot be differentiated again.
 
     Args:
         tau: Temperature, dimensionless, in ``[0, inf]``; a string such as ``'inf'`` will do.
@@ -59,7 +61,7 @@ class ScaledKLDivLoss(nn.Module):
         >>> loss.item(), student.grad.tolist()[0][0]
         (1.0, 0.5)
         >>> ScaledKLDivLoss(tau="inf")(student, teacher).item()
-        1.5
+        1.75
     """
 
     def __init__(
@@ -115,10 +117,8 @@ def _parse_tau(tau: object) -> float:
     """Return tau as a float in ``[0, inf]``, or raise ValueError."""
     value = math.nan
     if isinstance(tau, (numbers.Real, str)) and not isinstance(tau, bool):
-        try:
+        with contextlib.suppress(ValueError, OverflowError):
             value = float(tau)
-        except (ValueError, OverflowError):
-            pass
     if math.isnan(value) or value < 0:
         raise ValueError(
             f"tau={tau!r} must be a number from 0 to infinity, or a string of one, such as 'inf'"

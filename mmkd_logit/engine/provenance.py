@@ -1,0 +1,131 @@
+"""What a run was made of: config, teachers, code, machine."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmkd_logit import __version__
+
+from .config import config_hash, seed_of
+
+ORIGIN = "origin.json"
+_PACKAGES = ("torch", "torchvision", "numpy")
+_STACK = ("mmengine", "mmcv", "mmpretrain")
+
+
+def origin_of(cfg: Config) -> dict[str, Any]:
+    """Return what decides a run's weights: config, seed, teachers, number of processes.
+
+    Args:
+        cfg: A complete config, without ``resume``.
+    """
+    return dict(
+        config_hash=config_hash(cfg),
+        seed=seed_of(cfg),
+        teachers=teacher_hashes(cfg.model),
+        processes=_processes(),
+    )
+
+
+def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:
+    """Note in a work folder whose checkpoints it holds.
+
+    Args:
+        work_dir: The folder.
+        origin: Of :func:`origin_of`.
+    """
+    part = Path(work_dir, f"{ORIGIN}.part")
+    part.write_text(json.dumps(origin))
+    os.replace(part, Path(work_dir, ORIGIN))
+
+
+def read_origin(work_dir: str | Path) -> dict[str, Any] | None:
+    """Return what :func:`write_origin` noted, or None.
+
+    Args:
+        work_dir: The folder.
+    """
+    try:
+        return json.loads(Path(work_dir, ORIGIN).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def teacher_hashes(model: dict) -> list[str]:
+    """Return the SHA-256 of each teacher's local checkpoint, or what stands for the teacher.
+
+    Args:
+        model: Config of a model; one without a teacher gives none.
+    """
+    teachers = model.get("teacher") or []
+    hashes = []
+    for spec in teachers if isinstance(teachers, (list, tuple)) else [teachers]:
+        checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
+        file = Path(checkpoint).expanduser() if isinstance(checkpoint, str) else None
+        known = file_hash(file) if file is not None else None
+        hashes.append(known or str(checkpoint or spec))
+    return hashes
+
+
+def file_hash(path: str | Path) -> str | None:
+    """Return the SHA-256 of a file, or None where it does not exist.
+
+    Args:
+        path: The file.
+    """
+    if not Path(path).is_file():
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return device, number of processes, versions, and the commit of the code."""
+    device = f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return dict(device=device, processes=_processes(), versions=_versions(), **_commit())
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "mmkd-logit": __version__}
+    for name in _PACKAGES:
+        versions[name] = version(name)
+    for name in _STACK:
+        for package in (f"onedl-{name}", name, f"{name}-lite"):
+            try:
+                versions[package] = version(package)
+                break
+            except PackageNotFoundError:
+                continue
+    return versions
+
+
+def _commit() -> dict[str, Any]:
+    """Return the commit of this checkout and whether files were changed; None when installed."""
+    project = Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=project, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != project:
+            return dict(commit=None, dirty=None)  # somebody else's repository around us
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return dict(commit=git("rev-parse", "HEAD"), dirty=bool(changed))
+    except (OSError, subprocess.CalledProcessError):
+        return dict(commit=None, dirty=None)

@@ -1,0 +1,184 @@
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from commands import KD, STUDENT
+from mmengine.config import Config
+
+from mmkd_logit.engine.config import (
+    add_common_arguments,
+    apply_common_arguments,
+    config_hash,
+    default_work_dir,
+    read_config,
+    use_amp,
+)
+from mmkd_logit.engine.train import build_config, build_parser
+
+
+def options(*words):
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+    return parser.parse_args(["--cfg-options", *words]).cfg_options
+
+
+def configure(config, *words):
+    return build_config(build_parser().parse_args([config, *words]))
+
+
+def hash_of(config, *words):
+    return config_hash(configure(config, *words))
+
+
+def test_values_of_overrides():
+    assert options(
+        "a=1", "b=2.5", "c=true", "d=None", "e=text", "f=[1,2]", "g=(1,[a,b])", "h=1,2", "i=a=b"
+    ) == dict(a=1, b=2.5, c=True, d=None, e="text", f=[1, 2], g=(1, ["a", "b"]), h=[1, 2], i="a=b")
+    assert options("p=mein Ordner/模型.pth", "q='a b'", "r=") == dict(
+        p="mein Ordner/模型.pth", q="a b", r=""
+    )
+    parsed = build_parser().parse_args(["c", "--cfg-options", "a=1", "--cfg-options", "b=2"])
+    assert parsed.cfg_options == dict(a=1, b=2)
+
+
+def test_overrides_win_over_the_defaults(project):
+    cfg = configure(STUDENT, "--cfg-options", "train_dataloader.num_workers=2")
+    assert cfg.train_dataloader.persistent_workers is True
+    assert cfg.val_dataloader.persistent_workers is False  # torch refuses it without workers
+    assert cfg.train_dataloader.collate_fn.type == "default_collate"
+    cfg = configure(STUDENT, "--cfg-options", "train_dataloader.persistent_workers=True")
+    assert cfg.train_dataloader.persistent_workers is False
+    words = ["--no-persistent-workers", "--cfg-options", "train_dataloader.num_workers=2"]
+    assert configure(STUDENT, *words).train_dataloader.persistent_workers is False
+    assert configure(STUDENT, "--cfg-options", "model.backbone.depth=16").model.backbone.depth == 16
+
+
+def test_memory_is_pinned_where_there_is_a_gpu(project, monkeypatch):
+    assert configure(STUDENT).train_dataloader.pin_memory is torch.cuda.is_available()
+    monkeypatch.setattr("mmkd_logit.engine.launch.get_device", lambda: "cuda")
+    assert configure(STUDENT).train_dataloader.pin_memory is True
+    assert configure(STUDENT, "--no-pin-memory").train_dataloader.pin_memory is False
+
+
+def test_work_folder(project, tmp_path):
+    assert configure(STUDENT).work_dir == f"work_dirs/{Path(STUDENT).stem}/seed0"
+    assert configure(STUDENT, "--seed", "7").work_dir.endswith("/seed7")
+    assert configure(STUDENT, "--work-dir", "a b").work_dir == "a b"
+    assert configure(STUDENT, "--cfg-options", "work_dir=3").work_dir == "3"
+    assert configure(STUDENT, "--cfg-options", "randomness.seed=4").work_dir.endswith("/seed4")
+    own = tmp_path / "own.py"
+    own.write_text("model = dict(type='X')\ntrain_cfg = dict()\ntrain_dataloader = dict()\n")
+    assert configure(str(own)).work_dir == "work_dirs/own"
+    own.write_text(own.read_text() + "work_dir = 'mine'\nrandomness = None\n")
+    assert configure(str(own), "--seed", "2").work_dir == "mine"
+    assert configure(str(own), "--seed", "2").randomness.seed == 2
+    assert default_work_dir("mmpretrain::resnet/resnet18_8xb16_cifar10.py", None) == (
+        "work_dirs/resnet18_8xb16_cifar10"
+    )
+
+
+def test_configs_in_strange_folders(workplace):
+    folder = Path("mein Ordner, 模型")
+    folder.mkdir()
+    file = folder / "kleines Netz.py"
+    file.write_text(f"_base_ = '../{STUDENT}'\n")
+    cfg = configure(str(file))
+    assert cfg.model.backbone.depth == 10
+    assert cfg.work_dir == "work_dirs/kleines Netz/seed0"
+
+
+def test_mmpretrain_configs():
+    cfg = read_config("mmpretrain::resnet/resnet18_8xb16_cifar10.py")
+    assert cfg.model.type == "ImageClassifier"
+
+
+def test_base_that_is_missing(tmp_path):
+    (tmp_path / "a.py").write_text("_base_ = './b.py'\nmodel = dict(type='X')\n")
+    with pytest.raises(FileNotFoundError, match=r"b\.py"):
+        read_config(str(tmp_path / "a.py"))
+
+
+def test_one_data_root_reaches_every_data_set(project):
+    cfg = configure("configs/wrn/wrn16-1.py", "--cfg-options", "data_root=my data/cifar")
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.data_root == "my data/cifar"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--work-dir", "elsewhere"],
+        ["--no-pin-memory"],
+        ["--no-persistent-workers"],
+        ["--resume"],
+        ["--train-teacher", "--results", "r.jsonl"],
+        ["--cfg-options", "data_root=elsewhere"],
+        ["--cfg-options", "experiment_name=me", "log_level=ERROR", "resume=True"],
+        ["--cfg-options", "default_hooks.logger.interval=1"],
+        ["--cfg-options", "train_dataloader.pin_memory=True"],
+    ],
+)
+@pytest.mark.parametrize("config", [KD, "configs/wrn/wrn16-1.py"])
+def test_the_hash_ignores_where_and_how(project, config, words):
+    assert hash_of(config) == hash_of(config, *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--seed", "1"],
+        ["--cfg-options", "model.alpha=0.9"],
+        ["--cfg-options", "model.student.backbone.drop_rate=0.1"],
+        ["--cfg-options", "model.teacher.checkpoint=other.pth"],
+        ["--cfg-options", "train_dataloader.batch_size=32"],
+        ["--cfg-options", "train_dataloader.num_workers=2"],  # workers have seeds of their own
+        ["--cfg-options", "optim_wrapper.optimizer.lr=0.2"],
+        ["--cfg-options", "param_scheduler.milestones=[15,24]"],
+        ["--cfg-options", "load_from=start.pth"],
+        ["--auto-scale-lr"],
+    ],
+)
+def test_the_hash_sees_what_is_computed(project, words):
+    assert hash_of(KD) != hash_of(KD, *words)
+
+
+def test_the_hash_sees_hooks_that_change_weights(workplace):
+    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\n")
+    Path("bar.py").write_text(
+        "_base_ = './plain.py'\ncustom_hooks = [dict(type='mmkd_logit.ProgressBarHook')]\n"
+    )
+    Path("ema.py").write_text("_base_ = './plain.py'\ncustom_hooks = [dict(type='EMAHook')]\n")
+    assert hash_of("plain.py") == hash_of("bar.py") != hash_of("ema.py")
+    assert hash_of("plain.py") == hash_of(STUDENT)
+
+
+def test_the_hash_is_the_same_on_another_machine(project, monkeypatch):
+    here = hash_of(KD)
+    monkeypatch.setattr("mmkd_logit.engine.launch.get_device", lambda: "cuda")
+    assert hash_of(KD) == here
+    monkeypatch.setenv("PYTHONHASHSEED", "5")
+    assert hash_of(KD) == here
+    assert len(here) == 16
+
+
+def test_amp(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type="SGD"))))
+    use_amp(cfg)
+    assert cfg.optim_wrapper.type == "AmpOptimWrapper"
+    assert cfg.optim_wrapper.loss_scale == "dynamic"
+    use_amp(cfg)  # twice does no harm
+    with pytest.raises(ValueError, match="cannot change the optimizer wrapper ApexOptimWrapper"):
+        use_amp(Config(dict(optim_wrapper=dict(type="ApexOptimWrapper"))))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="--amp needs a GPU"):
+        use_amp(cfg)
+
+
+def test_local_rank_of_the_older_launcher(project, monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    args = build_parser().parse_args([STUDENT, "--local-rank", "3"])
+    apply_common_arguments(read_config(STUDENT), args)
+    assert os.environ["LOCAL_RANK"] == "3"

@@ -1,0 +1,88 @@
+import pytest
+
+from mmkd_logit.engine.errors import TrainingStarted, one_line_errors
+
+
+def started(value=True):
+    result = TrainingStarted()
+    result.value = value
+    return result
+
+
+def fail(error, **kwargs):
+    with one_line_errors(**kwargs):
+        raise error
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    for name in ("LOCAL_RANK", "MMKD_LOGIT_TRACEBACK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("begun", [None, started(False), started(True)])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("tau must\n   be positive"), "error: tau must be positive"),
+        (FileNotFoundError("a.pth does not exist"), "error: a.pth does not exist"),
+        (OSError(28, "No space left"), "error: [Errno 28] No space left"),
+        (ValueError(), "error: ValueError: "),
+        (ValueError("Grüße %s {} 世界"), "error: Grüße %s {} 世界"),
+    ],
+)
+def test_the_users_errors_are_one_line(capsys, begun, error, line):
+    with pytest.raises(SystemExit) as stopped:
+        fail(error, started=begun)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("error", [KeyError("no such hook"), TypeError("got 'lrr'")])
+def test_others_say_where_before_training(capsys, error):
+    for begun in (None, started(False)):
+        with pytest.raises(SystemExit):
+            fail(error, started=begun)
+        first, second = capsys.readouterr().err.splitlines()
+        assert first == f"error: {type(error).__name__}: {error.args[0]}"
+        assert second.startswith("(raised in fail, test_errors.py:")
+        assert second.endswith("; MMKD_LOGIT_TRACEBACK=1 shows all)")
+
+
+def test_our_defects_keep_their_traceback_while_training():
+    with pytest.raises(RuntimeError, match="shapes"):
+        fail(RuntimeError("shapes"), started=started())
+
+
+def test_the_variable_shows_every_traceback(monkeypatch):
+    monkeypatch.setenv("MMKD_LOGIT_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="tau"):
+        fail(ValueError("tau"))
+
+
+def test_only_the_first_process_speaks_of_what_all_did(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as stopped:
+        fail(ValueError("tau"), started=started(False))
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit):  # while training it may be this one alone
+        fail(OSError("disk"), started=started())
+    assert capsys.readouterr().err == "error: disk\n"
+
+
+def test_interruption(capsys):
+    for begun, advice in ((None, ""), (started(), "; continue with --resume")):
+        with pytest.raises(SystemExit) as stopped:
+            fail(KeyboardInterrupt(), started=begun)
+        assert stopped.value.code == 130
+        assert capsys.readouterr().err == f"\ninterrupted{advice}\n"
+
+
+def test_no_error_no_words(capsys):
+    with one_line_errors():
+        pass
+    with pytest.raises(SystemExit) as stopped, one_line_errors():
+        raise SystemExit(3)
+    assert stopped.value.code == 3
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,83 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from commands import PROJECT
+from mmengine.config import Config
+
+from mmkd_logit.engine import launch
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture
+def started_groups(monkeypatch):
+    """Without a GPU and without truly starting a process group."""
+    groups = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(launch.dist, "is_initialized", lambda: bool(groups))
+    monkeypatch.setattr(launch.dist, "init_process_group", groups.append)
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    return groups
+
+
+def config(**kwargs):
+    return Config(dict(model=dict(), train_dataloader=dict(pin_memory=True), **kwargs))
+
+
+def test_one_process(started_groups):
+    cfg = config(val_dataloader=None)
+    launch.prepare_launch(cfg, "none")
+    assert cfg.launcher == "none"
+    assert "model_wrapper_cfg" not in cfg
+    assert not started_groups
+
+
+def test_gloo_without_a_gpu(started_groups, monkeypatch):
+    for name in TORCHRUN:
+        monkeypatch.setenv(name, "0")
+    cfg = config(find_unused_parameters=True)
+    launch.prepare_launch(cfg, "pytorch")
+    assert started_groups == ["gloo"]
+    assert cfg.train_dataloader.pin_memory is False
+    assert cfg.model_wrapper_cfg == dict(
+        type="MMDistributedDataParallel",
+        broadcast_buffers=False,
+        find_unused_parameters=True,
+        device_ids=None,
+    )
+    cfg = config(model_wrapper_cfg=dict(type="Mine"))
+    launch.prepare_launch(cfg, "pytorch")  # the teacher's run comes first in the same group
+    assert started_groups == ["gloo"]
+    assert cfg.model_wrapper_cfg == dict(type="Mine", device_ids=None)
+
+
+@pytest.mark.parametrize("absent", TORCHRUN)
+@pytest.mark.parametrize("gpu", [False, True])
+def test_torchrun_is_named(started_groups, monkeypatch, absent, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    for name in TORCHRUN:
+        monkeypatch.setenv(name, "0")
+    monkeypatch.delenv(absent)
+    with pytest.raises(ValueError, match=rf"needs {absent} in .*tools/dist_train.sh CONFIG GPUS"):
+        launch.prepare_launch(config(), "pytorch")
+
+
+def test_slurm_needs_gpus(started_groups):
+    for launcher in ("slurm", "mpi"):
+        with pytest.raises(ValueError, match=f"'{launcher}' needs GPUs; without one use"):
+            launch.prepare_launch(config(), launcher)
+
+
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in Path(PROJECT, "tools").glob("*.sh"))
+)
+def test_shell_scripts(script):
+    path = str(PROJECT / "tools" / script)
+    subprocess.run(["bash", "-n", path], check=True)
+    assert Path(path).stat().st_mode & 0o111
+    done = subprocess.run([path], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")

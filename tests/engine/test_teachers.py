@@ -1,0 +1,70 @@
+from mmengine.config import Config
+
+from mmkd_logit.engine.teachers import MissingTeacher, explain_missing, find_missing_teachers
+
+
+def config(*teachers, **kwargs):
+    teacher = list(teachers) if len(teachers) != 1 else teachers[0]
+    return Config(dict(model=dict(type="mmkd_logit.LogitDistiller", teacher=teacher, **kwargs)))
+
+
+def spec(checkpoint, config="configs/wrn/wrn28-4.py"):
+    return dict(config=config, checkpoint=checkpoint)
+
+
+def test_plain_models_have_no_teachers():
+    assert find_missing_teachers(Config(dict(model=dict(type="ImageClassifier")))) == []
+
+
+def test_what_is_there_or_elsewhere_is_not_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a b.pth").touch()
+    there = [
+        spec(str(tmp_path / "a b.pth")),
+        spec("~/a b.pth"),
+        spec("https://x.org/final.pth"),
+        spec("open-mmlab://resnet50"),
+        spec(None),
+        dict(config="configs/wrn/wrn28-4.py"),
+        "resnet50_8xb32_in1k",
+    ]
+    assert find_missing_teachers(config(*there)) == []
+    assert find_missing_teachers(config(spec(3))) == []  # the distiller refuses it
+
+
+def test_a_missing_ensemble_is_named_once_each():
+    first, second = (spec(f"work_dirs/wrn28-4/seed{seed}/final.pth") for seed in (0, 1))
+    missing = find_missing_teachers(config(first, second, first))
+    assert [teacher.seed for teacher in missing] == [0, 1]
+    assert explain_missing(missing) == (
+        "the teacher's checkpoint work_dirs/wrn28-4/seed0/final.pth does not exist; make it with: "
+        "python tools/train.py configs/wrn/wrn28-4.py --seed 0; "
+        "the teacher's checkpoint work_dirs/wrn28-4/seed1/final.pth does not exist; make it with: "
+        "python tools/train.py configs/wrn/wrn28-4.py --seed 1; "
+        "or add --train-teacher to train it first"
+    )
+
+
+def test_commands_name_seed_and_folder():
+    def command(checkpoint, file="configs/wrn/wrn28-4.py"):
+        return find_missing_teachers(config(spec(checkpoint, file)))[0].command
+
+    train = "python tools/train.py configs/wrn/wrn28-4.py"
+    assert command("work_dirs/wrn28-4/seed3/final.pth") == f"{train} --seed 3"
+    assert command("./work_dirs/wrn28-4/seed3/final.pth") == f"{train} --seed 3"
+    assert command("other/seed3/final.pth") == f"{train} --seed 3 --work-dir other/seed3"
+    assert command("other/final.pth") == f"{train} --work-dir other"
+    assert command("mein Ordner/final.pth") == f"{train} --work-dir 'mein Ordner'"
+    assert command("o/final.pth", "a b.py") == "python tools/train.py 'a b.py' --work-dir o"
+
+
+def test_what_no_command_makes():
+    other = MissingTeacher("configs/wrn/wrn28-4.py", "best.pth", None)
+    model = find_missing_teachers(config(spec("final.pth", dict(type="ImageClassifier"))))[0]
+    assert not other.can_be_trained()
+    assert not model.can_be_trained()
+    assert explain_missing([other, model]) == (
+        "the teacher's checkpoint best.pth does not exist; set model.teacher.checkpoint to a "
+        "checkpoint of configs/wrn/wrn28-4.py; the teacher's checkpoint final.pth does not exist; "
+        "set model.teacher.checkpoint to an existing file"
+    )

@@ -1,0 +1,304 @@
+"""tools/train.py, as its user meets it."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from commands import KD, STUDENT, Tiny, error_of, folder_of, train
+from mmengine.config import Config
+
+from mmkd_logit.engine.config import config_hash
+from mmkd_logit.engine.provenance import file_hash, read_origin, write_origin
+from mmkd_logit.engine.results import read_lines
+from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
+
+
+def configure(*words):
+    return build_config(build_parser().parse_args([*map(str, words)]))
+
+
+def iterations(path):
+    return torch.load(path, weights_only=False)["meta"]["iter"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["configs/nope.py"], r"the config configs/nope.py does not exist"),
+        (["configs"], r"the config configs does not exist"),
+        (["mmpretrain::resnet/nope.py"], r"mmpretrain has no config mmpretrain::resnet/nope.py"),
+        (["mmpretrain::nope.py"], r"mmpretrain has no config mmpretrain::nope.py"),
+        (["tools/dist_train.sh"], r"tools/dist_train.sh is no config: .* must end in .py"),
+        (["configs/paper/digits.py"], r"configs/paper/digits.py defines no model"),
+        ([STUDENT, "--seed", "-1"], r"the seed must be an integer from 0 to 2\*\*32 - 1, got -1"),
+        ([STUDENT, "--seed", str(2**32)], r"the seed must be .* got 4294967296"),
+        ([STUDENT, "--amp"], r"--amp needs a GPU; leave it out on a CPU"),
+        ([STUDENT, "--launcher", "slurm"], r"launcher 'slurm' needs GPUs; .* tools/dist_train.sh"),
+        ([STUDENT, "--launcher", "mpi"], r"launcher 'mpi' needs GPUs"),
+        (
+            [STUDENT, "--launcher", "pytorch"],
+            r"needs RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment; start with "
+            r"tools/dist_train.sh CONFIG GPUS or torchrun",
+        ),
+        ([STUDENT, "--resume", "no/x.pth"], r"the checkpoint no/x.pth does not exist"),
+        ([STUDENT, "--results", "tools"], r"Is a directory: 'tools'"),
+        ([STUDENT, "--results", "tools/train.py/runs"], r"'tools/train.py'"),
+        ([KD, "--results", "r.jsonl"], r"make it with: python tools/train.py"),
+    ],
+)
+def test_wrong_words_are_one_line(workplace, monkeypatch, capsys, words, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert re.search(message, error_of(capsys, main, *words))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("modle.alpha=1", r"modle.alpha: a config has no field 'modle'; did you mean model\?"),
+        ("nonsense=1", r"nonsense: a config has no field 'nonsense'$"),
+        ("model=3", r"model must be a dict of settings, got 3"),
+        ("model=None", r"model must be a dict of settings, got None"),
+        ("train_cfg=5", r"train_cfg must be a dict of settings, got 5"),
+        ("train_dataloader=abc", r"train_dataloader must be a dict of settings, got 'abc'"),
+        ("train_dataloader=None", r"train_dataloader, train_cfg, and optim_wrapper should be"),
+        ("train_cfg.max_epochs=abc", r"'abc'"),
+        ("model.backbone.depth.x=1", r"--cfg-options does not fit the config: depth"),
+        ("randomness=3", r"randomness must be a dict of settings, got 3"),
+        ("randomness.seed=abc", r"the seed must be an integer .* got 'abc'"),
+        ("randomness.seed=True", r"the seed must be an integer .* got True"),
+        ("train_dataloader.dataset.split=all", r"split must be one of .* got 'all'"),
+    ],
+)
+def test_wrong_options_are_one_line(workplace, capsys, option, message):
+    assert re.search(message, error_of(capsys, main, STUDENT, "--cfg-options", option))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("model.teacher=5", r"cannot read a teacher from 5. Write a teacher as dict\(config="),
+        ("model.teacher.chekpoint=x", r"got also \['chekpoint'\]"),
+        ("model.alpha=2", r"alpha must be a number in \[0, 1\], got 2"),
+        ("model.loss_kd.tau=-1", r"tau=-1 must be"),
+        ("model.student.head.num_classes=9", r"has 10 classes and the student 9"),
+    ],
+)
+def test_wrong_distillers_are_one_line(workplace, capsys, option, message):
+    words = [KD, "--cfg-options", "model.teacher.checkpoint=None", option]
+    assert re.search(message, error_of(capsys, main, *words))
+
+
+@pytest.mark.parametrize("option", ["train_cfg.max_epochs", "=3", "model.depth=[1,(2]"])
+def test_wrong_syntax_is_a_usage_error(workplace, capsys, option):
+    with pytest.raises(SystemExit) as stopped:
+        main([STUDENT, "--cfg-options", option])
+    assert stopped.value.code == 2
+    assert f"--cfg-options: '{option}'" in capsys.readouterr().err
+
+
+def test_missing_field_of_auto_scale_lr(workplace, capsys):
+    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\nauto_scale_lr = None\n")
+    message = error_of(capsys, main, "plain.py", "--auto-scale-lr")
+    assert message == "--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in plain.py"
+    assert configure(STUDENT, "--auto-scale-lr").auto_scale_lr.enable is True
+
+
+def test_config_without_training_data(workplace, capsys):
+    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\ntrain_cfg = None\n")
+    message = error_of(capsys, main, "plain.py")
+    assert message == "plain.py has no train_cfg or train_dataloader to train with"
+
+
+@pytest.mark.parametrize("field", ["test_dataloader", "test_evaluator", "test_cfg"])
+def test_results_need_test_data_before_training(workplace, capsys, field):
+    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\n{field} = None\n")
+    message = error_of(capsys, main, "plain.py", "--results", "runs.jsonl")
+    assert message == f"--results tests the weights; the config lacks {field}"
+    assert not Path("work_dirs").exists()
+
+
+def test_missing_teacher_names_the_command(workplace, capsys):
+    tiny = Tiny()
+    teacher = Path(tiny.teacher).stem
+    assert error_of(capsys, main, tiny.kd) == (
+        f"the teacher's checkpoint work_dirs/{teacher}/seed0/final.pth does not exist; make it "
+        f"with: python tools/train.py {tiny.teacher} --seed 0; or add --train-teacher to train it "
+        "first"
+    )
+    option = "model.teacher.checkpoint=mein Ordner/best.pth"
+    assert error_of(capsys, main, tiny.kd, "--train-teacher", "--cfg-options", option) == (
+        "the teacher's checkpoint mein Ordner/best.pth does not exist; set "
+        f"model.teacher.checkpoint to a checkpoint of {tiny.teacher}"
+    )
+    assert not Path("work_dirs").exists()
+
+
+def test_teacher_first_then_student_then_results(workplace, capsys):
+    tiny = Tiny()
+    train(tiny.kd, "--train-teacher", "--results", "new/runs.jsonl", "--seed", 0)
+    teacher, student = folder_of(tiny.teacher), folder_of(tiny.kd)
+    assert f"training the teacher first: python tools/train.py {tiny.teacher} --seed 0\n" in (
+        capsys.readouterr().out
+    )
+    (row,) = read_lines(Path("new/runs.jsonl"))
+    assert row["config"] == tiny.kd
+    assert row["seed"] == 0
+    assert (row["epochs"], row["iterations"], row["resumed_at"]) == (1, 2, 0)
+    assert row["teachers"] == [file_hash(teacher / "final.pth")]
+    assert row["weights"] == file_hash(student / "final.pth")
+    assert row["config_hash"] == config_hash(configure(tiny.kd))
+    assert set(row["test"]) == {"accuracy/top1", "accuracy/top5"}
+    assert row["overrides"].keys() == {"experiment_name"}
+    assert row["command"][:3] == ["python", "tools/train.py", tiny.kd]
+    assert row["processes"] == 1
+    assert {"python", "torch", "numpy", "mmkd-logit"} < set(row["versions"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["finished"])
+    assert re.fullmatch("[0-9a-f]{40}", row["commit"])
+    origin = read_origin(student)
+    assert set(origin) == {"config_hash", "seed", "teachers", "processes"}
+    assert {key: row[key] for key in origin} == origin
+
+    # The next run finds the teacher.
+    before = (teacher / "final.pth").stat().st_mtime_ns
+    train(tiny.kd, "--train-teacher", "--seed", 1)
+    assert (teacher / "final.pth").stat().st_mtime_ns == before
+    assert (folder_of(tiny.kd, seed=1) / "final.pth").is_file()
+
+
+def test_teacher_cut_off_goes_on_and_an_older_one_starts_anew(workplace):
+    tiny = Tiny()
+    train(tiny.teacher)
+    folder = folder_of(tiny.teacher)
+    (folder / "final.pth").unlink()
+    written = (folder / "epoch_1.pth").stat().st_mtime_ns
+    train(tiny.kd, "--train-teacher")
+    assert (folder / "epoch_1.pth").stat().st_mtime_ns == written
+    (folder / "final.pth").unlink()
+    write_origin(folder, {**read_origin(folder), "config_hash": "of before an edit"})
+    train(tiny.kd, "--train-teacher", "--seed", 1)
+    assert (folder / "epoch_1.pth").stat().st_mtime_ns != written
+
+
+def test_teacher_whose_teacher_is_missing(workplace, capsys):
+    first, second = Tiny(), Tiny()
+    text = Path(second.kd).read_text().replace(Path(second.teacher).stem, Path(first.kd).stem)
+    Path(second.kd).write_text(text)
+    message = error_of(capsys, main, second.kd, "--train-teacher")
+    assert f"make it with: python tools/train.py {first.teacher} --seed 0" in message
+
+
+def test_resume_continues(workplace):
+    tiny = Tiny()
+    folder = folder_of(tiny.student)
+    train(tiny.student, "--resume")  # nothing to continue: from the beginning
+    assert iterations(folder / "final.pth") == 2
+    train(tiny.student, "--resume", "--results", "runs.jsonl", train_cfg__max_epochs=3)
+    assert iterations(folder / "final.pth") == 6
+    (row,) = read_lines(Path("runs.jsonl"))
+    assert (row["resumed_at"], row["iterations"], row["epochs"]) == (2, 6, 3)
+    # A finished run: nothing is trained, the file is the same.
+    weights = torch.load(folder / "final.pth", weights_only=False)["state_dict"]
+    train(tiny.student, "--resume", "--results", "runs.jsonl", train_cfg__max_epochs=3)
+    again = torch.load(folder / "final.pth", weights_only=False)["state_dict"]
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
+    first, second = read_lines(Path("runs.jsonl"))
+    assert second["resumed_at"] == second["iterations"] == 6
+    assert second["test"] == first["test"]
+
+
+def test_resume_after_the_folder_was_moved(workplace):
+    tiny = Tiny()
+    train(tiny.student)
+    shutil.move(folder_of(tiny.student), "moved folder")
+    train(tiny.student, "--resume", "--work-dir", "moved folder", train_cfg__max_epochs=2)
+    assert iterations("moved folder/final.pth") == 4
+
+
+def test_row_has_the_seed_that_was_used(workplace):
+    """MMEngine takes the seed of the checkpoint that it resumes."""
+    tiny = Tiny()
+    train(tiny.student, "--seed", 5)
+    checkpoint = folder_of(tiny.student, seed=5) / "epoch_1.pth"
+    words = ["--seed", 6, "--resume", checkpoint, "--results", "runs.jsonl"]
+    train(tiny.student, *words, train_cfg__max_epochs=2)
+    assert read_lines(Path("runs.jsonl"))[0]["seed"] == 5
+
+
+def test_a_new_run_disowns_older_checkpoints(workplace, monkeypatch, capsys):
+    """Stopped before its first checkpoint it must not be resumed from another run's."""
+    tiny = Tiny()
+    train(tiny.student)
+    folder = folder_of(tiny.student)
+    assert (folder / "last_checkpoint").is_file()
+
+    def fail(self, index):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("mmkd_logit.datasets.Digits.__getitem__", fail)
+    option = "model.backbone.drop_rate=0.1"
+    message = error_of(capsys, main, tiny.student, "--cfg-options", option)
+    assert message == "the disk is gone"
+    assert not (folder / "last_checkpoint").exists()
+    assert not (folder / "final.pth").exists()
+    cfg = configure(tiny.student, "--cfg-options", option)
+    assert read_origin(folder)["config_hash"] == config_hash(cfg)
+
+
+def test_what_resume_changes(tmp_path, capsys):
+    cfg = Config(dict(work_dir=str(tmp_path), load_from="pretrained.pth", resume=False))
+    apply_resume(cfg, "auto")
+    apply_resume(cfg, None)
+    assert (cfg.load_from, cfg.resume) == ("pretrained.pth", False)  # fine-tuning begins
+    (tmp_path / "last_checkpoint").write_text("gone/epoch_3.pth")
+    apply_resume(cfg, "auto")
+    assert (cfg.load_from, cfg.resume) == ("pretrained.pth", False)
+    assert "gone/epoch_3.pth" in capsys.readouterr().out
+    (tmp_path / "last_checkpoint").write_text("")  # killed while it was written
+    apply_resume(cfg, "auto")
+    assert (cfg.load_from, cfg.resume) == ("pretrained.pth", False)
+    (tmp_path / "epoch_3.pth").touch()
+    (tmp_path / "last_checkpoint").write_text("gone/epoch_3.pth\n")
+    apply_resume(cfg, "auto")
+    assert (cfg.load_from, cfg.resume) == (str(tmp_path / "epoch_3.pth"), True)
+    apply_resume(cfg, "other.pth")
+    assert (cfg.load_from, cfg.resume) == ("other.pth", True)
+
+
+def test_no_validate(workplace, capsys):
+    tiny = Tiny()
+    train(tiny.student, "--no-validate")
+    assert "Epoch(val)" not in capsys.readouterr().out
+    assert (folder_of(tiny.student) / "final.pth").is_file()
+
+
+def test_unsafe_checkpoints_are_refused(workplace, tmp_path, capsys):
+    tiny = Tiny()
+    marker = tmp_path / "was executed"
+    torch.save({"state_dict": Evil(marker)}, "evil.pth")
+    for words in (
+        [tiny.student, "--resume", "evil.pth"],
+        [tiny.kd, "--cfg-options", "model.teacher.checkpoint=evil.pth"],
+    ):
+        assert error_of(capsys, main, *words).startswith("evil.pth is refused")
+    assert not marker.exists()
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_interruption(workplace, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmkd_logit.engine.train.run_training", interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        main([STUDENT])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted; continue with --resume\n"

@@ -1,0 +1,164 @@
+import re
+from pathlib import Path
+
+import pytest
+from commands import KD, PROJECT, STUDENT
+
+from mmkd_logit.engine.config import config_hash
+from mmkd_logit.engine.provenance import origin_of
+from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.experiments.exhibit import Exhibit, Run
+
+
+def write(tmp_path, text):
+    file = tmp_path / "table9.py"
+    file.write_text(text)
+    return file
+
+
+def rows(tmp_path, **overrides):
+    return Exhibit(
+        write(
+            tmp_path,
+            "title = 'T'\n"
+            f"runs = dict(big=dict(label='B', config={STUDENT!r}),\n"
+            f"  small=dict(label='S', config={KD!r}, teacher='big',\n"
+            "             overrides=['model.alpha=0.9']))\n"
+            "comparisons = [('small', 'big')]\n",
+        ),
+        **overrides,
+    )
+
+
+def test_the_projects_exhibits(project):
+    for path in Path("configs/paper").glob("*.py"):
+        for run in Exhibit(path).runs([0, 1]):
+            assert run.build_config().randomness.seed == run.seed
+
+
+def test_runs_and_their_teachers(project, tmp_path):
+    exhibit = rows(tmp_path, options=("train_cfg.max_epochs=2",))
+    assert (exhibit.name, exhibit.title) == ("table9", "T")
+    assert exhibit.labels == dict(big="B", small="S")
+    assert exhibit.comparisons == [("small", "big")]
+    runs = exhibit.runs([0, 3])
+    assert [(run.name, run.seed) for run in runs] == [
+        *[("big", 0), ("small", 0), ("big", 3), ("small", 3)]
+    ]
+    teacher, student = runs[2:]
+    stem = Path(STUDENT).stem
+    assert teacher.work_dir == f"work_dirs/{stem}_train_cfg.max_epochs=2/seed3"
+    assert student.overrides == (
+        "train_cfg.max_epochs=2",
+        "model.alpha=0.9",
+        f"model.teacher.checkpoint={teacher.work_dir}/final.pth",
+    )
+    cfg = build_config(build_parser().parse_args(student.arguments()))
+    assert cfg.model.alpha == 0.9
+    assert cfg.train_cfg.max_epochs == 2
+    assert cfg.randomness.seed == 3
+    assert cfg.work_dir == student.work_dir
+    assert cfg.model.teacher.checkpoint == f"{teacher.work_dir}/final.pth"
+
+
+def test_work_folders_survive_the_command_line(project):
+    """They become part of an override themselves, where a comma would make a list."""
+    names = set()
+    for overrides in (
+        ("param_scheduler.milestones=[15,24]",),
+        ("param_scheduler.milestones=[15, 24]",),
+        ("data_root=/a b/c",),
+        ("data_root=../../c",),
+        ("model.teacher.config=x.py",),
+        ("a=" + "x" * 300,),
+        ("a=" + "x" * 301,),
+        ("a=ä",),
+        (),
+    ):
+        folder = Run("r", STUDENT, overrides, 0).work_dir
+        names.add(folder)
+        assert re.fullmatch(r"work_dirs/[\w.=+-]{1,200}/seed0", folder)
+        words = [KD, "--cfg-options", f"model.teacher.checkpoint={folder}/final.pth"]
+        cfg = build_config(build_parser().parse_args(words))
+        assert cfg.model.teacher.checkpoint == f"{folder}/final.pth"
+    assert len(names) == 8  # what is said of the teacher is not in the name
+
+
+def test_the_origin_changes_with_what_is_computed_only(project, tmp_path):
+    def origin(**kwargs):
+        return origin_of(run._replace(**kwargs).build_config())
+
+    run = Run("r", KD, (), 0)
+    before = origin()
+    assert before["config_hash"] == config_hash(
+        build_config(build_parser().parse_args([KD, "--work-dir", str(tmp_path)]))
+    )
+    assert origin(name="other") == before
+    assert origin(seed=1) != before
+    assert origin(overrides=("model.alpha=0.5",)) != before
+    teacher = tmp_path / "teacher.pth"
+    origins = []
+    for content in ("one", "two"):
+        teacher.write_text(content)
+        origins.append(origin(overrides=(f"model.teacher.checkpoint={teacher}",)))
+    assert origins[0]["config_hash"] == origins[1]["config_hash"]
+    assert origins[0] != origins[1]
+
+
+GOOD = "title = 'T'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runs = dict()\n", "defines no title or no runs"),
+        (GOOD, "defines no title or no runs"),
+        (GOOD + "runs = dict(a=dict(label='A'))\n", "the run a needs a label and a config"),
+        (GOOD + "runs = dict(a=dict(config='c.py'))\n", "the run a needs a label and a config"),
+        (
+            GOOD + "runs = dict(a=dict(label='A', config='c', teacher='b'), "
+            "b=dict(label='B', config='c'))\n",
+            "the teacher 'b' of a must come first",
+        ),
+        (
+            GOOD + "runs = dict(a=dict(label='A', config='c'))\ncomparisons = [('a', 'b')]\n",
+            r"comparisons are pairs of \['a'\]",
+        ),
+        (
+            GOOD + "runs = dict(a=dict(label='A', config='c'))\ncomparisons = [('a',)]\n",
+            r"comparisons are pairs of \['a'\]",
+        ),
+    ],
+)
+def test_wrong_exhibits_are_known_at_once(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        Exhibit(write(tmp_path, text))
+
+
+def test_no_exhibit(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the exhibit .*nope.py does not exist"):
+        Exhibit(tmp_path / "nope.py")
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    exhibit = Exhibit(
+        write(
+            tmp_path,
+            GOOD + f"runs = dict(a=dict(label='A', config={STUDENT!r}), "
+            f"b=dict(label='B', config={STUDENT!r}, overrides=['train_cfg.max_epochs=1']), "
+            f"c=dict(label='C', config={KD!r}, teacher='a'), "
+            f"d=dict(label='D', config={KD!r}, teacher='b'))\n",
+        )
+    )
+    with pytest.raises(ValueError, match=r"runs c and d are different and would both write to"):
+        exhibit.runs([0])
+    same = write(
+        tmp_path,
+        GOOD + f"runs = dict(a=dict(label='A', config={STUDENT!r}), "
+        f"b=dict(label='B', config={STUDENT!r}))\n",
+    )
+    assert len(Exhibit(same).runs([0, 1])) == 4  # the same run under two names is no conflict
+
+
+def test_the_digits_are_in_the_project():
+    assert (PROJECT / "configs/paper/digits.py").is_file()

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from losses import reference
+from losses.reference import evaluate
+from torch import nn
+
+from mmkd_logit.losses import LogitMSELoss, ScaledKLDivLoss
+
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@both_dtypes
+@pytest.mark.parametrize(("shape", "class_dim"), [((6, 11), -1), ((6, 11, 2, 3), 1)])
+def test_reductions(shape, class_dim, dtype):
+    u, v = (z.reshape(shape) for z in reference.make_logits(6, np.prod(shape) // 6, 3, dtype=dtype))
+    d = u.astype(np.float64) - v
+    # (value, gradient) of the definitions
+    wanted = {
+        "mean": ((d**2).mean(), 2 * d / d.size),
+        "batchmean": ((d**2).sum() / 6, 2 * d / 6),
+        "sum": ((d**2).sum(), 2 * d),
+        "none": (d**2, 2 * d),
+    }
+    for reduction, want in wanted.items():
+        value, gradient = evaluate(LogitMSELoss(reduction, class_dim), u, v)
+        assert value.shape == want[0].shape
+        np.testing.assert_allclose(value, want[0], 1e-6)
+        np.testing.assert_allclose(gradient, want[1], 1e-6)
+
+
+def test_defaults_are_the_recipe():
+    u, v = (torch.tensor(z) for z in reference.make_logits(8, 100))
+    assert LogitMSELoss()(u, v) == nn.MSELoss()(u, v)
+
+
+def test_paper_formula():
+    """The mean over samples of the squared norm, by numbers."""
+    u, v = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.zeros(2, 2)
+    assert LogitMSELoss("batchmean")(u, v) == 12.5
+    assert LogitMSELoss("sum")(u, v) == 25
+    assert LogitMSELoss("mean")(u, v) == 6.25
+    assert LogitMSELoss("none")(u, v).tolist() == [[9, 16], [0, 0]]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum", "none"])
+def test_gradcheck(reduction):
+    u, v = (torch.tensor(z) for z in reference.make_logits(3, 5, dtype=np.float64))
+    loss = LogitMSELoss(reduction)
+    assert torch.autograd.gradcheck(lambda x: loss(x, v), u.requires_grad_())
+
+
+@both_dtypes
+def test_zero_exactly_where_equal(dtype):
+    _, v = reference.make_logits(3, 5, dtype=dtype)
+    value, gradient = evaluate(LogitMSELoss(), v, v)
+    assert value == 0
+    assert not gradient.any()
+    value, _ = evaluate(LogitMSELoss(), np.nextafter(v, dtype(np.inf)), v)
+    assert value > 0
+
+
+@both_dtypes
+def test_a_shift_counts_unlike_in_the_divergence(dtype):
+    u, v = reference.make_logits(3, 5, dtype=dtype)
+    d = (u - v).astype(np.float64)
+    value, _ = evaluate(LogitMSELoss(), u + dtype(2), v)
+    np.testing.assert_allclose(value, ((d + 2) ** 2).mean(), 1e-5)
+    centred, _ = evaluate(ScaledKLDivLoss("inf"), u, v)
+    np.testing.assert_allclose(value, 2 * centred + ((d + 2).mean(-1) ** 2).mean(), 1e-5)
+
+
+def test_teacher_receives_no_gradient():
+    u, v = (torch.tensor(z, requires_grad=True) for z in reference.make_logits(3, 4))
+    LogitMSELoss()(u, v).backward()
+    assert v.grad is None
+    assert u.grad.abs().sum() > 0
+    assert not LogitMSELoss()(u.detach(), v).requires_grad
+
+
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum", "none"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_raised_first(dtype, reduction):
+    # 300 squared is more than float16 holds.
+    u, v = (torch.tensor(z).to(dtype) for z in reference.make_logits(4, 9, 30, 300))
+    half, single = u.clone().requires_grad_(), u.float().requires_grad_()
+    value, want = LogitMSELoss(reduction)(half, v), LogitMSELoss(reduction)(single, v.float())
+    value.sum().backward()
+    want.sum().backward()
+    assert value.dtype == torch.float32
+    assert torch.equal(value, want)
+    assert value.isfinite().all()
+    assert half.grad.dtype == dtype
+    assert torch.equal(half.grad, single.grad.to(dtype))
+
+
+def test_autocast_changes_nothing():
+    u, v = (torch.tensor(z) for z in reference.make_logits(4, 9))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = LogitMSELoss()(u, v)
+    assert value.dtype == torch.float32
+    assert value == LogitMSELoss()(u, v)
+
+
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # Python 3.13.0
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "none"])
+def test_compiles_as_one_graph(reduction):
+    torch.compiler.reset()
+    u, v = (torch.tensor(z) for z in reference.make_logits(4, 9))
+    loss = LogitMSELoss(reduction)
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(u, v), loss(u, v))
+
+
+def test_repr():
+    assert repr(LogitMSELoss()) == "LogitMSELoss(reduction='mean', class_dim=-1)"

@@ -1,0 +1,101 @@
+"""Every component is found by its prefix alone."""
+
+import ast
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+
+import mmengine.registry
+import pytest
+from commands import PROJECT
+
+import mmkd_logit
+import mmkd_logit.registry as ours
+
+NODES = {"MODELS": ours.MODELS, "DATASETS": ours.DATASETS, "HOOKS": ours.HOOKS}
+NET = dict(
+    type="mmpretrain.ImageClassifier",
+    backbone=dict(type="mmkd_logit.WideResNetCIFAR", depth=10, widen_factor=1),
+    neck=dict(type="mmpretrain.GlobalAveragePooling"),
+    head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
+)
+COMPONENTS = {
+    "LogitMSELoss": ("MODELS", {}),
+    "ScaledKLDivLoss": ("MODELS", dict(tau=4)),
+    "WideResNetCIFAR": ("MODELS", dict(depth=10, widen_factor=1)),
+    "LogitDistiller": (
+        "MODELS",
+        dict(
+            student=NET,
+            teacher=dict(config=NET, checkpoint=None),
+            loss_kd=dict(type="mmkd_logit.LogitMSELoss"),
+        ),
+    ),
+    "Digits": ("DATASETS", dict(split="val")),
+    "FinalCheckpointHook": ("HOOKS", {}),
+    "ProgressBarHook": ("HOOKS", {}),
+}
+
+BUILD = """
+import json, sys
+components = json.loads(sys.argv[1])
+order = sys.argv[2:]
+import importlib
+for package in order:
+    registries = importlib.import_module(package + ".registry")
+    assert package == "mmengine" or "mmkd_logit.models" not in sys.modules
+    for name, (node, settings) in components.items():
+        built = getattr(registries, node).build(dict(type="mmkd_logit." + name, **settings))
+        assert type(built).__name__ == name, (built, name)
+        assert type(built).__module__.startswith("mmkd_logit."), type(built).__module__
+print(len(components) * len(order))
+"""
+
+
+def build_all(*packages):
+    command = [sys.executable, "-c", BUILD, json.dumps(COMPONENTS), *packages]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == str(len(COMPONENTS) * len(packages))
+
+
+def test_fresh_process_by_mmengines_roots():
+    build_all("mmengine")
+
+
+def test_fresh_process_by_mmpretrains_children():
+    build_all("mmpretrain")
+
+
+def test_the_list_is_complete():
+    for info in pkgutil.walk_packages(mmkd_logit.__path__, "mmkd_logit."):
+        importlib.import_module(info.name)
+    registered = {name: node for node, registry in NODES.items() for name in registry.module_dict}
+    assert registered == {name: node for name, (node, _) in COMPONENTS.items()}
+
+
+def test_nodes_are_children_of_mmengines():
+    for name, node in NODES.items():
+        assert node.scope == "mmkd_logit"
+        assert node.parent is getattr(mmengine.registry, name)
+    others = {name for name in vars(ours) if name.isupper() and not name.startswith("MMENGINE_")}
+    assert others == set(NODES)
+
+
+def test_registry_imports_nothing_that_can_fail():
+    """MMEngine hides an ImportError raised there."""
+    for file in ("registry.py", "version.py"):
+        for node in ast.walk(ast.parse((PROJECT / "mmkd_logit" / file).read_text())):
+            if isinstance(node, ast.Import):
+                assert [alias.name for alias in node.names] == ["mmengine.registry"]
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module, node.level) == ("mmengine.registry", 0)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_locations_hold_what_they_should(name):
+    registry = NODES[COMPONENTS[name][0]]
+    module = registry.module_dict[name].__module__
+    assert any(module.startswith(location) for location in registry._locations)

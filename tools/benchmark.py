@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""Measure cost and accuracy on this machine: python tools/benchmark.py --losses --error-table."""
+
+from mmkd_logit.benchmark.command import main
+
+if __name__ == "__main__":
+    main()
