@@ -18,9 +18,7 @@ KD = sorted(path.stem for path in (PROJECT / "configs/kd").glob("*.py"))
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
 LOSSES = {
     "mse": dict(type="mmkd_logit.LogitMSELoss"),
-    **{
-        f"kl-t{tau}": dict(type="mmkd_logit.ScaledKLDivLoss", tau=tau) for tau in (1, 3, 5, 20)
-    },
+    **{f"kl-t{tau}": dict(type="mmkd_logit.ScaledKLDivLoss", tau=tau) for tau in (1, 3, 5, 20)},
     "kl-tinf": dict(type="mmkd_logit.ScaledKLDivLoss", tau="inf"),
 }
 

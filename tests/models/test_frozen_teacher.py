@@ -42,7 +42,10 @@ def test_pretrained_init_cfg_names_the_checkpoint(checkpoint):
 
 def test_config_file_and_ddp_prefix(checkpoint, tmp_path):
     path, model = checkpoint
-    state = {f"module.{key}": value for key, value in torch.load(path, weights_only=True)["state_dict"].items()}
+    state = {
+        f"module.{key}": value
+        for key, value in torch.load(path, weights_only=True)["state_dict"].items()
+    }
     torch.save(state, path)
     config = tmp_path / "thin wrn.py"
     config.write_text(f"model = {wrn(drop_rate=0.5)!r}\n")

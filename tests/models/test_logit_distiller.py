@@ -104,7 +104,9 @@ def test_loads_a_plain_checkpoint_through_mmengine():
     plain = build(wrn(), seed=5)
     model = build(distiller())
     load_state_dict(model, plain.state_dict(), strict=True)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True)
+    )
 
 
 def test_weights_are_initialised_like_the_plain_students():
@@ -172,7 +174,9 @@ def test_ensemble_means(tmp_path):
     torch.testing.assert_close(
         by_probs.teacher_logits(inputs).double().softmax(1), mean, rtol=1e-5, atol=1e-7
     )
-    torch.testing.assert_close(by_probs.teacher_logits(inputs).double().exp(), mean, check_dtype=False)
+    torch.testing.assert_close(
+        by_probs.teacher_logits(inputs).double().exp(), mean, check_dtype=False
+    )
 
 
 def test_batch_augmentation_is_seen_by_both():
