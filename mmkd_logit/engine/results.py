@@ -44,6 +44,7 @@ class ResultsRecorder:
         self.argv = list(argv)
         self.begin = time.time()
         self.origin: dict[str, Any] = {}
+        self.machine: dict[str, Any] = {}
         if self.path is None:
             return
         # Better now than after days of training.
@@ -62,6 +63,7 @@ class ResultsRecorder:
         """
         self.begin = time.time()
         self.origin = origin_of(cfg)
+        self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
     def record(
         self, runner: Runner, args: argparse.Namespace, started: TrainingStarted
@@ -94,7 +96,7 @@ class ResultsRecorder:
             test=plain(metrics),
             train_seconds=round(seconds, 1),
             command=["python", "tools/train.py", *self.argv],
-            **describe_machine(),
+            **self.machine,
             finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
         append_line(self.path, row)
