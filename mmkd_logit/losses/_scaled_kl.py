@@ -31,7 +31,7 @@ _SERIES_BELOW = 1e-8
 # Elements worked on at a time in eager mode: few enough that the float64 temporaries stay in
 # a core's cache, enough to share among threads; elsewhere enough to fill the device without
 # multiplying its memory.
-_CPU_BLOCK = 1 << 17
+_CPU_BLOCK = 1 << 16
 _DEVICE_BLOCK = 1 << 25
 
 
@@ -198,5 +198,5 @@ def _small_tau_limit(
     largest = (z == 0).double()
     largest /= largest.sum(-1, keepdim=True)
     p, q = largest.unbind()
-    value = (q * z[0]).sum(-1).neg_()
+    value = (q * z[0]).sum(-1).abs_()  # z <= 0
     return value, None if gradient_factor is None else p.sub_(q).mul_(gradient_factor)
