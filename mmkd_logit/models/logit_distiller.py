@@ -1,6 +1,5 @@
 """A student network trained towards its teachers' logits."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
 
+from ._distiller_parts import as_logits, build_loss, build_student, check_alpha, logit_module
 from .frozen_teacher import FrozenTeacher
 
 # What makes a module the module it is. The distiller shares these with its student, so that
@@ -82,14 +82,14 @@ class LogitDistiller(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__()
-        student = _build_student(student, data_preprocessor)
-        _logit_module(student).register_forward_hook(self._capture_output)
+        student = build_student(student, data_preprocessor)
+        logit_module(student).register_forward_hook(self._capture_output)
         for name in _SHARED:
             self.__dict__[name] = student.__dict__[name]
         # Plain attributes, not submodules: see FrozenTeacher, and a loss has no state.
         self.__dict__["student"] = student
-        self.__dict__["loss_kd"] = _build_loss(loss_kd)
-        self.alpha = _check_alpha(alpha)
+        self.__dict__["loss_kd"] = build_loss(loss_kd)
+        self.alpha = check_alpha(alpha)
         if ensemble not in ("logits", "probs"):
             raise ValueError(f"ensemble must be 'logits' or 'probs', got {ensemble!r}")
         self.ensemble = ensemble
@@ -161,12 +161,12 @@ class LogitDistiller(BaseModel):
             return self._weigh_student_losses(self.student.loss(inputs, data_samples))
         losses: dict[str, Tensor] = {}
         if self.alpha == 1:
-            student_logits = _as_logits(self.student(inputs, mode="tensor"), "the student")
+            student_logits = as_logits(self.student(inputs, mode="tensor"), "the student")
         else:
             self._captured = []
             student_losses = self.student.loss(inputs, data_samples)
             captured, self._captured = self._captured, None
-            student_logits = _as_logits(captured[-1] if captured else None, "the student")
+            student_logits = as_logits(captured[-1] if captured else None, "the student")
             losses.update(self._weigh_student_losses(student_losses))
         teacher_logits = self.teacher_logits(inputs)
         kd = self._compare(student_logits, teacher_logits)
@@ -216,54 +216,3 @@ class LogitDistiller(BaseModel):
     def _capture_output(self, module: nn.Module, args: tuple, output: Any) -> None:
         if self._captured is not None:
             self._captured.append(output)
-
-
-def _build_student(
-    student: dict | nn.Module, data_preprocessor: dict | nn.Module | None
-) -> nn.Module:
-    if isinstance(student, nn.Module):
-        return student
-    from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-
-    student = copy.deepcopy(student)  # mmpretrain writes into the config it builds from
-    if data_preprocessor is not None and student.get("data_preprocessor") is None:
-        student["data_preprocessor"] = copy.deepcopy(data_preprocessor)
-    return MMPRETRAIN_MODELS.build(student)
-
-
-def _build_loss(loss_kd: dict | nn.Module) -> nn.Module:
-    module = loss_kd if isinstance(loss_kd, nn.Module) else MODELS.build(loss_kd)
-    if module.state_dict() or list(module.parameters()):
-        raise ValueError(
-            f"loss_kd {type(module).__name__} has parameters or buffers; they would be neither "
-            "trained nor saved"
-        )
-    return module
-
-
-def _check_alpha(alpha: float) -> float:
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be a number in [0, 1], got {alpha!r}")
-    return float(alpha)
-
-
-def _logit_module(student: nn.Module) -> nn.Module:
-    """Find the child whose output is the logits: an mmpretrain head, or a wrapped network."""
-    for name in ("head", "model"):
-        module = getattr(student, name, None)
-        if isinstance(module, nn.Module):
-            return module
-    raise ValueError(
-        f"the student {type(student).__name__} has neither a head nor a wrapped model; it must "
-        "be a classifier that gives logits"
-    )
-
-
-def _as_logits(output: Any, whose: str) -> Tensor:
-    logits = getattr(output, "logits", output)  # Hugging Face wraps them
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"{whose} gives a {type(output).__name__}, not one (N, K) tensor of logits; "
-            "only classifiers with one linear output can be distilled"
-        )
-    return logits
