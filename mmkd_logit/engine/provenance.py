@@ -31,7 +31,7 @@ def origin_of(cfg: Config) -> dict[str, Any]:
         config_hash=config_hash(cfg),
         seed=seed_of(cfg),
         teachers=teacher_hashes(cfg.model),
-        processes=_processes(),
+        processes=int(os.environ.get("WORLD_SIZE", 1)),
     )
 
 
@@ -87,15 +87,11 @@ def file_hash(path: str | Path) -> str | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return device, number of processes, versions, and the commit of the code."""
+    """Return device, versions, and the commit of the code."""
     device = f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
-    return dict(device=device, processes=_processes(), versions=_versions(), **_commit())
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return dict(device=device, versions=_versions(), **_commit())
 
 
 def _versions() -> dict[str, str]:

@@ -89,6 +89,7 @@ class ResultsRecorder:
             config=args.config,
             overrides=plain(args.cfg_options),
             seed=runner.seed,  # where the run was resumed, the checkpoint's
+            processes=runner.world_size,
             weights=file_hash(Path(runner.work_dir, FINAL)),
             epochs=runner.epoch,
             iterations=runner.iter,

@@ -114,13 +114,20 @@ def _last_checkpoint(work_dir: Path) -> str | None:
 
 
 class _MarkStart(Hook):
-    """Notes that training has begun, and from what."""
+    """Notes that training has begun, and from what; refuses to resume from weights alone."""
 
     priority = "VERY_HIGH"
 
     def __init__(self, started: TrainingStarted, origin: dict[str, Any]) -> None:
         self.started = started
         self.origin = origin
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner.cfg.resume and not {"optimizer", "meta", "message_hub"} <= set(checkpoint):
+            raise ValueError(
+                f"{runner.cfg.load_from} holds weights alone and cannot be resumed; take an "
+                "epoch_N.pth, or set load_from to begin a new training with these weights"
+            )
 
     def before_train(self, runner: Runner) -> None:
         if is_main_process():

@@ -18,11 +18,14 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from mmengine.utils import digit_version
 from networks import distiller, wrn
 from runs import digits_distiller, digits_student, run_config, train
 
 from mmkd_logit.engine import UnsafeCheckpointError, install_safe_checkpoint_loading
 from mmkd_logit.models import FrozenTeacher
+
+TORCH_26 = digit_version(torch.__version__) >= digit_version("2.6.0")
 
 
 class Calls:
@@ -238,6 +241,28 @@ def test_the_prefixes_tested_are_all():
     assert {*tested} == {*CheckpointLoader._schemes, "other://"}
 
 
+@pytest.mark.skipif(
+    not hasattr(mm, "get_torch_safe_globals") or not TORCH_26, reason="allows no getattr"
+)
+def test_mmengines_reader_has_no_getattr_either(tmp_path, monkeypatch):
+    """Which of two globals of one name torch takes is chance."""
+    seen = []
+    load = torch.load
+
+    def spy(*args, **kwargs):
+        seen.append(torch.serialization.get_safe_globals())
+        return load(*args, **kwargs)
+
+    file = save(tmp_path / "good.pth", 3)
+    monkeypatch.setitem(sys.modules, "pavi", pavi_with((tmp_path / "good.pth").read_bytes()))
+    monkeypatch.setattr(torch, "load", spy)
+    CheckpointLoader.load_checkpoint("pavi://good")
+    assert len(seen) == 1
+    assert getattr not in seen[0]
+    mm._safe_torch_load(file)
+    assert getattr in seen[1]  # the control
+
+
 def careless(filename, map_location=None):
     return torch.load(filename.removeprefix("other://"), weights_only=False)
 
@@ -375,7 +400,10 @@ def test_files_of_both_numpy_generations_load(tmp_path, module):
 
 def test_files_cannot_change_statistics(tmp_path):
     history = HistoryBuffer([1.0, 3.0], [1, 1])
-    state = {**history.__getstate__(), "statistics_methods": {"mean": HistoryBuffer.max}}
+    state = {
+        **history.__getstate__(),
+        "statistics_methods": {"mean": HistoryBuffer.max, "worst": HistoryBuffer.min},
+    }
 
     class Poison(Calls):
         def __reduce__(self):
@@ -383,6 +411,7 @@ def test_files_cannot_change_statistics(tmp_path):
 
     loaded = CheckpointLoader.load_checkpoint(save(tmp_path / "poison.pth", Poison(None)))["meta"]
     assert loaded.statistics("mean") == 2
+    assert set(HistoryBuffer._statistics_methods) == {"mean", "min", "max", "current"}
 
 
 def resume_with_config(trained, tmp_path, marker):
@@ -416,10 +445,11 @@ def test_resuming_deletes_no_strange_files(tmp_path, info):
 def test_nothing_stays_changed(tmp_path, monkeypatch, evil):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
-    theirs = mm.get_torch_safe_globals
+    theirs = getattr(mm, "get_torch_safe_globals", None)
     before = dict(os.environ)
     good = save(tmp_path / "good.pth", 3)
-    with torch.serialization.safe_globals([getattr, HistoryBuffer, (os.path.join, "my.join")]):
+    theirs_too = (os.path.join, "my.join") if TORCH_26 else os.path.join
+    with torch.serialization.safe_globals([getattr, HistoryBuffer, theirs_too]):
         globals_before = set(torch.serialization.get_safe_globals())
         for file in (good, evil, save(tmp_path / "e.pth", Calls(getattr, HistoryBuffer, "x"))):
             try:
@@ -429,7 +459,7 @@ def test_nothing_stays_changed(tmp_path, monkeypatch, evil):
                 assert file != good
         assert set(torch.serialization.get_safe_globals()) == globals_before
     assert dict(os.environ) == before
-    assert mm.get_torch_safe_globals is theirs
+    assert getattr(mm, "get_torch_safe_globals", None) is theirs
     monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
     monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     CheckpointLoader.load_checkpoint(good)

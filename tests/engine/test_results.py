@@ -122,7 +122,7 @@ def test_the_clock_starts_when_the_teachers_are_there(tmp_path):
     recorder.start(run_config())
     metrics = dict(top1=torch.tensor(0.5), matrix=np.eye(2), nan=float("nan"))
     runner = types.SimpleNamespace(
-        test=lambda: metrics, seed=3, epoch=2, iter=8, work_dir=str(tmp_path)
+        test=lambda: metrics, seed=3, epoch=2, iter=8, work_dir=str(tmp_path), world_size=8
     )
     args = types.SimpleNamespace(config="a.py", cfg_options=dict(x=[1, (2,)]))
     row = recorder.record(runner, args, TrainingStarted())
@@ -132,6 +132,7 @@ def test_the_clock_starts_when_the_teachers_are_there(tmp_path):
     (read,) = read_lines(tmp_path / "r.jsonl")
     assert read["test"]["matrix"] == [[1, 0], [0, 1]]
     assert read["test"]["top1"] == 0.5
+    assert read["processes"] == 8
     assert read["command"] == ["python", "tools/train.py", "a.py"]
     assert time.strptime(read["finished"], "%Y-%m-%dT%H:%M:%SZ")
 

