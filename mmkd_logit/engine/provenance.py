@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmkd_logit import __version__
 
 from .config import config_hash, seed_of
+from .teachers import teacher_specs
 
 ORIGIN = "origin.json"
 _PACKAGES = ("torch", "torchvision", "numpy")
@@ -65,9 +66,8 @@ def teacher_hashes(model: dict) -> list[str]:
     Args:
         model: Config of a model; one without a teacher gives none.
     """
-    teachers = model.get("teacher") or []
     hashes = []
-    for spec in teachers if isinstance(teachers, (list, tuple)) else [teachers]:
+    for spec in teacher_specs(model):
         checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
         file = Path(checkpoint).expanduser() if isinstance(checkpoint, str) else None
         known = file_hash(file) if file is not None else None

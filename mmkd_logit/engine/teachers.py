@@ -47,6 +47,16 @@ class MissingTeacher(NamedTuple):
         return self.config is not None and Path(self.checkpoint).name == FINAL
 
 
+def teacher_specs(model: dict) -> list[Any]:
+    """List what a model's config says of its teachers; nothing where it has none.
+
+    Args:
+        model: Config of a model.
+    """
+    teachers = model.get("teacher") or []
+    return list(teachers) if isinstance(teachers, (list, tuple)) else [teachers]
+
+
 def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
     """List the teachers of a config whose local checkpoints do not exist.
 
@@ -56,9 +66,8 @@ def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
     model = cfg.model
     if model.get("type") not in ("mmkd_logit.LogitDistiller", "LogitDistiller"):
         return []
-    teachers = model.get("teacher")
     missing = []
-    for spec in teachers if isinstance(teachers, (list, tuple)) else [teachers]:
+    for spec in teacher_specs(model):
         checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
         if not isinstance(checkpoint, str) or not checkpoint or "://" in checkpoint:
             continue

@@ -1,5 +1,5 @@
 """WRN-16-1 teaches WRN-10-1; alpha = 1, as in the paper. The config names the loss."""
-_base_ = '../../wrn/wrn10-1.py'
+_base_ = ['../../wrn/wrn10-1.py', '../kd_log.py']
 model = dict(
     _delete_=True,
     type='mmkd_logit.LogitDistiller',
@@ -8,8 +8,3 @@ model = dict(
         config='configs/wrn/wrn16-1.py',
         checkpoint='work_dirs/wrn16-1/seed0/final.pth'),
     alpha=1.0)
-log_processor = dict(
-    custom_cfg=[
-        dict(data_src=key, method_name='mean', window_size=10)
-        for key in ('ce', 'kd', 'teacher_agreement')
-    ])
