@@ -8,14 +8,14 @@ were chosen on the val split; the table is of the test split.
 """
 title = 'Digits: WRN-16-2 teaches a thin WRN-10-1'
 runs = dict(
-    teacher=dict(label='teacher, WRN-16-2', config='configs/wrn/wrn16-2_digits.py'),
-    alone=dict(label='student alone', config='configs/wrn/wrn10-1-thin_digits.py'),
+    teacher=dict(row='teacher, WRN-16-2', config='configs/wrn/wrn16-2_digits.py'),
+    alone=dict(row='student alone', config='configs/wrn/wrn10-1-thin_digits.py'),
     distilled=dict(
-        label='student distilled, KL tau 3',
+        row='student distilled, KL tau 3',
         config='configs/kd/wrn16-2_wrn10-1-thin_kl-t3_digits.py',
         teacher='teacher'),
     mse=dict(
-        label='student distilled, MSE',
+        row='student distilled, MSE',
         config='configs/kd/wrn16-2_wrn10-1-thin_mse_digits.py',
         teacher='teacher'))
 comparisons = [('distilled', 'alone'), ('mse', 'alone'), ('mse', 'distilled')]

@@ -1,6 +1,7 @@
 """From a config file and a command line to the config of a run."""
 
 import argparse
+import ast
 import hashlib
 import inspect
 import json
@@ -36,7 +37,7 @@ _DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper
 # What is read from a config beside the Runner's own arguments.
 _MORE_FIELDS = {"model_wrapper_cfg", "find_unused_parameters", "compile", "tta_model"}
 _MORE_FIELDS |= {"tta_pipeline", "data_root", "sync_bn", "custom_imports"}
-_MORE_FIELDS |= {"activation_checkpointing", "efficient_conv_bn_eval"}
+_MORE_FIELDS |= {"activation_checkpointing", "efficient_conv_bn_eval", "train_evaluator"}
 
 
 class _Overrides(DictAction):
@@ -62,9 +63,27 @@ class _Overrides(DictAction):
 
     def _parse(self, value: str) -> Any:
         plain = value.strip("'\"")
+        if plain.startswith(("{", "[{")):  # a teacher, or a list of them
+            try:
+                return ast.literal_eval(plain)
+            except (ValueError, SyntaxError):
+                raise AssertionError("it is not a Python literal") from None
         if "," in plain or plain[:1] in ("(", "["):
             return self._parse_iterable(value)
         return self._parse_int_float_bool(plain)
+
+
+def add_override_argument(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
+    """Add a flag that takes ``KEY=VALUE`` several times and gives a dict of parsed values.
+
+    Args:
+        parser: Gets the flag.
+        flag: Its name.
+        text: Its help.
+    """
+    parser.add_argument(
+        flag, nargs="+", action=_Overrides, default={}, metavar="KEY=VALUE", help=text
+    )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,13 +91,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", help="folder for logs, checkpoints and metrics")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision (GPU)")
     parser.add_argument("--no-pin-memory", action="store_true", help="do not pin memory")
-    parser.add_argument(
+    add_override_argument(
+        parser,
         "--cfg-options",
-        nargs="+",
-        action=_Overrides,
-        default={},
-        metavar="KEY=VALUE",
-        help="override settings of the config, such as model.alpha=0.9 or train_cfg.max_epochs=5",
+        "override settings of the config, such as model.alpha=0.9 or train_cfg.max_epochs=5",
     )
     parser.add_argument(
         "--launcher",

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 
@@ -84,6 +85,29 @@ def file_hash(path: str | Path) -> str | None:
     if not Path(path).is_file():
         return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def dataset_hash(dataset: Any) -> str | None:
+    """Identify the samples of a data set: pictures (or their files' names) and labels, in order.
+
+    Args:
+        dataset: With ``get_data_info``, as mmpretrain's; any other gives None.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    if not hasattr(dataset, "get_data_info"):
+        return None
+    digest = hashlib.sha256()
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        image = info.get("img")
+        if image is not None:
+            digest.update(np.ascontiguousarray(image).tobytes())
+        else:  # the content of files is not read: they may be millions
+            digest.update("/".join(Path(str(info.get("img_path"))).parts[-2:]).encode())
+        digest.update(str(info.get("gt_label")).encode())
+    return digest.hexdigest()[:16]
 
 
 def describe_machine() -> dict[str, Any]:

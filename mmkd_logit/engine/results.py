@@ -16,18 +16,21 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from .errors import TrainingStarted
-from .provenance import describe_machine, file_hash, origin_of
+from .provenance import dataset_hash, describe_machine, file_hash, origin_of
 from .teachers import FINAL
+from .train_metrics import training_metrics
 
 
 class ResultsRecorder:
     """Tests the final weights of a run and appends its results to a file.
 
     A row says what was run (config, overrides, seed, command), with what (commit, versions,
-    device, teachers' hashes), what came out (``weights``, the hash of ``final.pth``, and
-    ``test``: the metrics of the config's test data with the weights after the last epoch,
-    nothing selected) and how long it took: the seconds from iteration ``resumed_at`` (0 unless
-    the run was cut off) to ``iterations``.
+    device, teachers' hashes, ``data``: a hash of the training and of the test samples), what
+    came out (``weights``, the hash of ``final.pth``; ``test``: the metrics of the config's test
+    data with the weights after the last epoch, nothing selected; ``train``, if asked for: those
+    of the un-augmented training data; ``best``, for information: the validation metrics'
+    maxima) and how long it took: the seconds from iteration ``resumed_at`` (0 unless the run
+    was cut off) to ``iterations``.
 
     Args:
         path: The file of JSON lines; None records nothing.
@@ -82,6 +85,7 @@ class ResultsRecorder:
             return None
         seconds = time.time() - self.begin
         metrics = runner.test()
+        train = training_metrics(runner) if args.train_metrics else None
         if not is_main_process():
             return None
         row = dict(
@@ -95,6 +99,13 @@ class ResultsRecorder:
             iterations=runner.iter,
             resumed_at=runner.iter if started.iteration is None else started.iteration,
             test=plain(metrics),
+            train=plain(train),
+            best=best_metrics(runner),
+            data=dict(
+                train=dataset_hash(runner.train_dataloader.dataset),
+                test=dataset_hash(runner.test_dataloader.dataset),
+            ),
+            threads=torch.get_num_threads(),
             train_seconds=round(seconds, 1),
             command=["python", "tools/train.py", *self.argv],
             **self.machine,
@@ -102,6 +113,20 @@ class ResultsRecorder:
         )
         append_line(self.path, row)
         return row
+
+
+def best_metrics(runner: Runner) -> dict[str, float]:
+    """Return the largest value that each validation metric had in training.
+
+    Args:
+        runner: After training; a resumed run knows its earlier validations.
+    """
+    scalars = runner.message_hub.log_scalars
+    return {
+        key.removeprefix("val/"): float(buffer.data[0].max())
+        for key, buffer in scalars.items()
+        if key.startswith("val/accuracy/") and len(buffer.data[0])
+    }
 
 
 def append_line(path: Path, row: dict) -> None:

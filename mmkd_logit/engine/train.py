@@ -12,19 +12,21 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from .chain import is_chain, run_chain
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
+from .epochs import scale_epochs
 from .errors import TrainingStarted, one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder
-from .teachers import MissingTeacher, explain_missing, find_missing_teachers
+from .teachers import FINAL, MissingTeacher, explain_missing, find_missing_teachers
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/train.py``: mmpretrain's flags and a few of ours."""
     parser = argparse.ArgumentParser(description="Train a model, plain or from a teacher's logits")
-    parser.add_argument("config", help="config file, or mmpretrain::PATH")
+    parser.add_argument("config", help="config file of a run or of a chain, or mmpretrain::PATH")
     add_common_arguments(parser)
     parser.add_argument(
         "--resume",
@@ -43,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="random seed, randomness.seed of the config")
     parser.add_argument(
+        "--epochs", type=int, help="train N epochs, with the config's schedule in proportion"
+    )
+    parser.add_argument(
         "--train-teacher",
         action="store_true",
         help="where a teacher's checkpoint is missing, train the teacher first",
@@ -52,25 +57,33 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="after training test the final weights and append one JSON line to FILE",
     )
+    parser.add_argument(
+        "--train-metrics",
+        action="store_true",
+        help="with --results, also measure on the un-augmented training images",
+    )
     return parser
 
 
-def build_config(args: argparse.Namespace) -> Config:
+def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     """Merge the command line into the config it names.
 
     Args:
         args: Parsed by :func:`build_parser`.
+        cfg: What ``args.config`` holds, if it was read already; changed in place.
 
     Raises:
         ValueError: If a flag does not fit the config or the machine.
         FileNotFoundError: If the config does not exist.
     """
-    cfg = read_config(args.config)
+    cfg = read_config(args.config) if cfg is None else cfg
     if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
         raise ValueError(f"{args.config} has no train_cfg or train_dataloader to train with")
     if args.seed is not None:
         cfg.randomness = dict(cfg.get("randomness") or {}, seed=args.seed)
     apply_common_arguments(cfg, args)
+    if args.epochs is not None:
+        scale_epochs(cfg, args.epochs)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -132,7 +145,8 @@ class _MarkStart(Hook):
     def before_train(self, runner: Runner) -> None:
         if is_main_process():
             if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
-                Path(runner.work_dir, "last_checkpoint").unlink(missing_ok=True)
+                for name in ("last_checkpoint", FINAL):
+                    Path(runner.work_dir, name).unlink(missing_ok=True)
             write_origin(runner.work_dir, self.origin)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -182,24 +196,49 @@ def _train_teacher(teacher: MissingTeacher, args: argparse.Namespace) -> None:
     gc.collect()
 
 
+def _train(
+    args: argparse.Namespace, cfg: Config, argv: Sequence[str], started: TrainingStarted
+) -> None:
+    """Train one config, its missing teachers first if wanted, and record the results."""
+    missing = find_missing_teachers(cfg)
+    trainable = all(teacher.can_be_trained() for teacher in missing)
+    if missing and not (args.train_teacher and trainable):
+        raise ValueError(explain_missing(missing))
+    recorder = ResultsRecorder(args.results, cfg, argv)
+    for teacher in missing:
+        _train_teacher(teacher, args)
+    recorder.start(cfg)
+    runner = run_training(cfg, args.resume, started)
+    recorder.record(runner, args, started)
+
+
+def _train_chain(
+    args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted
+) -> None:
+    def build(stage_args: argparse.Namespace) -> Config:
+        cfg = build_config(stage_args)
+        ResultsRecorder(stage_args.results, cfg, argv)  # for its checks
+        return cfg
+
+    def run(stage_args: argparse.Namespace, cfg: Config) -> None:
+        started.value, started.iteration = False, None
+        _train(stage_args, cfg, argv, started)
+
+    run_chain(args, build_parser().parse_args, build, run)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/train.py``.
 
     Args:
         argv: The command line without the program's name; ``sys.argv`` by default.
     """
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted()
     with one_line_errors(started):
         silence_known_warnings()
-        cfg = build_config(args)
-        missing = find_missing_teachers(cfg)
-        trainable = all(teacher.can_be_trained() for teacher in missing)
-        if missing and not (args.train_teacher and trainable):
-            raise ValueError(explain_missing(missing))
-        recorder = ResultsRecorder(args.results, cfg, sys.argv[1:] if argv is None else argv)
-        for teacher in missing:
-            _train_teacher(teacher, args)
-        recorder.start(cfg)
-        runner = run_training(cfg, args.resume, started)
-        recorder.record(runner, args, started)
+        if is_chain(args.config):
+            _train_chain(args, argv, started)
+        else:
+            _train(args, build_config(args), argv, started)

@@ -1,10 +1,8 @@
 """Running what is missing."""
 
-import os
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,12 +11,17 @@ from mmkd_logit.engine.provenance import file_hash, origin_of, read_origin
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.teachers import FINAL
 
-from .exhibit import Exhibit, Run
+from .exhibit import Run, refuse_shared_folders
+from .pools import LOG, Pool
 
 TRAIN = Path("tools", "train.py")
+_PAUSE = 0.2  # seconds between two looks at the processes
+_NEWS = 30  # seconds between two lines on the progress of one run
 
 
-def find_row(cfg: Config, rows: list[dict]) -> dict | None:
+def find_row(
+    cfg: Config, rows: list[dict], processes: int = 1, train_metrics: bool = False
+) -> dict | None:
     """Return the newest results row of a run, or None.
 
     A row counts while the run's config still says the same, its teachers are the same files, and
@@ -27,79 +30,159 @@ def find_row(cfg: Config, rows: list[dict]) -> dict | None:
     Args:
         cfg: The run's config.
         rows: Of the results file.
+        processes: How many processes train the run.
+        train_metrics: Whether the row must hold measurements on the training images.
     """
     weights = file_hash(Path(cfg.work_dir, FINAL))
     if weights is None:
         return None
-    expected = {**origin_of(cfg), "weights": weights}
+    expected = {**origin_of(cfg), "processes": processes, "weights": weights}
     for row in reversed(rows):
         if all(row.get(key) == value for key, value in expected.items()):
-            return row
+            if row.get("train") is not None or not train_metrics:
+                return row
     return None
 
 
-def run_missing(
-    exhibit: Exhibit, seeds: list[int], results: Path, say: Callable[[str], None]
-) -> dict[Run, dict | None]:
-    """Train every run of an exhibit that has no results yet, each in its own process.
+class Execution:
+    """Trains every run that has no results yet, teachers before their students.
 
     A run that was cut off goes on from its last checkpoint. One that fails does not stop the
     others, except those that need its weights.
 
     Args:
-        exhibit: The exhibit.
-        seeds: The seeds.
+        runs: By the label that messages have for them; the same run may stand here twice.
         results: The file of results lines.
-        say: Gets one line for each run.
-
-    Returns:
-        For each run its results row, or None if it failed.
+        pool: Where runs are trained.
+        say: Gets one line for each event.
+        train_metrics: The work folders of the runs that are also measured on training images.
 
     Raises:
         FileNotFoundError: If the current folder is not the project's, or a config is missing.
         OSError: If the folder of the results cannot be made.
         ValueError: If a run's overrides do not fit its config; nothing has been trained then.
     """
-    if not TRAIN.is_file():
-        raise FileNotFoundError(f"{TRAIN} does not exist here; run from the project's folder")
-    configs = {run: run.build_config() for run in exhibit.runs(seeds)}
-    results.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[Run, dict | None] = {}
-    for number, (run, cfg) in enumerate(configs.items(), 1):
-        what = f"[{number}/{len(configs)}] {exhibit.labels[run.name]}, seed {run.seed}"
-        row = find_row(cfg, read_lines(results))
-        if row is not None:
-            say(f"{what}: done before")
-        else:
-            say(f"{what}: python {TRAIN} {shlex.join(run.arguments())}")
-            row = _train(run, cfg, results)
-            say(f"{what}: {'failed, see ' + run.work_dir if row is None else _short(row)}")
-        found[run] = row
-    return found
 
+    def __init__(
+        self,
+        runs: Mapping[Run, str],
+        results: Path,
+        pool: Pool,
+        say: Callable[[str], None],
+        train_metrics: Sequence[str] = (),
+    ) -> None:
+        if not TRAIN.is_file():
+            raise FileNotFoundError(f"{TRAIN} does not exist here; run from the project's folder")
+        refuse_shared_folders(list(runs))
+        self.labels = {run.work_dir: label for run, label in reversed(runs.items())}
+        self.runs = {run.work_dir: run for run in reversed(runs)}
+        self.runs = dict(reversed(self.runs.items()))
+        self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
+        results.parent.mkdir(parents=True, exist_ok=True)
+        self.results, self.pool, self.say = results, pool, say
+        self.train_metrics = set(train_metrics)
+        self.found: dict[str, dict | None] = {}
+        self._news: dict[str, tuple[float, int]] = {}
 
-def _train(run: Run, cfg: Config, results: Path) -> dict | None:
-    command = [sys.executable, str(TRAIN), *run.arguments(), "--results", str(results)]
-    if read_origin(run.work_dir) == origin_of(cfg):
-        command.append("--resume")  # it was cut off
-    else:  # should it fail, no student may take older weights for its teacher's
-        Path(run.work_dir, FINAL).unlink(missing_ok=True)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    watched = sys.stderr.isatty()  # then the run draws its own progress bar there
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, errors="replace", env=environment
-    ) as process:
-        assert process.stdout is not None
+    def __call__(self) -> dict[str, dict | None]:
+        """Train.
+
+        Returns:
+            For the work folder of each run its results row, or None if it failed.
+        """
+        waiting = list(self.runs)
+        running: set[str] = set()
         try:
-            for line in process.stdout:
-                if not watched and " Epoch(" in line:
-                    print(line, end="", file=sys.stderr, flush=True)
-            status = process.wait()
+            while waiting or running:
+                for folder in [f for f in waiting if self._is_ready(f)]:
+                    if not self.pool.has_room():
+                        break
+                    waiting.remove(folder)
+                    if not self._settle(folder):
+                        running.add(folder)
+                        self._start(folder)
+                for folder, well in self.pool.finished().items():
+                    running.remove(folder)
+                    self._end(folder, well)
+                self._tell_progress(running)
+                time.sleep(_PAUSE if running else 0)
         except BaseException:
-            process.terminate()
-            process.wait()
+            self.pool.stop()
             raise
-    return find_row(cfg, read_lines(results)) if status == 0 else None
+        return self.found
+
+    def _is_ready(self, folder: str) -> bool:
+        return all(teacher.work_dir in self.found for teacher in self.runs[folder].teachers)
+
+    def find(self, folder: str) -> dict | None:
+        """Look a run up in the results.
+
+        Args:
+            folder: Its work folder.
+        """
+        measured = folder in self.train_metrics
+        rows = read_lines(self.results)
+        return find_row(self.configs[folder], rows, self.pool.processes, measured)
+
+    def _settle(self, folder: str) -> bool:
+        """Say whether a run needs no training, or cannot be trained."""
+        lacking = [t for t in self.runs[folder].teachers if self.found[t.work_dir] is None]
+        if lacking:
+            self.found[folder] = None
+            self._say(folder, f"not trained, its teacher {lacking[0].work_dir} failed")
+            return True
+        row = self.find(folder)
+        if row is None:
+            return False
+        self.found[folder] = row
+        self._say(folder, "done before")
+        return True
+
+    def _start(self, folder: str) -> None:
+        words = self.runs[folder].arguments()
+        self._say(folder, f"python {TRAIN} {shlex.join(words)}")
+        words[1:1] = ["--results", str(self.results)]
+        if folder in self.train_metrics:
+            words.insert(1, "--train-metrics")
+        expected = {**origin_of(self.configs[folder]), "processes": self.pool.processes}
+        if read_origin(folder) == expected:
+            words[1:1] = ["--resume", "auto"]  # it was cut off
+        else:  # should it fail, no student may take older weights for its teacher's
+            Path(folder, FINAL).unlink(missing_ok=True)
+        log = Path(folder, LOG)
+        self._news[folder] = (time.monotonic(), log.stat().st_size if log.is_file() else 0)
+        self.pool.start(folder, words)
+
+    def _end(self, folder: str, well: bool) -> None:
+        row = self.found[folder] = self.find(folder) if well else None
+        if row is not None:
+            return self._say(folder, _short(row))
+        lines = self._new_lines(folder)
+        why = next((line for line in reversed(lines) if line.startswith("error: ")), "")
+        self._say(folder, f"failed, see {Path(folder, LOG)} {why}".rstrip())
+
+    def _tell_progress(self, running: set[str]) -> None:
+        for folder in running:
+            if time.monotonic() - self._news[folder][0] > _NEWS:
+                epochs = [line for line in self._new_lines(folder) if " Epoch(" in line]
+                if epochs:
+                    self._say(folder, epochs[-1].partition(" - INFO - ")[2] or epochs[-1])
+
+    def _new_lines(self, folder: str) -> list[str]:
+        """Read what a run has printed since it was last looked at."""
+        log = Path(folder, LOG)
+        if not log.is_file():
+            return []
+        with log.open("rb") as file:
+            file.seek(self._news[folder][1])
+            text = file.read().decode(errors="replace")
+            self._news[folder] = (time.monotonic(), file.tell())
+        return text.splitlines()
+
+    def _say(self, folder: str, what: str) -> None:
+        number = list(self.runs).index(folder) + 1
+        seed = self.runs[folder].seed
+        self.say(f"[{number}/{len(self.runs)}] {self.labels[folder]}, seed {seed}: {what}")
 
 
 def _short(row: dict) -> str:

@@ -1,37 +1,55 @@
-"""An exhibit: which runs it needs and how they are compared."""
+"""An exhibit: which runs it needs and which cells they fill."""
 
+import copy
+import fnmatch
+import functools
 import hashlib
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmkd_logit.engine.config import default_work_dir
-from mmkd_logit.engine.teachers import FINAL
+from mmkd_logit.engine.config import default_work_dir, read_config
+from mmkd_logit.engine.teachers import FINAL, teacher_specs
 from mmkd_logit.engine.train import build_config, build_parser
 
+_DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
+_RUN_FIELDS = {"row", "column", "config", "overrides", "teacher", "seed_shift"}
 
-class Run(NamedTuple):
+
+@dataclass(frozen=True)
+class Run:
     """One training with one seed.
 
     Attributes:
-        name: Of the row of the exhibit that it belongs to.
+        name: Of the cell of the exhibit that it belongs to.
         config: The config file.
         overrides: Settings of the config as on the command line, ``KEY=VALUE``.
         seed: The random seed.
+        epochs: Number of epochs, or None for the config's.
+        cell_seed: The seed of the exhibit that it counts for.
+        teachers: The runs whose students teach here.
+        suffix: Sets the work folder apart from that of other teachers' students.
     """
 
     name: str
     config: str
     overrides: tuple[str, ...]
     seed: int
+    epochs: int | None = None
+    cell_seed: int = field(default=0, compare=False)
+    teachers: tuple["Run", ...] = ()
+    suffix: str = ""
 
-    @property
+    @functools.cached_property
     def work_dir(self) -> str:
         """The run's folder; the overrides are part of its name."""
         folder = Path(default_work_dir(self.config, self.seed))
-        kept = [text for text in self.overrides if not text.startswith("model.teacher.")]
+        kept = [text for text in self.overrides if not text.startswith("model.teacher")]
+        kept += [f"{self.epochs}e"] * (self.epochs is not None) + [self.suffix] * bool(self.suffix)
         if not kept:
             return str(folder)
         # Only what needs no quotes, also inside --cfg-options, where a comma makes a list.
@@ -43,6 +61,10 @@ class Run(NamedTuple):
     def arguments(self) -> list[str]:
         """What ``tools/train.py`` needs for this run."""
         words = [self.config, "--seed", str(self.seed), "--work-dir", self.work_dir]
+        if self.epochs is not None:
+            words += ["--epochs", str(self.epochs)]
+        if read_once(self.config).get("auto_scale_lr"):
+            words.append("--auto-scale-lr")
         return [*words, "--cfg-options", *self.overrides] if self.overrides else words
 
     def build_config(self) -> Config:
@@ -52,25 +74,55 @@ class Run(NamedTuple):
             ValueError: If the overrides do not fit the config.
             FileNotFoundError: If the config does not exist.
         """
-        return build_config(build_parser().parse_args(self.arguments()))
+        cfg = copy.deepcopy(read_once(self.config))
+        return build_config(build_parser().parse_args(self.arguments()), cfg)
+
+
+@functools.lru_cache(maxsize=None)
+def read_once(config: str) -> Config:
+    """Read a config file that will not be changed here.
+
+    Args:
+        config: Its path.
+
+    Raises:
+        ValueError: If it has no model, or is no config file.
+        FileNotFoundError: If it does not exist.
+    """
+    return read_config(config)
 
 
 class Exhibit:
     """A table or figure, read from a file under ``configs/paper``.
 
+    The file names a ``title`` and the ``runs`` by name. A run has ``row`` and ``column``, the
+    labels of the cell that it fills (a run without ``row`` is only somebody's teacher),
+    ``config``, ``overrides``, ``teacher`` (the name of the run, or of several, whose student of
+    the same seed teaches) and ``seed_shift`` (added to the seed, for teachers that differ by it
+    alone). Optional are ``metrics``, a list of dicts with ``title``, ``key`` (``test.KEY`` or
+    ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
+    number and trust mark) and ``mark`` (the trust mark of those without); ``comparisons``, pairs
+    of names, the first minus the second; and ``note``, printed below.
+
     Args:
-        path: The file: ``title``, ``runs`` (by name: ``label``, ``config``, ``overrides``, and
-            ``teacher``, the name of the run whose student of the same seed teaches) and
-            ``comparisons`` (pairs of names, the first minus the second).
+        path: The file.
         options: Overrides for every run, for runs at reduced size.
+        epochs: Epochs of the longest runs; the others are shortened in proportion.
+        only: Patterns of the names of runs; their teachers come along.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it lacks a field, a run names a teacher that does not stand before it, or
-            a comparison names no run.
+        ValueError: If it lacks a field, a run names a teacher that does not stand before it, a
+            comparison or a paper's number names no run, or no run fits ``only``.
     """
 
-    def __init__(self, path: str | Path, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        options: tuple[str, ...] = (),
+        epochs: int | None = None,
+        only: Sequence[str] = (),
+    ) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"the exhibit {path} does not exist")
         cfg = Config.fromfile(path)
@@ -78,20 +130,72 @@ class Exhibit:
             raise ValueError(f"{path} defines no title or no runs; it is not an exhibit")
         self.name = Path(path).stem
         self.title: str = cfg.title
-        self.options = options
-        self.labels: dict[str, str] = {}
+        self.note: str = cfg.get("note", "")
+        self.options, self.epochs = options, epochs
+        self.cells: dict[str, tuple[str, str]] = {}
         self._rows: dict[str, ConfigDict] = {}
-        self.comparisons = [tuple(pair) for pair in cfg.get("comparisons", [])]
         for name, row in cfg.runs.items():
-            if not row.get("label") or not row.get("config"):
-                raise ValueError(f"{path}: the run {name} needs a label and a config")
-            if row.get("teacher") is not None and row.teacher not in self._rows:
-                raise ValueError(f"{path}: the teacher {row.teacher!r} of {name} must come first")
-            self.labels[name] = row.label
-            self._rows[name] = row
-        unknown = {name for pair in self.comparisons for name in pair} - set(self._rows)
+            self._add(path, name, row)
+        self.metrics = [dict(metric) for metric in cfg.get("metrics", [_DEFAULT_METRIC])]
+        self.comparisons = [tuple(pair) for pair in cfg.get("comparisons", [])]
+        self._check(path)
+        self._select(only)
+
+    def _add(self, path: str | Path, name: str, row: ConfigDict) -> None:
+        unknown = set(row) - _RUN_FIELDS
+        if unknown or not row.get("config"):
+            raise ValueError(
+                f"{path}: the run {name} needs a config and takes {sorted(_RUN_FIELDS)}; "
+                f"got {sorted(row)}"
+            )
+        for teacher in _names(row.get("teacher")):
+            if teacher not in self._rows:
+                raise ValueError(f"{path}: the teacher {teacher!r} of {name} must come first")
+        if row.get("row"):
+            self.cells[name] = (row.row, row.get("column", ""))
+        self._rows[name] = row
+
+    def _check(self, path: str | Path) -> None:
+        unknown = {name for pair in self.comparisons for name in pair} - set(self.cells)
         if unknown or any(len(pair) != 2 for pair in self.comparisons):
-            raise ValueError(f"{path}: comparisons are pairs of {list(self._rows)}")
+            raise ValueError(f"{path}: comparisons are pairs of {list(self.cells)}")
+        for metric in self.metrics:
+            metric["paper"] = {
+                name: value if isinstance(value, (tuple, list)) else (value, metric["mark"])
+                for name, value in metric.get("paper", {}).items()
+            }
+            strange = set(metric["paper"]) - set(self.cells)
+            if strange:
+                raise ValueError(f"{path}: the paper's numbers name no run: {sorted(strange)}")
+        if len(set(self.cells.values())) != len(self.cells):
+            raise ValueError(f"{path}: two runs fill the same cell")
+
+    def _select(self, only: Sequence[str]) -> None:
+        self.needed = set(self._rows)
+        if not only:
+            return
+        chosen = {n for n in self._rows if any(fnmatch.fnmatch(n, pattern) for pattern in only)}
+        if not chosen:
+            raise ValueError(f"--only {' '.join(only)} fits no run of {list(self._rows)}")
+        self.cells = {name: cell for name, cell in self.cells.items() if name in chosen}
+        self.comparisons = [pair for pair in self.comparisons if chosen.issuperset(pair)]
+        self.needed = set(chosen)
+        for name in reversed(self._rows):
+            if name in self.needed:
+                self.needed.update(_names(self._rows[name].get("teacher")))
+
+    def label(self, name: str) -> str:
+        """Return what messages call a run.
+
+        Args:
+            name: Of a run.
+        """
+        return ", ".join(filter(None, self.cells.get(name, ()))) or name
+
+    @property
+    def needs_train_metrics(self) -> bool:
+        """Whether a metric is measured on the training images."""
+        return any(metric["key"].startswith("train.") for metric in self.metrics)
 
     def runs(self, seeds: list[int]) -> list[Run]:
         """List the runs, teachers before their students.
@@ -101,23 +205,84 @@ class Exhibit:
 
         Raises:
             ValueError: If two different runs would share a work folder.
+            FileNotFoundError: If a config does not exist.
         """
+        own = {
+            name: read_once(row.config).get("train_cfg", {}).get("max_epochs")
+            for name, row in self._rows.items()
+        }
+        longest = max(filter(None, own.values()), default=1)
         runs: list[Run] = []
         for seed in seeds:
             done: dict[str, Run] = {}
-            for name, row in self._rows.items():
-                overrides = (*self.options, *row.get("overrides", ()))
-                if row.get("teacher") is not None:
-                    teacher = Path(done[row.teacher].work_dir, FINAL)
-                    overrides += (f"model.teacher.checkpoint={teacher}",)
-                done[name] = Run(name, row.config, overrides, seed)
+            for name in self._rows:
+                if name in self.needed:
+                    epochs = self.epochs
+                    if epochs is not None and own[name] is not None:
+                        epochs = max(1, round(epochs * own[name] / longest))
+                    done[name] = self._run(name, seed, epochs, done)
             runs.extend(done.values())
-        users: dict[str, Run] = {}
-        for run in runs:
-            other = users.setdefault(run.work_dir, run)
-            if other.arguments() != run.arguments():
-                raise ValueError(
-                    f"the runs {other.name} and {run.name} are different and would both write to "
-                    f"{run.work_dir}; give one of them a config file with a name of its own"
-                )
+        refuse_shared_folders(runs)
         return runs
+
+    def _run(self, name: str, seed: int, epochs: int | None, done: dict[str, Run]) -> Run:
+        row = self._rows[name]
+        teachers = tuple(done[teacher] for teacher in _names(row.get("teacher")))
+        overrides = (*self.options, *row.get("overrides", ()))
+        own_seed = seed + row.get("seed_shift", 0)
+        suffix = ""
+        if teachers:
+            overrides += _teacher_overrides(row.config, teachers)
+            if not self._usual(row.config, teachers, own_seed):
+                folders = [Path(teacher.work_dir) for teacher in teachers]
+                names = [f"{f.parent.name}{f.name.removeprefix('seed')}" for f in folders]
+                suffix = "from-" + "+".join(names)
+        return Run(name, row.config, overrides, own_seed, epochs, seed, teachers, suffix)
+
+    def _usual(self, config: str, teachers: tuple[Run, ...], seed: int) -> bool:
+        """Whether the teacher is the one that the config names."""
+        specs = teacher_specs(read_once(config).model)
+        if len(teachers) != 1 or len(specs) != 1:
+            return False
+        (teacher,) = teachers
+        plain = teacher.overrides == self.options and not teacher.suffix and teacher.seed == seed
+        usual = self._usual(teacher.config, teacher.teachers, seed) if teacher.teachers else plain
+        same = isinstance(specs[0], dict) and specs[0].get("config") == teacher.config
+        return same and usual
+
+
+def _names(teacher: Any) -> list[str]:
+    return [teacher] if isinstance(teacher, str) else list(teacher or ())
+
+
+def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> tuple[str, ...]:
+    files = [str(Path(teacher.work_dir, FINAL)) for teacher in teachers]
+    specs = teacher_specs(read_once(config).model)
+    if len(teachers) == len(specs) == 1 and isinstance(specs[0], dict):
+        checkpoint = f"model.teacher.checkpoint={files[0]}"
+        if specs[0].get("config") == teachers[0].config:
+            return (checkpoint,)
+        return (f"model.teacher.config={teachers[0].config}", checkpoint)
+    spec = [
+        dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)
+    ]
+    return (f"model.teacher={spec}",)
+
+
+def refuse_shared_folders(runs: Sequence[Run]) -> None:
+    """Make sure that different runs write to different folders.
+
+    Args:
+        runs: All that will be trained.
+
+    Raises:
+        ValueError: If two would share a folder.
+    """
+    users: dict[str, Run] = {}
+    for run in runs:
+        other = users.setdefault(run.work_dir, run)
+        if other.arguments() != run.arguments():
+            raise ValueError(
+                f"the runs {other.name} and {run.name} are different and would both write to "
+                f"{run.work_dir}; give one of them a config file with a name of its own"
+            )

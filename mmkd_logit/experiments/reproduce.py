@@ -1,29 +1,47 @@
-"""``tools/reproduce.py``: run what an exhibit still needs and print its table."""
+"""``tools/reproduce.py``: run what exhibits still need and print their tables."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmkd_logit.engine.config import add_override_argument
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.results import read_lines
 
-from .execute import run_missing
+from .execute import Execution
 from .exhibit import Exhibit
-from .table import render
+from .plan import describe_plan
+from .pools import ClusterPool, LocalPool, Pool, default_devices
+from .table import render, to_csv
 
 EXHIBITS = Path("configs", "paper")
+MEASURED = Path("configs", "paper", "measured.jsonl")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/reproduce.py``."""
     parser = argparse.ArgumentParser(
-        description="Train what an exhibit still needs, skip what is done, print its table"
+        description="Train what exhibits still need, skip what is done, print their tables"
     )
-    parser.add_argument("exhibit", help=f"name of a file in {EXHIBITS}, such as digits")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, 0, 1, 2 ...")
-    parser.add_argument("--results", default="results", help="folder of the results files")
-    parser.add_argument(
+    add = parser.add_argument
+    add("exhibits", nargs="+", help=f"names of files in {EXHIBITS}, such as table1; or all")
+    add("--scale", metavar="NAME", help="small versions: digits, or cpu (CIFAR-100 on a CPU)")
+    add("--seeds", type=int, default=1, help="how many seeds, 0, 1, 2 ...")
+    add("--only", nargs="+", default=[], metavar="PATTERN", help="runs by name, such as '*_mse'")
+    add("--epochs", type=int, help="epochs of the longest runs, the others in proportion")
+    add("--dry-run", action="store_true", help="list the runs and their estimated cost")
+    add(
+        "--devices",
+        help="comma-separated GPUs, one run at a time on each (0,1), on several together (0+1), "
+        "or cpu; default: GPU 0, or a CPU process a core",
+    )
+    add("--launcher", choices=["none", "slurm", "local"], default="none", help="job system")
+    add("--jobs", type=int, default=64, help="jobs in the job system at one time")
+    add_override_argument(parser, "--cluster-option", "of submitit, such as slurm_partition=gpu")
+    add("--results", default="results", help="folder of runs.jsonl and of the tables")
+    add(
         "--cfg-options",
         nargs="+",
         default=[],
@@ -33,14 +51,45 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _find(name: str) -> Path:
-    path = EXHIBITS / f"{name}.py"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in EXHIBITS.glob("*.py"))) or "none here"
-        raise ValueError(
-            f"no exhibit {name!r} in {EXHIBITS} (known: {known}); run from the project's folder"
-        )
-    return path
+def find_exhibits(names: Sequence[str], scale: str | None) -> list[Path]:
+    """Find the files of exhibits.
+
+    Args:
+        names: Of the exhibits; ``'all'`` for every one.
+        scale: The folder of smaller versions, or None.
+
+    Raises:
+        ValueError: If there is no such scale or exhibit.
+    """
+    folder = EXHIBITS if scale is None else EXHIBITS / scale
+    known = sorted(path.stem for path in folder.glob("*.py"))
+    if scale is not None and not known:
+        scales = sorted(path.name for path in EXHIBITS.iterdir() if path.is_dir())
+        raise ValueError(f"no scale {scale!r} in {EXHIBITS} (known: {', '.join(scales)})")
+    for name in names:
+        if name not in known and name != "all":
+            raise ValueError(
+                f"no exhibit {name!r} in {folder} (known: {', '.join(known) or 'none here'}, "
+                "all); run from the project's folder"
+            )
+    chosen = known if "all" in names else list(dict.fromkeys(names))
+    return [folder / f"{name}.py" for name in chosen]
+
+
+def _pool(args: argparse.Namespace) -> Pool:
+    if args.launcher == "none":
+        devices = args.devices.split(",") if args.devices else default_devices()
+        return LocalPool(devices)
+    if args.devices:
+        raise ValueError("--devices is for this machine; --cluster-option says what a job gets")
+    if args.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
+    folder = Path(args.results, "submitit")
+    return ClusterPool(args.launcher, folder, args.jobs, args.cluster_option)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,13 +103,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if args.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
-        exhibit = Exhibit(_find(args.exhibit), tuple(args.cfg_options))
-        results = Path(args.results, exhibit.name, "runs.jsonl")
-
-        def say(line: str) -> None:
-            print(line, file=sys.stderr, flush=True)
-
-        found = run_missing(exhibit, list(range(args.seeds)), results, say)
-        print(render(exhibit, found), flush=True)
+        options = (tuple(args.cfg_options), args.epochs, args.only)
+        exhibits = [Exhibit(path, *options) for path in find_exhibits(args.exhibits, args.scale)]
+        runs = {exhibit.name: exhibit.runs(list(range(args.seeds))) for exhibit in exhibits}
+        labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
+        measured = [r.work_dir for e in exhibits if e.needs_train_metrics for r in runs[e.name]]
+        results = Path(args.results, "runs.jsonl")
+        execution = Execution(labels, results, _pool(args), _say, measured)
+        if args.dry_run:
+            rows = [*read_lines(results), *read_lines(MEASURED)]
+            return print("\n".join(describe_plan(execution, rows)))
+        found = execution()
+        for exhibit in exhibits:
+            mine = {run: found[run.work_dir] for run in runs[exhibit.name]}
+            _write(exhibit, mine, Path(args.results, args.scale or ""))
         if None in found.values():
             raise SystemExit(1)
+
+
+def _write(exhibit: Exhibit, found: dict, folder: Path) -> None:
+    """Print an exhibit's table and write it to files."""
+    text = render(exhibit, found)
+    folder.mkdir(parents=True, exist_ok=True)
+    Path(folder, f"{exhibit.name}.md").write_text(text + "\n")
+    Path(folder, f"{exhibit.name}.csv").write_text(to_csv(exhibit, found))
+    print(f"{text}\n", flush=True)

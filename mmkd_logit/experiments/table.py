@@ -1,14 +1,21 @@
-"""From results rows to tables."""
+"""From results rows to tables, in Markdown and CSV."""
 
+import csv
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from .exhibit import Exhibit, Run
 
-METRIC = "accuracy/top1"
+_MARKS = {
+    "S": "S: read in a source",
+    "C": "C: derived and checked",
+    "R": "R: remembered, unverified",
+}
 
 
 def paired_difference(
@@ -43,67 +50,159 @@ def paired_difference(
     return mean, mean - half, mean + half, p
 
 
-def render(exhibit: Exhibit, found: dict[Run, dict | None]) -> str:
-    """Render the exhibit's table in Markdown.
+class Cell(NamedTuple):
+    """What is known of one cell of a table.
+
+    Attributes:
+        by_seed: Our numbers, in the units of the metric.
+        failed: How many seeds failed.
+        paper: The paper's number, or None.
+        mark: Its trust mark.
+    """
+
+    by_seed: dict[int, float]
+    failed: int = 0
+    paper: float | None = None
+    mark: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the seeds, or None."""
+        return float(np.mean(list(self.by_seed.values()))) if self.by_seed else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the seeds, or None for less than two."""
+        if len(self.by_seed) < 2:
+            return None
+        return float(np.std(list(self.by_seed.values()), ddof=1))
+
+    def ours(self) -> str:
+        """Our number as text: mean ± std (n)."""
+        failed = f"{self.failed} failed" if self.failed else ""
+        if self.mean is None:
+            return failed or "-"
+        std = "" if self.std is None else f" ± {self.std:.2f}"
+        return f"{self.mean:.2f}{std} ({', '.join(filter(None, [str(len(self.by_seed)), failed]))})"
+
+    def theirs(self) -> str:
+        """The paper's number with its trust mark."""
+        return "" if self.paper is None else f"{self.paper:.2f} {self.mark}"
+
+    def difference(self) -> str:
+        """Ours - paper's."""
+        return "" if None in (self.paper, self.mean) else f"{self.mean - self.paper:+.2f}"  # type: ignore[operator]
+
+
+def collect(exhibit: Exhibit, found: Mapping[Run, dict | None], metric: dict) -> dict[str, Cell]:
+    """Put the numbers of one metric into their cells.
+
+    Args:
+        exhibit: The exhibit.
+        found: For each run its results row, or None if it failed.
+        metric: One of the exhibit's.
+
+    Returns:
+        By the name of the run.
+
+    Raises:
+        ValueError: If a row lacks the metric.
+    """
+    cells = {}
+    for name in exhibit.cells:
+        paper, mark = metric["paper"].get(name, (None, ""))
+        cells[name] = Cell({}, 0, paper, mark)
+    for run, row in found.items():
+        if run.name not in cells:
+            continue
+        if row is None:
+            cells[run.name] = cells[run.name]._replace(failed=cells[run.name].failed + 1)
+        else:
+            cells[run.name].by_seed[run.cell_seed] = _value(run, row, metric["key"])
+    return cells
+
+
+def _value(run: Run, row: dict, key: str) -> float:
+    split, _, name = key.partition(".")
+    values = row.get(split) or {}
+    if name not in values:
+        raise ValueError(f"{run.config} measures {sorted(values)} on {split} and not {name}")
+    return float(values[name])
+
+
+def render(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
+    """Render the exhibit in Markdown: tables, comparisons, protocol.
 
     Args:
         exhibit: The exhibit.
         found: For each run its results row, or None if it failed.
 
-    Returns:
-        The table, the comparisons and the protocol.
-
     Raises:
-        ValueError: If a row has no top-1 accuracy.
+        ValueError: If a row lacks a metric.
     """
-    by_name: dict[str, dict[int, float]] = {name: {} for name in exhibit.labels}
-    failed = dict.fromkeys(exhibit.labels, 0)
-    for run, row in found.items():
-        if row is None:
-            failed[run.name] += 1
-        elif METRIC not in row["test"]:
-            raise ValueError(f"{run.config} measures {list(row['test'])} and not {METRIC}")
+    lines = [f"### {exhibit.title}", ""]
+    for metric in exhibit.metrics:
+        cells = collect(exhibit, found, metric)
+        if any(column for _, column in exhibit.cells.values()):
+            lines += [f"**{metric['title']}**", "", *_matrix(exhibit, cells), ""]
         else:
-            by_name[run.name][run.seed] = row["test"][METRIC]
-    lines = [f"### {exhibit.title}", "", "| run | test top-1 (%) | n |", "|---|---|---|"]
-    for name, label in exhibit.labels.items():
-        note = f" ({failed[name]} failed)" if failed[name] else ""
-        values = list(by_name[name].values())
-        lines.append(f"| {label} | {_mean_std(values)} | {len(values)}{note} |")
-    lines.append("")
-    for first, second in exhibit.comparisons:
-        lines.append(_compare(exhibit, by_name, first, second))
-    lines += ["", _protocol(exhibit, found)]
-    return "\n".join(lines)
+            lines += [*_list(exhibit, cells, metric["title"]), ""]
+        lines += [_compare(exhibit, cells, *pair) for pair in exhibit.comparisons]
+        lines += [""] * bool(exhibit.comparisons)
+    lines += [exhibit.note, ""] if exhibit.note else []
+    return "\n".join([*lines, _protocol(exhibit, found)])
 
 
-def _mean_std(values: list[float]) -> str:
-    if not values:
-        return "-"
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+def _line(values: Sequence[str]) -> str:
+    return f"| {' | '.join(values)} |"
 
 
-def _compare(
-    exhibit: Exhibit, by_name: dict[str, dict[int, float]], first: str, second: str
-) -> str:
-    what = f"{exhibit.labels[first]} - {exhibit.labels[second]}"
-    seeds = sorted(by_name[first].keys() & by_name[second].keys())
+def _list(exhibit: Exhibit, cells: dict[str, Cell], title: str) -> list[str]:
+    """One line a run."""
+    with_paper = any(cell.paper is not None for cell in cells.values())
+    head = ["run", f"{title}, ours (n)", *["paper", "difference"] * with_paper]
+    lines = [_line(head), "|" + "---|" * len(head)]
+    for name, cell in cells.items():
+        theirs = [cell.theirs(), cell.difference()] * with_paper
+        lines.append(_line([exhibit.cells[name][0], cell.ours(), *theirs]))
+    return lines
+
+
+def _matrix(exhibit: Exhibit, cells: dict[str, Cell]) -> list[str]:
+    """Rows by columns; under ours the paper's numbers and the differences."""
+    places = {place: cells[name] for name, place in exhibit.cells.items()}
+    rows, columns = (list(dict.fromkeys(place[i] for place in places)) for i in (0, 1))
+    lines = [_line(["", "", *columns]), "|" + "---|" * (len(columns) + 2)]
+    empty = Cell({})
+    for row in rows:
+        here = [places.get((row, column), empty) for column in columns]
+        known = [cell in places.values() for cell in here]
+        ours = [cell.ours() if is_run else "" for cell, is_run in zip(here, known, strict=True)]
+        lines.append(_line([row, "ours (n)", *ours]))
+        if any(cell.paper is not None for cell in here):
+            lines.append(_line(["", "paper", *(cell.theirs() for cell in here)]))
+            lines.append(_line(["", "difference", *(cell.difference() for cell in here)]))
+    return lines
+
+
+def _compare(exhibit: Exhibit, cells: dict[str, Cell], first: str, second: str) -> str:
+    what = f"- {exhibit.label(first)} minus {exhibit.label(second)}"
+    a, b = cells[first].by_seed, cells[second].by_seed
+    seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return f"{what}: no seed finished both."
-    a, b = ([by_name[name][seed] for seed in seeds] for name in (first, second))
     if len(seeds) == 1:
-        return f"{what}: {a[0] - b[0]:+.2f} points, one seed; --seeds 5 gives an interval."
-    mean, low, high, p = paired_difference(a, b)
+        difference = a[seeds[0]] - b[seeds[0]]
+        return f"{what}: {difference:+.2f} points, one seed; --seeds 5 gives an interval."
+    mean, low, high, p = paired_difference([a[s] for s in seeds], [b[s] for s in seeds])
     return (
         f"{what}: {mean:+.2f} points, 95 % interval [{low:+.2f}, {high:+.2f}], "
         f"p = {p:.2g} (paired t-test over {len(seeds)} seeds)."
     )
 
 
-def _protocol(exhibit: Exhibit, found: dict[Run, dict | None]) -> str:
-    rows = [row for row in found.values() if row is not None]
+def _protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
+    rows = [row for run, row in found.items() if row is not None and run.name in exhibit.cells]
     if not rows:
         return "Nothing finished."
 
@@ -111,10 +210,49 @@ def _protocol(exhibit: Exhibit, found: dict[Run, dict | None]) -> str:
         return ", ".join(sorted(str(value) for value in values))
 
     commits = {(row["commit"] or "unknown")[:12] + "+" * bool(row["dirty"]) for row in rows}
-    reduced = f" Reduced: {' '.join(exhibit.options)}." if exhibit.options else ""
+    options = [*exhibit.options]
+    options += [f"--epochs {exhibit.epochs}"] if exhibit.epochs is not None else []
+    reduced = f" Reduced: {' '.join(options)}." if options else ""
+    marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}
+    legend = "; ".join(_MARKS.get(mark, mark) for mark in sorted(marks))
     return (
         "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
-        f"deviation over n seeds; {each({row['epochs'] for row in rows})} epochs; "
+        f"deviation (n seeds); {each({row['epochs'] for row in rows})} epochs; "
         f"{each({row['device'] for row in rows})}; torch "
         f"{each({row['versions']['torch'] for row in rows})}; commit {each(commits)}.{reduced}"
+        + (f" Paper's numbers: {legend}." if legend else "")
     )
+
+
+def to_csv(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
+    """Write every cell of an exhibit as one line of CSV.
+
+    Args:
+        exhibit: The exhibit.
+        found: For each run its results row, or None if it failed.
+
+    Raises:
+        ValueError: If a row lacks a metric.
+    """
+    text = io.StringIO()
+    fields = "exhibit metric row column run mean std n failed paper mark difference epochs seeds"
+    writer = csv.DictWriter(text, fields.split(), lineterminator="\n")
+    writer.writeheader()
+    epochs: dict[str, set] = {}
+    for run, row in found.items():
+        epochs.setdefault(run.name, set()).update({row["epochs"]} if row else ())
+    for metric in exhibit.metrics:
+        for name, cell in collect(exhibit, found, metric).items():
+            line: dict[str, Any] = dict(exhibit=exhibit.name, metric=metric["key"], run=name)
+            line["row"], line["column"] = exhibit.cells[name]
+            line.update(mean=_rounded(cell.mean), std=_rounded(cell.std), n=len(cell.by_seed))
+            line.update(failed=cell.failed, paper=cell.paper, mark=cell.mark)
+            line["difference"] = cell.difference()
+            line["epochs"] = " ".join(map(str, sorted(epochs.get(name, ()))))
+            line["seeds"] = " ".join(map(str, sorted(cell.by_seed)))
+            writer.writerow(line)
+    return text.getvalue()
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

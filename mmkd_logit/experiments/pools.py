@@ -1,0 +1,204 @@
+"""Places where runs are trained: processes of this machine, or jobs of a cluster."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from .worker import train_as_job, train_in_process
+
+LOG = "train.log"
+
+
+class Pool(Protocol):
+    """Where runs are trained."""
+
+    processes: int
+
+    def has_room(self) -> bool:
+        """Whether another run can start now."""
+
+    def start(self, key: str, words: Sequence[str]) -> None:
+        """Train a run whose work folder is ``key`` by ``tools/train.py WORDS``."""
+
+    def finished(self) -> dict[str, bool]:
+        """Which runs have ended since the last call, and whether well."""
+
+    def stop(self) -> None:
+        """End what is under way."""
+
+
+def default_devices() -> list[str]:
+    """Return the first GPU; without one, a CPU process a core, 8 at most."""
+    if torch.cuda.is_available():
+        return ["0"]
+    return ["cpu"] * min(8, os.cpu_count() or 1)
+
+
+class LocalPool:
+    """One run on each device of this machine, each in a process of its own.
+
+    The processes are forked from a server that has imported everything, which saves the ten
+    seconds that an import of mmpretrain takes, again and again.
+
+    Args:
+        devices: ``'cpu'`` or the number of a GPU, one for each run at a time; ``'0+1'`` trains
+            a run on two GPUs.
+
+    Raises:
+        ValueError: If a device is neither, or runs would get different numbers of GPUs.
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        for device in devices:
+            if device != "cpu" and not all(part.isdigit() for part in device.split("+")):
+                raise ValueError(f"--devices are numbers of GPUs or cpu, got {device!r}")
+        sizes = {len(device.split("+")) for device in devices}
+        if len(sizes) != 1:
+            raise ValueError(f"--devices must give each run as many GPUs, got {list(devices)}")
+        (self.processes,) = sizes
+        self._free = list(devices)
+        self._threads = max(1, (os.cpu_count() or 1) // len(devices))
+        self._jobs: dict[str, tuple[str, Any]] = {}
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["mmkd_logit.experiments._preload"])
+
+    def has_room(self) -> bool:
+        """Whether another run can start now."""
+        return bool(self._free)
+
+    def start(self, key: str, words: Sequence[str]) -> None:
+        """Train a run.
+
+        Args:
+            key: Its work folder.
+            words: Of ``tools/train.py``.
+        """
+        device = self._free.pop(0)
+        environment = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        if device == "cpu":
+            threads = os.environ.get("OMP_NUM_THREADS", str(self._threads))
+            environment.update(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS=threads)
+        else:
+            environment["CUDA_VISIBLE_DEVICES"] = device.replace("+", ",")
+        log = str(Path(key, LOG))
+        if self.processes == 1:
+            process = self._context.Process(
+                target=train_in_process, args=(list(words), log, environment), name=key
+            )
+            process.start()
+        else:
+            process = _Torchrun(words, log, environment, self.processes)
+        self._jobs[key] = (device, process)
+
+    def finished(self) -> dict[str, bool]:
+        """Which runs have ended since the last call, and whether well."""
+        ended = {}
+        for key, (device, process) in list(self._jobs.items()):
+            if not process.is_alive():
+                process.join()
+                ended[key] = process.exitcode == 0
+                del self._jobs[key]
+                self._free.append(device)
+        return ended
+
+    def stop(self) -> None:
+        """End what is under way."""
+        for _, process in self._jobs.values():
+            process.terminate()
+        for _, process in self._jobs.values():
+            process.join()
+
+
+class _Torchrun:
+    """A run on several GPUs, looking like a ``multiprocessing.Process``."""
+
+    def __init__(self, words: Sequence[str], log: str, environment: dict, size: int) -> None:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        torchrun = [sys.executable, "-m", "mmkd_logit.engine.torchrun", "--standalone"]
+        command = [*torchrun, f"--nproc_per_node={size}", str(Path("tools", "train.py")), *words]
+        with open(log, "ab") as file:
+            self._process = subprocess.Popen(
+                # Before --cfg-options, which takes every word behind it.
+                [*command[:6], "--launcher", "pytorch", *command[6:]],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+            )
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def join(self) -> None:
+        self._process.wait()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.returncode
+
+
+class ClusterPool:
+    """Jobs of a cluster, through submitit.
+
+    Args:
+        cluster: ``'slurm'``, or ``'local'`` to try it without one.
+        folder: For submitit's files.
+        at_once: How many jobs may be queued or running.
+        settings: Of submitit's executor, such as ``slurm_partition`` or ``timeout_min``.
+
+    Raises:
+        ValueError: If submitit is not installed or refuses a setting.
+    """
+
+    processes = 1
+
+    def __init__(
+        self, cluster: str, folder: str | Path, at_once: int, settings: dict[str, Any]
+    ) -> None:
+        try:
+            import submitit
+        except ImportError:
+            raise ValueError('a cluster needs submitit: pip install -e ".[cluster]"') from None
+        self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        try:
+            self._executor.update_parameters(**settings)
+        except (NameError, TypeError, ValueError) as error:
+            raise ValueError(f"submitit refuses a --cluster-option: {error}") from None
+        self._at_once = at_once
+        self._jobs: dict[str, Any] = {}
+
+    def has_room(self) -> bool:
+        """Whether another job may be queued."""
+        return len(self._jobs) < self._at_once
+
+    def start(self, key: str, words: Sequence[str]) -> None:
+        """Queue a run.
+
+        Args:
+            key: Its work folder.
+            words: Of ``tools/train.py``.
+        """
+        log = str(Path(key, LOG).resolve())
+        self._jobs[key] = self._executor.submit(train_as_job, list(words), log)
+
+    def finished(self) -> dict[str, bool]:
+        """Which jobs have ended since the last call, and whether well."""
+        ended = {}
+        for key, job in list(self._jobs.items()):
+            if job.done():
+                ended[key] = job.exception() is None
+                del self._jobs[key]
+        return ended
+
+    def stop(self) -> None:
+        """Cancel what is queued or running."""
+        for job in self._jobs.values():
+            job.cancel()

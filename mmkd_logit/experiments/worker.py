@@ -1,0 +1,70 @@
+"""What a process of ``tools/reproduce.py`` does: train one run."""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmkd_logit.engine.train import main as train
+
+
+def train_in_process(words: Sequence[str], log: str, environment: dict[str, str]) -> None:
+    """Run ``tools/train.py`` in this process, which ends with its exit status.
+
+    Args:
+        words: The command line without the program's name.
+        log: The file that what it prints is appended to.
+        environment: Variables to set.
+    """
+    os.environ.update(environment)
+    _send_output_to(log)
+    _end_with_parent()
+    if "OMP_NUM_THREADS" in environment:
+        import torch
+
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    train(words)
+
+
+def train_as_job(words: Sequence[str], log: str) -> None:
+    """Run ``tools/train.py`` as a job of a cluster.
+
+    Args:
+        words: The command line without the program's name.
+        log: The file that what it prints is appended to.
+
+    Raises:
+        RuntimeError: If it ended with an error, which the log tells.
+    """
+    try:
+        train_in_process(words, log, {})
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"tools/train.py ended with status {end.code}; see {log}") from None
+
+
+def _send_output_to(log: str) -> None:
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        setattr(sys, name, os.fdopen(number, "w", buffering=1, errors="replace", closefd=False))
+
+
+def _end_with_parent() -> None:
+    """Let nothing train on when ``tools/reproduce.py`` was killed, not even with kill -9."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
