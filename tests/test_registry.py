@@ -34,6 +34,10 @@ COMPONENTS = {
         ),
     ),
     "Digits": ("DATASETS", dict(split="val")),
+    "NoisyLabelDataset": (
+        "DATASETS",
+        dict(dataset=dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.4),
+    ),
     "FinalCheckpointHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
 }

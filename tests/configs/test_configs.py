@@ -12,9 +12,13 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from networks import raw_batch
 
+from mmkd_logit.engine.train import build_config, build_parser
+
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = sorted(path.stem for path in (PROJECT / "configs/wrn").glob("*.py"))
 KD = sorted(path.stem for path in (PROJECT / "configs/kd").glob("*.py"))
+NOISY = sorted(path.stem for path in (PROJECT / "configs/noisy_label").glob("*.py"))
+NOISES = {"sym40": dict(kind="symmetric", rate=0.4, seed=0)}
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
 LOSSES = {
     "mse": dict(type="mmkd_logit.LogitMSELoss"),
@@ -98,6 +102,53 @@ def test_kd_config(name, project):
 
     cfg.model.teacher.checkpoint = None
     check_step(build(cfg), cfg, bool(digits))
+
+
+def split_noisy(name):
+    """Return networks and loss, noise and data set of a config of noisy_label."""
+    found = re.fullmatch(rf"(.+)_({'|'.join(NOISES)})(_digits)?", name)
+    assert found, f"{name} is not NETWORKS_NOISE[_digits]"
+    return found[1], found[2], found[3] or ""
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_noisy_config(name, project):
+    """But for the labels, and the teacher's, it is the config of wrn or kd."""
+    cfg = load("noisy_label", name)
+    words, noise, data = split_noisy(name)
+    network, *others = words.split("_")
+    if others:
+        student, loss = others
+        plain = load("_base_/kd", f"{network}_{student}{data}")
+        plain.model.loss_kd = LOSSES[loss]
+    else:
+        plain = load("wrn", f"{network}{data}")
+    assert cfg.train_dataloader.dataset == dict(
+        type="mmkd_logit.NoisyLabelDataset",
+        dataset=plain.train_dataloader.dataset,
+        **NOISES[noise],
+    )
+    cfg.train_dataloader.dataset = plain.train_dataloader.dataset
+    if others:
+        teacher = f"{network}_{noise}{data}"
+        assert cfg.model.teacher == dict(
+            config=f"configs/noisy_label/{teacher}.py",
+            checkpoint=f"work_dirs/{teacher}/seed0/final.pth",
+        )
+        assert Path(cfg.model.teacher.config).is_file()
+        cfg.model.teacher = plain.model.teacher
+    assert dict(cfg.items()) == dict(plain.items())
+
+
+@pytest.mark.parametrize("name", ["wrn28-4_sym40", "wrn28-4_wrn16-2_mse_sym40"])
+def test_data_root_reaches_the_wrapped_data(name, project, monkeypatch):
+    monkeypatch.setenv("CIFAR100_ROOT", "/somewhere/else")
+    assert load("noisy_label", name).train_dataloader.dataset.dataset.data_root == "/somewhere/else"
+    words = [f"configs/noisy_label/{name}.py", "--cfg-options", "data_root=/another"]
+    words += ["train_dataloader.dataset.rate=0.6"]
+    cfg = build_config(build_parser().parse_args(words))
+    assert cfg.train_dataloader.dataset.dataset.data_root == "/another"
+    assert cfg.train_dataloader.dataset.rate == 0.6
 
 
 def test_the_papers_first_row_is_complete():
@@ -187,13 +238,13 @@ def test_real_cifar100(cifar100_root, project, monkeypatch):
     assert data["inputs"].std() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("folder", ["wrn", "kd"])
+@pytest.mark.parametrize("folder", ["wrn", "kd", "noisy_label"])
 def test_metafile_is_true(folder):
     import yaml
 
     metafile = yaml.safe_load((PROJECT / "configs" / folder / "metafile.yml").read_text())
     entries = {entry["Name"]: entry for entry in metafile["Models"]}
-    assert sorted(entries) == (PLAIN if folder == "wrn" else KD)
+    assert sorted(entries) == dict(wrn=PLAIN, kd=KD, noisy_label=NOISY)[folder]
     for name, entry in entries.items():
         assert entry["Config"] == f"configs/{folder}/{name}.py"
         cfg = load(folder, name)

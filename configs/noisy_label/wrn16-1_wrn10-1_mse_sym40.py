@@ -1,0 +1,6 @@
+"""WRN-16-1 -> WRN-10-1 by the MSE between logits on CIFAR-100, both with 40 % label noise.
+
+    python tools/train.py configs/noisy_label/wrn16-1_wrn10-1_mse_sym40.py --train-teacher
+"""
+_base_ = '../_base_/noisy_label/wrn16-1_wrn10-1_sym40.py'
+model = dict(loss_kd=dict(type='mmkd_logit.LogitMSELoss'))

@@ -1,0 +1,13 @@
+"""WRN-28-4 on CIFAR-100 with 40 % symmetric label noise: the teacher of the noisy-label study.
+
+    python tools/train.py configs/noisy_label/wrn28-4_sym40.py
+"""
+_base_ = '../wrn/wrn28-4.py'
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_logit.NoisyLabelDataset',
+        kind='symmetric',
+        rate=0.4,
+        seed=0,
+        dataset={{_base_.train_dataloader.dataset}}))

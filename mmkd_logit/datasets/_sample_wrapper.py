@@ -1,0 +1,180 @@
+"""What our data sets that wrap another have in common."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.structures import BaseDataElement
+from mmpretrain.registry import DATASETS
+
+
+class _SampleWrapper:
+    """A data set whose samples are another's, chosen or changed before its pipeline.
+
+    It offers what samplers, loaders and hooks of mmengine and mmpretrain ask of a
+    ``BaseDataset``. The wrapped one's ``get_data_info`` and ``pipeline`` are used, not its
+    ``__getitem__``, which may replace a sample it cannot read by another.
+
+    Args:
+        dataset: Config or instance of a ``BaseDataset`` or of another wrapper of ours.
+        lazy_init: Read nothing until needed.
+
+    Raises:
+        ValueError: If ``dataset`` is something else.
+    """
+
+    def __init__(self, dataset: Any, lazy_init: bool) -> None:
+        if isinstance(dataset, dict):
+            dataset = dict(dataset)
+            if lazy_init and "lazy_init" not in dataset and _can_be_lazy(dataset.get("type")):
+                dataset["lazy_init"] = True
+            dataset = DATASETS.build(dataset)
+        if not isinstance(dataset, (BaseDataset, _SampleWrapper)):
+            raise ValueError(
+                f"{type(self).__name__} wraps a BaseDataset, such as those of mmpretrain, or its "
+                f"config; got {type(dataset).__name__}"
+            )
+        own = (BaseDataset.__getitem__, BaseDataset.prepare_data)
+        if isinstance(dataset, BaseDataset) and own != (
+            type(dataset).__getitem__,
+            type(dataset).prepare_data,
+        ):
+            raise ValueError(
+                f"{type(dataset).__name__} makes its samples in a way of its own; "
+                f"{type(self).__name__} needs those of get_data_info and the pipeline"
+            )
+        self.dataset = dataset
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
+
+    def full_init(self) -> None:
+        """Read the wrapped data set."""
+        if not self._fully_initialized:
+            self.dataset.full_init()
+            self._prepare()
+            self._fully_initialized = True
+
+    def _prepare(self) -> None:
+        """Do what needs the whole of the wrapped data set."""
+        raise NotImplementedError
+
+    def _layers(self) -> Iterator[Any]:
+        """Yield the wrapped data set, the one that this one wraps, and so on."""
+        layer = self.dataset
+        yield layer
+        while isinstance(layer, _SampleWrapper):
+            layer = layer.dataset
+            yield layer
+
+    @property
+    def metainfo(self) -> dict:
+        """The wrapped data set's; ours is added once it is known."""
+        return copy.deepcopy(self.dataset.metainfo)
+
+    @property
+    def CLASSES(self) -> Any:
+        """Names of the classes, or None."""
+        return self.metainfo.get("classes")
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """Index of each class."""
+        return {name: index for index, name in enumerate(self.CLASSES)}
+
+    @property
+    def pipeline(self) -> Any:
+        """The wrapped data set's transforms."""
+        return self.dataset.pipeline
+
+    @property
+    def test_mode(self) -> bool:
+        """Whether an unreadable sample is an error."""
+        return self.dataset.test_mode
+
+    @property
+    def max_refetch(self) -> int:
+        """How often an unreadable sample is replaced by another."""
+        return self.dataset.max_refetch
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """Return what is known of a sample before the pipeline.
+
+        Args:
+            idx: Of this data set.
+        """
+        return self.dataset.get_data_info(idx)
+
+    @force_full_init
+    def get_gt_labels(self) -> np.ndarray:
+        """Return the labels that training sees (N,)."""
+        return gather_labels(self)
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the label that training sees.
+
+        Args:
+            idx: Of this data set.
+        """
+        return [int(self.get_data_info(idx)["gt_label"])]
+
+    def prepare_data(self, idx: int) -> Any:
+        """Return a sample after the pipeline; it carries ``clean_label`` where there is one.
+
+        Args:
+            idx: Of this data set.
+        """
+        info = self.get_data_info(idx)
+        clean = info.get("clean_label")
+        data = self.pipeline(info)
+        sample = data.get("data_samples") if isinstance(data, dict) else None
+        if clean is not None and isinstance(sample, BaseDataElement):
+            sample.set_field(clean, "clean_label", field_type="metainfo")
+        return data
+
+    @force_full_init
+    def __getitem__(self, idx: int) -> Any:
+        for _ in range(1 if self.test_mode else self.max_refetch + 1):
+            data = self.prepare_data(idx)
+            if data is not None:
+                return data
+            idx = np.random.randint(len(self))
+        raise ValueError("the pipeline gave no sample; check the images and the transforms")
+
+
+def _can_be_lazy(type_: Any) -> bool:
+    found = DATASETS.get(type_) if isinstance(type_, str) else type_
+    return isinstance(found, type) and issubclass(found, (BaseDataset, _SampleWrapper))
+
+
+def gather_labels(dataset: Any) -> np.ndarray:
+    """Return the labels of a single-label data set.
+
+    Args:
+        dataset: Has ``get_data_info``.
+
+    Returns:
+        int64 (N,).
+
+    Raises:
+        ValueError: If a sample has no label, or several.
+    """
+    labels = np.empty(len(dataset), dtype=np.int64)
+    for index in range(len(labels)):
+        label = dataset.get_data_info(index).get("gt_label")
+        number = np.asarray(label)
+        if label is None or number.size != 1 or number.dtype.kind not in "iu":
+            raise ValueError(
+                f"each sample needs one label, an integer; gt_label of sample {index} is {label!r} "
+                "(data with several labels a sample are not supported)"
+            )
+        labels[index] = number.item()
+    return labels
