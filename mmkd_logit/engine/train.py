@@ -212,9 +212,7 @@ def _train(
     recorder.record(runner, args, started)
 
 
-def _train_chain(
-    args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted
-) -> None:
+def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted) -> None:
     def build(stage_args: argparse.Namespace) -> Config:
         cfg = build_config(stage_args)
         ResultsRecorder(stage_args.results, cfg, argv)  # for its checks

@@ -94,13 +94,12 @@ class Execution:
         running: set[str] = set()
         try:
             while waiting or running:
-                for folder in [f for f in waiting if self._is_ready(f)]:
-                    if not self.pool.has_room():
-                        break
-                    waiting.remove(folder)
-                    if not self._settle(folder):
-                        running.add(folder)
-                        self._start(folder)
+                for folder in list(waiting):
+                    if self._is_ready(folder) and self.pool.has_room():
+                        waiting.remove(folder)
+                        if not self._settle(folder):
+                            running.add(folder)
+                            self._start(folder)
                 for folder, well in self.pool.finished().items():
                     running.remove(folder)
                     self._end(folder, well)

@@ -63,8 +63,6 @@ class Run:
         words = [self.config, "--seed", str(self.seed), "--work-dir", self.work_dir]
         if self.epochs is not None:
             words += ["--epochs", str(self.epochs)]
-        if read_once(self.config).get("auto_scale_lr"):
-            words.append("--auto-scale-lr")
         return [*words, "--cfg-options", *self.overrides] if self.overrides else words
 
     def build_config(self) -> Config:
@@ -263,9 +261,7 @@ def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> tuple[str, ...
         if specs[0].get("config") == teachers[0].config:
             return (checkpoint,)
         return (f"model.teacher.config={teachers[0].config}", checkpoint)
-    spec = [
-        dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)
-    ]
+    spec = [dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)]
     return (f"model.teacher={spec}",)
 
 

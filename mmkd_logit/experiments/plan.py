@@ -42,9 +42,7 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
     return [*lines, f"{missing} of {len(lines)} runs to do: {total}{note}"]
 
 
-def seconds_of(
-    config: str, epochs: int | None, rows: Sequence[dict], device: str
-) -> float | None:
+def seconds_of(config: str, epochs: int | None, rows: Sequence[dict], device: str) -> float | None:
     """Estimate the training time of a config from measured runs of it.
 
     Args:

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ from commands import KD, PROJECT, STUDENT
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.provenance import origin_of
 from mmkd_logit.engine.train import build_config, build_parser
-from mmkd_logit.experiments.exhibit import Exhibit, Run
+from mmkd_logit.experiments.exhibit import Exhibit, Run, refuse_shared_folders
+
+TEACHER = "configs/wrn/wrn16-2_digits.py"
 
 
 def write(tmp_path, text):
@@ -21,8 +24,8 @@ def rows(tmp_path, **overrides):
         write(
             tmp_path,
             "title = 'T'\n"
-            f"runs = dict(big=dict(label='B', config={STUDENT!r}),\n"
-            f"  small=dict(label='S', config={KD!r}, teacher='big',\n"
+            f"runs = dict(big=dict(row='B', config={TEACHER!r}),\n"
+            f"  small=dict(row='S', config={KD!r}, teacher='big',\n"
             "             overrides=['model.alpha=0.9']))\n"
             "comparisons = [('small', 'big')]\n",
         ),
@@ -39,14 +42,14 @@ def test_the_projects_exhibits(project):
 def test_runs_and_their_teachers(project, tmp_path):
     exhibit = rows(tmp_path, options=("train_cfg.max_epochs=2",))
     assert (exhibit.name, exhibit.title) == ("table9", "T")
-    assert exhibit.labels == dict(big="B", small="S")
+    assert exhibit.cells == dict(big=("B", ""), small=("S", ""))
     assert exhibit.comparisons == [("small", "big")]
     runs = exhibit.runs([0, 3])
     assert [(run.name, run.seed) for run in runs] == [
         *[("big", 0), ("small", 0), ("big", 3), ("small", 3)]
     ]
     teacher, student = runs[2:]
-    stem = Path(STUDENT).stem
+    stem = Path(TEACHER).stem
     assert teacher.work_dir == f"work_dirs/{stem}_train_cfg.max_epochs=2/seed3"
     assert student.overrides == (
         "train_cfg.max_epochs=2",
@@ -86,7 +89,7 @@ def test_work_folders_survive_the_command_line(project):
 
 def test_the_origin_changes_with_what_is_computed_only(project, tmp_path):
     def origin(**kwargs):
-        return origin_of(run._replace(**kwargs).build_config())
+        return origin_of(replace(run, **kwargs).build_config())
 
     run = Run("r", KD, (), 0)
     before = origin()
@@ -113,19 +116,28 @@ GOOD = "title = 'T'\n"
     [
         ("runs = dict()\n", "defines no title or no runs"),
         (GOOD, "defines no title or no runs"),
-        (GOOD + "runs = dict(a=dict(label='A'))\n", "the run a needs a label and a config"),
-        (GOOD + "runs = dict(a=dict(config='c.py'))\n", "the run a needs a label and a config"),
+        (GOOD + "runs = dict(a=dict(row='A'))\n", "the run a needs a config and takes"),
+        (GOOD + "runs = dict(a=dict(config='c.py', label=3))\n", "the run a needs a config and"),
         (
-            GOOD + "runs = dict(a=dict(label='A', config='c', teacher='b'), "
-            "b=dict(label='B', config='c'))\n",
+            GOOD + "runs = dict(a=dict(row='A', config='c'), b=dict(row='A', config='c'))\n",
+            "two runs fill the same cell",
+        ),
+        (
+            GOOD + "runs = dict(a=dict(row='A', config='c'))\n"
+            "metrics = [dict(title='t', key='test.x', mark='S', paper=dict(b=1))]\n",
+            r"the paper's numbers name no run: \['b'\]",
+        ),
+        (
+            GOOD + "runs = dict(a=dict(row='A', config='c', teacher='b'), "
+            "b=dict(row='B', config='c'))\n",
             "the teacher 'b' of a must come first",
         ),
         (
-            GOOD + "runs = dict(a=dict(label='A', config='c'))\ncomparisons = [('a', 'b')]\n",
+            GOOD + "runs = dict(a=dict(row='A', config='c'))\ncomparisons = [('a', 'b')]\n",
             r"comparisons are pairs of \['a'\]",
         ),
         (
-            GOOD + "runs = dict(a=dict(label='A', config='c'))\ncomparisons = [('a',)]\n",
+            GOOD + "runs = dict(a=dict(row='A', config='c'))\ncomparisons = [('a',)]\n",
             r"comparisons are pairs of \['a'\]",
         ),
     ],
@@ -140,22 +152,78 @@ def test_no_exhibit(tmp_path):
         Exhibit(tmp_path / "nope.py")
 
 
-def test_two_runs_cannot_share_a_folder(tmp_path):
-    exhibit = Exhibit(
-        write(
-            tmp_path,
-            GOOD + f"runs = dict(a=dict(label='A', config={STUDENT!r}), "
-            f"b=dict(label='B', config={STUDENT!r}, overrides=['train_cfg.max_epochs=1']), "
-            f"c=dict(label='C', config={KD!r}, teacher='a'), "
-            f"d=dict(label='D', config={KD!r}, teacher='b'))\n",
-        )
-    )
+def test_two_runs_cannot_share_a_folder(project):
+    runs = [Run("c", KD, ("model.teacher.checkpoint=a",), 0), Run("d", KD, (), 0)]
     with pytest.raises(ValueError, match=r"runs c and d are different and would both write to"):
-        exhibit.runs([0])
+        refuse_shared_folders(runs)
+
+
+def test_students_of_different_teachers_have_different_folders(project, tmp_path):
+    text = (
+        GOOD
+        + f"""
+runs = dict(
+    usual=dict(config={TEACHER!r}),
+    short=dict(config={TEACHER!r}, overrides=['optim_wrapper.optimizer.lr=0.2']),
+    other=dict(config={STUDENT!r}),
+    second=dict(config={TEACHER!r}, seed_shift=1000),
+    a=dict(row='A', config={KD!r}, teacher='usual'),
+    b=dict(row='B', config={KD!r}, teacher='short'),
+    c=dict(row='C', config={KD!r}, teacher='other'),
+    d=dict(row='D', config={KD!r}, teacher='second'),
+    e=dict(row='E', config={KD!r}, teacher=['usual', 'second']),
+    f=dict(row='F', config={KD!r}, teacher='a'),
+    g=dict(row='G', config={KD!r}, teacher='b'))
+"""
+    )
+    runs = {run.name: run for run in Exhibit(write(tmp_path, text)).runs([2])}
+    assert len({run.work_dir for run in runs.values()}) == len(runs)
+    stem = Path(KD).stem
+    assert runs["a"].work_dir == f"work_dirs/{stem}/seed2"
+    assert runs["c"].work_dir == f"work_dirs/{stem}_from-{Path(STUDENT).stem}2/seed2"
+    assert runs["second"].seed == 1002
+    assert runs["d"].seed == runs["d"].cell_seed == 2
+    teacher = runs["c"].build_config().model.teacher
+    assert teacher.config == STUDENT
+    assert teacher.checkpoint == f"{runs['other'].work_dir}/final.pth"
+    ensemble = runs["e"].build_config().model.teacher
+    assert [(t.config, t.checkpoint) for t in ensemble] == [
+        (TEACHER, f"{runs[name].work_dir}/final.pth") for name in ("usual", "second")
+    ]
+
+
+def test_epochs_in_proportion(project, tmp_path):
+    text = (
+        GOOD + f"runs = dict(a=dict(row='A', config={STUDENT!r}), "
+        "b=dict(row='B', config='configs/wrn/wrn10-1.py'))\n"
+    )
+    a, b = Exhibit(write(tmp_path, text), epochs=20).runs([0])
+    assert (a.epochs, b.epochs) == (3, 20)  # of 30 and 200
+    cfg = b.build_config()
+    assert cfg.train_cfg.max_epochs == 20
+    assert cfg.param_scheduler.milestones == [10, 15]
+    assert a.work_dir == f"work_dirs/{Path(STUDENT).stem}_3e/seed0"
+
+
+def test_only_some_runs(project, tmp_path):
+    text = (
+        GOOD + f"runs = dict(big=dict(row='B', config={TEACHER!r}), "
+        f"s=dict(row='S', config={STUDENT!r}), "
+        f"kd=dict(row='K', config={KD!r}, teacher='big'))\ncomparisons = [('kd', 's')]\n"
+    )
+    exhibit = Exhibit(write(tmp_path, text), only=["k*"])
+    assert [run.name for run in exhibit.runs([0])] == ["big", "kd"]  # its teacher comes along
+    assert list(exhibit.cells) == ["kd"]
+    assert exhibit.comparisons == []
+    with pytest.raises(ValueError, match=r"--only x\* fits no run of \['big', 's', 'kd'\]"):
+        Exhibit(write(tmp_path, text), only=["x*"])
+
+
+def test_the_same_run_in_two_cells(project, tmp_path):
     same = write(
         tmp_path,
-        GOOD + f"runs = dict(a=dict(label='A', config={STUDENT!r}), "
-        f"b=dict(label='B', config={STUDENT!r}))\n",
+        GOOD + f"runs = dict(a=dict(row='A', config={STUDENT!r}), "
+        f"b=dict(row='B', config={STUDENT!r}))\n",
     )
     assert len(Exhibit(same).runs([0, 1])) == 4  # the same run under two names is no conflict
 

@@ -1,106 +1,119 @@
 """tools/reproduce.py, with real trainings of a second."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from commands import PROJECT, Tiny, error_of, train_tool
+from commands import PROJECT, Tiny, error_of
 
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.experiments import execute
+from mmkd_logit.experiments.exhibit import read_once
 from mmkd_logit.experiments.reproduce import main
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
 
 
-class InThisProcess:
-    """Runs tools/train.py without starting Python anew."""
-
-    def __init__(self, command, **kwargs):
-        self.stdout, self.status = [], 0
-        try:
-            train_tool.main(command[2:])
-        except SystemExit as stopped:
-            self.status = stopped.code
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *args):
-        pass
-
-    def wait(self):
-        return self.status
-
-
 @pytest.fixture
-def tiny(workplace):
+def tiny(workplace, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # also where we are not installed
     tiny = Tiny()
     Path("configs").unlink()
     for name in ("wrn", "kd", "_base_"):
         Path("configs").mkdir(exist_ok=True)
         Path("configs", name).symlink_to(PROJECT / "configs" / name)
     Path("configs/paper").mkdir()
+    read_once.cache_clear()
     Path("configs/paper/small.py").write_text(
         "title = 'Small'\n"
-        f"runs = dict(big=dict(label='Teacher', config={tiny.teacher!r}),\n"
-        f"            alone=dict(label='Alone', config={tiny.student!r}),\n"
-        f"            kd=dict(label='Distilled', config={tiny.kd!r}, teacher='big'))\n"
+        f"runs = dict(big=dict(row='Teacher', config={tiny.teacher!r}),\n"
+        f"            alone=dict(row='Alone', config={tiny.student!r}),\n"
+        f"            kd=dict(row='Distilled', config={tiny.kd!r}, teacher='big'))\n"
         "comparisons = [('kd', 'alone')]\n"
     )
     return tiny
 
 
-def test_from_nothing_to_the_table(tiny, capsys, monkeypatch):
-    monkeypatch.setattr(execute, "subprocess", SimpleNamespace(Popen=InThisProcess, PIPE=None))
+def test_from_nothing_to_the_table(tiny, capsys):
     main(["small", "--seeds", "2"])
     first = capsys.readouterr()
     table = first.out[first.out.index("### Small") :]
-    rows = read_lines(Path("results/small/runs.jsonl"))
+    rows = read_lines(Path("results/runs.jsonl"))
     assert len(rows) == 6
     assert "| Distilled | " in table
     assert "(paired t-test over 2 seeds)" in table
+    assert Path("results/small.md").read_text() + "\n" == table
+    assert len(Path("results/small.csv").read_text().splitlines()) == 4
     teachers = {row["seed"]: row["weights"] for row in rows if row["config"] == tiny.teacher}
     for row in rows:
         assert row["teachers"] == ([teachers[row["seed"]]] if row["config"] == tiny.kd else [])
+        assert row["train"] is None
+        assert row["best"]["accuracy/top1"] >= 0
+    assert len({row["data"]["train"] for row in rows}) == 1
     main(["small", "--seeds", "2"])
     second = capsys.readouterr()
     assert second.out == table
     assert second.err.count("done before") == 6
+    main(["small", "--seeds", "3", "--dry-run"])
+    plan = capsys.readouterr().out.splitlines()
+    assert [": done" in line for line in plan] == [True] * 6 + [False] * 4
+    assert plan[-1].startswith("3 of 9 runs to do: ")
+    assert " s of one device" in plan[-1]
+    assert len(read_lines(Path("results/runs.jsonl"))) == 6
+    with open("configs/paper/small.py", "a") as file:
+        file.write("metrics = [dict(title='train', key='train.accuracy/top1')]\n")
+    main(["small", "--only", "alone"])  # measured, not trained, again
+    (*_, row) = read_lines(Path("results/runs.jsonl"))
+    assert row["resumed_at"] == row["iterations"]
+    assert f"| Alone | {row['train']['accuracy/top1']:.2f} (1) |" in capsys.readouterr().out
 
 
-def test_failures_and_reduced_size(tiny, capsys, monkeypatch):
-    monkeypatch.setattr(execute, "subprocess", SimpleNamespace(Popen=InThisProcess, PIPE=None))
+def test_failures_and_reduced_size(tiny, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["small", "--cfg-options", "model.nonsense=1"])
     assert stopped.value.code == 1
-    out = capsys.readouterr().out
-    assert "| Distilled | - | 0 (1 failed) |" in out
-    assert out.endswith("Nothing finished.\n")
-
-
-def test_in_a_process_of_its_own(tiny, capsys, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # also where we are not installed
-    Path("configs/paper/small.py").write_text(
-        f"title = 'Small'\nruns = dict(one=dict(label='One', config={tiny.student!r}))\n"
-    )
-    main(["small", "--cfg-options", "optim_wrapper.optimizer.lr=0.01"])
     out, err = capsys.readouterr()
-    assert "| One | " in out
-    assert out.endswith("Reduced: optim_wrapper.optimizer.lr=0.01.\n")
-    assert " Epoch(train) [1][2/2]" in err
-    (row,) = read_lines(Path("results/small/runs.jsonl"))
-    assert row["iterations"] == 2
-    assert row["overrides"] == {"optim_wrapper.optimizer.lr": 0.01}
+    assert "| Distilled | 1 failed |" in out
+    assert out.endswith("Nothing finished.\n\n")
+    assert "failed, see work_dirs/" in err
+    assert "nonsense" in err
+    assert "not trained, its teacher" in err
+
+
+def test_a_cluster(tiny, capsys):
+    """submitit runs the jobs itself where its executor is the local one."""
+    pytest.importorskip("submitit")
+    words = ["small", "--only", "alone", "--launcher", "local"]
+    main([*words, "--cluster-option", "timeout_min=5"])
+    assert "| Alone | " in capsys.readouterr().out
+    assert len(read_lines(Path("results/runs.jsonl"))) == 1
+    with pytest.raises(SystemExit):
+        main([*words, "--cfg-options", "model.nonsense=1"])
+    assert "failed, see work_dirs/" in capsys.readouterr().err
+    message = error_of(
+        capsys, main, "small", "--launcher", "local", "--cluster-option", "nonsense=5"
+    )
+    assert message.startswith("submitit refuses a --cluster-option: ")
+    assert "--devices is for this machine" in error_of(
+        capsys, main, "small", "--launcher", "local", "--devices", "0"
+    )
+    message = error_of(capsys, main, "small", "--launcher", "local", "--jobs", 0)
+    assert message == "--jobs must be at least 1, got 0"
 
 
 def test_wrong_words(workplace, capsys):
+    known = ", ".join(sorted(path.stem for path in (PROJECT / "configs/paper").glob("*.py")))
     message = error_of(capsys, main, "nope")
     assert message == (
-        "no exhibit 'nope' in configs/paper (known: digits); run from the project's folder"
+        f"no exhibit 'nope' in configs/paper (known: {known}, all); run from the project's folder"
     )
     assert error_of(capsys, main, "digits", "--seeds", 0) == "--seeds must be at least 1, got 0"
+    message = error_of(capsys, main, "digits", "--devices", "gpu")
+    assert message == "--devices are numbers of GPUs or cpu, got 'gpu'"
+    message = error_of(capsys, main, "digits", "--devices", "0,1+2")
+    assert message == "--devices must give each run as many GPUs, got ['0', '1+2']"
+    assert "no scale 'nope' in configs/paper (known: " in error_of(
+        capsys, main, "digits", "--scale", "nope"
+    )
     Path("results").touch()
     assert "'results" in error_of(capsys, main, "digits")
     Path("configs").unlink()

@@ -1,12 +1,12 @@
+import csv
 import math
-import types
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from mmkd_logit.experiments.exhibit import Run
-from mmkd_logit.experiments.table import paired_difference, render
+from mmkd_logit.experiments.exhibit import Exhibit, Run
+from mmkd_logit.experiments.table import paired_difference, render, to_csv
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -48,12 +48,21 @@ def test_too_few_seeds(first, second):
         paired_difference(first, second)
 
 
-EXHIBIT = types.SimpleNamespace(
-    title="The title",
-    labels=dict(alone="Student alone", kd="Distilled"),
-    comparisons=[("kd", "alone")],
-    options=(),
-)
+@pytest.fixture
+def make(tmp_path):
+    """Write an exhibit of two runs."""
+
+    def make(more="", **kwargs):
+        file = tmp_path / "table9.py"
+        file.write_text(
+            "title = 'The title'\n"
+            "runs = dict(alone=dict(row='Student alone', config='alone.py'),\n"
+            "            kd=dict(row='Distilled', config='kd.py'))\n"
+            "comparisons = [('kd', 'alone')]\n" + more
+        )
+        return Exhibit(file, **kwargs)
+
+    return make
 
 
 def row(top1, **kwargs):
@@ -70,70 +79,151 @@ def row(top1, **kwargs):
 
 def found(alone, kd, **kwargs):
     return {
-        Run(name, f"{name}.py", (), seed): None if value is None else row(value, **kwargs)
+        Run(name, f"{name}.py", (), seed, None, seed): None
+        if value is None
+        else row(value, **kwargs)
         for name, values in (("alone", alone), ("kd", kd))
         for seed, value in enumerate(values)
     }
 
 
-def test_a_table():
-    lines = render(EXHIBIT, found([90.0, 91.0, 92.0], [92.0, 92.0, 94.0])).splitlines()
+def test_a_table(make):
+    lines = render(make(), found([90.0, 91.0, 92.0], [92.0, 92.0, 94.0])).splitlines()
     assert lines == [
         "### The title",
         "",
-        "| run | test top-1 (%) | n |",
-        "|---|---|---|",
-        "| Student alone | 91.00 ± 1.00 | 3 |",
-        "| Distilled | 92.67 ± 1.15 | 3 |",
+        "| run | test top-1 (%), ours (n) |",
+        "|---|---|",
+        "| Student alone | 91.00 ± 1.00 (3) |",
+        "| Distilled | 92.67 ± 1.15 (3) |",
         "",
-        "Distilled - Student alone: +1.67 points, 95 % interval [+0.23, +3.10], p = 0.038 (paired "
-        "t-test over 3 seeds).",
+        "- Distilled minus Student alone: +1.67 points, 95 % interval [+0.23, +3.10], p = 0.038 "
+        "(paired t-test over 3 seeds).",
         "",
         "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
-        "deviation over n seeds; 30 epochs; CPU (x86_64, 2 cores); torch 2.15.0; commit "
+        "deviation (n seeds); 30 epochs; CPU (x86_64, 2 cores); torch 2.15.0; commit "
         "0123456789ab.",
     ]
 
 
-def test_one_seed_has_no_interval():
-    text = render(EXHIBIT, found([90.0], [91.5]))
-    assert "| Student alone | 90.00 | 1 |" in text
+def test_one_seed_has_no_interval(make):
+    text = render(make(), found([90.0], [91.5]))
+    assert "| Student alone | 90.00 (1) |" in text
     assert "+1.50 points, one seed; --seeds 5 gives an interval." in text
     assert "±" not in text.split("Weights after")[0]
 
 
-def test_failures_are_shown_and_pairs_kept_together():
-    text = render(EXHIBIT, found([90.0, None, 92.0], [None, 95.0, 93.0]))
-    assert "| Student alone | 91.00 ± 1.41 | 2 (1 failed) |" in text
-    assert "| Distilled | 94.00 ± 1.41 | 2 (1 failed) |" in text
-    assert "Distilled - Student alone: +1.00 points, one seed" in text  # seed 2 only
-    text = render(EXHIBIT, found([90.0, None], [None, 95.0]))
-    assert "Distilled - Student alone: no seed finished both." in text
-    text = render(EXHIBIT, found([None], [None]))
-    assert "| Distilled | - | 0 (1 failed) |" in text
+def test_failures_are_shown_and_pairs_kept_together(make):
+    text = render(make(), found([90.0, None, 92.0], [None, 95.0, 93.0]))
+    assert "| Student alone | 91.00 ± 1.41 (2, 1 failed) |" in text
+    assert "| Distilled | 94.00 ± 1.41 (2, 1 failed) |" in text
+    assert "Distilled minus Student alone: +1.00 points, one seed" in text  # seed 2 only
+    text = render(make(), found([90.0, None], [None, 95.0]))
+    assert "Distilled minus Student alone: no seed finished both." in text
+    text = render(make(), found([None], [None]))
+    assert "| Distilled | 1 failed |" in text
     assert text.endswith("Nothing finished.")
 
 
-def test_mixed_rows_say_so():
+def test_mixed_rows_say_so(make):
     rows = found([90.0], [91.0])
     (first, second) = rows
     rows[second].update(dirty=True, device="NVIDIA H100", epochs=3, commit=None)
-    text = render(EXHIBIT, rows)
+    text = render(make(), rows)
     assert text.endswith(
         "3, 30 epochs; CPU (x86_64, 2 cores), NVIDIA H100; torch 2.15.0; commit 0123456789ab, "
         "unknown+."
     )
     rows[first].update(dirty=True)
-    assert "0123456789ab+" in render(EXHIBIT, rows)
-    reduced = types.SimpleNamespace(**{**vars(EXHIBIT), "options": ("train_cfg.max_epochs=1",)})
-    assert render(reduced, rows).endswith(" Reduced: train_cfg.max_epochs=1.")
+    assert "0123456789ab+" in render(make(), rows)
+    reduced = make(options=("train_cfg.max_epochs=1",), epochs=4)
+    assert render(reduced, rows).endswith(" Reduced: train_cfg.max_epochs=1 --epochs 4.")
 
 
-def test_other_metrics():
+def test_other_metrics(make):
     rows = found([90.0], [91.0], test={"single-label/f1-score": 3.0})
-    with pytest.raises(ValueError, match=r"alone.py measures \['single-label/f1-score'\] and not"):
-        render(EXHIBIT, rows)
+    with pytest.raises(
+        ValueError, match=r"alone.py measures \['single-label/f1-score'\] on test and not"
+    ):
+        render(make(), rows)
 
 
-def test_diverged_runs_are_shown():
-    assert "nan" in render(EXHIBIT, found([math.nan, 1.0], [1.0, 2.0]))
+def test_diverged_runs_are_shown(make):
+    assert "nan" in render(make(), found([math.nan, 1.0], [1.0, 2.0]))
+
+
+MATRIX = """
+title = 'Table 9'
+runs = {
+    f'{s}_{m}': dict(row=s, column=m, config='c.py')
+    for s, m in [('small', 'CE'), ('small', 'MSE'), ('big', 'MSE')]}
+runs['teacher'] = dict(config='t.py')
+metrics = [
+    dict(title='test (%)', key='test.accuracy/top1', mark='S',
+         paper=dict(small_CE=72.68, small_MSE=(75.5, 'R'))),
+    dict(title='train (%)', key='train.accuracy/top1')]
+note = 'A note.'
+"""
+
+
+def matrix(tmp_path):
+    file = tmp_path / "table9.py"
+    file.write_text(MATRIX)
+    rows = {
+        Run(name, "c.py", (), 7, None, 0): row(top1, train={"accuracy/top1": top1 + 9})
+        for name, top1 in (("small_CE", 70.0), ("big_MSE", 80.0), ("teacher", 90.0))
+    }
+    return Exhibit(file), {**rows, Run("small_MSE", "c.py", (), 7, None, 0): None}
+
+
+def test_rows_columns_and_the_papers_numbers(tmp_path):
+    lines = render(*matrix(tmp_path)).splitlines()
+    assert lines == [
+        "### Table 9",
+        "",
+        "**test (%)**",
+        "",
+        "|  |  | CE | MSE |",
+        "|---|---|---|---|",
+        "| small | ours (n) | 70.00 (1) | 1 failed |",
+        "|  | paper | 72.68 S | 75.50 R |",
+        "|  | difference | -2.68 |  |",
+        "| big | ours (n) |  | 80.00 (1) |",
+        "",
+        "**train (%)**",
+        "",
+        "|  |  | CE | MSE |",
+        "|---|---|---|---|",
+        "| small | ours (n) | 79.00 (1) | 1 failed |",
+        "| big | ours (n) |  | 89.00 (1) |",
+        "",
+        "A note.",
+        "",
+        "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
+        "deviation (n seeds); 30 epochs; CPU (x86_64, 2 cores); torch 2.15.0; commit "
+        "0123456789ab. Paper's numbers: R: remembered, unverified; S: read in a source.",
+    ]
+
+
+def test_csv_holds_every_cell(tmp_path):
+    lines = list(csv.DictReader(to_csv(*matrix(tmp_path)).splitlines()))
+    assert [(line["metric"], line["run"]) for line in lines] == [
+        (metric, run)
+        for metric in ("test.accuracy/top1", "train.accuracy/top1")
+        for run in ("small_CE", "small_MSE", "big_MSE")
+    ]
+    assert lines[0] == dict(
+        exhibit="table9", metric="test.accuracy/top1", row="small", column="CE", run="small_CE",
+        mean="70.0", std="", n="1", failed="0", paper="72.68", mark="S", difference="-2.68",
+        epochs="30", seeds="0",
+    )  # fmt: skip
+    assert (lines[1]["mean"], lines[1]["failed"], lines[1]["mark"]) == ("", "1", "R")
+
+
+def test_metrics_that_were_not_measured(tmp_path):
+    exhibit, rows = matrix(tmp_path)
+    for value in rows.values():
+        if value:
+            value["train"] = None
+    with pytest.raises(ValueError, match=r"c.py measures \[\] on train and not accuracy/top1"):
+        render(exhibit, rows)
