@@ -53,7 +53,11 @@ def test_modules_and_functions_are_short(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in MODULES if path.parent.name in ("losses", "models", "datasets", "hooks")],
+    [
+        path
+        for path in MODULES
+        if path.parent.name in ("losses", "models", "datasets", "hooks", "metrics")
+    ],
     ids=name_of,
 )
 def test_one_public_class_in_a_file_of_its_name(path):
@@ -132,7 +136,7 @@ def test_no_file_knows_this_machine():
 def test_components_are_named_with_their_scope():
     """In configs, the docs' commands and our own code; rule 1."""
     names = "LogitMSELoss|ScaledKLDivLoss|WideResNetCIFAR|LogitDistiller|Digits|ProgressBarHook"
-    names += "|FinalCheckpointHook|NoisyLabelDataset"
+    names += "|FinalCheckpointHook|LabelNoiseHook|NoisyLabelDataset|DataSubset|CleanLabelAccuracy"
     unscoped = re.compile(rf"type=['\"]({names})['\"]")
     for path in [*CONFIGS, *MODULES, PROJECT / "README.md"]:
         assert not unscoped.search(path.read_text()), name_of(path)

@@ -14,7 +14,12 @@ from commands import PROJECT
 import mmkd_logit
 import mmkd_logit.registry as ours
 
-NODES = {"MODELS": ours.MODELS, "DATASETS": ours.DATASETS, "HOOKS": ours.HOOKS}
+NODES = {
+    "MODELS": ours.MODELS,
+    "DATASETS": ours.DATASETS,
+    "HOOKS": ours.HOOKS,
+    "METRICS": ours.METRICS,
+}
 NET = dict(
     type="mmpretrain.ImageClassifier",
     backbone=dict(type="mmkd_logit.WideResNetCIFAR", depth=10, widen_factor=1),
@@ -38,7 +43,10 @@ COMPONENTS = {
         "DATASETS",
         dict(dataset=dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.4),
     ),
+    "DataSubset": ("DATASETS", dict(dataset=dict(type="mmkd_logit.Digits"), per_class=0.1)),
+    "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
     "FinalCheckpointHook": ("HOOKS", {}),
+    "LabelNoiseHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
 }
 

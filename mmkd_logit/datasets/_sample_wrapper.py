@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
@@ -115,7 +115,7 @@ class _SampleWrapper:
     @force_full_init
     def get_gt_labels(self) -> np.ndarray:
         """Return the labels that training sees (N,)."""
-        return gather_labels(self)
+        return gather(self).labels
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
@@ -155,26 +155,39 @@ def _can_be_lazy(type_: Any) -> bool:
     return isinstance(found, type) and issubclass(found, (BaseDataset, _SampleWrapper))
 
 
-def gather_labels(dataset: Any) -> np.ndarray:
-    """Return the labels of a single-label data set.
+class _SampleTable(NamedTuple):
+    """What selecting and noising need to know of N samples.
+
+    Attributes:
+        labels: What training sees (N,).
+        clean: The true labels (N,); the same where nothing is noisy.
+        identity: Index of each sample in the innermost data set (N,).
+    """
+
+    labels: np.ndarray
+    clean: np.ndarray
+    identity: np.ndarray
+
+
+def gather(dataset: Any) -> _SampleTable:
+    """Read the labels of a single-label data set.
 
     Args:
         dataset: Has ``get_data_info``.
 
-    Returns:
-        int64 (N,).
-
     Raises:
         ValueError: If a sample has no label, or several.
     """
-    labels = np.empty(len(dataset), dtype=np.int64)
-    for index in range(len(labels)):
-        label = dataset.get_data_info(index).get("gt_label")
+    rows = np.empty((3, len(dataset)), dtype=np.int64)
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        label = info.get("gt_label")
         number = np.asarray(label)
         if label is None or number.size != 1 or number.dtype.kind not in "iu":
             raise ValueError(
                 f"each sample needs one label, an integer; gt_label of sample {index} is {label!r} "
                 "(data with several labels a sample are not supported)"
             )
-        labels[index] = number.item()
-    return labels
+        clean = info.get("clean_label", number.item())
+        rows[:, index] = number.item(), clean, info.get("sample_idx", index)
+    return _SampleTable(*rows)

@@ -1,9 +1,8 @@
 """What a checkpoint may name besides tensors and plain containers.
 
 MMEngine's training checkpoints hold ``HistoryBuffer`` objects. Their pickles call
-``builtins.getattr``, ``numpy.dtype`` and numpy's array builders, each of which is harmful in
-general: ``getattr`` leads to any code, and a dtype whose state is set from a file can pass
-bytes for objects. Under these names a checkpoint meets stand-ins that do the harmless part.
+``builtins.getattr``, which leads to any code, and numpy's array builders. Under these names a
+checkpoint meets stand-ins that do the harmless part.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,12 +10,12 @@ from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
+from mmkd_logit._safe_arrays import ARRAY_GLOBALS, only_globals, stand_in
+
 _STATISTICS = ("min", "max", "current", "mean")
-_NUMBERS = "?bBhHiIlLqQefdFD"
 
 
 def _history_statistic(owner: Any, name: Any) -> Callable:
@@ -25,39 +24,11 @@ def _history_statistic(owner: Any, name: Any) -> Callable:
     raise UnpicklingError(f"getattr({owner!r}, {name!r}) is not allowed in a checkpoint")
 
 
-def _number_type(code: Any, *_: Any) -> np.dtype:
-    """Return numpy's own dtype object, which ``__setstate__`` leaves as it is.
-
-    So it leaves the byte order too: files of big-endian machines are not for us.
-    """
-    found = np.dtype(code) if type(code) is str else None
-    if found is None or not found.isnative or found.char not in _NUMBERS:
-        raise UnpicklingError(f"numpy.dtype({code!r}) is not allowed in a checkpoint")
-    return np.dtype(found.type)
-
-
-def _stand_in(full_name: str, function: Callable) -> Callable:
-    """Give a function the name by which torch looks up an allowed global."""
-
-    def call(*args: Any) -> Any:
-        return function(*args)
-
-    call.__module__, _, call.__name__ = full_name.rpartition(".")
-    call.__qualname__ = call.__name__
-    return call
-
-
-_multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
 _ALLOWED: list[Any] = [
-    _stand_in("builtins.getattr", _history_statistic),
-    _stand_in("numpy.dtype", _number_type),
+    stand_in("builtins.getattr", _history_statistic),
     HistoryBuffer,
-    np.ndarray,
-    *{type(np.dtype(char)) for char in _NUMBERS},
+    *ARRAY_GLOBALS,
 ]
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and numpy 2
-    _ALLOWED.append(_stand_in(f"{_module}._reconstruct", _multiarray._reconstruct))
-    _ALLOWED.append(_stand_in(f"{_module}.scalar", _multiarray.scalar))
 
 
 def _name(entry: Any) -> str:
@@ -67,17 +38,14 @@ def _name(entry: Any) -> str:
 @contextmanager
 def only_safe_globals() -> Iterator[None]:
     """Allow our globals, and those that the user allowed torch, but for what ours stand for."""
-    before = torch.serialization.get_safe_globals()
     taken = {_name(entry) for entry in _ALLOWED}
-    kept = [entry for entry in before if _name(entry) not in taken]
+    users = torch.serialization.get_safe_globals()
+    kept = [entry for entry in users if _name(entry) not in taken]
     statistics = HistoryBuffer._statistics_methods
     defaults = {name: vars(HistoryBuffer)[name] for name in _STATISTICS} | statistics
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([*kept, *_ALLOWED])
     try:
-        yield
+        with only_globals([*kept, *_ALLOWED]):
+            yield
     finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
         statistics.clear()  # a checkpoint may have set others, for the whole process
         statistics.update(defaults)

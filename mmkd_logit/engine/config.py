@@ -31,7 +31,11 @@ _WHERE_AND_HOW = (
     "persistent_workers",
     "model_wrapper_cfg",
 )
-_WATCHING_HOOKS = ("mmkd_logit.ProgressBarHook", "mmkd_logit.FinalCheckpointHook")
+_WATCHING_HOOKS = (
+    "mmkd_logit.ProgressBarHook",
+    "mmkd_logit.LabelNoiseHook",
+    "mmkd_logit.FinalCheckpointHook",
+)
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
 # What is read from a config beside the Runner's own arguments.

@@ -15,6 +15,8 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from mmkd_logit.hooks.label_noise_hook import train_metainfo
+
 from .errors import TrainingStarted
 from .provenance import dataset_hash, describe_machine, file_hash, origin_of
 from .teachers import FINAL
@@ -88,8 +90,11 @@ class ResultsRecorder:
         train = training_metrics(runner) if args.train_metrics else None
         if not is_main_process():
             return None
+        label_noise = train_metainfo(runner).get("label_noise")
         row = dict(
             self.origin,
+            label_noise=plain(label_noise),
+            labels=label_noise and label_noise["sha256"],
             config=args.config,
             overrides=plain(args.cfg_options),
             seed=runner.seed,  # where the run was resumed, the checkpoint's

@@ -126,6 +126,9 @@ def _last_checkpoint(work_dir: Path) -> str | None:
     return None
 
 
+_ALWAYS = ("mmkd_logit.ProgressBarHook", "mmkd_logit.LabelNoiseHook")
+
+
 class _MarkStart(Hook):
     """Notes that training has begun, and from what; refuses to resume from weights alone."""
 
@@ -167,9 +170,9 @@ def run_training(cfg: Config, resume: str | None, started: TrainingStarted) -> R
     """
     install_safe_checkpoint_loading()  # after the config's custom_imports
     hooks = list(cfg.get("custom_hooks") or [])
-    bar = dict(type="mmkd_logit.ProgressBarHook")
-    if not any(isinstance(hook, dict) and hook.get("type") == bar["type"] for hook in hooks):
-        cfg.custom_hooks = [*hooks, bar]
+    known = [hook.get("type") for hook in hooks if isinstance(hook, dict)]
+    added = [name for name in _ALWAYS if name not in known]
+    cfg.custom_hooks = [*hooks, *(dict(type=name) for name in added)]
     origin = origin_of(cfg)
     apply_resume(cfg, resume)
     runner = Runner.from_cfg(cfg)

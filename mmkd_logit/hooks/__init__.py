@@ -1,6 +1,7 @@
 """What happens around training."""
 
 from .final_checkpoint_hook import FinalCheckpointHook
+from .label_noise_hook import LabelNoiseHook
 from .progress_bar_hook import ProgressBarHook
 
-__all__ = ["FinalCheckpointHook", "ProgressBarHook"]
+__all__ = ["FinalCheckpointHook", "LabelNoiseHook", "ProgressBarHook"]

@@ -18,7 +18,15 @@ PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = sorted(path.stem for path in (PROJECT / "configs/wrn").glob("*.py"))
 KD = sorted(path.stem for path in (PROJECT / "configs/kd").glob("*.py"))
 NOISY = sorted(path.stem for path in (PROJECT / "configs/noisy_label").glob("*.py"))
-NOISES = {"sym40": dict(kind="symmetric", rate=0.4, seed=0)}
+NOISES = {
+    "sym40": dict(kind="symmetric", rate=0.4, seed=0),
+    "human": dict(
+        kind="file",
+        file="data/cifar100n/CIFAR-100_human.pt",
+        key="noisy_label",
+        clean_key="clean_label",
+    ),
+}
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
 LOSSES = {
     "mse": dict(type="mmkd_logit.LogitMSELoss"),
@@ -112,8 +120,10 @@ def split_noisy(name):
 
 
 @pytest.mark.parametrize("name", NOISY)
-def test_noisy_config(name, project):
+def test_noisy_config(name, project, monkeypatch):
     """But for the labels, and the teacher's, it is the config of wrn or kd."""
+    for variable in ("CIFARN_LABELS", "CIFARN_KEY", "CIFARN_CLEAN_KEY"):
+        monkeypatch.delenv(variable, raising=False)
     cfg = load("noisy_label", name)
     words, noise, data = split_noisy(name)
     network, *others = words.split("_")

@@ -1,0 +1,14 @@
+"""WRN-28-4 on CIFAR-100N, CIFAR-100 with the labels that people gave: the teacher.
+
+    python tools/train.py configs/noisy_label/wrn28-4_human.py
+"""
+_base_ = '../wrn/wrn28-4.py'
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_logit.NoisyLabelDataset',
+        kind='file',
+        file='{{$CIFARN_LABELS:data/cifar100n/CIFAR-100_human.pt}}',
+        key='{{$CIFARN_KEY:noisy_label}}',
+        clean_key='{{$CIFARN_CLEAN_KEY:clean_label}}',
+        dataset={{_base_.train_dataloader.dataset}}))

@@ -1,0 +1,5 @@
+"""What is measured beside accuracy."""
+
+from .clean_label_accuracy import CleanLabelAccuracy
+
+__all__ = ["CleanLabelAccuracy"]
