@@ -30,6 +30,7 @@ COMPONENTS = {
     "LogitMSELoss": ("MODELS", {}),
     "ScaledKLDivLoss": ("MODELS", dict(tau=4)),
     "WideResNetCIFAR": ("MODELS", dict(depth=10, widen_factor=1)),
+    "MobileNetV2CIFAR": ("MODELS", dict(widen_factor=0.25)),
     "LogitDistiller": (
         "MODELS",
         dict(

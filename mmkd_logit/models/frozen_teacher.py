@@ -9,6 +9,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ._key_names import with_mmpretrain_names
 from ._random_state import preserve_random_state
 from ._teacher_spec import TeacherSpec, resolve_teacher
 
@@ -29,10 +30,11 @@ class FrozenTeacher:
     Args:
         spec: ``dict(config=..., checkpoint=...)``, where config is a config file (also
             ``mmpretrain::...``), the name of an mmpretrain model, or a model config, and
-            checkpoint a path, a URL or ``open-mmlab://NAME``; an mmpretrain model's own weights
-            when left out, the model's own initialisation when None. Also the name alone, a
-            model config with ``init_cfg=dict(type='Pretrained', ...)``, or a built module. A
-            config of a distilled student means its student.
+            checkpoint a path, a URL, ``open-mmlab://NAME`` or ``torchvision://NAME`` (its
+            ResNets); an mmpretrain model's own weights when left out, the model's own
+            initialisation when None. Also the name alone, a model config with
+            ``init_cfg=dict(type='Pretrained', ...)``, or a built module. A config of a distilled
+            student means its student.
 
     Raises:
         ValueError: If ``spec`` cannot be read or names no checkpoint.
@@ -179,8 +181,9 @@ def _load_exactly(model: nn.Module, checkpoint: Any, spec: TeacherSpec) -> None:
         raise ValueError(f"{spec.checkpoint} holds no state_dict for teacher {spec.name}")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
+        state = with_mmpretrain_names(state, model.state_dict())
         result = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # sizes differ
+    except (RuntimeError, ValueError) as error:  # sizes differ, or names we cannot translate
         raise ValueError(f"{spec.checkpoint} does not fit teacher {spec.name}: {error}") from None
     # BatchNorm's counter is not used in evaluation and missing from old checkpoints.
     missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]

@@ -15,7 +15,9 @@ from networks import raw_batch
 from mmkd_logit.engine.train import build_config, build_parser
 
 PROJECT = Path(__file__).resolve().parents[2]
-PLAIN = sorted(path.stem for path in (PROJECT / "configs/wrn").glob("*.py"))
+FOLDER = {"wrn": "wrn", "res": "resnet", "mob": "mobilenet"}  # by the name of a network
+PLAIN = sorted(p.stem for f in FOLDER.values() for p in (PROJECT / "configs" / f).glob("*.py"))
+STOPS = sorted(path.stem for path in (PROJECT / "configs/noisy_teacher").glob("*.py"))
 KD = sorted(path.stem for path in (PROJECT / "configs/kd").glob("*.py"))
 NOISY = sorted(path.stem for path in (PROJECT / "configs/noisy_label").glob("*.py"))
 NOISES = {
@@ -28,11 +30,26 @@ NOISES = {
     ),
 }
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
+STOPPED = re.compile(r"(.+)-(stop\d+)")  # a teacher that stopped early
+DATASETS = {  # by the last word of a name
+    "cifar100": dict(num_classes=100, size=32),
+    "digits": dict(num_classes=10, channels=1, size=8),
+    "in1k": dict(num_classes=1000, size=64),
+}
 LOSSES = {
     "mse": dict(type="mmkd_logit.LogitMSELoss"),
     **{f"kl-t{tau}": dict(type="mmkd_logit.ScaledKLDivLoss", tau=tau) for tau in (1, 3, 5, 20)},
     "kl-tinf": dict(type="mmkd_logit.ScaledKLDivLoss", tau="inf"),
 }
+
+
+def folder_of(network):
+    return FOLDER[network[:3]]
+
+
+def dataset_of(name):
+    last = name.split("_")[-1]
+    return last if last in DATASETS else "cifar100"
 
 
 def load(folder, name):
@@ -47,29 +64,43 @@ def build(cfg):
     return MODELS.build(model)
 
 
-def check_network(model, name, digits):
+def check_network(model, name, dataset):
+    assert model.head.num_classes == DATASETS[dataset]["num_classes"]
+    if not NETWORK.fullmatch(name):
+        check_other_network(model, name, dataset)
+        return
     depth, widen_factor, thin = NETWORK.fullmatch(name).groups()
     depth, widen_factor = int(depth), int(widen_factor)
     base_channels = 4 if thin else 16
     assert (model.backbone.depth, model.backbone.widen_factor) == (depth, widen_factor)
     assert model.backbone.get("base_channels", 16) == base_channels
     assert model.head.in_channels == 4 * base_channels * widen_factor
-    assert model.head.num_classes == (10 if digits else 100)
 
 
-def check_step(model, cfg, digits):
+def check_other_network(model, name, dataset):
+    if name == "mobilenetv2":
+        assert model.backbone.type == "mmkd_logit.MobileNetV2CIFAR"
+        assert model.head.in_channels == 1280
+        return
+    depth = int(re.fullmatch(r"resnet(\d+)", name)[1])
+    assert model.backbone.type == ("ResNet" if dataset == "in1k" else "ResNet_CIFAR")
+    assert model.backbone.depth == depth
+    assert model.head.in_channels == (2048 if depth >= 50 else 512)
+
+
+def check_step(model, cfg, dataset):
     wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
-    shape = dict(num_classes=10, channels=1, size=8) if digits else dict(num_classes=100, size=32)
     model.train()
     before = model.head.fc.weight.clone()
-    log = model.train_step(raw_batch(2, **shape), wrapper)
+    log = model.train_step(raw_batch(2, **DATASETS[dataset]), wrapper)
     assert torch.isfinite(log["loss"])
     assert not torch.equal(model.head.fc.weight, before)
 
 
-def check_recipe(cfg, epochs, milestones, batch_size):
-    assert cfg.optim_wrapper.optimizer == dict(
-        type="SGD", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
+def check_recipe(cfg, epochs, milestones, batch_size, weight_decay=5e-4):
+    optimizer = {k: v for k, v in cfg.optim_wrapper.optimizer.items() if k != "_scope_"}
+    assert optimizer == dict(
+        type="SGD", lr=0.1, momentum=0.9, weight_decay=weight_decay, nesterov=True
     )
     assert cfg.train_cfg.max_epochs == epochs
     assert cfg.param_scheduler.milestones == milestones
@@ -80,36 +111,45 @@ def check_recipe(cfg, epochs, milestones, batch_size):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_config(name, project):
-    cfg, digits = load("wrn", name), name.endswith("_digits")
-    check_network(cfg.model, name.removesuffix("_digits"), digits)
-    model = build(cfg)
-    check_step(model, cfg, digits)
-    if digits:
+    cfg, dataset = load(folder_of(name), name), dataset_of(name)
+    check_network(cfg.model, name.removesuffix(f"_{dataset}"), dataset)
+    check_step(build(cfg), cfg, dataset)
+    if dataset == "digits":
         check_recipe(cfg, 30, [15, 23], 64)
+    elif dataset == "in1k":
+        check_recipe(cfg, 100, [30, 60, 90], 32, weight_decay=1e-4)
+        assert cfg.auto_scale_lr.base_batch_size == 8 * 32
     else:
         check_recipe(cfg, 200, [100, 150], 128)
 
 
-@pytest.mark.parametrize("name", KD)
+@pytest.mark.parametrize("name", [*KD, *(name for name in STOPS if STOPPED.match(name))])
 def test_kd_config(name, project):
-    cfg = load("kd", name)
-    teacher, student, loss, *digits = name.split("_")
-    suffix = "_digits" if digits else ""
+    cfg, dataset = load("kd" if name in KD else "noisy_teacher", name), dataset_of(name)
+    teacher, student, loss, *rest = name.split("_")
+    suffix = "" if dataset == "cifar100" else f"_{dataset}"
+    assert rest == ([] if dataset == "cifar100" else [dataset])
     assert cfg.model.type == "mmkd_logit.LogitDistiller"
     assert cfg.model.alpha == 1.0
     assert cfg.model.loss_kd == LOSSES[loss]
-    check_network(cfg.model.student, student, digits)
-    assert cfg.model.teacher.config == f"configs/wrn/{teacher}{suffix}.py"
-    assert cfg.model.teacher.checkpoint == f"work_dirs/{teacher}{suffix}/seed0/final.pth"
-    check_network(Config.fromfile(cfg.model.teacher.config).model, teacher, digits)
+    check_network(cfg.model.student, student, dataset)
+    stopped = STOPPED.fullmatch(teacher)
+    teacher, folder = stopped[1] if stopped else teacher, folder_of(teacher)
+    made = f"{teacher}_{stopped[2]}" if stopped else teacher
+    config = f"configs/{'noisy_teacher' if stopped else folder}/{made}{suffix}.py"
+    checkpoint = f"work_dirs/{made}{suffix}/seed0/final.pth"
+    if dataset == "in1k" and not stopped:
+        checkpoint = f"torchvision://{teacher}.imagenet1k_v1"
+    assert cfg.model.teacher == dict(config=config, checkpoint=checkpoint)
+    check_network(Config.fromfile(config).model, teacher, dataset)
     # But for the model and how its log lines are averaged it is the student's plain config.
-    plain = load("wrn", f"{student}{suffix}")
+    plain = load(folder_of(student), f"{student}{suffix}")
     ours = {key: value for key, value in cfg.items() if key not in ("model", "log_processor")}
     assert ours == {key: value for key, value in plain.items() if key != "model"}
     assert cfg.model.student == plain.model
 
     cfg.model.teacher.checkpoint = None
-    check_step(build(cfg), cfg, bool(digits))
+    check_step(build(cfg), cfg, dataset)
 
 
 def split_noisy(name):
@@ -164,6 +204,11 @@ def test_data_root_reaches_the_wrapped_data(name, project, monkeypatch):
 def test_the_papers_first_row_is_complete():
     first_row = [name for name in KD if name.startswith("wrn28-4_wrn16-2_")]
     assert {name.removeprefix("wrn28-4_wrn16-2_") for name in first_row} == set(LOSSES)
+
+
+def test_table_1_has_all_its_students():
+    for student in ("wrn16-2", "wrn16-4", "wrn28-2", "wrn28-4", "wrn40-6"):
+        assert {f"wrn28-4_{student}_mse", f"wrn28-4_{student}_kl-t20"} <= set(KD)
 
 
 def test_no_decay_on_one_dimensional_parameters():
@@ -223,6 +268,21 @@ def test_cifar100_root_comes_from_the_environment(monkeypatch):
         assert loader.dataset.data_root == "data/cifar100"
 
 
+def test_imagenet_root_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("IMAGENET_ROOT", "/somewhere/else")
+    cfg = load("noisy_teacher", "resnet152_stop81_in1k")
+    assert cfg.train_dataloader.dataset.data_root == "/somewhere/else"
+    assert cfg.val_dataloader.dataset.dataset.data_root == "/somewhere/else"
+    monkeypatch.delenv("IMAGENET_ROOT")
+    cfg = load("kd", "resnet34_resnet18_mse_in1k")
+    for loader, split in (
+        (cfg.train_dataloader, "train"),
+        (cfg.val_dataloader, "val"),
+        (cfg.test_dataloader, "val"),
+    ):
+        assert (loader.dataset.data_root, loader.dataset.split) == ("data/imagenet", split)
+
+
 def test_digits_are_normalised_by_their_own_statistics():
     from mmkd_logit.datasets import Digits
 
@@ -248,17 +308,18 @@ def test_real_cifar100(cifar100_root, project, monkeypatch):
     assert data["inputs"].std() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("folder", ["wrn", "kd", "noisy_label"])
+@pytest.mark.parametrize("folder", sorted(p.parent.name for p in PROJECT.glob("configs/*/metafile.yml")))
 def test_metafile_is_true(folder):
     import yaml
 
     metafile = yaml.safe_load((PROJECT / "configs" / folder / "metafile.yml").read_text())
     entries = {entry["Name"]: entry for entry in metafile["Models"]}
-    assert sorted(entries) == dict(wrn=PLAIN, kd=KD, noisy_label=NOISY)[folder]
+    names = [path.stem for path in (PROJECT / "configs" / folder).glob("*.py")]
+    assert sorted(entries) == sorted(name for name in names if not name.startswith("chain_"))
     for name, entry in entries.items():
         assert entry["Config"] == f"configs/{folder}/{name}.py"
         cfg = load(folder, name)
         parameters = sum(p.numel() for p in build(cfg).parameters())
         assert entry["Metadata"]["Parameters"] == parameters, name
-        data = "Digits" if name.endswith("_digits") else "CIFAR-100"
+        data = dict(digits="Digits", in1k="ImageNet-1k", cifar100="CIFAR-100")[dataset_of(name)]
         assert entry["Metadata"]["Training Data"] == data

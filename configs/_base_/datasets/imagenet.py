@@ -1,0 +1,6 @@
+"""ImageNet, 32 images a GPU; data_root from IMAGENET_ROOT, else data/imagenet."""
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs32.py'
+data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+train_dataloader = dict(dataset=dict(data_root=data_root))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader

@@ -1,0 +1,10 @@
+"""ResNet-152 teaches ResNet-50 on ImageNet; alpha = 1. The config names the loss."""
+_base_ = ['../../resnet/resnet50_in1k.py', '../kd_log.py']
+model = dict(
+    _delete_=True,
+    type='mmkd_logit.LogitDistiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/resnet/resnet152_in1k.py',
+        checkpoint='torchvision://resnet152.imagenet1k_v1'),
+    alpha=1.0)

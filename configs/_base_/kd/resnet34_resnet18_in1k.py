@@ -1,0 +1,10 @@
+"""ResNet-34 teaches ResNet-18 on ImageNet; alpha = 1. The config names the loss."""
+_base_ = ['../../resnet/resnet18_in1k.py', '../kd_log.py']
+model = dict(
+    _delete_=True,
+    type='mmkd_logit.LogitDistiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/resnet/resnet34_in1k.py',
+        checkpoint='torchvision://resnet34.imagenet1k_v1'),
+    alpha=1.0)

@@ -1,0 +1,10 @@
+"""WRN-28-4 teaches WRN-40-6; alpha = 1, as in the paper. The config names the loss."""
+_base_ = ['../../wrn/wrn40-6.py', '../kd_log.py']
+model = dict(
+    _delete_=True,
+    type='mmkd_logit.LogitDistiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/wrn/wrn28-4.py',
+        checkpoint='work_dirs/wrn28-4/seed0/final.pth'),
+    alpha=1.0)

@@ -1,0 +1,6 @@
+"""ResNet-34 -> ResNet-18 on CIFAR-100 by KL at tau = 3: a pair of post-activation networks.
+
+    python tools/train.py configs/kd/resnet34_resnet18_kl-t3.py --train-teacher
+"""
+_base_ = '../_base_/kd/resnet34_resnet18.py'
+model = dict(loss_kd=dict(type='mmkd_logit.ScaledKLDivLoss', tau=3))

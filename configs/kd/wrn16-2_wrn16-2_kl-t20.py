@@ -1,0 +1,6 @@
+"""WRN-16-2 -> WRN-16-2 on CIFAR-100 by KL at tau = 20: born again, the first step.
+
+    python tools/train.py configs/kd/wrn16-2_wrn16-2_kl-t20.py --train-teacher
+"""
+_base_ = '../_base_/kd/wrn16-2_wrn16-2.py'
+model = dict(loss_kd=dict(type='mmkd_logit.ScaledKLDivLoss', tau=20))

@@ -1,0 +1,14 @@
+"""WRN-28-4 on CIFAR-100, stopped at a train accuracy of 53.77 %: the paper's noisy teacher.
+
+It is that of the 50,000 training images without augmentation, looked at after every epoch.
+
+    python tools/train.py configs/noisy_teacher/wrn28-4_stop53.py
+"""
+_base_ = '../wrn/wrn28-4.py'
+val_dataloader = dict(dataset=dict(split='train'))
+custom_hooks = [
+    dict(type='mmkd_logit.FinalCheckpointHook'),
+    dict(
+        type='EarlyStoppingHook', monitor='accuracy/top1', rule='greater',
+        stopping_threshold=53.77, patience=1_000_000, strict=True)
+]

@@ -1,0 +1,8 @@
+"""ResNet-34 on ImageNet with cross-entropy, 8 GPUs x 32: the small teacher.
+
+    tools/dist_train.sh configs/resnet/resnet34_in1k.py 8
+"""
+_base_ = [
+    'mmpretrain::_base_/models/resnet34.py', '../_base_/datasets/imagenet.py',
+    '../_base_/schedules/imagenet_100e.py', '../_base_/default_runtime.py'
+]
