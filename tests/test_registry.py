@@ -36,6 +36,7 @@ COMPONENTS = {
     "Digits": ("DATASETS", dict(split="val")),
     "FinalCheckpointHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
+    "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
 }
 
 BUILD = """
