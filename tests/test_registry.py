@@ -49,6 +49,7 @@ COMPONENTS = {
     "FinalCheckpointHook": ("HOOKS", {}),
     "LabelNoiseHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
+    "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
 }
 
 BUILD = """

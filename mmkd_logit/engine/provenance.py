@@ -32,7 +32,7 @@ def origin_of(cfg: Config) -> dict[str, Any]:
     return dict(
         config_hash=config_hash(cfg),
         seed=seed_of(cfg),
-        teachers=teacher_hashes(cfg.model),
+        teachers=teacher_hashes(cfg),
         processes=int(os.environ.get("WORLD_SIZE", 1)),
     )
 
@@ -61,14 +61,14 @@ def read_origin(work_dir: str | Path) -> dict[str, Any] | None:
         return None
 
 
-def teacher_hashes(model: dict) -> list[str]:
+def teacher_hashes(cfg: Config) -> list[str]:
     """Return the SHA-256 of each teacher's local checkpoint, or what stands for the teacher.
 
     Args:
-        model: Config of a model; one without a teacher gives none.
+        cfg: Any config; one without a teacher gives none.
     """
     hashes = []
-    for spec in teacher_specs(model):
+    for spec in teacher_specs(cfg):
         checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
         file = Path(checkpoint).expanduser() if isinstance(checkpoint, str) else None
         known = file_hash(file) if file is not None else None

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from .config import default_work_dir
 
 FINAL = "final.pth"
+_SEQUENTIAL = ("mmkd_logit.SequentialTeacherHook", "SequentialTeacherHook")
 
 
 class MissingTeacher(NamedTuple):
@@ -19,11 +21,13 @@ class MissingTeacher(NamedTuple):
         config: The config file that makes it, or None.
         checkpoint: Where it should be.
         seed: The seed in the name of its folder, or None.
+        setting: The field of the config that names it.
     """
 
     config: str | None
     checkpoint: str
     seed: int | None
+    setting: str = "model.teacher.checkpoint"
 
     @property
     def arguments(self) -> list[str]:
@@ -47,14 +51,32 @@ class MissingTeacher(NamedTuple):
         return self.config is not None and Path(self.checkpoint).name == FINAL
 
 
-def teacher_specs(model: dict) -> list[Any]:
-    """List what a model's config says of its teachers; nothing where it has none.
+def teacher_specs(cfg: Config) -> list[Any]:
+    """List what a config says of its teachers; nothing where it has none.
 
     Args:
-        model: Config of a model.
+        cfg: Any config. The model's teachers come first, then those of the stages of its
+            ``SequentialTeacherHook``.
     """
-    teachers = model.get("teacher") or []
-    return list(teachers) if isinstance(teachers, (list, tuple)) else [teachers]
+    return [spec for _, spec in _named_teachers(cfg)]
+
+
+def _named_teachers(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Give each teacher with the field of the config that names it."""
+    holders = [("model.teacher", cfg.model)]
+    for i, hook in enumerate(cfg.get("custom_hooks") or []):
+        if isinstance(hook, dict) and hook.get("type") in _SEQUENTIAL:
+            stages = hook.get("stages")
+            for k, stage in enumerate(stages if isinstance(stages, (list, tuple)) else []):
+                if isinstance(stage, dict):  # the hook refuses others
+                    holders.append((f"custom_hooks.{i}.stages.{k}.teacher", stage))
+    for name, holder in holders:
+        teachers = holder.get("teacher") or []
+        if not isinstance(teachers, (list, tuple)):
+            yield name, teachers
+            continue
+        for number, spec in enumerate(teachers):
+            yield f"{name}.{number}", spec
 
 
 def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
@@ -63,11 +85,10 @@ def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
     Args:
         cfg: Any config; one without a distiller has no teachers.
     """
-    model = cfg.model
-    if model.get("type") not in ("mmkd_logit.LogitDistiller", "LogitDistiller"):
+    if cfg.model.get("type") not in ("mmkd_logit.LogitDistiller", "LogitDistiller"):
         return []
-    missing = []
-    for spec in teacher_specs(model):
+    missing: dict[tuple, MissingTeacher] = {}
+    for name, spec in _named_teachers(cfg):
         checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
         if not isinstance(checkpoint, str) or not checkpoint or "://" in checkpoint:
             continue
@@ -76,9 +97,11 @@ def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
         config: Any = spec.get("config")
         if not isinstance(config, str):
             config = None
-        seed = re.fullmatch(r"seed(\d+)", Path(checkpoint).parent.name)
-        missing.append(MissingTeacher(config, checkpoint, int(seed[1]) if seed else None))
-    return list(dict.fromkeys(missing))
+        found = re.fullmatch(r"seed(\d+)", Path(checkpoint).parent.name)
+        seed = int(found[1]) if found else None
+        teacher = MissingTeacher(config, checkpoint, seed, f"{name}.checkpoint")
+        missing.setdefault((config, checkpoint), teacher)
+    return list(missing.values())
 
 
 def explain_missing(missing: list[MissingTeacher]) -> str:
@@ -92,9 +115,9 @@ def explain_missing(missing: list[MissingTeacher]) -> str:
         if teacher.can_be_trained():
             how = f"make it with: {teacher.command}"
         elif teacher.config:
-            how = f"set model.teacher.checkpoint to a checkpoint of {teacher.config}"
+            how = f"set {teacher.setting} to a checkpoint of {teacher.config}"
         else:
-            how = "set model.teacher.checkpoint to an existing file"
+            how = f"set {teacher.setting} to an existing file"
         lines.append(f"the teacher's checkpoint {teacher.checkpoint} does not exist; {how}")
     if any(teacher.can_be_trained() for teacher in missing):
         lines.append("or add --train-teacher to train it first")

@@ -1,11 +1,27 @@
 """What the distiller is put together from, checked."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
+
+from .frozen_teacher import FrozenTeacher
+
+# What makes a module the module it is. The distiller shares these with its student, so that
+# names of parameters, checkpoints and hooks are those of the plain student.
+SHARED = (
+    "_parameters",
+    "_buffers",
+    "_non_persistent_buffers_set",
+    "_modules",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 
 
 def build_student(
@@ -38,6 +54,33 @@ def check_alpha(alpha: float) -> float:
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be a number in [0, 1], got {alpha!r}")
     return float(alpha)
+
+
+def check_ensemble(ensemble: str) -> str:
+    """Return the way several teachers become one, or raise ValueError."""
+    if ensemble not in ("logits", "probs"):
+        raise ValueError(f"ensemble must be 'logits' or 'probs', got {ensemble!r}")
+    return ensemble
+
+
+def build_teachers(teacher: Any) -> list[FrozenTeacher]:
+    """Read one teacher or several; their networks are built later."""
+    teachers = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    if not teachers:
+        raise ValueError("teacher is an empty list; name at least one")
+    return [each if isinstance(each, FrozenTeacher) else FrozenTeacher(each) for each in teachers]
+
+
+def check_classes(teachers: Sequence[FrozenTeacher], student: nn.Module) -> None:
+    """Build the teachers, or raise ValueError if one has other classes than the student."""
+    ours = getattr(getattr(student, "head", None), "num_classes", None)
+    for teacher in teachers:
+        theirs = teacher.num_classes
+        if theirs is not None and ours is not None and theirs != ours:
+            raise ValueError(
+                f"teacher {teacher.name} has {theirs} classes and the student {ours}; "
+                "distilling logits needs the same classes: set head.num_classes"
+            )
 
 
 def logit_module(student: nn.Module) -> nn.Module:

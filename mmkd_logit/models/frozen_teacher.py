@@ -95,7 +95,10 @@ class FrozenTeacher:
         Args:
             student_preprocessor: The data preprocessor that makes them.
         """
-        self._student_normalisation = _normalisation(student_preprocessor)
+        theirs = _normalisation(student_preprocessor)
+        if _same(theirs, self._student_normalisation):
+            return
+        self._student_normalisation = theirs
         if self._model is not None:
             self._match_normalisation()
 
@@ -106,8 +109,9 @@ class FrozenTeacher:
         if theirs is None or mine is None:
             return
         (mean_s, std_s), (mean_t, std_t) = theirs, mine
-        if not (torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t)):
-            self._conversion = (std_s / std_t, (mean_s - mean_t) / std_t)
+        if not _same(theirs, mine):
+            scale, shift = std_s / std_t, (mean_s - mean_t) / std_t
+            self._conversion = (scale.to(self._device), shift.to(self._device))
             print_log(f"Teacher {self.name} gets the images in its own normalisation.", "current")
 
     @torch.no_grad()
@@ -151,6 +155,12 @@ def _normalisation(preprocessor: Any) -> tuple[Tensor, Tensor] | None:
     if not getattr(preprocessor, "_enable_normalize", False):
         return None
     return preprocessor.mean.detach().cpu().float(), preprocessor.std.detach().cpu().float()
+
+
+def _same(first: tuple[Tensor, Tensor] | None, second: tuple[Tensor, Tensor] | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _build(spec: TeacherSpec) -> nn.Module:

@@ -10,21 +10,18 @@ from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
 
-from ._distiller_parts import as_logits, build_loss, build_student, check_alpha, logit_module
-from .frozen_teacher import FrozenTeacher
-
-# What makes a module the module it is. The distiller shares these with its student, so that
-# names of parameters, checkpoints and hooks are those of the plain student.
-_SHARED = (
-    "_parameters",
-    "_buffers",
-    "_non_persistent_buffers_set",
-    "_modules",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
+from ._distiller_parts import (
+    SHARED,
+    as_logits,
+    build_loss,
+    build_student,
+    build_teachers,
+    check_alpha,
+    check_classes,
+    check_ensemble,
+    logit_module,
 )
+from .frozen_teacher import FrozenTeacher
 
 
 @MODELS.register_module()
@@ -84,19 +81,14 @@ class LogitDistiller(BaseModel):
         super().__init__()
         student = build_student(student, data_preprocessor)
         logit_module(student).register_forward_hook(self._capture_output)
-        for name in _SHARED:
+        for name in SHARED:
             self.__dict__[name] = student.__dict__[name]
         # Plain attributes, not submodules: see FrozenTeacher, and a loss has no state.
         self.__dict__["student"] = student
         self.__dict__["loss_kd"] = build_loss(loss_kd)
         self.alpha = check_alpha(alpha)
-        if ensemble not in ("logits", "probs"):
-            raise ValueError(f"ensemble must be 'logits' or 'probs', got {ensemble!r}")
-        self.ensemble = ensemble
-        teachers = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
-        if not teachers:
-            raise ValueError("teacher is an empty list; name at least one")
-        self.teachers = [FrozenTeacher(spec) for spec in teachers]
+        self.ensemble = check_ensemble(ensemble)
+        self.teachers = build_teachers(teacher)
         for each in self.teachers:
             each.expect_inputs_of(student.data_preprocessor)
         self._captured: list[Any] | None = None
@@ -123,15 +115,53 @@ class LogitDistiller(BaseModel):
             ValueError: If it does not fit its network, or teacher and student differ in classes.
         """
         self.student.init_weights()
-        for teacher in self.teachers:
-            teacher.build()
-            theirs = teacher.num_classes
-            ours = getattr(getattr(self, "head", None), "num_classes", None)
-            if theirs is not None and ours is not None and theirs != ours:
-                raise ValueError(
-                    f"teacher {teacher.name} has {theirs} classes and the student {ours}; "
-                    "distilling logits needs the same classes: set head.num_classes"
-                )
+        self.prepare(self.teachers)
+
+    def prepare(self, teacher: Any) -> list[FrozenTeacher]:
+        """Build teachers for this student, without using them yet.
+
+        Args:
+            teacher: As in the class; also :class:`FrozenTeacher`, or a list of them.
+
+        Raises:
+            FileNotFoundError: If a teacher's checkpoint does not exist.
+            ValueError: If it does not fit its network, or teacher and student differ in classes.
+        """
+        teachers = build_teachers(teacher)
+        for each in teachers:
+            each.expect_inputs_of(self.student.data_preprocessor)
+        check_classes(teachers, self.student)
+        return teachers
+
+    def switch(
+        self,
+        teacher: Any = None,
+        loss_kd: dict | nn.Module | None = None,
+        alpha: float | None = None,
+        ensemble: str | None = None,
+    ) -> None:
+        """Train from now on towards another teacher, by another loss or with another weight.
+
+        What is None stays, and if anything does not fit, all stays. Parameters, and with them
+        the optimizer and checkpoints, are untouched; the teachers so far are let go.
+
+        Args:
+            teacher: As in :meth:`prepare`.
+            loss_kd: As in the class, like the others.
+            alpha: From 0, where no teacher runs, to 1.
+            ensemble: How the teachers become one.
+
+        Raises:
+            FileNotFoundError: As in :meth:`prepare`.
+            ValueError: If something does not fit.
+        """
+        changes = dict(
+            loss_kd=self.loss_kd if loss_kd is None else build_loss(loss_kd),
+            alpha=self.alpha if alpha is None else check_alpha(alpha),
+            ensemble=self.ensemble if ensemble is None else check_ensemble(ensemble),
+            teachers=self.teachers if teacher is None else self.prepare(teacher),
+        )
+        self.__dict__.update(changes)
 
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"

@@ -157,11 +157,14 @@ def test_hashes_of_teachers(tmp_path, monkeypatch):
         dict(config="c.py", checkpoint="open-mmlab://resnet50"),
         "resnet50_8xb32_in1k",
     ]
-    assert teacher_hashes(dict(teacher=teachers)) == [
-        *(sha, sha, "gone.pth", "open-mmlab://resnet50", "resnet50_8xb32_in1k")
-    ]
-    assert teacher_hashes(dict(teacher=teachers[0])) == [sha]
-    assert teacher_hashes(dict(type="ImageClassifier")) == []
+    hashes = [sha, sha, "gone.pth", "open-mmlab://resnet50", "resnet50_8xb32_in1k"]
+    assert teacher_hashes(Config(dict(model=dict(teacher=teachers)))) == hashes
+    assert teacher_hashes(Config(dict(model=dict(teacher=teachers[0])))) == [sha]
+    assert teacher_hashes(Config(dict(model=dict(type="ImageClassifier")))) == []
+    stages = [dict(begin=1, alpha=0.5), dict(begin=2, teacher=teachers[1:])]
+    hooks = [dict(type="EMAHook"), dict(type="mmkd_logit.SequentialTeacherHook", stages=stages)]
+    sequential = Config(dict(model=dict(teacher=teachers[0]), custom_hooks=hooks))
+    assert teacher_hashes(sequential) == hashes
 
 
 def test_the_commit_is_this_projects_only(tmp_path, monkeypatch):

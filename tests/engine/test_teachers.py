@@ -1,6 +1,13 @@
+import re
+
 from mmengine.config import Config
 
-from mmkd_logit.engine.teachers import MissingTeacher, explain_missing, find_missing_teachers
+from mmkd_logit.engine.teachers import (
+    MissingTeacher,
+    explain_missing,
+    find_missing_teachers,
+    teacher_specs,
+)
 
 
 def config(*teachers, **kwargs):
@@ -43,6 +50,48 @@ def test_a_missing_ensemble_is_named_once_each():
         "python tools/train.py configs/wrn/wrn28-4.py --seed 1; "
         "or add --train-teacher to train it first"
     )
+
+
+def sequential(*stages, teacher=None, **hook):
+    hooks = [dict(type="EMAHook"), dict(hook or SEQUENTIAL, stages=list(stages))]
+    cfg = config(teacher or spec("open-mmlab://x"))
+    cfg.custom_hooks = hooks
+    return cfg
+
+
+SEQUENTIAL = dict(type="mmkd_logit.SequentialTeacherHook")
+
+
+def test_teachers_of_later_stages_are_teachers():
+    first, second, third = (spec(f"work_dirs/wrn28-4/seed{seed}/final.pth") for seed in range(3))
+    stages = [dict(begin=1, alpha=0.5), dict(begin=2, teacher=second)]
+    stages += [dict(begin=3, teacher=[first, third])]
+    cfg = sequential(*stages, teacher=first)
+    assert teacher_specs(cfg) == [first, second, first, third]
+    assert [teacher.seed for teacher in find_missing_teachers(cfg)] == [0, 1, 2]
+    # Another hook's stages are none of ours, and what the hook refuses is its own to refuse.
+    assert find_missing_teachers(sequential(*stages, type="SwitchRecipeHook")) == []
+    assert find_missing_teachers(sequential(3, dict(begin=1))) == []
+    broken = sequential()
+    broken.custom_hooks[1].stages = None
+    assert teacher_specs(broken) == [spec("open-mmlab://x")]
+
+
+def test_where_a_stages_teacher_is_set(tmp_path):
+    """The field that is named can be set on the command line."""
+    stage = dict(begin=2, teacher=spec("best.pth"))
+    ensemble = dict(begin=3, teacher=[spec("open-mmlab://x"), spec("other.pth")])
+    cfg = sequential(dict(begin=1, alpha=0.5), stage, ensemble)
+    words = explain_missing(find_missing_teachers(cfg))
+    fields = re.findall(r"set (\S+) to a checkpoint of configs/wrn/wrn28-4.py", words)
+    assert fields == [
+        "custom_hooks.1.stages.1.teacher.checkpoint",
+        "custom_hooks.1.stages.2.teacher.1.checkpoint",
+    ]
+    there = tmp_path / "there.pth"
+    there.touch()
+    cfg.merge_from_dict({field: str(there) for field in fields})
+    assert find_missing_teachers(cfg) == []
 
 
 def test_commands_name_seed_and_folder():

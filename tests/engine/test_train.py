@@ -170,6 +170,51 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     assert (folder_of(tiny.kd, seed=1) / "final.pth").is_file()
 
 
+def sequential(tiny, stages, epochs=2):
+    """A copy of the tiny kd config with stages."""
+    path = Path(tiny.kd.replace("kd", "seq"))
+    path.write_text(
+        f"_base_ = './{Path(tiny.kd).name}'\ntrain_cfg = dict(max_epochs={epochs})\n"
+        "custom_hooks = [*_base_.custom_hooks, "
+        f"dict(type='mmkd_logit.SequentialTeacherHook', stages={stages!r})]\n"
+    )
+    return str(path)
+
+
+def test_teachers_of_later_stages_come_first_too(workplace, capsys):
+    tiny, other = Tiny(), Tiny()
+    later = folder_of(other.teacher, seed=2) / "final.pth"
+    stage = dict(begin=1, teacher=dict(config=other.teacher, checkpoint=str(later)))
+    config = sequential(tiny, [stage])
+    message = error_of(capsys, main, config)
+    assert (
+        f"{later} does not exist; make it with: python tools/train.py {other.teacher} " in message
+    )
+    assert not Path("work_dirs").exists()
+    train(config, "--train-teacher", "--results", "runs.jsonl")
+    files = [folder_of(tiny.teacher) / "final.pth", later]
+    (row,) = read_lines(Path("runs.jsonl"))
+    assert row["teachers"] == [file_hash(file) for file in files]
+    assert read_origin(folder_of(config))["teachers"] == row["teachers"]
+    assert row["iterations"] == 4
+
+
+def test_wrong_stages_are_one_line_and_leave_what_is_there(workplace, capsys):
+    tiny = Tiny()
+    config = sequential(tiny, [dict(begin=1, alpha=0.5)])
+    train(config, "--train-teacher")
+    files = [folder_of(config) / name for name in ("final.pth", "last_checkpoint", "epoch_2.pth")]
+    before = [file.read_bytes() for file in files]
+    for option, words in (
+        ("custom_hooks.1.stages.0.begin=-1", r"stages\[0\]\.begin must be .* got -1"),
+        ("custom_hooks.1.stages.0.begn=1", r"no setting 'begn'; did you mean begin\?"),
+        ("train_cfg.max_epochs=1", r"stages\[0\] begins after 1 epochs, and training ends after 1"),
+    ):
+        message = error_of(capsys, main, config, "--cfg-options", option)
+        assert re.search(words, message)
+    assert [file.read_bytes() for file in files] == before
+
+
 def test_teacher_cut_off_goes_on_and_an_older_one_starts_anew(workplace):
     tiny = Tiny()
     train(tiny.teacher)

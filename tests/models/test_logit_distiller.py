@@ -216,6 +216,74 @@ def test_autocast_on_cpu():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_switch_is_the_distiller_built_so():
+    """Of every setting; what is not named stays."""
+    other = dict(config=wrn(widen_factor=3), checkpoint=None)
+    model, (inputs, samples) = build(distiller(alpha=0.5)), batch()
+    parameters = list(model.parameters())
+    changes = dict(teacher=[other, model.teachers[0]], ensemble="probs", alpha=0.25)
+    changes["loss_kd"] = dict(type="mmkd_logit.ScaledKLDivLoss", tau=3)
+    settings = dict(alpha=0.5, loss_kd=dict(type="mmkd_logit.LogitMSELoss"))
+    for number, (key, value) in enumerate(changes.items()):
+        model.switch(**{key: value})
+        settings[key] = model.teachers if key == "teacher" else value
+        twin = build(distiller(**{k: v for k, v in settings.items() if k != "teacher"}))
+        twin.switch(teacher=settings["teacher"])
+        model.eval(), twin.eval()
+        ours, theirs = (each(inputs, samples, mode="loss") for each in (model, twin))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[k], theirs[k]) for k in ours), number
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert [teacher.name for teacher in model.teachers] == ["mmkd_logit.WideResNetCIFAR"] * 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (dict(alpha=2), "alpha must be"),
+        (dict(ensemble="sum"), "ensemble must be"),
+        (dict(loss_kd=nn.Linear(2, 2)), "parameters or buffers"),
+        (dict(teacher=[]), "empty list"),
+        (dict(teacher=dict(config=wrn(num_classes=7), checkpoint=None)), "has 7 classes"),
+    ],
+)
+def test_switch_to_what_does_not_fit_changes_nothing(wrong, words):
+    model = build(distiller(alpha=0.5))
+    before = (model.alpha, model.ensemble, model.loss_kd, model.teachers)
+    good = dict(alpha=1, ensemble="probs", loss_kd=dict(type="mmkd_logit.LogitMSELoss"))
+    with pytest.raises(ValueError, match=words):
+        model.switch(**{**good, **wrong})
+    now = (model.alpha, model.ensemble, model.loss_kd, model.teachers)
+    assert all(a is b for a, b in zip(before, now, strict=True))
+
+
+def test_switch_under_autocast():
+    model = build(distiller())
+    with torch.autocast("cpu", torch.bfloat16):
+        model(*batch(), mode="loss")
+        model.switch(teacher=dict(config=wrn(widen_factor=3), checkpoint=None), alpha=0.5)
+        losses = model(*batch(), mode="loss")
+    assert losses["loss_kd"].dtype == torch.float32
+    v = model.teachers[0](batch()[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.teachers[0](batch()[0])
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), v, rtol=0.1, atol=0.05)
+
+
+def test_teacher_in_its_own_normalisation_can_be_prepared_again():
+    ours = dict(num_classes=4, mean=[128.0] * 3, std=[64.0] * 3)
+    theirs = dict(config=wrn(data_preprocessor=dict(ours, mean=[0.0] * 3)), checkpoint=None)
+    model = build(distiller(teacher=theirs, data_preprocessor=ours))
+    (teacher,) = model.teachers
+    inputs, _ = batch()
+    before = teacher(inputs)
+    assert not torch.equal(before, teacher.model(inputs))  # converted
+    model.switch(teacher=model.teachers)
+    assert model.teachers == [teacher]
+    assert torch.equal(teacher(inputs), before)
+
+
 def test_classes_that_differ():
     with pytest.raises(ValueError, match=r"has 7 classes and the student 4.*head\.num_classes"):
         build(distiller(teacher=dict(config=wrn(num_classes=7), checkpoint=None)))
