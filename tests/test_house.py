@@ -132,6 +132,7 @@ def test_no_file_knows_this_machine():
 def test_components_are_named_with_their_scope():
     """In configs, the docs' commands and our own code; rule 1."""
     names = "LogitMSELoss|ScaledKLDivLoss|WideResNetCIFAR|LogitDistiller|Digits|ProgressBarHook"
+    names += "|DISTLoss|DKDLoss|LogitStandardization|TorchdistillLoss|TorchdistillAdapter"
     unscoped = re.compile(rf"type=['\"]({names}|FinalCheckpointHook)['\"]")
     for path in [*CONFIGS, *MODULES, PROJECT / "README.md"]:
         assert not unscoped.search(path.read_text()), name_of(path)

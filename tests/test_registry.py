@@ -22,7 +22,10 @@ NET = dict(
     head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
 )
 COMPONENTS = {
+    "DISTLoss": ("MODELS", {}),
+    "DKDLoss": ("MODELS", {}),
     "LogitMSELoss": ("MODELS", {}),
+    "LogitStandardization": ("MODELS", dict(loss=dict(type="mmkd_logit.LogitMSELoss"))),
     "ScaledKLDivLoss": ("MODELS", dict(tau=4)),
     "WideResNetCIFAR": ("MODELS", dict(depth=10, widen_factor=1)),
     "LogitDistiller": (

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
@@ -61,3 +62,26 @@ def as_logits(output: Any, whose: str) -> Tensor:
             "only classifiers with one linear output can be distilled"
         )
     return logits
+
+
+def hard_labels(data_samples: list | None, logits: Tensor) -> Tensor:
+    """Return the classes (N,) of the batch, or raise ValueError if they are missing or mixed."""
+    wanted = "the distillation loss needs the class of each sample"
+    labels, scores = [], []
+    for sample in data_samples or ():
+        label = sample.get("gt_label")
+        if label is None or label.numel() != 1:
+            raise ValueError(f"{wanted}, got gt_label {label}; single-label samples have one")
+        labels.append(label)
+        if sample.get("gt_score") is not None:
+            scores.append(sample.gt_score)
+    if not labels:
+        raise ValueError(f"{wanted}, got no data_samples")
+    # A one-hot score is the label again. Looking waits for the device, so only where there are
+    # scores at all.
+    if scores and bool((torch.stack(scores).amax(-1) < 1).any()):
+        raise ValueError(
+            f"{wanted}, got mixed ones after MixUp or CutMix; take them out of the student's "
+            "train_cfg.augments, or take a loss_kd without labels"
+        )
+    return torch.cat(labels).to(logits.device)

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
 
-from ._distiller_parts import as_logits, build_loss, build_student, check_alpha, logit_module
+from ._distiller_parts import (
+    as_logits,
+    build_loss,
+    build_student,
+    check_alpha,
+    hard_labels,
+    logit_module,
+)
 from .frozen_teacher import FrozenTeacher
 
 # What makes a module the module it is. The distiller shares these with its student, so that
@@ -152,7 +159,8 @@ class LogitDistiller(BaseModel):
 
         Args:
             inputs: Images, (N, C, H, W).
-            data_samples: Their N annotations; not looked at with ``alpha=1``.
+            data_samples: Their N annotations; with ``alpha=1`` looked at only for a ``loss_kd``
+                that declares ``needs_labels``, which gets them as its third argument.
 
         Returns:
             The terms described in the class.
@@ -169,7 +177,7 @@ class LogitDistiller(BaseModel):
             student_logits = as_logits(captured[-1] if captured else None, "the student")
             losses.update(self._weigh_student_losses(student_losses))
         teacher_logits = self.teacher_logits(inputs)
-        kd = self._compare(student_logits, teacher_logits)
+        kd = self._compare(student_logits, teacher_logits, data_samples)
         losses["loss_kd"] = self.alpha * kd
         losses["kd"] = kd.detach()
         agreement = student_logits.detach().argmax(-1) == teacher_logits.argmax(-1)
@@ -194,10 +202,15 @@ class LogitDistiller(BaseModel):
         log_probs = stacked.float().log_softmax(-1)
         return log_probs.logsumexp(0) - math.log(len(logits))
 
-    def _compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def _compare(
+        self, student_logits: Tensor, teacher_logits: Tensor, data_samples: list | None
+    ) -> Tensor:
         if student_logits.dtype != teacher_logits.dtype:  # one of the two in half precision
             dtype = torch.promote_types(student_logits.dtype, teacher_logits.dtype)
             student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.to(dtype)
+        if getattr(self.loss_kd, "needs_labels", False):
+            labels = hard_labels(data_samples, student_logits)
+            return self.loss_kd(student_logits, teacher_logits, labels)
         return self.loss_kd(student_logits, teacher_logits)
 
     def _weigh_student_losses(self, student_losses: dict[str, Any]) -> dict[str, Any]:
