@@ -36,6 +36,11 @@ COMPONENTS = {
             loss_kd=dict(type="mmkd_logit.LogitMSELoss"),
         ),
     ),
+    "TorchdistillAdapter": (
+        "MODELS",
+        dict(name="Translator4FactorTransfer", num_input_channels=4, num_output_channels=4),
+    ),
+    "TorchdistillLoss": ("MODELS", dict(name="ATLoss")),
     "Digits": ("DATASETS", dict(split="val")),
     "FinalCheckpointHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),

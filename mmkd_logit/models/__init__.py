@@ -1,7 +1,15 @@
 """Networks, frozen teachers and the distiller."""
 
+from .feature_distilling import FeatureDistilling
 from .frozen_teacher import FrozenTeacher
 from .logit_distiller import LogitDistiller
+from .torchdistill_adapter import TorchdistillAdapter
 from .wide_resnet_cifar import WideResNetCIFAR
 
-__all__ = ["FrozenTeacher", "LogitDistiller", "WideResNetCIFAR"]
+__all__ = [
+    "FeatureDistilling",
+    "FrozenTeacher",
+    "LogitDistiller",
+    "TorchdistillAdapter",
+    "WideResNetCIFAR",
+]

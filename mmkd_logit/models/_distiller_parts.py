@@ -1,6 +1,7 @@
 """What the distiller is put together from, checked."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,12 +24,26 @@ def build_student(
     return MMPRETRAIN_MODELS.build(student)
 
 
-def build_loss(loss_kd: dict | nn.Module) -> nn.Module:
-    """Build the loss, or raise ValueError if it has state."""
-    module = loss_kd if isinstance(loss_kd, nn.Module) else MODELS.build(loss_kd)
+def build_loss_kd(
+    loss_kd: dict | nn.Module | None, alpha: float, feature_kd: Any
+) -> nn.Module | None:
+    """Build the loss, or raise ValueError if it is missing."""
+    if loss_kd is not None:
+        return build_loss(loss_kd)
+    if alpha > 0 or not feature_kd:
+        raise ValueError(
+            f"loss_kd is None with alpha={alpha}; set loss_kd=dict(type=...), or alpha=0 with "
+            "feature_kd to distil features alone"
+        )
+    return None
+
+
+def build_loss(loss: dict | nn.Module) -> nn.Module:
+    """Build a loss, or raise ValueError if it has state."""
+    module = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
     if module.state_dict() or list(module.parameters()):
         raise ValueError(
-            f"loss_kd {type(module).__name__} has parameters or buffers; they would be neither "
+            f"the loss {type(module).__name__} has parameters or buffers; they would be neither "
             "trained nor saved"
         )
     return module
@@ -85,3 +100,18 @@ def hard_labels(data_samples: list | None, logits: Tensor) -> Tensor:
             "train_cfg.augments, or take a loss_kd without labels"
         )
     return torch.cat(labels).to(logits.device)
+
+
+def compare_logits(
+    loss_kd: Callable[..., Tensor],
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    data_samples: list | None,
+) -> Tensor:
+    """Return the loss in the wider of the two types, giving it the labels if it needs them."""
+    if student_logits.dtype != teacher_logits.dtype:  # one of the two in half precision
+        dtype = torch.promote_types(student_logits.dtype, teacher_logits.dtype)
+        student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.to(dtype)
+    if getattr(loss_kd, "needs_labels", False):
+        return loss_kd(student_logits, teacher_logits, hard_labels(data_samples, student_logits))
+    return loss_kd(student_logits, teacher_logits)
