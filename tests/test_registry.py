@@ -27,7 +27,10 @@ NET = dict(
     head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
 )
 COMPONENTS = {
+    "DISTLoss": ("MODELS", {}),
+    "DKDLoss": ("MODELS", {}),
     "LogitMSELoss": ("MODELS", {}),
+    "LogitStandardization": ("MODELS", dict(loss=dict(type="mmkd_logit.LogitMSELoss"))),
     "ScaledKLDivLoss": ("MODELS", dict(tau=4)),
     "WideResNetCIFAR": ("MODELS", dict(depth=10, widen_factor=1)),
     "MobileNetV2CIFAR": ("MODELS", dict(widen_factor=0.25)),
@@ -39,6 +42,11 @@ COMPONENTS = {
             loss_kd=dict(type="mmkd_logit.LogitMSELoss"),
         ),
     ),
+    "TorchdistillAdapter": (
+        "MODELS",
+        dict(name="Translator4FactorTransfer", num_input_channels=4, num_output_channels=4),
+    ),
+    "TorchdistillLoss": ("MODELS", dict(name="ATLoss")),
     "Digits": ("DATASETS", dict(split="val")),
     "NoisyLabelDataset": (
         "DATASETS",

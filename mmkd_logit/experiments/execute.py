@@ -38,9 +38,9 @@ def find_row(
         return None
     expected = {**origin_of(cfg), "processes": processes, "weights": weights}
     for row in reversed(rows):
-        if all(row.get(key) == value for key, value in expected.items()):
-            if row.get("train") is not None or not train_metrics:
-                return row
+        measured = row.get("train") is not None or not train_metrics
+        if measured and all(row.get(key) == value for key, value in expected.items()):
+            return row
     return None
 
 
@@ -74,9 +74,11 @@ class Execution:
         if not TRAIN.is_file():
             raise FileNotFoundError(f"{TRAIN} does not exist here; run from the project's folder")
         refuse_shared_folders(list(runs))
-        self.labels = {run.work_dir: label for run, label in reversed(runs.items())}
-        self.runs = {run.work_dir: run for run in reversed(runs)}
-        self.runs = dict(reversed(self.runs.items()))
+        self.runs: dict[str, Run] = {}
+        self.labels: dict[str, str] = {}
+        for run, label in runs.items():
+            self.runs.setdefault(run.work_dir, run)
+            self.labels.setdefault(run.work_dir, label)
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
         results.parent.mkdir(parents=True, exist_ok=True)
         self.results, self.pool, self.say = results, pool, say

@@ -76,7 +76,7 @@ class Run:
         return build_config(build_parser().parse_args(self.arguments()), cfg)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def read_once(config: str) -> Config:
     """Read a config file that will not be changed here.
 

@@ -88,7 +88,7 @@ class LocalPool:
             environment["CUDA_VISIBLE_DEVICES"] = device.replace("+", ",")
         log = str(Path(key, LOG))
         if self.processes == 1:
-            process = self._context.Process(
+            process: Any = self._context.Process(
                 target=train_in_process, args=(list(words), log, environment), name=key
             )
             process.start()

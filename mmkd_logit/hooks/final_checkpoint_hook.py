@@ -7,6 +7,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_logit.models._feature_adapters import without_adapters
 from mmkd_logit.registry import HOOKS
 
 
@@ -17,7 +18,8 @@ class FinalCheckpointHook(Hook):
     It exists only when training ran to its end, and it appears whole or not at all, so another
     run may take it for a teacher. Without the optimizer it is a third to a half of
     ``epoch_N.pth``. With ``EMAHook`` its ``state_dict`` holds the averaged weights, as in
-    MMEngine's own checkpoints.
+    MMEngine's own checkpoints. What a distiller trained beside the student, its
+    ``feature_adapters``, is left out: the file is the student's.
 
     Args:
         filename: Name of the file in the work folder.
@@ -27,6 +29,7 @@ class FinalCheckpointHook(Hook):
 
     def __init__(self, filename: str = "final.pth") -> None:
         self.filename = filename
+        self._writing = False
 
     def before_train(self, runner: Runner) -> None:
         """Remove the file of an earlier run in this folder, which this run replaces."""
@@ -36,6 +39,7 @@ class FinalCheckpointHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Write the file."""
         part = f"{self.filename}.part"
+        self._writing = True
         runner.save_checkpoint(
             runner.work_dir,
             part,
@@ -43,7 +47,15 @@ class FinalCheckpointHook(Hook):
             save_param_scheduler=False,
             meta=dict(epoch=runner.epoch, iter=runner.iter),
         )
+        self._writing = False
         if is_main_process():
             folder = Path(runner.work_dir)
             os.replace(folder / part, folder / self.filename)
         barrier()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take the adapters out of our file; ``epoch_N.pth`` keeps them, to be resumed."""
+        if self._writing:
+            for name in ("state_dict", "ema_state_dict"):  # after EMAHook, which has priority
+                if name in checkpoint:
+                    checkpoint[name] = without_adapters(checkpoint[name])

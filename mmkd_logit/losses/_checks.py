@@ -1,5 +1,7 @@
 """Checks shared by the losses. They read metadata only, so they never wait for a device."""
 
+import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +32,52 @@ def check_class_dim(class_dim: object) -> int:
         f"class_dim={class_dim!r} must be an integer other than 0, which is the batch dimension: "
         "-1 for (N, K) or (N, ..., K), 1 for (N, K, ...)"
     )
+
+
+def check_number(name: str, value: object, zero: bool = True) -> float:
+    """Return ``value`` as a float, or raise ValueError if it is not finite and at least 0.
+
+    Args:
+        name: What the message calls it.
+        value: What was given.
+        zero: Whether 0 is allowed.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and (number > 0 or (zero and number == 0)):
+            return number
+    allowed = "of at least 0" if zero else "above 0"
+    raise ValueError(f"{name}={value!r} must be a finite number {allowed}")
+
+
+def check_matrix(loss: str, student: Tensor) -> None:
+    """Raise ValueError unless the logits, checked before, are (N, K)."""
+    if student.ndim != 2:
+        raise ValueError(
+            f"{loss} takes logits of shape (N, K), got student_logits {_describe(student)}"
+        )
+
+
+def check_labels(loss: str, labels: Any, logits: Tensor) -> Tensor:
+    """Return the classes as (N,) integers on the logits' device.
+
+    Args:
+        loss: Name of the loss, for the message.
+        labels: What was given.
+        logits: (N, K).
+
+    Raises:
+        ValueError: If they are not N integers. Their range is not looked at, which would wait
+            for the device; classes outside 0 ... K - 1 fail in the gather.
+    """
+    whole = isinstance(labels, Tensor) and labels.dtype in (torch.int64, torch.int32)
+    if not whole or labels.shape != logits.shape[:1]:
+        got = _describe(labels) if isinstance(labels, Tensor) else repr(labels)
+        raise ValueError(
+            f"{loss} needs the class of each sample as labels: integers of shape "
+            f"({len(logits)},), got {got}"
+        )
+    return labels.to(device=logits.device, dtype=torch.int64)
 
 
 def check_logits(

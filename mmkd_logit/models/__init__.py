@@ -1,8 +1,17 @@
 """Networks, frozen teachers and the distiller."""
 
+from .feature_distilling import FeatureDistilling
 from .frozen_teacher import FrozenTeacher
 from .logit_distiller import LogitDistiller
 from .mobilenet_v2_cifar import MobileNetV2CIFAR
+from .torchdistill_adapter import TorchdistillAdapter
 from .wide_resnet_cifar import WideResNetCIFAR
 
-__all__ = ["FrozenTeacher", "LogitDistiller", "MobileNetV2CIFAR", "WideResNetCIFAR"]
+__all__ = [
+    "FeatureDistilling",
+    "FrozenTeacher",
+    "LogitDistiller",
+    "MobileNetV2CIFAR",
+    "TorchdistillAdapter",
+    "WideResNetCIFAR",
+]

@@ -1,9 +1,10 @@
 """What the distiller is put together from, checked."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
@@ -38,12 +39,26 @@ def build_student(
     return MMPRETRAIN_MODELS.build(student)
 
 
-def build_loss(loss_kd: dict | nn.Module) -> nn.Module:
-    """Build the loss, or raise ValueError if it has state."""
-    module = loss_kd if isinstance(loss_kd, nn.Module) else MODELS.build(loss_kd)
+def build_loss_kd(
+    loss_kd: dict | nn.Module | None, alpha: float, feature_kd: Any
+) -> nn.Module | None:
+    """Build the loss, or raise ValueError if it is missing."""
+    if loss_kd is not None:
+        return build_loss(loss_kd)
+    if alpha > 0 or not feature_kd:
+        raise ValueError(
+            f"loss_kd is None with alpha={alpha}; set loss_kd=dict(type=...), or alpha=0 with "
+            "feature_kd to distil features alone"
+        )
+    return None
+
+
+def build_loss(loss: dict | nn.Module) -> nn.Module:
+    """Build a loss, or raise ValueError if it has state."""
+    module = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
     if module.state_dict() or list(module.parameters()):
         raise ValueError(
-            f"loss_kd {type(module).__name__} has parameters or buffers; they would be neither "
+            f"the loss {type(module).__name__} has parameters or buffers; they would be neither "
             "trained nor saved"
         )
     return module
@@ -104,3 +119,41 @@ def as_logits(output: Any, whose: str) -> Tensor:
             "only classifiers with one linear output can be distilled"
         )
     return logits
+
+
+def hard_labels(data_samples: list | None, logits: Tensor) -> Tensor:
+    """Return the classes (N,) of the batch, or raise ValueError if they are missing or mixed."""
+    wanted = "the distillation loss needs the class of each sample"
+    labels, scores = [], []
+    for sample in data_samples or ():
+        label = sample.get("gt_label")
+        if label is None or label.numel() != 1:
+            raise ValueError(f"{wanted}, got gt_label {label}; single-label samples have one")
+        labels.append(label)
+        if sample.get("gt_score") is not None:
+            scores.append(sample.gt_score)
+    if not labels:
+        raise ValueError(f"{wanted}, got no data_samples")
+    # A one-hot score is the label again. Looking waits for the device, so only where there are
+    # scores at all.
+    if scores and bool((torch.stack(scores).amax(-1) < 1).any()):
+        raise ValueError(
+            f"{wanted}, got mixed ones after MixUp or CutMix; take them out of the student's "
+            "train_cfg.augments, or take a loss_kd without labels"
+        )
+    return torch.cat(labels).to(logits.device)
+
+
+def compare_logits(
+    loss_kd: Callable[..., Tensor],
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    data_samples: list | None,
+) -> Tensor:
+    """Return the loss in the wider of the two types, giving it the labels if it needs them."""
+    if student_logits.dtype != teacher_logits.dtype:  # one of the two in half precision
+        dtype = torch.promote_types(student_logits.dtype, teacher_logits.dtype)
+        student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.to(dtype)
+    if getattr(loss_kd, "needs_labels", False):
+        return loss_kd(student_logits, teacher_logits, hard_labels(data_samples, student_logits))
+    return loss_kd(student_logits, teacher_logits)

@@ -9,6 +9,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ._feature_adapters import without_adapters
 from ._key_names import with_mmpretrain_names
 from ._random_state import preserve_random_state
 from ._teacher_spec import TeacherSpec, resolve_teacher
@@ -190,6 +191,7 @@ def _load_exactly(model: nn.Module, checkpoint: Any, spec: TeacherSpec) -> None:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{spec.checkpoint} holds no state_dict for teacher {spec.name}")
     state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = without_adapters(state)  # of the epoch_N.pth of a run that distilled features
     try:
         state = with_mmpretrain_names(state, model.state_dict())
         result = model.load_state_dict(state, strict=False)

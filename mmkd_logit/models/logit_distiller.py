@@ -13,14 +13,17 @@ from mmkd_logit.registry import MODELS
 from ._distiller_parts import (
     SHARED,
     as_logits,
-    build_loss,
+    build_loss_kd,
     build_student,
     build_teachers,
     check_alpha,
     check_classes,
     check_ensemble,
+    compare_logits,
     logit_module,
 )
+from ._feature_adapters import ADAPTERS, adapters_aside, load_around_adapters
+from .feature_distilling import FeatureDistilling
 from .frozen_teacher import FrozenTeacher
 
 
@@ -34,7 +37,9 @@ class LogitDistiller(BaseModel):
     after MixUp and CutMix too, and are frozen (:class:`FrozenTeacher`).
 
     With ``alpha=1`` no cross-entropy is computed, with ``alpha=0`` no teacher runs and training
-    equals the plain student's bit for bit. The gradient reaches the student only.
+    equals the plain student's bit for bit. The gradient reaches the student only. With
+    ``feature_kd`` the teacher always runs, and trained adapters may join the student
+    (:class:`FeatureDistilling`).
 
     The loss dict holds the terms as weighted in the sum (``loss_ce``, ``loss_kd``; those that
     are computed) and, only to look at, the unweighted ones (``ce``, ``kd``) and
@@ -44,16 +49,18 @@ class LogitDistiller(BaseModel):
     Args:
         student: Config of an mmpretrain classifier.
         teacher: One teacher, in any form of :class:`FrozenTeacher`, or a list of them.
-        loss_kd: Config of the loss between two (N, K) tensors of logits, or the module.
+        loss_kd: Config of the loss between two (N, K) tensors of logits, or the module; None
+            with ``alpha=0`` where only features are distilled.
         alpha: Weight of the distillation loss, in ``[0, 1]``.
         ensemble: How several teachers become one: ``'logits'``, the mean of their logits, or
             ``'probs'``, the logarithm of the mean of their probabilities.
+        feature_kd: Terms between features, as of :class:`FeatureDistilling`; one teacher only.
         data_preprocessor: For the student if its config has none; the Runner passes the one at
             the top of a config here.
 
     Raises:
-        ValueError: If ``alpha``, ``ensemble``, ``teacher``, the classes of teacher and student
-            or ``loss_kd`` (with parameters or buffers) do not fit.
+        ValueError: If ``alpha``, ``ensemble``, ``teacher``, ``feature_kd``, the classes of teacher
+            and student or ``loss_kd`` (with parameters or buffers) do not fit.
 
     Example:
         >>> from mmengine.registry import MODELS
@@ -73,10 +80,11 @@ class LogitDistiller(BaseModel):
         self,
         student: dict | nn.Module,
         teacher: str | dict | Sequence[str | dict | nn.Module] | nn.Module,
-        loss_kd: dict | nn.Module,
+        loss_kd: dict | nn.Module | None = None,
         alpha: float = 1.0,
         ensemble: str = "logits",
         data_preprocessor: dict | nn.Module | None = None,
+        feature_kd: Sequence[dict] | None = None,
     ) -> None:
         super().__init__()
         student = build_student(student, data_preprocessor)
@@ -85,13 +93,16 @@ class LogitDistiller(BaseModel):
             self.__dict__[name] = student.__dict__[name]
         # Plain attributes, not submodules: see FrozenTeacher, and a loss has no state.
         self.__dict__["student"] = student
-        self.__dict__["loss_kd"] = build_loss(loss_kd)
         self.alpha = check_alpha(alpha)
+        self.__dict__["loss_kd"] = build_loss_kd(loss_kd, self.alpha, feature_kd)
         self.ensemble = check_ensemble(ensemble)
         self.teachers = build_teachers(teacher)
         for each in self.teachers:
             each.expect_inputs_of(student.data_preprocessor)
         self._captured: list[Any] | None = None
+        self.features = FeatureDistilling(feature_kd or (), student, len(self.teachers))
+        if len(self.features.adapters):
+            self.add_module(ADAPTERS, self.features.adapters)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -114,7 +125,8 @@ class LogitDistiller(BaseModel):
             FileNotFoundError: If a teacher's checkpoint does not exist.
             ValueError: If it does not fit its network, or teacher and student differ in classes.
         """
-        self.student.init_weights()
+        with adapters_aside(self):
+            self.student.init_weights()
         self.prepare(self.teachers)
 
     def prepare(self, teacher: Any) -> list[FrozenTeacher]:
@@ -125,12 +137,17 @@ class LogitDistiller(BaseModel):
 
         Raises:
             FileNotFoundError: If a teacher's checkpoint does not exist.
-            ValueError: If it does not fit its network, or teacher and student differ in classes.
+            ValueError: If it does not fit its network or ``feature_kd``, or teacher and student
+                differ in classes.
         """
         teachers = build_teachers(teacher)
         for each in teachers:
             each.expect_inputs_of(self.student.data_preprocessor)
         check_classes(teachers, self.student)
+        if self.features.terms:
+            if len(teachers) > 1:
+                raise ValueError("feature_kd takes one teacher; an ensemble has no features")
+            self.features.check_teacher(teachers[0].model)
         return teachers
 
     def switch(
@@ -155,9 +172,11 @@ class LogitDistiller(BaseModel):
             FileNotFoundError: As in :meth:`prepare`.
             ValueError: If something does not fit.
         """
+        loss_kd = self.loss_kd if loss_kd is None else loss_kd
+        alpha = self.alpha if alpha is None else check_alpha(alpha)
         changes = dict(
-            loss_kd=self.loss_kd if loss_kd is None else build_loss(loss_kd),
-            alpha=self.alpha if alpha is None else check_alpha(alpha),
+            loss_kd=build_loss_kd(loss_kd, alpha, self.features.terms),
+            alpha=alpha,
             ensemble=self.ensemble if ensemble is None else check_ensemble(ensemble),
             teachers=self.teachers if teacher is None else self.prepare(teacher),
         )
@@ -182,29 +201,37 @@ class LogitDistiller(BaseModel):
 
         Args:
             inputs: Images, (N, C, H, W).
-            data_samples: Their N annotations; not looked at with ``alpha=1``.
+            data_samples: Their N annotations; with ``alpha=1`` looked at only for a ``loss_kd``
+                that declares ``needs_labels``, which gets them as its third argument.
 
         Returns:
             The terms described in the class.
         """
-        if self.alpha == 0:
+        if self.alpha == 0 and not self.features.terms:
             return self._weigh_student_losses(self.student.loss(inputs, data_samples))
-        losses: dict[str, Tensor] = {}
-        if self.alpha == 1:
-            student_logits = as_logits(self.student(inputs, mode="tensor"), "the student")
-        else:
-            self._captured = []
-            student_losses = self.student.loss(inputs, data_samples)
-            captured, self._captured = self._captured, None
-            student_logits = as_logits(captured[-1] if captured else None, "the student")
-            losses.update(self._weigh_student_losses(student_losses))
-        teacher_logits = self.teacher_logits(inputs)
-        kd = self._compare(student_logits, teacher_logits)
-        losses["loss_kd"] = self.alpha * kd
-        losses["kd"] = kd.detach()
+        with self.features.watch(self.student, self.teachers[0].model) as seen:
+            losses, student_logits = self._run_student(inputs, data_samples)
+            teacher_logits = self.teacher_logits(inputs)
+        if self.alpha > 0:
+            kd = compare_logits(self.loss_kd, student_logits, teacher_logits, data_samples)
+            losses["loss_kd"] = self.alpha * kd
+            losses["kd"] = kd.detach()
         agreement = student_logits.detach().argmax(-1) == teacher_logits.argmax(-1)
         losses["teacher_agreement"] = agreement.float().mean()
+        losses.update(self.features.losses(seen))
         return losses
+
+    def _run_student(
+        self, inputs: Tensor, data_samples: list | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the weighted terms of the student's own loss, if any, and its logits."""
+        if self.alpha == 1:
+            return {}, as_logits(self.student(inputs, mode="tensor"), "the student")
+        self._captured = []
+        student_losses = self.student.loss(inputs, data_samples)
+        captured, self._captured = self._captured, None
+        logits = as_logits(captured[-1] if captured else None, "the student")
+        return self._weigh_student_losses(student_losses), logits
 
     def teacher_logits(self, inputs: Tensor) -> Tensor:
         """Logits of the teacher, or of the ensemble.
@@ -224,12 +251,6 @@ class LogitDistiller(BaseModel):
         log_probs = stacked.float().log_softmax(-1)
         return log_probs.logsumexp(0) - math.log(len(logits))
 
-    def _compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        if student_logits.dtype != teacher_logits.dtype:  # one of the two in half precision
-            dtype = torch.promote_types(student_logits.dtype, teacher_logits.dtype)
-            student_logits, teacher_logits = student_logits.to(dtype), teacher_logits.to(dtype)
-        return self.loss_kd(student_logits, teacher_logits)
-
     def _weigh_student_losses(self, student_losses: dict[str, Any]) -> dict[str, Any]:
         weighted: dict[str, Any] = {}
         terms: list[Tensor] = []
@@ -242,6 +263,9 @@ class LogitDistiller(BaseModel):
             terms.append(value.detach())
         weighted["ce"] = torch.stack(terms).sum()
         return weighted
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        load_around_adapters(self, super()._load_from_state_dict, state_dict, prefix, *args)
 
     def _capture_output(self, module: nn.Module, args: tuple, output: Any) -> None:
         if self._captured is not None:

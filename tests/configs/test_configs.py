@@ -308,7 +308,9 @@ def test_real_cifar100(cifar100_root, project, monkeypatch):
     assert data["inputs"].std() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("folder", sorted(p.parent.name for p in PROJECT.glob("configs/*/metafile.yml")))
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent.name for p in PROJECT.glob("configs/*/metafile.yml"))
+)
 def test_metafile_is_true(folder):
     import yaml
 
