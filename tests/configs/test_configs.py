@@ -29,6 +29,7 @@ NOISES = {
         clean_key="clean_label",
     ),
 }
+METAFILES = sorted(path.parent.name for path in PROJECT.glob("configs/*/metafile.yml"))
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
 STOPPED = re.compile(r"(.+)-(stop\d+)")  # a teacher that stopped early
 DATASETS = {  # by the last word of a name
