@@ -284,6 +284,22 @@ def test_imagenet_root_comes_from_the_environment(monkeypatch):
         assert (loader.dataset.data_root, loader.dataset.split) == ("data/imagenet", split)
 
 
+def test_zoo_teacher_by_name_on_the_command_line(project):
+    """As the page of configs/kd says."""
+    from mmkd_logit.engine.teachers import find_missing_teachers
+    from mmkd_logit.engine.train import build_config, build_parser
+
+    words = ["--cfg-options", "model.teacher=resnet152_8xb32_in1k"]
+    cfg = build_config(
+        build_parser().parse_args(["configs/kd/resnet152_resnet50_mse_in1k.py", *words])
+    )
+    assert not find_missing_teachers(cfg)
+    (teacher,) = build(cfg).teachers
+    assert teacher._spec.model["backbone"]["depth"] == 152
+    assert teacher._spec.checkpoint.startswith("https://")
+    assert not find_missing_teachers(load("kd", "resnet152_resnet50_mse_in1k"))
+
+
 def test_digits_are_normalised_by_their_own_statistics():
     from mmkd_logit.datasets import Digits
 
