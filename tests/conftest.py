@@ -36,6 +36,14 @@ def cifar100_root():
     return root
 
 
+@pytest.fixture
+def cifarn_labels():
+    file = os.environ.get("CIFARN_LABELS")
+    if not file or not Path(file).is_file():
+        pytest.skip("CIFARN_LABELS does not name a .npz of CIFAR-N's labels")
+    return file
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _half_the_time():
     """MMEngine formats each config five times a run, and collects garbage with each data set."""
