@@ -9,12 +9,17 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
+from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from networks import raw_batch
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = sorted(path.stem for path in (PROJECT / "configs/wrn").glob("*.py"))
 KD = sorted(path.stem for path in (PROJECT / "configs/kd").glob("*.py"))
+SEQUENTIAL = sorted(
+    path.stem
+    for path in (PROJECT / "configs/sequential").glob("*.py")
+    if not path.stem.startswith("chain_")
+)
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
 LOSSES = {
     "mse": dict(type="mmkd_logit.LogitMSELoss"),
@@ -98,6 +103,42 @@ def test_kd_config(name, project):
 
     cfg.model.teacher.checkpoint = None
     check_step(build(cfg), cfg, bool(digits))
+
+
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_sequential_config(name, project):
+    """A kd config whose hook changes, half way, what its name says."""
+    cfg = load("sequential", name)
+    teachers, student, losses, *digits = name.split("_")
+    suffix = "_digits" if digits else ""
+    (first, *later), (loss, *later_losses) = teachers.split("-then-"), losses.split("-then-")
+    base = load("kd", f"{first}_{student}_{loss}{suffix}")
+    assert cfg.custom_hooks[:-1] == base.custom_hooks
+    assert {**cfg, "custom_hooks": 0} == {**base, "custom_hooks": 0}
+
+    expected = dict(begin=cfg.train_cfg.max_epochs // 2)
+    assert cfg.param_scheduler.milestones[0] == expected["begin"]
+    for teacher in later:
+        config = f"configs/wrn/{teacher}{suffix}.py"
+        checkpoint = f"work_dirs/{teacher}{suffix}/seed0/final.pth"
+        expected["teacher"] = dict(config=config, checkpoint=checkpoint)
+        check_network(Config.fromfile(config).model, teacher, digits)
+    for loss in later_losses:
+        expected["loss_kd"] = LOSSES[loss]
+    hook = cfg.custom_hooks[-1]
+    assert hook == dict(type="mmkd_logit.SequentialTeacherHook", stages=[expected])
+    assert [stage.begin for stage in HOOKS.build(copy.deepcopy(hook)).stages] == [expected["begin"]]
+
+    # It trains a step, before the switch and after it.
+    cfg.model.teacher.checkpoint = None
+    model = build(cfg)
+    check_step(model, cfg, bool(digits))
+    stage = copy.deepcopy(hook.stages[0])
+    stage.pop("begin")
+    if later:
+        stage.teacher.checkpoint = None
+    model.switch(**stage)
+    check_step(model, cfg, bool(digits))
 
 
 def test_the_papers_first_row_is_complete():
@@ -187,13 +228,13 @@ def test_real_cifar100(cifar100_root, project, monkeypatch):
     assert data["inputs"].std() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("folder", ["wrn", "kd"])
+@pytest.mark.parametrize("folder", ["wrn", "kd", "sequential"])
 def test_metafile_is_true(folder):
     import yaml
 
     metafile = yaml.safe_load((PROJECT / "configs" / folder / "metafile.yml").read_text())
     entries = {entry["Name"]: entry for entry in metafile["Models"]}
-    assert sorted(entries) == (PLAIN if folder == "wrn" else KD)
+    assert sorted(entries) == dict(wrn=PLAIN, kd=KD, sequential=SEQUENTIAL)[folder]
     for name, entry in entries.items():
         assert entry["Config"] == f"configs/{folder}/{name}.py"
         cfg = load(folder, name)
