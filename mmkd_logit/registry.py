@@ -7,6 +7,7 @@ ImportError raised here, so nothing but MMEngine is imported; the components fol
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
@@ -20,3 +21,6 @@ DATASETS = Registry(
     "dataset", parent=MMENGINE_DATASETS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd_logit", locations=["mmkd_logit.hooks"])
+METRICS = Registry(
+    "metric", parent=MMENGINE_METRICS, scope="mmkd_logit", locations=["mmkd_logit.metrics"]
+)

@@ -53,7 +53,11 @@ def test_modules_and_functions_are_short(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in MODULES if path.parent.name in ("losses", "models", "datasets", "hooks")],
+    [
+        path
+        for path in MODULES
+        if path.parent.name in ("losses", "models", "datasets", "hooks", "metrics")
+    ],
     ids=name_of,
 )
 def test_one_public_class_in_a_file_of_its_name(path):

@@ -14,7 +14,12 @@ from commands import PROJECT
 import mmkd_logit
 import mmkd_logit.registry as ours
 
-NODES = {"MODELS": ours.MODELS, "DATASETS": ours.DATASETS, "HOOKS": ours.HOOKS}
+NODES = {
+    "MODELS": ours.MODELS,
+    "DATASETS": ours.DATASETS,
+    "HOOKS": ours.HOOKS,
+    "METRICS": ours.METRICS,
+}
 NET = dict(
     type="mmpretrain.ImageClassifier",
     backbone=dict(type="mmkd_logit.WideResNetCIFAR", depth=10, widen_factor=1),
@@ -37,6 +42,7 @@ COMPONENTS = {
     "FinalCheckpointHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
+    "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
 }
 
 BUILD = """
