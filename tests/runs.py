@@ -5,6 +5,8 @@ import itertools
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from networks import wrn
 
@@ -86,3 +88,45 @@ def assert_same(first, second):
     assert first.keys() == second.keys()
     for key in first:
         assert torch.equal(first[key], second[key]), key
+
+
+@HOOKS.register_module()
+class Steps(Hook):
+    """Notes the gradient of every step, and what the distiller then was."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self):
+        self.log = []
+
+    def before_train(self, runner):
+        model = getattr(runner.model, "module", runner.model)
+
+        def note(optimizer, args, kwargs):
+            gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+            teacher = model.teachers[0].model.head.in_channels
+            state = (runner.iter, type(model.loss_kd).__name__, model.alpha, teacher)
+            self.log.append((state, gradients))
+
+        runner.optim_wrapper.optimizer.register_step_pre_hook(note)
+
+
+def sequential_run(work_dir, begins=(1, 2), **kwargs):
+    """Config of a run of three stages, without batch statistics, whose steps are noted."""
+    student = digits_student()
+    student["backbone"]["norm_eval"] = True
+    teacher = dict(config=digits_student(widen_factor=3), checkpoint=None)
+    stages = [
+        dict(begin=begins[0], loss_kd=dict(type="mmkd_logit.LogitMSELoss")),
+        dict(begin=begins[1], alpha=0.5, teacher=teacher),
+    ]
+    hook = dict(type="mmkd_logit.SequentialTeacherHook", stages=stages)
+    hooks = [hook, dict(type="Steps")]
+    model = digits_distiller(student)
+    return run_config(model, work_dir, epochs=3, custom_hooks=hooks, **kwargs)
+
+
+def steps_of(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return next(hook for hook in runner.hooks if isinstance(hook, Steps)).log

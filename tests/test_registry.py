@@ -58,6 +58,7 @@ COMPONENTS = {
     "LabelNoiseHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
+    "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
 }
 
 BUILD = """

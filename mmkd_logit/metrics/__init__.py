@@ -1,5 +1,6 @@
 """What is measured beside accuracy."""
 
 from .clean_label_accuracy import CleanLabelAccuracy
+from .expected_calibration_error import ExpectedCalibrationError
 
-__all__ = ["CleanLabelAccuracy"]
+__all__ = ["CleanLabelAccuracy", "ExpectedCalibrationError"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
+from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from networks import raw_batch
 
 from mmkd_logit.engine.train import build_config, build_parser
@@ -30,6 +30,11 @@ NOISES = {
     ),
 }
 METAFILES = sorted(path.parent.name for path in PROJECT.glob("configs/*/metafile.yml"))
+SEQUENTIAL = sorted(
+    path.stem
+    for path in (PROJECT / "configs/sequential").glob("*.py")
+    if not path.stem.startswith("chain_")
+)
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
 STOPPED = re.compile(r"(.+)-(stop\d+)")  # a teacher that stopped early
 DATASETS = {  # by the last word of a name
@@ -202,6 +207,42 @@ def test_data_root_reaches_the_wrapped_data(name, project, monkeypatch):
     assert cfg.train_dataloader.dataset.rate == 0.6
 
 
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_sequential_config(name, project):
+    """A kd config whose hook changes, half way, what its name says."""
+    cfg = load("sequential", name)
+    teachers, student, losses, *digits = name.split("_")
+    suffix = "_digits" if digits else ""
+    (first, *later), (loss, *later_losses) = teachers.split("-then-"), losses.split("-then-")
+    base = load("kd", f"{first}_{student}_{loss}{suffix}")
+    assert cfg.custom_hooks[:-1] == base.custom_hooks
+    assert {**cfg, "custom_hooks": 0} == {**base, "custom_hooks": 0}
+
+    expected = dict(begin=cfg.train_cfg.max_epochs // 2)
+    assert cfg.param_scheduler.milestones[0] == expected["begin"]
+    for teacher in later:
+        config = f"configs/wrn/{teacher}{suffix}.py"
+        checkpoint = f"work_dirs/{teacher}{suffix}/seed0/final.pth"
+        expected["teacher"] = dict(config=config, checkpoint=checkpoint)
+        check_network(Config.fromfile(config).model, teacher, digits[0] if digits else "cifar100")
+    for loss in later_losses:
+        expected["loss_kd"] = LOSSES[loss]
+    hook = cfg.custom_hooks[-1]
+    assert hook == dict(type="mmkd_logit.SequentialTeacherHook", stages=[expected])
+    assert [stage.begin for stage in HOOKS.build(copy.deepcopy(hook)).stages] == [expected["begin"]]
+
+    # It trains a step, before the switch and after it.
+    cfg.model.teacher.checkpoint = None
+    model = build(cfg)
+    check_step(model, cfg, digits[0] if digits else "cifar100")
+    stage = copy.deepcopy(hook.stages[0])
+    stage.pop("begin")
+    if later:
+        stage.teacher.checkpoint = None
+    model.switch(**stage)
+    check_step(model, cfg, digits[0] if digits else "cifar100")
+
+
 def test_the_papers_first_row_is_complete():
     first_row = [name for name in KD if name.startswith("wrn28-4_wrn16-2_")]
     assert {name.removeprefix("wrn28-4_wrn16-2_") for name in first_row} == set(LOSSES)
@@ -325,9 +366,7 @@ def test_real_cifar100(cifar100_root, project, monkeypatch):
     assert data["inputs"].std() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    "folder", sorted(p.parent.name for p in PROJECT.glob("configs/*/metafile.yml"))
-)
+@pytest.mark.parametrize("folder", METAFILES)
 def test_metafile_is_true(folder):
     import yaml
 

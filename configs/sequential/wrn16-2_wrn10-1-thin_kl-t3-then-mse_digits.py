@@ -1,0 +1,14 @@
+"""WRN-16-2 -> thin WRN-10-1 on 8x8 digits in one run: KL at tau = 3, after 15 epochs MSE.
+
+Seconds on a CPU.
+
+    python tools/train.py \
+        configs/sequential/wrn16-2_wrn10-1-thin_kl-t3-then-mse_digits.py --train-teacher
+"""
+_base_ = '../kd/wrn16-2_wrn10-1-thin_kl-t3_digits.py'
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='mmkd_logit.SequentialTeacherHook',
+        stages=[dict(begin=15, loss_kd=dict(type='mmkd_logit.LogitMSELoss'))])
+]

@@ -1,0 +1,63 @@
+"""Stages of a run over two processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from runs import sequential_run, steps_of
+
+HERE = Path(__file__).resolve().parent
+STATES = [("ScaledKLDivLoss", 1.0, 32), ("LogitMSELoss", 1.0, 32), ("LogitMSELoss", 0.5, 48)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sequential")
+    path = os.pathsep.join(map(str, (HERE.parent, HERE.parents[1])))
+    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    command += [str(HERE / "sequential_worker.py"), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def runs(folder, name):
+    return [torch.load(folder / f"{rank}.pt", weights_only=False)[name] for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """One process on the joined batches."""
+    return steps_of(sequential_run(folder / "alone", batch_size=16))
+
+
+def distance(first, second):
+    """Largest distance of two steps' gradients, relative to the largest gradient."""
+    largest = max(value.abs().max() for value in first.values())
+    return max((first[key] - second[key]).abs().max() / largest for key in first).item()
+
+
+def test_both_switch_at_the_same_iteration_to_the_gradients_of_one_process(folder, alone):
+    expected = [(i, *STATES[i // 4]) for i in range(12)]
+    assert [state for state, _ in alone] == expected
+    for run in runs(folder, "together"):
+        assert [state for state, _ in run] == expected
+    for (_, one), (_, first), (_, second) in zip(alone, *runs(folder, "together"), strict=True):
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert distance(one, first) < 1e-3
+
+
+def test_control_processes_that_switch_apart(folder, alone):
+    """DDP hides it: both have the same gradients, but not those of one process."""
+    first, second = runs(folder, "apart")
+    assert [a[0] == b[0] for a, b in zip(first, second, strict=True)] == [True] * 4 + [
+        *([False] * 8 + [True] * 4)
+    ]
+    distances = [distance(one, ours) for (_, one), (_, ours) in zip(alone, first, strict=False)]
+    assert max(distances[:4]) < 1e-3
+    assert min(distances[4:]) > 1e-2
