@@ -12,3 +12,5 @@ train_dataloader = dict(
         key='{{$CIFARN_KEY:noisy_label}}',
         clean_key='{{$CIFARN_CLEAN_KEY:clean_label}}',
         dataset={{_base_.train_dataloader.dataset}}))
+train_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5))]

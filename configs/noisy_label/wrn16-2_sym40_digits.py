@@ -11,3 +11,5 @@ train_dataloader = dict(
         rate=0.4,
         seed=0,
         dataset={{_base_.train_dataloader.dataset}}))
+train_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5))]

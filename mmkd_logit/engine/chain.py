@@ -14,7 +14,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 
 from .config import default_work_dir, read_config
 from .provenance import origin_of, read_origin
-from .teachers import FINAL, teacher_specs
+from .teachers import FINAL, model_teachers
 
 _STAGE_FIELDS = {"config", "overrides"}
 
@@ -90,7 +90,7 @@ def _read_stage(where: str, stage: Any, folder: Path, before: list[Stage], seed:
     config = stage["config"]
     overrides = list(stage.get("overrides", ()))
     if before:
-        specs = teacher_specs(read_config(config).model)
+        specs = model_teachers(read_config(config))
         if len(specs) != 1 or not isinstance(specs[0], dict):
             raise ValueError(
                 f"{where}: {config} must be a distilling config with one teacher, "

@@ -24,7 +24,7 @@ _STACK = ("mmengine", "mmcv", "mmpretrain")
 
 
 def origin_of(cfg: Config) -> dict[str, Any]:
-    """Return what decides a run's weights: config, seed, teachers, number of processes.
+    """Return what decides a run's weights: config, seed, teachers, label files, processes.
 
     Args:
         cfg: A complete config, without ``resume``.
@@ -33,8 +33,21 @@ def origin_of(cfg: Config) -> dict[str, Any]:
         config_hash=config_hash(cfg),
         seed=seed_of(cfg),
         teachers=teacher_hashes(cfg),
+        files=_data_files((cfg.get("train_dataloader") or {}).get("dataset")),
         processes=int(os.environ.get("WORLD_SIZE", 1)),
     )
+
+
+def _data_files(dataset: Any) -> dict[str, str]:
+    """Hash the files that the wrappers of a data set name: labels, matrices, scores."""
+    found: dict[str, str] = {}
+    while isinstance(dataset, dict):
+        for field in ("file", "matrix", "scores"):
+            name = dataset.get(field)
+            if isinstance(name, str):
+                found[name] = file_hash(Path(name).expanduser()) or "missing"
+        dataset = dataset.get("dataset")
+    return found
 
 
 def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:

@@ -61,6 +61,24 @@ def teacher_specs(cfg: Config) -> list[Any]:
     return [spec for _, spec in _named_teachers(cfg)]
 
 
+def model_teachers(cfg: Config) -> list[Any]:
+    """List what a config says of the teachers that a run begins with.
+
+    Args:
+        cfg: Any config.
+    """
+    return [spec for name, spec in _named_teachers(cfg) if name.startswith("model.")]
+
+
+def later_teachers(cfg: Config) -> list[str]:
+    """List the fields of a config that name the teachers of its hook's stages.
+
+    Args:
+        cfg: Any config.
+    """
+    return [name for name, _ in _named_teachers(cfg) if not name.startswith("model.")]
+
+
 def _named_teachers(cfg: Config) -> Iterator[tuple[str, Any]]:
     """Give each teacher with the field of the config that names it."""
     holders = [("model.teacher", cfg.model)]

@@ -11,7 +11,7 @@ from mmkd_logit.engine.provenance import file_hash, origin_of, read_origin
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.teachers import FINAL
 
-from .exhibit import Run, refuse_shared_folders
+from .exhibit import SCORES, Run, refuse_shared_folders
 from .pools import LOG, Pool
 
 TRAIN = Path("tools", "train.py")
@@ -113,7 +113,7 @@ class Execution:
         return self.found
 
     def _is_ready(self, folder: str) -> bool:
-        return all(teacher.work_dir in self.found for teacher in self.runs[folder].teachers)
+        return all(run.work_dir in self.found for run in self.runs[folder].needs)
 
     def find(self, folder: str) -> dict | None:
         """Look a run up in the results.
@@ -127,7 +127,7 @@ class Execution:
 
     def _settle(self, folder: str) -> bool:
         """Say whether a run needs no training, or cannot be trained."""
-        lacking = [t for t in self.runs[folder].teachers if self.found[t.work_dir] is None]
+        lacking = [run for run in self.runs[folder].needs if self.found[run.work_dir] is None]
         if lacking:
             self.found[folder] = None
             self._say(folder, f"not trained, its teacher {lacking[0].work_dir} failed")
@@ -152,7 +152,17 @@ class Execution:
             Path(folder, FINAL).unlink(missing_ok=True)
         log = Path(folder, LOG)
         self._news[folder] = (time.monotonic(), log.stat().st_size if log.is_file() else 0)
-        self.pool.start(folder, words)
+        self.pool.start(folder, words, self._scoring(self.runs[folder].scores))
+
+    def _scoring(self, teacher: Run | None) -> list[str]:
+        """Return the words of ``tools/score_samples.py``, if there are no such scores yet."""
+        if teacher is None:
+            return []
+        final, scores = (Path(teacher.work_dir, name) for name in (FINAL, SCORES))
+        if scores.is_file() and scores.stat().st_mtime_ns > final.stat().st_mtime_ns:
+            return []
+        words = [teacher.config, str(final), str(scores)]
+        return words + ["--cfg-options", *teacher.overrides] * bool(teacher.overrides)
 
     def _end(self, folder: str, well: bool) -> None:
         row = self.found[folder] = self.find(folder) if well else None

@@ -13,11 +13,15 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmkd_logit.engine.config import default_work_dir, read_config
-from mmkd_logit.engine.teachers import FINAL, teacher_specs
+from mmkd_logit.engine.teachers import FINAL, later_teachers, model_teachers
 from mmkd_logit.engine.train import build_config, build_parser
 
 _DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 _RUN_FIELDS = {"row", "column", "config", "overrides", "teacher", "seed_shift"}
+_RUN_FIELDS |= {"later_teacher", "scores"}
+SCORES = "scores.npz"
+# Files of other runs, which the suffix stands for.
+_NOT_IN_NAMES = re.compile(r"model\.teacher|custom_hooks\..*\.teacher|.*\.scores=")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Run:
         epochs: Number of epochs, or None for the config's.
         cell_seed: The seed of the exhibit that it counts for.
         teachers: The runs whose students teach here.
+        scores: The run whose student scores the training samples, or None.
         suffix: Sets the work folder apart from that of other teachers' students.
     """
 
@@ -43,12 +48,18 @@ class Run:
     cell_seed: int = field(default=0, compare=False)
     teachers: tuple["Run", ...] = ()
     suffix: str = ""
+    scores: "Run | None" = None
+
+    @property
+    def needs(self) -> tuple["Run", ...]:
+        """The runs that must have ended before."""
+        return self.teachers if self.scores is None else (*self.teachers, self.scores)
 
     @functools.cached_property
     def work_dir(self) -> str:
         """The run's folder; the overrides are part of its name."""
         folder = Path(default_work_dir(self.config, self.seed))
-        kept = [text for text in self.overrides if not text.startswith("model.teacher")]
+        kept = [text for text in self.overrides if not _NOT_IN_NAMES.match(text)]
         kept += [f"{self.epochs}e"] * (self.epochs is not None) + [self.suffix] * bool(self.suffix)
         if not kept:
             return str(folder)
@@ -96,11 +107,14 @@ class Exhibit:
     The file names a ``title`` and the ``runs`` by name. A run has ``row`` and ``column``, the
     labels of the cell that it fills (a run without ``row`` is only somebody's teacher),
     ``config``, ``overrides``, ``teacher`` (the name of the run, or of several, whose student of
-    the same seed teaches) and ``seed_shift`` (added to the seed, for teachers that differ by it
-    alone). Optional are ``metrics``, a list of dicts with ``title``, ``key`` (``test.KEY`` or
+    the same seed teaches), ``later_teacher`` (the one whose student teaches in the later stage of
+    the config's ``SequentialTeacherHook``), ``scores`` (the one whose student scores the samples
+    that ``DataSubset`` chooses from) and ``seed_shift`` (added to the seed, for teachers that
+    differ by it alone). Optional are ``metrics``, a list of dicts with ``title``, ``key`` (``test.KEY`` or
     ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
-    number and trust mark) and ``mark`` (the trust mark of those without); ``comparisons``, pairs
-    of names, the first minus the second; and ``note``, printed below.
+    number and trust mark) and ``mark`` (the trust mark of those without); ``cited``, labels of
+    rows by names that only the paper has numbers for; ``comparisons``, pairs of names of runs, the
+    first minus the second; and ``note``, printed below.
 
     Args:
         path: The file.
@@ -134,9 +148,12 @@ class Exhibit:
         self._rows: dict[str, ConfigDict] = {}
         for name, row in cfg.runs.items():
             self._add(path, name, row)
+        runs = set(self.cells)
+        for name, label in cfg.get("cited", {}).items():
+            self.cells[name] = (label, "")
         self.metrics = [dict(metric) for metric in cfg.get("metrics", [_DEFAULT_METRIC])]
         self.comparisons = [tuple(pair) for pair in cfg.get("comparisons", [])]
-        self._check(path)
+        self._check(path, runs)
         self._select(only)
 
     def _add(self, path: str | Path, name: str, row: ConfigDict) -> None:
@@ -146,17 +163,17 @@ class Exhibit:
                 f"{path}: the run {name} needs a config and takes {sorted(_RUN_FIELDS)}; "
                 f"got {sorted(row)}"
             )
-        for teacher in _names(row.get("teacher")):
+        for teacher in _needed(row):
             if teacher not in self._rows:
                 raise ValueError(f"{path}: the teacher {teacher!r} of {name} must come first")
         if row.get("row"):
             self.cells[name] = (row.row, row.get("column", ""))
         self._rows[name] = row
 
-    def _check(self, path: str | Path) -> None:
-        unknown = {name for pair in self.comparisons for name in pair} - set(self.cells)
+    def _check(self, path: str | Path, runs: set[str]) -> None:
+        unknown = {name for pair in self.comparisons for name in pair} - runs
         if unknown or any(len(pair) != 2 for pair in self.comparisons):
-            raise ValueError(f"{path}: comparisons are pairs of {list(self.cells)}")
+            raise ValueError(f"{path}: comparisons are pairs of {sorted(runs)}")
         for metric in self.metrics:
             metric["paper"] = {
                 name: value if isinstance(value, (tuple, list)) else (value, metric["mark"])
@@ -180,7 +197,7 @@ class Exhibit:
         self.needed = set(chosen)
         for name in reversed(self._rows):
             if name in self.needed:
-                self.needed.update(_names(self._rows[name].get("teacher")))
+                self.needed.update(_needed(self._rows[name]))
 
     def label(self, name: str) -> str:
         """Return what messages call a run.
@@ -228,22 +245,37 @@ class Exhibit:
         teachers = tuple(done[teacher] for teacher in _names(row.get("teacher")))
         overrides = (*self.options, *row.get("overrides", ()))
         own_seed = seed + row.get("seed_shift", 0)
-        suffix = ""
+        given = []
         if teachers:
             overrides += _teacher_overrides(row.config, teachers)
-            if not self._usual(row.config, teachers, own_seed):
-                folders = [Path(teacher.work_dir) for teacher in teachers]
-                names = [f"{f.parent.name}{f.name.removeprefix('seed')}" for f in folders]
-                suffix = "from-" + "+".join(names)
-        return Run(name, row.config, overrides, own_seed, epochs, seed, teachers, suffix)
+            given += [] if self._usual(row.config, teachers, own_seed) else teachers
+        if row.get("later_teacher"):
+            later = done[row.later_teacher]
+            fields = later_teachers(read_once(row.config))
+            if len(fields) != 1:
+                raise ValueError(f"{row.config} names {len(fields)} later teachers and not one")
+            overrides += (f"{fields[0]}.checkpoint={Path(later.work_dir, FINAL)}",)
+            given += [] if self._plain(later, own_seed) else [later]
+            teachers += (later,)
+        scores = done[row.scores] if row.get("scores") else None
+        if scores is not None:
+            overrides += (f"train_dataloader.dataset.scores={Path(scores.work_dir, SCORES)}",)
+            given += [] if scores in teachers else [scores]
+        folders = [Path(run.work_dir) for run in given]
+        names = [f"{f.parent.name}{f.name.removeprefix('seed')}" for f in folders]
+        suffix = "from-" + "+".join(names) if names else ""
+        return Run(name, row.config, overrides, own_seed, epochs, seed, teachers, suffix, scores)
+
+    def _plain(self, run: Run, seed: int) -> bool:
+        return run.overrides == self.options and not run.suffix and run.seed == seed
 
     def _usual(self, config: str, teachers: tuple[Run, ...], seed: int) -> bool:
         """Whether the teacher is the one that the config names."""
-        specs = teacher_specs(read_once(config).model)
+        specs = model_teachers(read_once(config))
         if len(teachers) != 1 or len(specs) != 1:
             return False
         (teacher,) = teachers
-        plain = teacher.overrides == self.options and not teacher.suffix and teacher.seed == seed
+        plain = self._plain(teacher, seed)
         usual = self._usual(teacher.config, teacher.teachers, seed) if teacher.teachers else plain
         same = isinstance(specs[0], dict) and specs[0].get("config") == teacher.config
         return same and usual
@@ -253,9 +285,14 @@ def _names(teacher: Any) -> list[str]:
     return [teacher] if isinstance(teacher, str) else list(teacher or ())
 
 
+def _needed(row: ConfigDict) -> list[str]:
+    others = [row.get(field) for field in ("later_teacher", "scores")]
+    return [*_names(row.get("teacher")), *filter(None, others)]
+
+
 def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> tuple[str, ...]:
     files = [str(Path(teacher.work_dir, FINAL)) for teacher in teachers]
-    specs = teacher_specs(read_once(config).model)
+    specs = model_teachers(read_once(config))
     if len(teachers) == len(specs) == 1 and isinstance(specs[0], dict):
         checkpoint = f"model.teacher.checkpoint={files[0]}"
         if specs[0].get("config") == teachers[0].config:

@@ -23,8 +23,8 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
     lines, known, unknown = [], 0.0, 0
     for folder, run in execution.runs.items():
         cfg = execution.configs[folder]
-        done = {t.work_dir for t in run.teachers if execution.found.get(t.work_dir)}
-        row = execution.find(folder) if len(done) == len(run.teachers) else None
+        ready = all(execution.found.get(needed.work_dir) for needed in run.needs)
+        row = execution.find(folder) if ready else None
         execution.found[folder] = row
         if row is not None:
             state, cost = "done", ""

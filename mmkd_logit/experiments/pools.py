@@ -23,7 +23,7 @@ class Pool(Protocol):
     def has_room(self) -> bool:
         """Whether another run can start now."""
 
-    def start(self, key: str, words: Sequence[str]) -> None:
+    def start(self, key: str, words: Sequence[str], scoring: Sequence[str] = ()) -> None:
         """Train a run whose work folder is ``key`` by ``tools/train.py WORDS``."""
 
     def finished(self) -> dict[str, bool]:
@@ -72,12 +72,13 @@ class LocalPool:
         """Whether another run can start now."""
         return bool(self._free)
 
-    def start(self, key: str, words: Sequence[str]) -> None:
+    def start(self, key: str, words: Sequence[str], scoring: Sequence[str] = ()) -> None:
         """Train a run.
 
         Args:
             key: Its work folder.
             words: Of ``tools/train.py``.
+            scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
         """
         device = self._free.pop(0)
         environment = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
@@ -89,10 +90,14 @@ class LocalPool:
         log = str(Path(key, LOG))
         if self.processes == 1:
             process: Any = self._context.Process(
-                target=train_in_process, args=(list(words), log, environment), name=key
+                target=train_in_process,
+                args=(list(words), list(scoring), log, environment),
+                name=key,
             )
             process.start()
         else:
+            if scoring:
+                raise ValueError("scores are computed by one process; give each run one device")
             process = _Torchrun(words, log, environment, self.processes)
         self._jobs[key] = (device, process)
 
@@ -179,15 +184,16 @@ class ClusterPool:
         """Whether another job may be queued."""
         return len(self._jobs) < self._at_once
 
-    def start(self, key: str, words: Sequence[str]) -> None:
+    def start(self, key: str, words: Sequence[str], scoring: Sequence[str] = ()) -> None:
         """Queue a run.
 
         Args:
             key: Its work folder.
             words: Of ``tools/train.py``.
+            scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
         """
         log = str(Path(key, LOG).resolve())
-        self._jobs[key] = self._executor.submit(train_as_job, list(words), log)
+        self._jobs[key] = self._executor.submit(train_as_job, list(words), list(scoring), log)
 
     def finished(self) -> dict[str, bool]:
         """Which jobs have ended since the last call, and whether well."""

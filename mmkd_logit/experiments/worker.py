@@ -7,14 +7,18 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmkd_logit.engine.score import main as score
 from mmkd_logit.engine.train import main as train
 
 
-def train_in_process(words: Sequence[str], log: str, environment: dict[str, str]) -> None:
+def train_in_process(
+    words: Sequence[str], scoring: Sequence[str], log: str, environment: dict[str, str]
+) -> None:
     """Run ``tools/train.py`` in this process, which ends with its exit status.
 
     Args:
         words: The command line without the program's name.
+        scoring: That of ``tools/score_samples.py``, run before, or nothing.
         log: The file that what it prints is appended to.
         environment: Variables to set.
     """
@@ -25,21 +29,24 @@ def train_in_process(words: Sequence[str], log: str, environment: dict[str, str]
         import torch
 
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    if scoring:
+        score(scoring)
     train(words)
 
 
-def train_as_job(words: Sequence[str], log: str) -> None:
+def train_as_job(words: Sequence[str], scoring: Sequence[str], log: str) -> None:
     """Run ``tools/train.py`` as a job of a cluster.
 
     Args:
-        words: The command line without the program's name.
+        words: As of :func:`train_in_process`.
+        scoring: As of :func:`train_in_process`.
         log: The file that what it prints is appended to.
 
     Raises:
         RuntimeError: If it ended with an error, which the log tells.
     """
     try:
-        train_in_process(words, log, {})
+        train_in_process(words, scoring, log, {})
     except SystemExit as end:
         if end.code:
             raise RuntimeError(f"tools/train.py ended with status {end.code}; see {log}") from None

@@ -35,7 +35,7 @@ SEQUENTIAL = sorted(
     for path in (PROJECT / "configs/sequential").glob("*.py")
     if not path.stem.startswith("chain_")
 )
-NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
+NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin|-half)?")
 STOPPED = re.compile(r"(.+)-(stop\d+)")  # a teacher that stopped early
 DATASETS = {  # by the last word of a name
     "cifar100": dict(num_classes=100, size=32),
@@ -75,9 +75,11 @@ def check_network(model, name, dataset):
     if not NETWORK.fullmatch(name):
         check_other_network(model, name, dataset)
         return
-    depth, widen_factor, thin = NETWORK.fullmatch(name).groups()
+    depth, widen_factor, variant = NETWORK.fullmatch(name).groups()
     depth, widen_factor = int(depth), int(widen_factor)
-    base_channels = 4 if thin else 16
+    base_channels = 4 if variant == "-thin" else 16
+    if variant == "-half":
+        assert model.backbone.strides == (2, 2, 2)
     assert (model.backbone.depth, model.backbone.widen_factor) == (depth, widen_factor)
     assert model.backbone.get("base_channels", 16) == base_channels
     assert model.head.in_channels == 4 * base_channels * widen_factor

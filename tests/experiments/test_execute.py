@@ -34,7 +34,7 @@ class Machine:
     def has_room(self):
         return len(self.under_way) < self.room
 
-    def start(self, key, words):
+    def start(self, key, words, scoring=()):
         args = build_parser().parse_args(words)
         assert key == args.work_dir
         self.calls.append((Path(args.config).stem, args.seed, args.resume))

@@ -5,4 +5,4 @@ train_dataloader = dict(batch_size=128, num_workers=2, dataset=dict(data_root=da
 val_dataloader = dict(batch_size=500, num_workers=2, dataset=dict(data_root=data_root))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator
+test_evaluator = [val_evaluator, dict(type='mmkd_logit.ExpectedCalibrationError')]

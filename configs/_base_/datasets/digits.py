@@ -19,4 +19,4 @@ test_dataloader = dict(
     num_workers=0,
     dataset=dict(type='mmkd_logit.Digits', split='test', pipeline=[dict(type='PackInputs')]),
     sampler=dict(type='DefaultSampler', shuffle=False))
-test_evaluator = val_evaluator
+test_evaluator = [val_evaluator, dict(type='mmkd_logit.ExpectedCalibrationError')]

@@ -1,7 +1,16 @@
 """WRN-16-1 teaches WRN-10-1 at half resolution, both with 40 % wrong labels; the loss is open."""
-_base_ = './wrn16-1_wrn10-1_sym40.py'
+_base_ = '../kd/wrn16-1-half_wrn10-1-half.py'
 model = dict(
-    student=dict(backbone=dict(strides=(2, 2, 2))),
     teacher=dict(
         config='configs/noisy_label/wrn16-1-half_sym40.py',
         checkpoint='work_dirs/wrn16-1-half_sym40/seed0/final.pth'))
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_logit.NoisyLabelDataset',
+        kind='symmetric',
+        rate=0.4,
+        seed=0,
+        dataset={{_base_.train_dataloader.dataset}}))
+train_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5))]

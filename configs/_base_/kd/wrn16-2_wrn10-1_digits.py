@@ -1,0 +1,10 @@
+"""WRN-16-2 teaches WRN-10-1 on digits; alpha = 1 as in the paper, the loss is open."""
+_base_ = ['../../wrn/wrn10-1_digits.py', '../kd_log.py']
+model = dict(
+    _delete_=True,
+    type='mmkd_logit.LogitDistiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/wrn/wrn16-2_digits.py',
+        checkpoint='work_dirs/wrn16-2_digits/seed0/final.pth'),
+    alpha=1.0)
