@@ -110,11 +110,11 @@ class Exhibit:
     the same seed teaches), ``later_teacher`` (the one whose student teaches in the later stage of
     the config's ``SequentialTeacherHook``), ``scores`` (the one whose student scores the samples
     that ``DataSubset`` chooses from) and ``seed_shift`` (added to the seed, for teachers that
-    differ by it alone). Optional are ``metrics``, a list of dicts with ``title``, ``key`` (``test.KEY`` or
-    ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
+    differ by it alone). Optional are ``metrics``, a list of dicts with ``title``, ``key``
+    (``test.KEY`` or ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
     number and trust mark) and ``mark`` (the trust mark of those without); ``cited``, labels of
-    rows by names that only the paper has numbers for; ``comparisons``, pairs of names of runs, the
-    first minus the second; and ``note``, printed below.
+    rows by names that only the paper has numbers for; ``comparisons``, pairs of names of runs,
+    the first minus the second; and ``note``, printed below.
 
     Args:
         path: The file.
@@ -245,7 +245,7 @@ class Exhibit:
         teachers = tuple(done[teacher] for teacher in _names(row.get("teacher")))
         overrides = (*self.options, *row.get("overrides", ()))
         own_seed = seed + row.get("seed_shift", 0)
-        given = []
+        given: list[Run] = []
         if teachers:
             overrides += _teacher_overrides(row.config, teachers)
             given += [] if self._usual(row.config, teachers, own_seed) else teachers
