@@ -1,9 +1,9 @@
 """What the server imports once that processes of ``tools/reproduce.py`` are forked from."""
 
-from mmkd_logit.engine.launch import silence_known_warnings
+import importlib
+import warnings
 
-silence_known_warnings()
-
-import mmpretrain.models  # noqa: E402, F401
-
-from . import worker  # noqa: E402, F401
+# As silence_known_warnings, which cannot be imported before it is needed.
+warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+for _name in ("mmpretrain.models", "mmkd_logit.experiments.worker"):
+    importlib.import_module(_name)
