@@ -15,11 +15,53 @@ from networks import raw_batch
 PROJECT = Path(__file__).resolve().parents[2]
 PLAIN = sorted(path.stem for path in (PROJECT / "configs/wrn").glob("*.py"))
 KD = sorted(path.stem for path in (PROJECT / "configs/kd").glob("*.py"))
+METHODS = sorted(path.stem for path in (PROJECT / "configs/methods").glob("*.py"))
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin)?")
 LOSSES = {
     "mse": dict(type="mmkd_logit.LogitMSELoss"),
     **{f"kl-t{tau}": dict(type="mmkd_logit.ScaledKLDivLoss", tau=tau) for tau in (1, 3, 5, 20)},
     "kl-tinf": dict(type="mmkd_logit.ScaledKLDivLoss", tau="inf"),
+}
+# alpha, loss_kd, and for each term of features: loss, module, total weight, adapters
+METHOD = {
+    "fitnets": (0.0, None, [("MSELoss", "backbone.groups.1", 100.0, "ConvReg", None)]),
+    "at": (
+        0.0,
+        None,
+        [("ATLoss", f"backbone.groups.{i}", 1000.0, None, None) for i in range(3)],
+    ),
+    "ft": (
+        0.0,
+        None,
+        [
+            (
+                "FTLoss",
+                "backbone.groups.2",
+                500.0,
+                "Translator4FactorTransfer",
+                "Paraphraser4FactorTransfer",
+            )
+        ],
+    ),
+    "ab": (
+        0.0,
+        None,
+        [
+            ("AltActTransferLoss", "backbone.groups.1.0.norm1", 0.00075, "ConvReg", None),
+            ("AltActTransferLoss", "backbone.groups.2.0.norm1", 0.0015, "ConvReg", None),
+            ("AltActTransferLoss", "backbone.norm", 0.003, "ConvReg", None),
+        ],
+    ),
+    "dkd": (0.5, dict(type="mmkd_logit.DKDLoss", tau=4, alpha=1, beta=8), []),
+    "dist": (0.5, dict(type="mmkd_logit.DISTLoss", beta=2, gamma=2, tau=4), []),
+    "kl-t4-std": (
+        0.9,
+        dict(
+            type="mmkd_logit.LogitStandardization",
+            loss=dict(type="mmkd_logit.ScaledKLDivLoss", tau=4),
+        ),
+        [],
+    ),
 }
 
 
@@ -80,12 +122,33 @@ def test_plain_config(name, project):
 
 @pytest.mark.parametrize("name", KD)
 def test_kd_config(name, project):
-    cfg = load("kd", name)
+    cfg, loss = check_pair("kd", name)
+    assert cfg.model.alpha == 1.0
+    assert cfg.model.loss_kd == LOSSES[loss]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_config(name, project):
+    cfg, method = check_pair("methods", name)
+    alpha, loss, terms = METHOD[method]
+    assert (cfg.model.alpha, cfg.model.get("loss_kd")) == (alpha, loss)
+    found = []
+    for term in cfg.model.get("feature_kd", []):
+        assert term.student == term.teacher
+        adapters = [(term.get(f"{whose}_adapter") or {}).get("name") for whose in ROLES]
+        found.append((term.loss.name, term.student, pytest.approx(term.weight), *adapters))
+    assert found == terms
+
+
+ROLES = ("student", "teacher")
+
+
+def check_pair(folder, name):
+    """Everything in a distilling config but its loss; return it and the loss's name."""
+    cfg = load(folder, name)
     teacher, student, loss, *digits = name.split("_")
     suffix = "_digits" if digits else ""
     assert cfg.model.type == "mmkd_logit.LogitDistiller"
-    assert cfg.model.alpha == 1.0
-    assert cfg.model.loss_kd == LOSSES[loss]
     check_network(cfg.model.student, student, digits)
     assert cfg.model.teacher.config == f"configs/wrn/{teacher}{suffix}.py"
     assert cfg.model.teacher.checkpoint == f"work_dirs/{teacher}{suffix}/seed0/final.pth"
@@ -96,8 +159,15 @@ def test_kd_config(name, project):
     assert ours == {key: value for key, value in plain.items() if key != "model"}
     assert cfg.model.student == plain.model
 
-    cfg.model.teacher.checkpoint = None
-    check_step(build(cfg), cfg, bool(digits))
+    trained = copy.deepcopy(cfg)
+    trained.model.teacher.checkpoint = None
+    check_step(build(trained), trained, bool(digits))
+    return cfg, loss
+
+
+def test_each_method_is_there_on_both_data_sets():
+    pairs = ("wrn28-4_wrn16-2_{}", "wrn16-2_wrn10-1-thin_{}_digits")
+    assert sorted(pair.format(method) for pair in pairs for method in METHOD) == METHODS
 
 
 def test_the_papers_first_row_is_complete():
@@ -187,17 +257,21 @@ def test_real_cifar100(cifar100_root, project, monkeypatch):
     assert data["inputs"].std() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("folder", ["wrn", "kd"])
+@pytest.mark.parametrize("folder", ["wrn", "kd", "methods"])
 def test_metafile_is_true(folder):
     import yaml
 
     metafile = yaml.safe_load((PROJECT / "configs" / folder / "metafile.yml").read_text())
     entries = {entry["Name"]: entry for entry in metafile["Models"]}
-    assert sorted(entries) == (PLAIN if folder == "wrn" else KD)
+    assert sorted(entries) == dict(wrn=PLAIN, kd=KD, methods=METHODS)[folder]
     for name, entry in entries.items():
         assert entry["Config"] == f"configs/{folder}/{name}.py"
         cfg = load(folder, name)
-        parameters = sum(p.numel() for p in build(cfg).parameters())
+        parameters = sum(  # of the student, as in final.pth
+            p.numel()
+            for key, p in build(cfg).named_parameters()
+            if not key.startswith("feature_adapters.")
+        )
         assert entry["Metadata"]["Parameters"] == parameters, name
         data = "Digits" if name.endswith("_digits") else "CIFAR-100"
         assert entry["Metadata"]["Training Data"] == data
