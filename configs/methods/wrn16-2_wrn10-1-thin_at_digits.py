@@ -12,5 +12,5 @@ model = dict(
             student=f'backbone.groups.{i}',
             teacher=f'backbone.groups.{i}',
             loss=dict(type='mmkd_logit.TorchdistillLoss', name='ATLoss', mode='code'),
-            weight=1000.) for i in range(3)
+            weight=62.5) for i in range(3)
     ])
