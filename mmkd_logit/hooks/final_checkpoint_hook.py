@@ -7,7 +7,6 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd_logit.models._feature_adapters import without_adapters
 from mmkd_logit.registry import HOOKS
 
 
@@ -56,6 +55,9 @@ class FinalCheckpointHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Take the adapters out of our file; ``epoch_N.pth`` keeps them, to be resumed."""
         if self._writing:
+            # Not above: command lines read the hooks before they silence mmpretrain's warnings.
+            from mmkd_logit.models._feature_adapters import without_adapters
+
             for name in ("state_dict", "ema_state_dict"):  # after EMAHook, which has priority
                 if name in checkpoint:
                     checkpoint[name] = without_adapters(checkpoint[name])

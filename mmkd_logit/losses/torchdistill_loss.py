@@ -18,11 +18,9 @@ _PLACES: dict[str, dict[str, Any]] = {
     "ATLoss": dict(at_pairs=_PAIRS),
     "AltActTransferLoss": dict(feature_pairs=_PAIRS),
     "FTLoss": dict(paraphraser_path="feature", translator_path="feature"),
-    "SPKDLoss": dict(student_output_path="feature", teacher_output_path="feature"),
 }
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "AltActTransferLoss": dict(margin=1.0, reduction="mean"),
-    "SPKDLoss": dict(reduction="batchmean"),
 }
 _ELEMENTWISE = ("MSELoss", "L1Loss", "SmoothL1Loss")
 _NAMES = (*_PLACES, *_ELEMENTWISE)
@@ -44,8 +42,6 @@ class TorchdistillLoss(nn.Module):
     'AltActTransferLoss'   activation boundaries (Heo et al., AAAI 2019), ``margin`` (1 here),
                            ``reduction`` (``'mean'`` over samples here, a sum over the rest):
                            the whole shape
-    'SPKDLoss'             similarity preserving (Tung and Mori, ICCV 2019), ``reduction``
-                           (``'batchmean'`` here, divided by N squared): N
     =====================  ======================================================================
 
     Features in half precision are raised first, and autocast is off inside.
@@ -89,8 +85,8 @@ class TorchdistillLoss(nn.Module):
         """Compare the features; only the student receives gradient.
 
         Args:
-            student_features: ``(N, C, H, W)``, or ``(N, C)`` where the loss takes it.
-            teacher_features: The same, but for C or more where the loss allows.
+            student_features: ``(N, C, H, W)``; the elementwise ones take any shape.
+            teacher_features: The same, but for C with attention.
 
         Returns:
             What the loss returns, a scalar but for ``reduction='none'``.
@@ -107,9 +103,7 @@ class TorchdistillLoss(nn.Module):
 
     def _check_shapes(self, student: Tensor, teacher: Tensor) -> None:
         shapes = [tuple(student.shape), tuple(teacher.shape)]
-        if self.name == "SPKDLoss":
-            agree, what = shapes[0][:1] == shapes[1][:1], "as many samples"
-        elif self.name == "ATLoss":
+        if self.name == "ATLoss":
             agree = len(shapes[0]) == len(shapes[1]) == 4 and shapes[0][2:] == shapes[1][2:]
             agree, what = agree and shapes[0][0] == shapes[1][0], "(N, C, H, W) of the same N, H, W"
         else:

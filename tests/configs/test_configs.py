@@ -42,10 +42,52 @@ DATASETS = {  # by the last word of a name
     "digits": dict(num_classes=10, channels=1, size=8),
     "in1k": dict(num_classes=1000, size=64),
 }
+METHODS = sorted(path.stem for path in (PROJECT / "configs/methods").glob("*.py"))
 LOSSES = {
     "mse": dict(type="mmkd_logit.LogitMSELoss"),
     **{f"kl-t{tau}": dict(type="mmkd_logit.ScaledKLDivLoss", tau=tau) for tau in (1, 3, 5, 20)},
     "kl-tinf": dict(type="mmkd_logit.ScaledKLDivLoss", tau="inf"),
+}
+# alpha, loss_kd, and for each term of features: loss, module, total weight, adapters
+METHOD = {
+    "fitnets": (0.0, None, [("MSELoss", "backbone.groups.1", 100.0, "ConvReg", None)]),
+    "at": (
+        0.0,
+        None,
+        [("ATLoss", f"backbone.groups.{i}", 1000.0, None, None) for i in range(3)],
+    ),
+    "ft": (
+        0.0,
+        None,
+        [
+            (
+                "FTLoss",
+                "backbone.groups.2",
+                500.0,
+                "Translator4FactorTransfer",
+                "Paraphraser4FactorTransfer",
+            )
+        ],
+    ),
+    "ab": (
+        0.0,
+        None,
+        [
+            ("AltActTransferLoss", "backbone.groups.1.0.norm1", 0.00075, "ConvReg", None),
+            ("AltActTransferLoss", "backbone.groups.2.0.norm1", 0.0015, "ConvReg", None),
+            ("AltActTransferLoss", "backbone.norm", 0.003, "ConvReg", None),
+        ],
+    ),
+    "dkd": (0.5, dict(type="mmkd_logit.DKDLoss", tau=4, alpha=1, beta=8), []),
+    "dist": (0.5, dict(type="mmkd_logit.DISTLoss", beta=2, gamma=2, tau=4), []),
+    "kl-t4-std": (
+        0.9,
+        dict(
+            type="mmkd_logit.LogitStandardization",
+            loss=dict(type="mmkd_logit.ScaledKLDivLoss", tau=4),
+        ),
+        [],
+    ),
 }
 
 
@@ -133,18 +175,41 @@ def test_plain_config(name, project):
 
 @pytest.mark.parametrize("name", [*KD, *(name for name in STOPS if STOPPED.match(name))])
 def test_kd_config(name, project):
-    cfg, dataset = load("kd" if name in KD else "noisy_teacher", name), dataset_of(name)
+    cfg, loss = check_pair("kd" if name in KD else "noisy_teacher", name)
+    assert cfg.model.alpha == 1.0
+    assert cfg.model.loss_kd == LOSSES[loss]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_config(name, project):
+    cfg, method = check_pair("methods", name)
+    alpha, loss, terms = METHOD[method]
+    if name.endswith("at_digits"):  # attention is a mean over pixels, and 8x8 are a sixteenth
+        terms = [(loss_name, path, weight / 16, *rest) for loss_name, path, weight, *rest in terms]
+    assert (cfg.model.alpha, cfg.model.get("loss_kd")) == (alpha, loss)
+    found = []
+    for term in cfg.model.get("feature_kd", []):
+        assert term.student == term.teacher
+        adapters = [(term.get(f"{whose}_adapter") or {}).get("name") for whose in ROLES]
+        found.append((term.loss.name, term.student, pytest.approx(term.weight), *adapters))
+    assert found == terms
+
+
+ROLES = ("student", "teacher")
+
+
+def check_pair(folder, name):
+    """Everything in a distilling config but its loss; return it and the loss's name."""
+    cfg, dataset = load(folder, name), dataset_of(name)
     teacher, student, loss, *rest = name.split("_")
     suffix = "" if dataset == "cifar100" else f"_{dataset}"
     assert rest == ([] if dataset == "cifar100" else [dataset])
     assert cfg.model.type == "mmkd_logit.LogitDistiller"
-    assert cfg.model.alpha == 1.0
-    assert cfg.model.loss_kd == LOSSES[loss]
     check_network(cfg.model.student, student, dataset)
     stopped = STOPPED.fullmatch(teacher)
-    teacher, folder = stopped[1] if stopped else teacher, folder_of(teacher)
+    teacher, source = stopped[1] if stopped else teacher, folder_of(teacher)
     made = f"{teacher}_{stopped[2]}" if stopped else teacher
-    config = f"configs/{'noisy_teacher' if stopped else folder}/{made}{suffix}.py"
+    config = f"configs/{'noisy_teacher' if stopped else source}/{made}{suffix}.py"
     checkpoint = f"work_dirs/{made}{suffix}/seed0/final.pth"
     if dataset == "in1k" and not stopped:
         checkpoint = f"torchvision://{teacher}.imagenet1k_v1"
@@ -156,8 +221,10 @@ def test_kd_config(name, project):
     assert ours == {key: value for key, value in plain.items() if key != "model"}
     assert cfg.model.student == plain.model
 
-    cfg.model.teacher.checkpoint = None
-    check_step(build(cfg), cfg, dataset)
+    trained = copy.deepcopy(cfg)
+    trained.model.teacher.checkpoint = None
+    check_step(build(trained), trained, dataset)
+    return cfg, loss
 
 
 def split_noisy(name):
@@ -243,6 +310,42 @@ def test_sequential_config(name, project):
         stage.teacher.checkpoint = None
     model.switch(**stage)
     check_step(model, cfg, digits[0] if digits else "cifar100")
+    trained = copy.deepcopy(cfg)
+    trained.model.teacher.checkpoint = None
+    check_step(build(trained), trained, bool(digits))
+    return cfg, loss
+
+
+PARTS = {
+    "samples": dict(per_class=0.1),
+    "classes": dict(classes=0.1),
+    "entropy": dict(by="entropy", quantiles=(0.0, 0.5)),
+}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (PROJECT / "configs/data_amount").glob("*.py"))
+)
+def test_data_amount_config(name, project):
+    """But for the wrapped data set it is the config that its name begins with."""
+    cfg, dataset = load("data_amount", name), dataset_of(name)
+    suffix = "_digits" if dataset == "digits" else ""
+    base, part = name.removesuffix(suffix).rsplit("_", 1)
+    plain = load("kd" if base.count("_") > 1 else "wrn", base + suffix)
+    wrapper = cfg.train_dataloader.dataset
+    assert wrapper.pop("type") == "mmkd_logit.DataSubset"
+    assert wrapper.pop("dataset") == plain.train_dataloader.dataset
+    if part == "entropy":
+        teacher = "wrn16-2_digits" if suffix else "wrn28-4"
+        assert wrapper.pop("scores") == f"work_dirs/{teacher}/seed0/scores.npz"
+    assert wrapper == PARTS[part]
+    cfg.train_dataloader.dataset = plain.train_dataloader.dataset
+    assert dict(cfg.items()) == dict(plain.items())
+
+
+def test_each_method_is_there_on_both_data_sets():
+    pairs = ("wrn28-4_wrn16-2_{}", "wrn16-2_wrn10-1-thin_{}_digits")
+    assert sorted(pair.format(method) for pair in pairs for method in METHOD) == METHODS
 
 
 def test_the_papers_first_row_is_complete():
@@ -379,7 +482,11 @@ def test_metafile_is_true(folder):
     for name, entry in entries.items():
         assert entry["Config"] == f"configs/{folder}/{name}.py"
         cfg = load(folder, name)
-        parameters = sum(p.numel() for p in build(cfg).parameters())
+        parameters = sum(  # of the student, as in final.pth
+            p.numel()
+            for key, p in build(cfg).named_parameters()
+            if not key.startswith("feature_adapters.")
+        )
         assert entry["Metadata"]["Parameters"] == parameters, name
         data = dict(digits="Digits", in1k="ImageNet-1k", cifar100="CIFAR-100")[dataset_of(name)]
         assert entry["Metadata"]["Training Data"] == data

@@ -49,9 +49,10 @@ def test_group_is_gloo_and_the_wrapper_names_no_device(ranks):
     assert ranks[0]["wrapper"]["device_ids"] is None
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, "features 0.0", "features 1.0"])
 def test_gradient_equals_one_process_on_the_joined_batch(ranks, alpha):
     joined = ranks[0][f"joined {alpha}"]
+    assert ("feature_adapters.0.student.weight" in joined) == str(alpha).startswith("features")
     for name, expected in joined.items():
         for rank in ranks:
             torch.testing.assert_close(

@@ -19,6 +19,17 @@ def without_batch_statistics():
     return cfg
 
 
+def hint():
+    """A term with an adapter without BatchNorm, for the same reason."""
+    torch.manual_seed(0)
+    return dict(
+        student="backbone",
+        teacher="backbone",
+        loss=dict(type="mmkd_logit.TorchdistillLoss", name="MSELoss"),
+        student_adapter=torch.nn.Conv2d(16, 32, 1),
+    )
+
+
 def gradients(model, inputs, samples):
     model.train()  # applies norm_eval
     losses = model(inputs, samples, mode="loss")
@@ -34,13 +45,17 @@ def main(folder):
     inputs, samples = batch(n=8)
     half = slice(4 * rank, 4 * rank + 4)
     result = dict(backend=dist.get_backend(), wrapper=dict(cfg.model_wrapper_cfg))
-    for alpha in (0.0, 0.5, 1.0):
-        model_cfg = distiller(student=without_batch_statistics(), alpha=alpha)
+    cases = {alpha: dict(alpha=alpha) for alpha in (0.0, 0.5, 1.0)}
+    for alpha in (0.0, 1.0):
+        cases[f"features {alpha}"] = dict(alpha=alpha, feature_kd=[hint()])
+    for alpha, settings in cases.items():
+        model_cfg = distiller(student=without_batch_statistics(), **settings)
         ddp = MMDistributedDataParallel(build(model_cfg), device_ids=None)
         result[f"ddp {alpha}"] = gradients(ddp, inputs[half], samples[half])
         result[f"alone {alpha}"] = gradients(build(model_cfg), inputs[half], samples[half])
         result[f"joined {alpha}"] = gradients(build(model_cfg), inputs, samples)
-    result["ddp names"] = [name for name, _ in ddp.named_parameters()]
+        if alpha == 1.0:
+            result["ddp names"] = [name for name, _ in ddp.named_parameters()]
     result["teacher"] = ddp.module.teachers[0].model.state_dict()
     torch.save(result, os.path.join(folder, f"{rank}.pt"))
     dist.destroy_process_group()
