@@ -110,9 +110,11 @@ class Exhibit:
     the same seed teaches), ``later_teacher`` (the one whose student teaches in the later stage of
     the config's ``SequentialTeacherHook``), ``scores`` (the one whose student scores the samples
     that ``DataSubset`` chooses from) and ``seed_shift`` (added to the seed, for teachers that
-    differ by it alone). Optional are ``metrics``, a list of dicts with ``title``, ``key``
-    (``test.KEY`` or ``train.KEY`` of a results row), ``paper`` (by the name of the run: the
-    paper's number, or number and trust mark) and ``mark`` (the trust mark of those without); ``cited``, labels of
+    differ by it alone).
+
+    Optional are ``metrics``, a list of dicts with ``title``, ``key`` (``test.KEY`` or
+    ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
+    number and trust mark) and ``mark`` (the trust mark of those without); ``cited``, labels of
     rows by names that only the paper has numbers for; ``comparisons``, pairs of names of runs,
     the first minus the second; and ``note``, printed below.
 
