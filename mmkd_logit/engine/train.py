@@ -21,6 +21,7 @@ from .launch import prepare_launch, silence_known_warnings
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder
 from .teachers import FINAL, MissingTeacher, explain_missing, find_missing_teachers
+from .train_metrics import training_data_loader
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,6 +89,11 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
         use_amp(cfg)
+    if args.train_metrics:
+        if args.results is None:
+            raise ValueError("--train-metrics goes with --results")
+        if cfg.get("test_dataloader") is not None:
+            training_data_loader(cfg)  # for its checks
     if args.auto_scale_lr:
         if not cfg.get("auto_scale_lr"):
             raise ValueError(

@@ -1,0 +1,187 @@
+"""``tools/publish_results.py``: put measured numbers into READMEs and metafiles, never by hand."""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+
+from mmkd_logit.engine.config import config_hash
+from mmkd_logit.engine.errors import one_line_errors
+from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.results import read_lines
+
+from .exhibit import Exhibit, Run
+from .reproduce import MEASURED, find_exhibits
+from .reproduce import build_parser as reproduce_parser
+from .table import render
+
+_BLOCK = re.compile(r"(<!-- measured: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_ENTRY = re.compile(r"  - Name: (\S+)\n(?:    .*\n)+")
+_RESULTS = re.compile(r"    Results:\n(?:      .*\n)+")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/publish_results.py``."""
+    parser = argparse.ArgumentParser(
+        description=f"Render the rows of {MEASURED} into the tables of READMEs and the metafiles"
+    )
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    parser.add_argument("--add", metavar="FILE", help=f"first append these rows to {MEASURED}")
+    return parser
+
+
+def measured_rows(runs: Sequence[Run], rows: Sequence[dict]) -> dict[Run, dict | None]:
+    """Find the newest row of each run by what it says of itself.
+
+    No work folder is looked at: a row counts if it was made by the config as it is now, and its
+    teachers are the weights of the rows found for them.
+
+    Args:
+        runs: Teachers before their students.
+        rows: Results rows.
+
+    Returns:
+        The runs that have a row.
+    """
+    found: dict[Run, dict | None] = {}
+    weights: dict[str, str] = {}
+    for run in runs:
+        if any(teacher.work_dir not in weights for teacher in run.teachers):
+            continue
+        expected = dict(
+            config_hash=config_hash(run.build_config()),
+            seed=run.seed,
+            teachers=[weights[teacher.work_dir] for teacher in run.teachers],
+        )
+        for row in reversed(rows):
+            theirs = {key: row.get(key) for key in expected}
+            if not run.teachers:  # torchvision's, by name
+                theirs["teachers"] = []
+            if theirs == expected:
+                found[run], weights[run.work_dir] = row, row["weights"]
+                break
+    return found
+
+
+def render_block(words: str, rows: Sequence[dict]) -> str:
+    """Render the table that the words of a ``tools/reproduce.py`` command line make.
+
+    Args:
+        words: Such as ``digits`` or ``noisy-label --scale cpu --epochs 12``.
+        rows: Results rows.
+
+    Raises:
+        ValueError: If there is no such exhibit.
+    """
+    args = reproduce_parser().parse_args(shlex.split(words))
+    seeds = sorted({row["seed"] for row in rows if row["seed"] < 1000})
+    texts = []
+    for path in find_exhibits(args.exhibits, args.scale):
+        exhibit = Exhibit(path, tuple(args.cfg_options), args.epochs, args.only)
+        texts.append(render(exhibit, measured_rows(exhibit.runs(seeds), rows)))
+    return "\n\n".join(texts) + "\n"
+
+
+def render_readme(text: str, rows: Sequence[dict]) -> str:
+    """Fill the blocks ``<!-- measured: WORDS -->`` to ``<!-- end -->`` of a page.
+
+    Args:
+        text: The page.
+        rows: Results rows.
+
+    Raises:
+        ValueError: If a block names no exhibit.
+    """
+    return _BLOCK.sub(lambda match: match[1] + render_block(match[2], rows) + match[4], text)
+
+
+def render_metafile(text: str, rows: Sequence[dict]) -> str:
+    """Write the ``Results`` of a metafile's models: means over seeds at the config's own epochs.
+
+    Args:
+        text: The metafile.
+        rows: Results rows; those with overrides other than the teacher's do not count.
+    """
+
+    def fill(match: re.Match) -> str:
+        entry = _RESULTS.sub("", match[0])
+        config = re.search(r"Config: (\S+)", entry)
+        data = re.search(r"Training Data: (.*)", entry)
+        if config is None or data is None:  # a collection
+            return match[0]
+        run = Run("", config[1], (), 0)
+        top1: dict[int, float] = {}
+        for row in rows:
+            plain = all(key.startswith("model.teacher") for key in row["overrides"])
+            if row["config"] == config[1] and plain and row["epochs"] == _epochs(run):
+                top1[row["seed"]] = row["test"]["accuracy/top1"]
+        if not top1:
+            return entry
+        return entry + (
+            "    Results:\n"
+            f"      - Dataset: {data[1]}\n"
+            "        Task: Image Classification\n"
+            "        Metrics:\n"
+            f"          Top 1 Accuracy: {mean(top1.values()):.2f}\n"
+            f"          Seeds: {len(top1)}\n"
+        )
+
+    return _ENTRY.sub(fill, text)
+
+
+def _epochs(run: Run) -> int | None:
+    return run.build_config().train_cfg.get("max_epochs")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``tools/publish_results.py``.
+
+    Args:
+        argv: The command line without the program's name; ``sys.argv`` by default.
+    """
+    args = build_parser().parse_args(argv)
+    silence_known_warnings()
+    with one_line_errors():
+        if not Path("configs", "paper").is_dir():
+            raise FileNotFoundError("configs/paper does not exist here; run from the project")
+        if args.add:
+            _add_rows(Path(args.add))
+        rows = read_lines(MEASURED)
+        stale = []
+        for pages, fill in _pages():
+            for page in pages:
+                before = page.read_text()
+                after = fill(before, rows)
+                if after != before:
+                    stale.append(str(page))
+                    if not args.check:
+                        page.write_text(after)
+        if stale and args.check:
+            raise ValueError(
+                f"{', '.join(stale)} do not show what {MEASURED} says; "
+                "run python tools/publish_results.py"
+            )
+        print(f"{len(rows)} rows; {'changed: ' + ', '.join(stale) if stale else 'up to date'}")
+
+
+def _pages() -> list[tuple[list[Path], Callable[[str, Sequence[dict]], str]]]:
+    readmes = [Path("README.md"), *sorted(Path("configs").glob("*/README.md"))]
+    return [
+        (readmes, render_readme),
+        (sorted(Path("configs").glob("*/metafile.yml")), render_metafile),
+    ]
+
+
+def _add_rows(file: Path) -> None:
+    from mmkd_logit.engine.results import append_line
+
+    if not file.is_file():
+        raise FileNotFoundError(f"the results file {file} does not exist")
+    known = {(row["config_hash"], row["seed"], row["weights"]) for row in read_lines(MEASURED)}
+    for row in read_lines(file):
+        if (row["config_hash"], row["seed"], row["weights"]) not in known:
+            append_line(MEASURED, row)
+            print(f"added {row['config']}, seed {row['seed']}", file=sys.stderr)

@@ -1,0 +1,53 @@
+import pytest
+from mmengine.config import Config
+
+from mmkd_logit.engine.epochs import scale_epochs
+
+
+def config(**kwargs):
+    fields = dict(train_cfg=dict(by_epoch=True, max_epochs=200, val_interval=5), **kwargs)
+    return Config(fields)
+
+
+def test_everything_that_counts_in_epochs():
+    cfg = config(
+        param_scheduler=[
+            dict(type="LinearLR", begin=0, end=5, by_epoch=True),
+            dict(type="MultiStepLR", milestones=[100, 150]),
+            dict(type="CosineAnnealingLR", T_max=1000, by_epoch=False),
+        ],
+        custom_hooks=[
+            dict(type="EMAHook"),
+            dict(type="mmkd_logit.SequentialTeacherHook", stages=[dict(begin=100)]),
+            dict(type="mmkd_logit.SequentialTeacherHook", by_epoch=False, stages=[dict(begin=7)]),
+        ],
+    )
+    scale_epochs(cfg, 20)
+    assert cfg.train_cfg == dict(by_epoch=True, max_epochs=20, val_interval=1)
+    warmup, steps, cosine = cfg.param_scheduler
+    assert (warmup.begin, warmup.end) == (0, 1)
+    assert steps.milestones == [10, 15]
+    assert cosine.T_max == 1000
+    assert cfg.custom_hooks[1].stages[0].begin == 10
+    assert cfg.custom_hooks[2].stages[0].begin == 7
+
+
+def test_one_epoch_has_no_step_before_it_begins():
+    cfg = config(param_scheduler=dict(type="MultiStepLR", milestones=[100, 150]))
+    scale_epochs(cfg, 1)
+    assert cfg.param_scheduler.milestones == [1, 1]
+    assert cfg.train_cfg.val_interval == 1
+
+
+def test_the_same_number_changes_nothing():
+    cfg = config(param_scheduler=dict(type="MultiStepLR", milestones=[100, 150]))
+    before = cfg.to_dict()
+    scale_epochs(cfg, 200)
+    assert cfg.to_dict() == before
+
+
+def test_wrong_words():
+    with pytest.raises(ValueError, match="--epochs must be at least 1, got 0"):
+        scale_epochs(config(), 0)
+    with pytest.raises(ValueError, match="--epochs needs a config that trains by epochs"):
+        scale_epochs(Config(dict(train_cfg=dict(by_epoch=False, max_iters=100))), 3)

@@ -1,0 +1,133 @@
+"""Numbers in pages come from rows, and --check sees when they do not."""
+
+from pathlib import Path
+
+import pytest
+from commands import PROJECT, error_of
+
+from mmkd_logit.engine.config import config_hash
+from mmkd_logit.engine.results import append_line, read_lines
+from mmkd_logit.experiments.exhibit import Exhibit, read_once
+from mmkd_logit.experiments.published import (
+    MEASURED,
+    main,
+    measured_rows,
+    render_metafile,
+    render_readme,
+)
+
+TEACHER = "configs/wrn/wrn16-2_digits.py"
+EXHIBIT = f"""
+title = 'Small'
+runs = dict(
+    big=dict(row='Teacher', config={TEACHER!r}),
+    kd=dict(row='Distilled', config='configs/kd/wrn16-2_wrn10-1-thin_mse_digits.py', teacher='big'))
+"""
+
+
+def row_of(run, top1, weights, teachers=(), **kwargs):
+    return {
+        **dict(
+            config=run.config,
+            config_hash=config_hash(run.build_config()),
+            seed=run.seed,
+            overrides={"model.teacher.checkpoint": "x"} if teachers else {},
+            epochs=30,
+            teachers=list(teachers),
+            weights=weights,
+            test={"accuracy/top1": top1},
+            train=None,
+            commit="0123456789abcdef",
+            dirty=False,
+            device="CPU",
+            versions=dict(torch="2.15.0"),
+        ),
+        **kwargs,
+    }
+
+
+@pytest.fixture
+def place(workplace):
+    read_once.cache_clear()
+    Path("configs").unlink()
+    for folder in ("wrn", "kd", "_base_"):
+        Path("configs").mkdir(exist_ok=True)
+        Path("configs", folder).symlink_to(PROJECT / "configs" / folder)
+    Path("configs/paper").mkdir()
+    Path("configs/paper/small.py").write_text(EXHIBIT)
+    return Exhibit("configs/paper/small.py").runs([0, 1])
+
+
+def test_rows_by_what_they_say_of_themselves(place):
+    big, kd, _, kd1 = place
+    rows = [
+        row_of(big, 90.0, "w0"),
+        row_of(kd, 91.0, "v0", ["w0"]),
+        row_of(kd1, 92.0, "v1", ["w1"]),
+    ]
+    assert list(measured_rows(place, rows)) == [big, kd]  # the other teacher is not known
+    assert measured_rows(place, [*rows, row_of(kd, 95.0, "v2", ["w0"])])[kd]["weights"] == "v2"
+    older = row_of(big, 99.0, "w9", config_hash="of another config")
+    assert list(measured_rows(place, [older])) == []
+    # A row of the teacher that came later has other students.
+    assert list(measured_rows(place, [*rows, row_of(big, 90.0, "w7")])) == [big]
+
+
+def test_a_page(place):
+    rows = [row_of(place[0], 90.0, "w0"), row_of(place[1], 91.0, "v0", ["w0"])]
+    page = "# T\n\n<!-- measured: small -->\nold\n<!-- end -->\n\nrest 1\n"
+    text = render_readme(page, rows)
+    assert "| Distilled | 91.00 (1) |" in text
+    assert text.startswith("# T\n\n<!-- measured: small -->\n### Small\n")
+    assert text.endswith("0123456789ab.\n<!-- end -->\n\nrest 1\n")
+    assert render_readme(text, rows) == text
+    with pytest.raises(ValueError, match="no exhibit 'nope'"):
+        render_readme("<!-- measured: nope -->\n<!-- end -->\n", rows)
+
+
+def test_a_metafile(place):
+    text = (PROJECT / "configs/wrn/metafile.yml").read_text()
+    clean = render_metafile(text, [])
+    assert "Results:" not in clean
+    rows = [row_of(run, top1, "w") for run, top1 in ((place[0], 90.0), (place[2], 91.0))]
+    reduced = row_of(place[0], 10.0, "w", epochs=3)
+    changed = row_of(place[0], 10.0, "w", overrides={"train_cfg.max_epochs": 30})
+    filled = render_metafile(clean, [*rows, reduced, changed])
+    (entry,) = [e for e in filled.split("  - Name: ") if e.startswith("wrn16-2_digits\n")]
+    assert entry.endswith(
+        "    Results:\n      - Dataset: Digits\n        Task: Image Classification\n"
+        "        Metrics:\n          Top 1 Accuracy: 90.50\n          Seeds: 2\n"
+    )
+    assert filled.count("Results:") == 1
+    assert render_metafile(filled, rows) == filled
+    assert render_metafile(filled, []) == clean
+
+
+def test_the_command(place, capsys):
+    Path("README.md").write_text("<!-- measured: small -->\n<!-- end -->\n")
+    append_line(Path("runs.jsonl"), row_of(place[0], 90.0, "w0"))
+    # The folders of the project itself must not be written to.
+    for folder in ("wrn", "kd"):
+        Path("configs", folder).unlink()
+        Path("configs", folder).mkdir()
+        for file in (PROJECT / "configs" / folder).iterdir():
+            Path("configs", folder, file.name).write_text(file.read_text())
+    main(["--add", "runs.jsonl"])
+    assert "| Teacher | 90.00 (1) |" in Path("README.md").read_text()
+    assert "Top 1 Accuracy: 90.00" in Path("configs/wrn/metafile.yml").read_text()
+    main(["--check"])
+    assert capsys.readouterr().out.splitlines()[-1] == "1 rows; up to date"
+    main(["--add", "runs.jsonl"])
+    assert len(read_lines(MEASURED)) == 1
+    text = Path("README.md").read_text().replace("90.00", "99.00")
+    Path("README.md").write_text(text)
+    assert error_of(capsys, main, "--check") == (
+        "README.md do not show what configs/paper/measured.jsonl says; "
+        "run python tools/publish_results.py"
+    )
+    assert Path("README.md").read_text() == text
+    assert "nope.jsonl does not exist" in error_of(capsys, main, "--add", "nope.jsonl")
+
+
+def test_the_projects_pages_are_up_to_date(project, capsys):
+    main(["--check"])
