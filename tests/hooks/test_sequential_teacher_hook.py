@@ -3,13 +3,15 @@
 import gc
 import re
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.hooks import EMAHook, Hook
-from mmengine.registry import HOOKS
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from networks import build
 from runs import assert_same, digits_distiller, digits_student, run_config, train, weights
@@ -52,7 +54,9 @@ class Notes(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         model = runner.model
         if self.first is None:
-            self.first = weakref.ref(model.teachers[0].model)
+            network = model.teachers[0].model
+            network.__dict__["itself"] = network  # as some networks have; only gc frees a circle
+            self.first = weakref.ref(network)
         names = [teacher.name for teacher in model.teachers]
         self.log.append((runner.iter, names, type(model.loss_kd).__name__, model.alpha))
 
@@ -128,6 +132,33 @@ def test_from_its_epoch_on_it_is_the_run_of_the_other_config(tmp_path, teachers,
     # The control: without the switch other weights come out.
     plain = train(first, tmp_path / "c", epochs=4)
     assert not torch.equal(weights(plain)["head.fc.weight"], weights(ours)["head.fc.weight"])
+
+
+@OPTIM_WRAPPERS.register_module()
+class HalfOnCPU(OptimWrapper):
+    """What AmpOptimWrapper does, which needs a GPU."""
+
+    @contextmanager
+    def optim_context(self, model):
+        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
+            yield
+
+
+def test_in_mixed_precision(tmp_path, teachers):
+    model = digits_distiller(teacher=teachers[0])
+    change = dict(teacher=teachers[1], loss_kd=MSE, alpha=0.5)
+    optimizer = dict(type="SGD", lr=0.05, momentum=0.9)
+    half = dict(optim_wrapper=dict(type="HalfOnCPU", optimizer=optimizer))
+    hooks = dict(custom_hooks=[hook(dict(begin=2, **change))])
+    ours = train(model, tmp_path / "a", epochs=3, **hooks, **half)
+    train(model, tmp_path / "b", epochs=2, **half)
+    second = train({**model, **change}, tmp_path / "b", epochs=3, resume=True, **half)
+    assert_same_runs(ours, second)
+    # The control: single precision gives other weights.
+    single = train(
+        *(model, tmp_path / "c"), epochs=3, optim_wrapper=dict(optimizer=optimizer), **hooks
+    )
+    assert not torch.equal(weights(single)["head.fc.weight"], weights(ours)["head.fc.weight"])
 
 
 def stages_of(teachers, epochs=5):
