@@ -70,9 +70,7 @@ def test_the_pipeline_is_found_below_wrappers():
     wrapped = dict(type="W", dataset=dict(type="V", datasets=[inner, inner]))
     cfg = Config(
         dict(
-            train_dataloader=loader(
-                dict(type="W", dataset=dict(type="V", datasets=[inner, inner]))
-            ),
+            train_dataloader=loader(wrapped),
             test_dataloader=loader(dict(type="X", split="test", pipeline=["pack"])),
         )
     )
