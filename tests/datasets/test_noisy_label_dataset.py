@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import PROJECT
 from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.structures import DataSample
@@ -300,3 +300,22 @@ def test_human_labels_of_the_real_data(cifar100_root, cifarn_labels):
     assert (np.bincount(plain.get_clean_labels()[wrong]) == 200).all()
     # The labels of the measured runs.
     assert plain.metainfo["label_noise"]["sha256"].startswith("a5d24ad3961bb5e3")
+
+
+@pytest.mark.parametrize(
+    ("settings", "times"),
+    [
+        (dict(type="RepeatDataset", times=2), 2),
+        (dict(type="ClassBalancedDataset", oversample_thr=1e-3), 1),
+    ],
+)
+def test_inside_mmengines_wrappers(settings, times):
+    inner = dict(type="mmkd_logit.NoisyLabelDataset", dataset=DIGITS, **SYM40)
+    dataset = DATASETS.build(dict(settings, dataset=inner))
+    assert len(dataset) == 901 * times
+    assert dataset.metainfo["label_noise"]["sha256"] == noisy().metainfo["label_noise"]["sha256"]
+    sample = dataset[len(dataset) - 1]["data_samples"]
+    assert (int(sample.gt_label), sample.clean_label) == (
+        noisy().get_gt_labels()[900],
+        SOURCE_LABELS[900],
+    )
