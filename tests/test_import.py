@@ -58,7 +58,9 @@ import os, torch
 schemes, environment = dict(CheckpointLoader._schemes), dict(os.environ)
 safe = list(torch.serialization.get_safe_globals())
 import mmkd_logit.engine, mmkd_logit.experiments, mmkd_logit.registry
-import mmkd_logit.engine.train, mmkd_logit.engine.test
+import mmkd_logit.engine.train, mmkd_logit.engine.test, mmkd_logit.engine.score
+import mmkd_logit.experiments.reproduce, mmkd_logit.experiments.published, mmkd_logit.hooks
+assert "mmpretrain.models" not in sys.modules  # it takes seconds and warns
 assert dict(CheckpointLoader._schemes) == schemes
 assert list(torch.serialization.get_safe_globals()) == safe
 assert dict(os.environ) == environment

@@ -15,8 +15,6 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from mmkd_logit.models import FrozenTeacher
-
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
 from .errors import one_line_errors
@@ -93,6 +91,8 @@ def compute_scores(cfg: Config, checkpoint: str) -> dict[str, np.ndarray]:
         ValueError: If checkpoint and network differ, a sample lacks its label or index or cannot
             be read, or a score is not finite.
     """
+    from mmkd_logit.models import FrozenTeacher  # its imports warn, once we silence it
+
     init_default_scope(cfg.get("default_scope") or "mmpretrain")
     teacher = FrozenTeacher(dict(config=cfg.to_dict(), checkpoint=checkpoint))
     teacher.build()

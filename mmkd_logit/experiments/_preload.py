@@ -1,9 +1,18 @@
 """What the server imports once that processes of ``tools/reproduce.py`` are forked from."""
 
+import gc
 import importlib
 import warnings
 
 # As silence_known_warnings, which cannot be imported before it is needed.
 warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
-for _name in ("mmpretrain.models", "mmkd_logit.experiments.worker"):
-    importlib.import_module(_name)
+_OURS = ("datasets", "hooks", "metrics", "models", "experiments.worker")
+_SLOW = ("matplotlib.pyplot", "mmpretrain.models", "sklearn.datasets", "yapf.yapflib.yapf_api")
+for _name in (*_SLOW, *(f"mmkd_logit.{name}" for name in _OURS)):
+    try:
+        importlib.import_module(_name)
+    except ImportError:  # the run that needs it will say so
+        continue
+# MMEngine collects garbage with each data set; what is there by now is none.
+gc.collect()
+gc.freeze()

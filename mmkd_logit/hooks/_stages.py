@@ -5,18 +5,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from mmkd_logit.models._distiller_parts import (
-    build_loss,
-    build_teachers,
-    check_alpha,
-    check_ensemble,
-)
-
-# What a stage can change, and how each is checked; LogitDistiller.switch takes the same.
-_CHECKS = dict(
-    teacher=build_teachers, loss_kd=build_loss, alpha=check_alpha, ensemble=check_ensemble
-)
-_KEYS = ("begin", *_CHECKS)
+# What a stage can change; LogitDistiller.switch takes the same.
+_CHANGES = ("teacher", "loss_kd", "alpha", "ensemble")
+_KEYS = ("begin", *_CHANGES)
 
 
 class Stage(NamedTuple):
@@ -65,16 +56,29 @@ def _read_stage(stage: Any, where: str) -> Stage:
     begin = stage.get("begin")
     if isinstance(begin, bool) or not isinstance(begin, int) or begin < 0:
         raise ValueError(f"{where}.begin must be an integer from 0 on, got {begin!r}")
-    changes = {key: stage[key] for key in _CHECKS if stage.get(key) is not None}
+    changes = {key: stage[key] for key in _CHANGES if stage.get(key) is not None}
     if not changes:
-        raise ValueError(f"{where} changes nothing; name one of {', '.join(_CHECKS)}")
+        raise ValueError(f"{where} changes nothing; name one of {', '.join(_CHANGES)}")
     for key, value in changes.items():
         try:
-            _CHECKS[key](value)  # type: ignore[operator]
+            _check(key, value)
         except (ValueError, KeyError, TypeError) as error:
             reason = error.args[0] if error.args else error  # str of a KeyError has quotes
             raise ValueError(f"{where}.{key}: {reason}") from None
     return Stage(begin, changes)
+
+
+def _check(key: str, value: Any) -> None:
+    # Not above: command lines read the hooks before they silence mmpretrain's warnings.
+    from mmkd_logit.models import _distiller_parts as parts
+
+    checks: dict[str, Any] = dict(
+        teacher=parts.build_teachers,
+        loss_kd=parts.build_loss,
+        alpha=parts.check_alpha,
+        ensemble=parts.check_ensemble,
+    )
+    checks[key](value)
 
 
 def merge_changes(stages: Sequence[Stage]) -> dict[str, Any]:

@@ -1,17 +1,21 @@
 """Another teacher or another loss from a given epoch on."""
 
+from __future__ import annotations
+
 import gc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmkd_logit.models import FrozenTeacher, LogitDistiller
 from mmkd_logit.registry import HOOKS
 
 from ._stages import Stage, merge_changes, read_stages
+
+if TYPE_CHECKING:  # command lines read the hooks before they silence mmpretrain's warnings
+    from mmkd_logit.models import FrozenTeacher, LogitDistiller
 
 _LOOKED_AT = ("ce", "kd", "teacher_agreement")  # what a distiller logs beside its losses
 
@@ -159,6 +163,8 @@ class SequentialTeacherHook(Hook):
 
 
 def _distiller(runner: Runner) -> LogitDistiller:
+    from mmkd_logit.models import LogitDistiller
+
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not isinstance(model, LogitDistiller):
         raise ValueError(
@@ -170,6 +176,8 @@ def _distiller(runner: Runner) -> LogitDistiller:
 
 def _averages(runner: Runner) -> list[LogitDistiller]:
     """Return the copies that hooks such as EMAHook keep of the model."""
+    from mmkd_logit.models import LogitDistiller
+
     averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
     models = [getattr(average, "module", None) for average in averages]
     return [model for model in models if isinstance(model, LogitDistiller)]

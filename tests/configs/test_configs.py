@@ -253,6 +253,8 @@ def test_noisy_config(name, project, monkeypatch):
         dataset=plain.train_dataloader.dataset,
         **NOISES[noise],
     )
+    metrics = [metric.type for metric in cfg.pop("train_evaluator")]
+    assert metrics == ["Accuracy", "mmkd_logit.CleanLabelAccuracy"]
     cfg.train_dataloader.dataset = plain.train_dataloader.dataset
     if others:
         teacher = f"{network}_{noise}{data}"
