@@ -33,10 +33,65 @@ def rows(tmp_path, **overrides):
     )
 
 
-def test_the_projects_exhibits(project):
-    for path in Path("configs/paper").glob("*.py"):
-        for run in Exhibit(path).runs([0, 1]):
-            assert run.build_config().randomness.seed == run.seed
+PAPER = (
+    "grid table1 table2 sequential noisy-teacher noisy-label ensemble born-again data-amount "
+    "calibration"
+).split()
+
+
+def test_every_exhibit_of_the_paper_is_there(project):
+    folder = Path("configs/paper")
+    needs_imagenet = ["imagenet", "noisy-teacher-in1k"]
+    assert sorted(path.stem for path in folder.glob("*.py")) == sorted(
+        [*PAPER, *needs_imagenet, "digits"]
+    )
+    assert sorted(path.stem for path in folder.glob("digits/*.py")) == sorted(PAPER)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PROJECT.glob("configs/paper/**/*.py")), ids=lambda path: str(path)[-30:]
+)
+def test_the_projects_exhibits(path, project):
+    for epochs in (None, 4):
+        runs = Exhibit(path, epochs=epochs).runs([0, 1])
+        for run in runs:
+            cfg = run.build_config()
+            assert cfg.randomness.seed == run.seed
+            assert cfg.work_dir == run.work_dir
+            if epochs is not None:
+                assert cfg.train_cfg.max_epochs == run.epochs
+    assert max(run.epochs for run in runs) == epochs
+
+
+def test_the_grid_is_whole(project):
+    exhibit = Exhibit("configs/paper/grid.py")
+    rows, columns = (dict.fromkeys(place[i] for place in exhibit.cells.values()) for i in (0, 1))
+    assert list(columns) == [f"alpha {i / 10}" for i in range(1, 11)]
+    assert [row.partition("tau ")[2] for row in rows] == ["1", "3", "5", "20", "inf"] * 2
+    assert len(exhibit.cells) == 100
+    assert [metric["key"] for metric in exhibit.metrics] == [
+        "test.accuracy/top1",
+        "train.accuracy/top1",
+    ]
+    assert [len(metric["paper"]) for metric in exhibit.metrics] == [40, 40]
+    assert exhibit.metrics[1]["paper"]["wrn28_4_a1.0_t20"] == (92.76, "S")
+    for name, run in ((run.name, run) for run in exhibit.runs([0])):
+        if "_a" in name:
+            model = run.build_config().model
+            _, alpha, tau = name.rsplit("_", 2)
+            assert (model.alpha, float(model.loss_kd.tau)) == (float(alpha[1:]), float(tau[1:]))
+
+
+def test_later_teachers_and_scores(project):
+    runs = {run.name: run for run in Exhibit("configs/paper/sequential.py").runs([3])}
+    hook = runs["switch_both"].build_config().custom_hooks[-1]
+    assert hook.stages[0].teacher.checkpoint == "work_dirs/wrn16-4/seed3/final.pth"
+    assert runs["medium"] in runs["switch_both"].needs
+    runs = {run.name: run for run in Exhibit("configs/paper/data-amount.py").runs([3])}
+    dataset = runs["ce_tld_u"].build_config().train_dataloader.dataset
+    assert dataset.scores == "work_dirs/wrn28-4/seed3/scores.npz"
+    assert (dataset.by, tuple(dataset.quantiles)) == ("tld", (0.5, 1.0))
+    assert runs["ce_tld_u"].needs == (runs["teacher"],)
 
 
 def test_runs_and_their_teachers(project, tmp_path):
