@@ -1,36 +1,41 @@
-"""Chains: the student of each stage teaches the next."""
+"""Chain configs: the student of each stage teaches the next."""
 
 import argparse
 import copy
-import gc
-import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
-from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 
-from .config import default_work_dir, read_config
-from .provenance import origin_of, read_origin
-from .teachers import FINAL, model_teachers
+from .config import default_work_dir, parse_overrides, read_config
+from .teachers import FINAL, explain_missing, find_missing_teachers, model_teachers
 
 _STAGE_FIELDS = {"config", "overrides"}
+_CHAIN_FIELDS = {"stages", "randomness", "work_dir"}
+_DISTILLERS = ("mmkd_logit.LogitDistiller", "LogitDistiller")
+_TOGETHER = (
+    ("train_dataloader", "train_cfg", "optim_wrapper"),
+    ("val_dataloader", "val_cfg", "val_evaluator"),
+    ("test_dataloader", "test_cfg", "test_evaluator"),
+)
+
+Build = Callable[[argparse.Namespace], Config]
 
 
 class Stage(NamedTuple):
     """One run of a chain.
 
     Attributes:
-        config: The config file.
-        work_dir: The folder of the run.
-        words: What ``tools/train.py`` would be given for this stage alone.
+        name: How messages call it.
+        args: What ``tools/train.py`` would be given for this stage alone.
+        cfg: Its complete config, before a run has changed it.
     """
 
-    config: str
-    work_dir: str
-    words: list[str]
+    name: str
+    args: argparse.Namespace
+    cfg: Config
 
 
 def is_chain(path: str) -> bool:
@@ -39,150 +44,164 @@ def is_chain(path: str) -> bool:
     Args:
         path: Of any config.
     """
-    if path.startswith("mmpretrain::") or not Path(path).is_file() or Path(path).suffix != ".py":
-        return False
-    return "stages" in Path(path).read_text() and "stages" in Config.fromfile(path)
+    known = Path(path).suffix in (".py", ".json", ".yaml", ".yml")
+    return known and Path(path).is_file() and "stages" in Config.fromfile(path)
 
 
-def read_chain(args: argparse.Namespace) -> list[Stage]:
+def read_chain(args: argparse.Namespace, build: Build) -> list[Stage]:
     """Read a chain config: ``stages``, a list of dicts.
 
-    A stage has ``config``, a plain or a distilling config, and ``overrides``, settings of it as
-    on the command line. From the second stage on it must be a distilling config with one
-    teacher, which is replaced by the student of the stage before. ``--cfg-options`` of the
-    command line hold for every stage.
+    A stage has ``config``, a plain or a distilling config, and ``overrides``, a list of its
+    settings as on the command line. From the second stage on it must be a distilling config with
+    one teacher, which the student of the stage before replaces. ``--cfg-options`` of the command
+    line hold for every stage. The file may also set ``randomness=dict(seed=...)``, otherwise 0,
+    and ``work_dir``; names that begin with an underscore are its own.
 
     Args:
         args: Of ``tools/train.py``.
+        build: Makes the config of a stage.
 
     Returns:
         The stages. They write to ``WORK_DIR/1_CONFIG``, ``WORK_DIR/2_CONFIG`` and so on, where
         ``WORK_DIR`` is ``--work-dir`` or ``work_dirs/CHAIN/seedK``.
 
     Raises:
-        ValueError: If a stage is not written like that, or a flag does not go with a chain.
+        ValueError: If a stage is not written like that or cannot be built, or a flag does not go
+            with a chain.
         FileNotFoundError: If a stage's config does not exist.
     """
-    if args.resume not in (None, "auto"):
-        raise ValueError("a chain finds its own checkpoints; --resume takes no file here")
     chain = Config.fromfile(args.config)
-    stages = chain.stages
-    if not isinstance(stages, (list, tuple)) or not stages:
-        raise ValueError(f"{args.config}: stages must be a list of dict(config=...)")
-    unknown = set(chain) - {"stages", "randomness", "work_dir"}
-    if unknown:
-        raise ValueError(f"{args.config}: a chain has stages only, got also {sorted(unknown)}")
-    seed = args.seed
+    _check_chain(args, chain)
+    seed = args.cfg_options.get("randomness.seed", args.seed)
     if seed is None:
         seed = (chain.get("randomness") or {}).get("seed", 0)
     folder = Path(args.work_dir or chain.get("work_dir") or default_work_dir(args.config, seed))
     result: list[Stage] = []
-    for number, stage in enumerate(stages, 1):
-        result.append(_read_stage(f"{args.config}, stage {number}", stage, folder, result, seed))
+    for number, stage in enumerate(chain.stages, 1):
+        where = f"{args.config}, stage {number}"
+        own = copy.deepcopy(args)
+        own.cfg_options = {**_overrides_of(where, stage), **args.cfg_options}
+        own.config, own.seed, own.resume = stage["config"], seed, None
+        own.work_dir = str(folder / f"{number}_{Path(own.config).stem}")
+        name = f"stage {number} of {len(chain.stages)}, {Path(own.config).stem}"
+        try:
+            if result:
+                own.cfg_options["model.teacher"] = [_teacher(own, build, result[-1])]
+            result.append(Stage(name, own, build(copy.deepcopy(own))))
+            _check_settings(result[-1].cfg)
+            _check_model(result)
+            _check_teachers(result, own.train_teacher)
+        except (ValueError, OSError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f"{where}: {error}") from error
     return result
 
 
-def _read_stage(where: str, stage: Any, folder: Path, before: list[Stage], seed: int) -> Stage:
-    if not isinstance(stage, dict) or not stage.get("config"):
-        raise ValueError(f"{where} must be dict(config='PATH'), got {stage!r}")
-    if set(stage) - _STAGE_FIELDS:
-        raise ValueError(f"{where} takes config and overrides, got {sorted(stage)}")
-    config = stage["config"]
-    overrides = list(stage.get("overrides", ()))
-    if before:
-        specs = model_teachers(read_config(config))
-        if len(specs) != 1 or not isinstance(specs[0], dict):
+def _check_chain(args: argparse.Namespace, chain: Config) -> None:
+    if args.resume not in (None, "auto"):
+        raise ValueError(
+            f"a chain finds its own checkpoints; leave out --resume {args.resume}, or resume the "
+            "stage alone: python tools/train.py CONFIG --work-dir FOLDER --resume FILE"
+        )
+    if not isinstance(chain.stages, (list, tuple)) or not chain.stages:
+        raise ValueError(
+            f"{args.config}: stages must be a list of dict(config='PATH'), got {chain.stages!r}"
+        )
+    unknown = {name for name in chain if not name.startswith("_")} - _CHAIN_FIELDS
+    if unknown:
+        raise ValueError(
+            f"{args.config}: a chain has {', '.join(sorted(_CHAIN_FIELDS))}, got also "
+            f"{', '.join(sorted(unknown))}; settings of a run belong to the overrides of a stage"
+        )
+    randomness = chain.get("randomness")
+    if randomness is not None and (not isinstance(randomness, dict) or set(randomness) != {"seed"}):
+        raise ValueError(
+            f"{args.config}: randomness of a chain must be dict(seed=N), got {randomness!r}"
+        )
+    for name in args.cfg_options:
+        if name.startswith("model.teacher"):
             raise ValueError(
-                f"{where}: {config} must be a distilling config with one teacher, "
-                "dict(config=..., checkpoint=...), which the stage before becomes"
+                f"--cfg-options {name}: a chain's teachers are its students; set that of the "
+                "first stage in its overrides"
             )
-        overrides += [
-            f"model.teacher.config={before[-1].config}",
-            f"model.teacher.checkpoint={Path(before[-1].work_dir, FINAL)}",
-        ]
-    work_dir = str(folder / f"{len(before) + 1}_{Path(config).stem}")
-    words = [config, "--seed", str(seed), "--work-dir", work_dir]
-    return Stage(config, work_dir, words + ["--cfg-options", *overrides] * bool(overrides))
+    if not isinstance(chain.get("work_dir"), str | None):
+        raise ValueError(f"{args.config}: work_dir must be text, got {chain.work_dir!r}")
 
 
-def run_chain(
-    args: argparse.Namespace,
-    parse: Callable[[list[str]], argparse.Namespace],
-    build: Callable[[argparse.Namespace], Config],
-    run: Callable[[argparse.Namespace, Config], None],
-) -> None:
-    """Train the stages of a chain that are not finished, in order.
-
-    A stage is finished when its ``final.pth`` is there and ``origin.json`` says that it was made
-    from the present config, seed and teacher. A stage that was cut off goes on from its last
-    checkpoint. A stage whose config or teacher has changed is trained anew, and so are those
-    behind it.
-
-    Args:
-        args: Of ``tools/train.py``.
-        parse: Parses the words of a stage.
-        build: Makes a stage's config.
-        run: Trains a stage.
-
-    Raises:
-        ValueError: As of :func:`read_chain`, or of a stage; nothing has been trained then.
-        FileNotFoundError: If a stage's config does not exist.
-    """
-    stages = read_chain(args)
-    parsed = [_stage_arguments(args, parse(stage.words)) for stage in stages]
-    for stage_args in parsed:
-        build(copy.deepcopy(stage_args))  # what is wrong with the last is known before the first
-    for number, (stage, stage_args) in enumerate(zip(stages, parsed, strict=True), 1):
-        name = f"stage {number} of {len(stages)}, {Path(stage.config).stem}"
-        cfg = build(stage_args)
-        state = _agree(_state_of(stage, cfg))
-        if state == "finished":
-            _say(f"{name}: finished before, {stage.work_dir}/{FINAL}")
-            continue
-        what = {
-            "cut off": "goes on",
-            "new": "starts",
-            "changed": "starts anew, since its config or teacher is not that of "
-            f"{stage.work_dir}; later stages follow",
-        }[state]
-        _say(f"{name}: {what}: python tools/train.py {shlex.join(stage.words)}")
-        if state == "changed" and is_main_process():
-            Path(stage.work_dir, FINAL).unlink(missing_ok=True)
-        cfg.experiment_name = f"{Path(stage.config).stem}_stage{number}"  # MMEngine's are unique
-        stage_args.resume = "auto" if state == "cut off" else None
-        barrier()
-        run(stage_args, cfg)
-        barrier()  # the next stage reads what the first process wrote
-        gc.collect()
+def _overrides_of(where: str, stage: Any) -> dict[str, Any]:
+    """Check how a stage is written and parse its overrides."""
+    if not isinstance(stage, dict) or not isinstance(stage.get("config"), str):
+        raise ValueError(f"{where} must be dict(config='PATH'), got {stage!r}")
+    unknown = set(stage) - _STAGE_FIELDS
+    if unknown:
+        raise ValueError(f"{where} takes config and overrides, got also {sorted(unknown)}")
+    texts = stage.get("overrides", [])
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{where}: overrides must be a list of 'KEY=VALUE', got {texts!r}")
+    try:
+        return parse_overrides(texts)
+    except ValueError as error:
+        raise ValueError(f"{where}, overrides: {error}") from None
 
 
-def _stage_arguments(args: argparse.Namespace, own: argparse.Namespace) -> argparse.Namespace:
-    """Give a stage the flags of the chain's command line."""
-    merged = argparse.Namespace(**{**vars(args), **vars(own)})
-    for name, value in vars(args).items():
-        if name not in ("config", "seed", "work_dir", "cfg_options", "resume"):
-            setattr(merged, name, value)
-    teacher = {k: v for k, v in own.cfg_options.items() if k.startswith("model.teacher.")}
-    merged.cfg_options = {**own.cfg_options, **args.cfg_options, **teacher}
-    return merged
+def _teacher(args: argparse.Namespace, build: Build, before: Stage) -> dict[str, Any]:
+    """Return the teacher of a stage: the student of the one before."""
+    cfg = build(copy.deepcopy(args))
+    specs = model_teachers(cfg)
+    if len(specs) != 1 or not isinstance(specs[0], dict):
+        raise ValueError(
+            f"{args.config} must be a distilling config with one teacher, "
+            "dict(config=..., checkpoint=...), which the student of the stage before replaces"
+        )
+    network, written = _network(before.cfg), _network(read_config(before.args.config))
+    config = before.args.config if network == written else network
+    return dict(config=config, checkpoint=str(Path(before.args.work_dir, FINAL)))
 
 
-def _state_of(stage: Stage, cfg: Config) -> str:
-    noted = read_origin(stage.work_dir)
-    if noted is None:
-        return "new"
-    if noted != origin_of(cfg):
-        return "changed"
-    return "finished" if Path(stage.work_dir, FINAL).is_file() else "cut off"
+def _network(cfg: Config) -> dict[str, Any]:
+    """Return the part of a config that :class:`~mmkd_logit.models.FrozenTeacher` reads."""
+    model, preprocessor = cfg.model, cfg.get("data_preprocessor")
+    if model.get("type") in _DISTILLERS:
+        model, preprocessor = model.student, model.get("data_preprocessor", preprocessor)
+    network = ConfigDict(model=model, data_preprocessor=preprocessor)
+    return copy.deepcopy(network).to_dict()
 
 
-def _agree(state: str) -> str:
-    """Let the first process decide for all: one may look later than another writes."""
-    states = [state]
-    broadcast_object_list(states)
-    return states[0]
+def _check_settings(cfg: Config) -> None:
+    """Refuse what the Runner would refuse, but after the stages before have been trained."""
+    for names in _TOGETHER:
+        absent = [name for name in names if cfg.get(name) is None]
+        if absent and (len(absent) < len(names) or names is _TOGETHER[0]):
+            raise ValueError(f"a run needs {', '.join(names)}; {absent[0]} is missing")
+    for name in ("max_epochs", "max_iters"):
+        length = cfg.train_cfg.get(name, 1)
+        if type(length) is not int or length < 1:
+            raise ValueError(f"train_cfg.{name} must be a positive integer, got {length!r}")
 
 
-def _say(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # the process group may not exist yet
-        print(text, flush=True)
+def _check_model(stages: list[Stage]) -> None:
+    """Build a stage's model and hooks, and compare its classes with those of the stage before."""
+    cfg = copy.deepcopy(stages[-1].cfg)
+    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmpretrain"):
+            MODELS.build(cfg.model)
+            for hook in cfg.get("custom_hooks") or []:
+                HOOKS.build(hook)
+    except Exception as error:
+        raise ValueError(f"{stages[-1].args.config} cannot be built: {error}") from error
+    classes = [
+        (_network(stage.cfg)["model"].get("head") or {}).get("num_classes") for stage in stages[-2:]
+    ]
+    if None not in classes and len(set(classes)) > 1:
+        raise ValueError(
+            f"its student has {classes[1]} classes, that of the stage before {classes[0]}"
+        )
+
+
+def _check_teachers(stages: list[Stage], train_teacher: bool) -> None:
+    """Refuse a stage that misses another teacher than the student of the stage before."""
+    own = {str(Path(stage.args.work_dir, FINAL)) for stage in stages[:-1]}
+    missing = [t for t in find_missing_teachers(stages[-1].cfg) if t.checkpoint not in own]
+    if missing and not (train_teacher and all(teacher.can_be_trained() for teacher in missing)):
+        raise ValueError(explain_missing(missing))

@@ -90,6 +90,27 @@ def add_override_argument(parser: argparse.ArgumentParser, flag: str, text: str)
     )
 
 
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse settings of a config file that are written as on the command line.
+
+    Args:
+        texts: ``KEY=VALUE`` each.
+
+    Raises:
+        ValueError: If one is not.
+
+    Example:
+        >>> parse_overrides(['model.alpha=0.9', 'param_scheduler.milestones=[1,2]'])
+        {'model.alpha': 0.9, 'param_scheduler.milestones': [1, 2]}
+    """
+    result = argparse.Namespace()
+    try:
+        _Overrides([], "overrides", nargs="+")(argparse.ArgumentParser(), result, texts)
+    except argparse.ArgumentError as error:
+        raise ValueError(error.message) from None
+    return result.overrides
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and testing share; they are mmpretrain's."""
     parser.add_argument("--work-dir", help="folder for logs, checkpoints and metrics")
@@ -133,6 +154,8 @@ def read_config(path: str) -> Config:
         if Path(path).suffix not in (".py", ".json", ".yaml", ".yml"):
             raise ValueError(f"{path} is no config: its name must end in .py, .json or .yaml")
         cfg = Config.fromfile(path)
+    if not cfg.get("model") and "stages" in cfg:
+        raise ValueError(f"{path} is a chain of runs; name the config of one of its stages here")
     if not cfg.get("model"):
         raise ValueError(f"{path} defines no model; it is not the config of a run")
     return cfg

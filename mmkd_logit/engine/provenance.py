@@ -19,6 +19,7 @@ from .config import config_hash, seed_of
 from .teachers import teacher_specs
 
 ORIGIN = "origin.json"
+_TASKS = dict(slurm="SLURM_NTASKS", mpi="OMPI_COMM_WORLD_SIZE")
 _PACKAGES = ("torch", "torchvision", "numpy")
 _STACK = ("mmengine", "mmcv", "mmpretrain")
 
@@ -34,8 +35,14 @@ def origin_of(cfg: Config) -> dict[str, Any]:
         seed=seed_of(cfg),
         teachers=teacher_hashes(cfg),
         files=_data_files((cfg.get("train_dataloader") or {}).get("dataset")),
-        processes=int(os.environ.get("WORLD_SIZE", 1)),
+        processes=_processes(cfg),
     )
+
+
+def _processes(cfg: Config) -> int:
+    """Return how many processes train, also before slurm's or MPI's have found each other."""
+    names = ("WORLD_SIZE", _TASKS.get(cfg.get("launcher"), ""))
+    return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 
 
 def _data_files(dataset: Any) -> dict[str, str]:

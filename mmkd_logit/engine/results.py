@@ -190,6 +190,31 @@ def read_lines(path: Path) -> list[dict]:
     return rows
 
 
+def find_row(
+    cfg: Config, rows: list[dict], processes: int = 1, train_metrics: bool = False
+) -> dict | None:
+    """Return the newest results row of a run, or None.
+
+    A row counts while the run's config still says the same, its teachers are the same files, and
+    its weights are there (others may need them as a teacher) and no others.
+
+    Args:
+        cfg: The run's config.
+        rows: Of the results file.
+        processes: How many processes train the run.
+        train_metrics: Whether the row must hold measurements on the training images.
+    """
+    weights = file_hash(Path(cfg.work_dir, FINAL))
+    if weights is None:
+        return None
+    expected = {**origin_of(cfg), "processes": processes, "weights": weights}
+    for row in reversed(rows):
+        measured = row.get("train") is not None or not train_metrics
+        if measured and all(row.get(key) == value for key, value in expected.items()):
+            return row
+    return None
+
+
 def _is_row(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)

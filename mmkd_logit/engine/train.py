@@ -12,7 +12,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from .chain import is_chain, run_chain
+from .chain import is_chain
+from .chain_run import run_chain
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
 from .epochs import scale_epochs
@@ -154,8 +155,9 @@ class _MarkStart(Hook):
     def before_train(self, runner: Runner) -> None:
         if is_main_process():
             if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
-                for name in ("last_checkpoint", FINAL):
-                    Path(runner.work_dir, name).unlink(missing_ok=True)
+                Path(runner.work_dir, "last_checkpoint").unlink(missing_ok=True)
+            if runner.iter < runner.max_iters:  # nor may they be taken for it by its origin
+                Path(runner.work_dir, FINAL).unlink(missing_ok=True)
             write_origin(runner.work_dir, self.origin)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -231,7 +233,7 @@ def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: Trainin
         started.value, started.iteration = False, None
         _train(stage_args, cfg, argv, started)
 
-    run_chain(args, build_parser().parse_args, build, run)
+    run_chain(args, build, run)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,12 +1,13 @@
 """What the server imports once that processes of ``tools/reproduce.py`` are forked from."""
 
+import atexit
 import gc
 import importlib
 import warnings
 
 # As silence_known_warnings, which cannot be imported before it is needed.
 warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
-_OURS = ("datasets", "hooks", "metrics", "models", "experiments.worker")
+_OURS = ("datasets", "hooks", "metrics", "models", "experiments.reproduce")
 _SLOW = ("matplotlib.pyplot", "mmpretrain.models", "sklearn.datasets", "yapf.yapflib.yapf_api")
 for _name in (*_SLOW, *(f"mmkd_logit.{name}" for name in _OURS)):
     try:
@@ -16,3 +17,4 @@ for _name in (*_SLOW, *(f"mmkd_logit.{name}" for name in _OURS)):
 # MMEngine collects garbage with each data set; what is there by now is none.
 gc.collect()
 gc.freeze()
+atexit.register(gc.unfreeze)  # or libraries report leaks when the server ends

@@ -5,10 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mmengine.config import Config
-
-from mmkd_logit.engine.provenance import file_hash, origin_of, read_origin
-from mmkd_logit.engine.results import read_lines
+from mmkd_logit.engine.provenance import origin_of, read_origin
+from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.teachers import FINAL
 
 from .exhibit import SCORES, Run, refuse_shared_folders
@@ -17,31 +15,6 @@ from .pools import LOG, Pool
 TRAIN = Path("tools", "train.py")
 _PAUSE = 0.2  # seconds between two looks at the processes
 _NEWS = 30  # seconds between two lines on the progress of one run
-
-
-def find_row(
-    cfg: Config, rows: list[dict], processes: int = 1, train_metrics: bool = False
-) -> dict | None:
-    """Return the newest results row of a run, or None.
-
-    A row counts while the run's config still says the same, its teachers are the same files, and
-    its weights are there (others may need them as a teacher) and no others.
-
-    Args:
-        cfg: The run's config.
-        rows: Of the results file.
-        processes: How many processes train the run.
-        train_metrics: Whether the row must hold measurements on the training images.
-    """
-    weights = file_hash(Path(cfg.work_dir, FINAL))
-    if weights is None:
-        return None
-    expected = {**origin_of(cfg), "processes": processes, "weights": weights}
-    for row in reversed(rows):
-        measured = row.get("train") is not None or not train_metrics
-        if measured and all(row.get(key) == value for key, value in expected.items()):
-            return row
-    return None
 
 
 class Execution:

@@ -12,7 +12,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from networks import raw_batch
 
+from mmkd_logit.engine.chain import is_chain, read_chain
 from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.models._teacher_spec import resolve_teacher
 
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = {"wrn": "wrn", "res": "resnet", "mob": "mobilenet"}  # by the name of a network
@@ -35,6 +37,7 @@ SEQUENTIAL = sorted(
     for path in (PROJECT / "configs/sequential").glob("*.py")
     if not path.stem.startswith("chain_")
 )
+CHAINS = sorted(path.stem for path in (PROJECT / "configs/sequential").glob("chain_*.py"))
 NETWORK = re.compile(r"wrn(\d+)-(\d+)(-thin|-half)?")
 STOPPED = re.compile(r"(.+)-(stop\d+)")  # a teacher that stopped early
 DATASETS = {  # by the last word of a name
@@ -348,6 +351,58 @@ def test_data_amount_config(name, project):
 def test_each_method_is_there_on_both_data_sets():
     pairs = ("wrn28-4_wrn16-2_{}", "wrn16-2_wrn10-1-thin_{}_digits")
     assert sorted(pair.format(method) for pair in pairs for method in METHOD) == METHODS
+
+
+def networks_and_losses(name):
+    """Return what each stage of a chain trains, and by what, from its name."""
+    *words, last = name.removeprefix("chain_").split("_")
+    words += [last] * (last != "digits")
+    if words[0] == "born-again":
+        generations, loss = (2, "kl-t3") if last == "digits" else (8, "kl-t20")
+        return [words[1]] * (1 + generations), [loss] * generations
+    networks = [word for word in words if word not in LOSSES]
+    return networks, [word for word in words if word in LOSSES]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_chain(name, project):
+    """Each stage trains what the name says, and its teacher is the network of the one before."""
+    path = f"configs/sequential/{name}.py"
+    assert is_chain(path)
+    dataset = dataset_of(name)
+    stages = read_chain(build_parser().parse_args([path]), build_config)
+    networks, losses = networks_and_losses(name)
+    assert len(stages) == len(networks) == len(losses) + 1
+    before = stages[0].cfg
+    check_network(before.model, networks[0], dataset)
+    for number, (stage, network, loss) in enumerate(
+        zip(stages[1:], networks[1:], losses, strict=True), 2
+    ):
+        assert stage.cfg.model.loss_kd == LOSSES[loss]
+        check_network(stage.cfg.model.student, network, dataset)
+        (teacher,) = stage.cfg.model.teacher
+        assert teacher.checkpoint == f"{before.work_dir}/final.pth"
+        taught = before.model.get("student", before.model)
+        found = resolve_teacher(teacher.to_dict()).model
+        assert found.pop("data_preprocessor") == before.data_preprocessor
+        assert found == {k: v for k, v in taught.to_dict().items() if k != "train_cfg"}
+        # The config's own teacher is that network too: alone it trains the same pair.
+        own = load("kd", Path(stage.args.config).stem).model.teacher
+        assert resolve_teacher(own.to_dict()).model == {
+            **found,
+            "data_preprocessor": before.data_preprocessor,
+        }
+        assert Path(stage.cfg.work_dir).name.startswith(f"{number}_")
+        before = stage.cfg
+
+
+def test_the_papers_chains_are_complete():
+    chains = {name for name in CHAINS if name.startswith("chain_wrn28-4_wrn16-4_wrn16-2_")}
+    assert {name.removeprefix("chain_wrn28-4_wrn16-4_wrn16-2_") for name in chains} == {
+        "kl-t3_mse",
+        "mse_kl-t3",
+    }
+    assert {"chain_born-again_wrn16-2", "chain_born-again_wrn10-1-thin_digits"} < set(CHAINS)
 
 
 def test_the_papers_first_row_is_complete():

@@ -1,0 +1,8 @@
+"""Born again: WRN-16-2 on CIFAR-100 by CE, then eight generations by KL at tau = 20.
+
+    python tools/train.py configs/sequential/chain_born-again_wrn16-2.py
+"""
+stages = [
+    dict(config='configs/wrn/wrn16-2.py'),
+    *[dict(config='configs/kd/wrn16-2_wrn16-2_kl-t20.py')] * 8,
+]

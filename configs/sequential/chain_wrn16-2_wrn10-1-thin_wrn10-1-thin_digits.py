@@ -1,9 +1,0 @@
-"""WRN-16-2 -KL3-> thin WRN-10-1 -MSE-> thin WRN-10-1 on 8x8 digits. Seconds on a CPU.
-
-    python tools/train.py configs/sequential/chain_wrn16-2_wrn10-1-thin_wrn10-1-thin_digits.py
-"""
-stages = [
-    dict(config='configs/wrn/wrn16-2_digits.py'),
-    dict(config='configs/kd/wrn16-2_wrn10-1-thin_kl-t3_digits.py'),
-    dict(config='configs/kd/wrn16-2_wrn10-1-thin_mse_digits.py'),
-]

@@ -1,0 +1,145 @@
+"""Running a chain: what is finished, cut off or changed."""
+
+import argparse
+import copy
+import gc
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.utils.dl_utils import set_multi_processing
+
+from .chain import Build, read_chain
+from .provenance import origin_of, read_origin
+from .results import find_row, read_lines
+from .teachers import FINAL
+
+_FINAL_HOOKS = ("mmkd_logit.FinalCheckpointHook", "FinalCheckpointHook")
+_CHANGES = dict(
+    config_hash="its config has changed",
+    seed="its seed has changed",
+    teachers="its teacher has changed",
+    files="a file of labels, a matrix or scores has changed",
+    processes="the number of processes has changed",
+)
+
+
+class _State(NamedTuple):
+    """What is to be done with a stage.
+
+    Attributes:
+        text: For the user.
+        trains: Whether its weights are still to be made.
+        resumes: Whether it goes on from its last checkpoint.
+        runs: Whether there is anything to do.
+    """
+
+    text: str
+    trains: bool = True
+    resumes: bool = False
+    runs: bool = True
+
+
+def run_chain(
+    args: argparse.Namespace,
+    build: Build,
+    run: Callable[[argparse.Namespace, Config], None],
+) -> None:
+    """Train the stages of a chain that are not finished, in order.
+
+    A stage is finished when its ``final.pth`` is there and ``origin.json`` says that it was made
+    from the present config, seed, teacher, label files and number of processes. A stage that was
+    cut off goes on from its last checkpoint. A stage of which one of those has changed is trained
+    anew, and so are those behind it, whose teacher changes with it. A finished stage of which
+    ``--results`` has no row is tested.
+
+    Args:
+        args: Of ``tools/train.py``.
+        build: Makes a stage's config.
+        run: Trains a stage, tests it and records its results.
+
+    Raises:
+        ValueError: As of :func:`read_chain`; nothing has been trained then.
+        FileNotFoundError: If a stage's config does not exist.
+    """
+    stages = read_chain(args, build)
+    _start_processes(stages[0].cfg)
+    for number, (name, own, _) in enumerate(stages, 1):
+        cfg = build(copy.deepcopy(own))
+        state = _agree(_state_of(cfg, args))
+        if is_main_process():
+            print(f"{name}: {state.text}", flush=True)
+        if state.runs:
+            _write_final(cfg, state.trains)
+            # MMEngine keeps every run by name and second, and two stages may share a config.
+            named = cfg.get("experiment_name") or Path(own.config).stem
+            cfg.experiment_name = f"{named}_stage{number}"
+            own.resume = "auto" if state.resumes else None
+            run(own, cfg)
+            barrier()  # the next stage reads what the first process wrote
+            del cfg
+            gc.collect()
+
+
+def _start_processes(cfg: Config) -> None:
+    """Join the processes now: until then slurm's do not know how many they are, or which."""
+    if cfg.launcher != "none" and not is_distributed():  # on GPUs; as the Runner would do it
+        env_cfg = cfg.get("env_cfg") or {}
+        set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
+        init_dist(cfg.launcher, **env_cfg.get("dist_cfg", {}))
+
+
+def _write_final(cfg: Config, wanted: bool) -> None:
+    """Have ``final.pth`` written, which teaches the next stage, or left as it is."""
+    hooks = [
+        hook
+        for hook in cfg.get("custom_hooks") or []
+        if hook.get("type") not in _FINAL_HOOKS or hook.get("filename", FINAL) != FINAL
+    ]
+    cfg.custom_hooks = [*hooks, *[dict(type=_FINAL_HOOKS[0])] * wanted]
+
+
+def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
+    folder, noted, origin = Path(cfg.work_dir), read_origin(cfg.work_dir), origin_of(cfg)
+    final, checkpoint = folder / FINAL, _last_checkpoint(folder)
+    if noted is None and not final.is_file():
+        return _State(f"starts in {folder}")
+    if noted != origin:
+        changes = [text for key, text in _CHANGES.items() if (noted or {}).get(key) != origin[key]]
+        why = "; ".join(changes) if noted else f"nothing says what made {final}"
+        return _State(f"starts anew in {folder}: {why}")
+    if not final.is_file():
+        if checkpoint is None:
+            return _State(f"was cut off before its first checkpoint, starts again in {folder}")
+        return _State(f"was cut off, goes on from {checkpoint}", resumes=True)
+    finished = f"finished before, {final}"
+    rows = read_lines(Path(args.results)) if args.results else []
+    if not args.results or find_row(cfg, rows, origin["processes"], args.train_metrics):
+        return _State(finished, trains=False, runs=False)
+    if checkpoint is None or not _is_last(checkpoint, cfg):
+        why = f"has no results of it, and its last checkpoint to test is gone; {final} stays"
+        return _State(f"{finished}; {args.results} {why}", trains=False, runs=False)
+    text = f"{finished}; {args.results} has no results of it, tests it"
+    return _State(text, trains=False, resumes=True)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    pointer = folder / "last_checkpoint"
+    path = folder / Path(pointer.read_text().strip()).name if pointer.is_file() else folder
+    return path if path.is_file() else None
+
+
+def _is_last(checkpoint: Path, cfg: Config) -> bool:
+    """Whether a checkpoint is of the end of training, so that resuming it trains nothing."""
+    end = cfg.train_cfg.get("max_epochs") or cfg.train_cfg.get("max_iters")
+    return bool(re.fullmatch(rf"(epoch|iter)_{end}", checkpoint.stem))
+
+
+def _agree(state: _State) -> _State:
+    """Let the first process decide for all: one may look later than another writes."""
+    states = [state]
+    broadcast_object_list(states)
+    return states[0]
