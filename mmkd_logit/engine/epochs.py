@@ -11,7 +11,7 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
     """Train for another number of epochs, with all the config's epochs in proportion.
 
     Scaled are the epochs of ``param_scheduler``, ``train_cfg.val_interval`` and the ``begin`` of
-    stages of a hook, each to at least 1 (0 stays 0).
+    stages of a hook, each to at least 1 (0 stays 0); a stage begins before the last epoch.
 
     Args:
         cfg: Changed in place.
@@ -51,4 +51,4 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
     for hook in cfg.get("custom_hooks") or []:
         for stage in hook.get("stages") or [] if hook.get("by_epoch", True) else []:
             if "begin" in stage:
-                stage["begin"] = scaled(stage["begin"])
+                stage["begin"] = min(scaled(stage["begin"]), epochs - 1)  # or it never began

@@ -39,6 +39,14 @@ def test_one_epoch_has_no_step_before_it_begins():
     assert cfg.train_cfg.val_interval == 1
 
 
+def test_every_stage_of_a_hook_is_reached():
+    hook = dict(type="mmkd_logit.SequentialTeacherHook", stages=[dict(begin=190)])
+    for epochs, begin in ((1, 0), (2, 1), (10, 9), (100, 95)):
+        cfg = config(custom_hooks=[hook])
+        scale_epochs(cfg, epochs)
+        assert cfg.custom_hooks[0].stages[0].begin == begin
+
+
 def test_the_same_number_changes_nothing():
     cfg = config(param_scheduler=dict(type="MultiStepLR", milestones=[100, 150]))
     before = cfg.to_dict()
