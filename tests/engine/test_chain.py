@@ -200,6 +200,24 @@ def test_other_weights_of_the_same_stage_are_another_teacher(workplace, capsys):
     assert [text.split(": ")[1] for text in texts[1:]] == ["its teacher has changed"] * 2
 
 
+def test_a_stage_that_fails_stops_the_chain_and_starts_again(workplace, monkeypatch, capsys):
+    chain, _ = three()
+
+    def fail(self, *args, **kwargs):
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmkd_logit.models.LogitDistiller.loss", fail)
+        assert error_of(capsys, main, chain) == "the disk is gone"
+    _, second = stage_folders(chain)
+    assert not (second / "final.pth").exists()
+    train(chain)
+    texts = said(capsys)
+    assert texts[0].startswith("finished before")
+    assert texts[1] == f"was cut off before its first checkpoint, starts again in {second}"
+    assert all(final.is_file() for final in finals(chain))
+
+
 def test_another_seed_is_another_chain(workplace, capsys):
     chain, _ = three(more="randomness = dict(seed=4)")
     train(chain, "--results", "runs.jsonl")
@@ -509,7 +527,7 @@ def test_resuming_under_another_config_disowns_the_weights_at_once(workplace, mo
         seen.append((read_origin(folder), (folder / "final.pth").is_file()))
         raise OSError("killed")
 
-    monkeypatch.setattr("mmkd_logit.hooks.ProgressBarHook.before_train", stop)
+    monkeypatch.setattr("mmkd_logit.hooks.FinalCheckpointHook.before_train", stop)
     old = read_origin(folder)
     with pytest.raises(SystemExit):
         train(tiny.student, "--resume", train_cfg__max_epochs=2)
