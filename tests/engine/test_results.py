@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 
+from mmkd_logit.datasets import Digits, NoisyLabelDataset
 from mmkd_logit.engine import provenance
 from mmkd_logit.engine.errors import TrainingStarted
-from mmkd_logit.engine.provenance import file_hash, teacher_hashes
+from mmkd_logit.engine.provenance import dataset_hash, file_hash, teacher_hashes
 from mmkd_logit.engine.results import ResultsRecorder, append_line, plain, read_lines
 
 
@@ -121,10 +123,15 @@ def test_the_clock_starts_when_the_teachers_are_there(tmp_path):
     recorder.begin -= 1000  # a long training of the teacher
     recorder.start(run_config())
     metrics = dict(top1=torch.tensor(0.5), matrix=np.eye(2), nan=float("nan"))
+    hub = MessageHub("clock")
+    for value in (50.0, 70.0, 60.0):
+        hub.update_scalar("val/accuracy/top1", value)
+    loader = types.SimpleNamespace(dataset=[])
     runner = types.SimpleNamespace(
-        test=lambda: metrics, seed=3, epoch=2, iter=8, work_dir=str(tmp_path), world_size=8
-    )
-    args = types.SimpleNamespace(config="a.py", cfg_options=dict(x=[1, (2,)]))
+        test=lambda: metrics, seed=3, epoch=2, iter=8, work_dir=str(tmp_path), world_size=8,
+        message_hub=hub, train_dataloader=loader, test_dataloader=loader,
+    )  # fmt: skip
+    args = types.SimpleNamespace(config="a.py", cfg_options=dict(x=[1, (2,)]), train_metrics=False)
     row = recorder.record(runner, args, TrainingStarted())
     assert row["train_seconds"] < 100
     assert row["overrides"] == dict(x=[1, [2]])
@@ -133,8 +140,21 @@ def test_the_clock_starts_when_the_teachers_are_there(tmp_path):
     assert read["test"]["matrix"] == [[1, 0], [0, 1]]
     assert read["test"]["top1"] == 0.5
     assert read["processes"] == 8
+    assert read["best"] == {"accuracy/top1": 70.0}
+    assert read["data"] == dict(train=None, test=None)  # of lists nothing is known
     assert read["command"] == ["python", "tools/train.py", "a.py"]
     assert time.strptime(read["finished"], "%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_hash_of_the_data():
+    def digits(**kwargs):
+        return dataset_hash(Digits(**kwargs))
+
+    whole = digits(split="train")
+    assert whole == digits(split="train")
+    assert len({whole, digits(split="test"), digits(split="train", indices=900)}) == 3
+    noisy = NoisyLabelDataset(dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.1)
+    assert dataset_hash(noisy) != whole
 
 
 def test_nothing_is_recorded_without_a_file():
