@@ -117,7 +117,7 @@ def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
         return _State(f"was cut off, goes on from {checkpoint}", resumes=True)
     finished = f"finished before, {final}"
     rows = read_lines(Path(args.results)) if args.results else []
-    if not args.results or find_row(cfg, rows, origin["processes"], args.train_metrics):
+    if not args.results or find_row(cfg, rows, origin["processes"], ["train"] * args.train_metrics):
         return _State(finished, trains=False, runs=False)
     if checkpoint is None or not _is_last(checkpoint, cfg):
         why = f"has no results of it, and its last checkpoint to test is gone; {final} stays"

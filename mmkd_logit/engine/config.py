@@ -15,7 +15,8 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
-# Fields of a config that say where a run writes and how it is started, not what it computes.
+# Fields of a config that say where a run writes, how it is started and what is measured at its
+# end, not what it computes.
 _WHERE_AND_HOW = (
     "work_dir",
     "launcher",
@@ -30,6 +31,8 @@ _WHERE_AND_HOW = (
     "pin_memory",
     "persistent_workers",
     "model_wrapper_cfg",
+    "test_evaluator",  # unlike val_evaluator, by which a run may stop
+    "train_evaluator",
 )
 _WATCHING_HOOKS = (
     "mmkd_logit.ProgressBarHook",

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,7 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def find_row(
-    cfg: Config, rows: list[dict], processes: int = 1, train_metrics: bool = False
+    cfg: Config, rows: list[dict], processes: int = 1, measured: Collection[str] = ()
 ) -> dict | None:
     """Return the newest results row of a run, or None.
 
@@ -202,17 +202,29 @@ def find_row(
         cfg: The run's config.
         rows: Of the results file.
         processes: How many processes train the run.
-        train_metrics: Whether the row must hold measurements on the training images.
+        measured: What the row must hold, such as ``'test.accuracy/top1'``, or ``'train'`` for
+            any measurement on the training images.
     """
     weights = file_hash(Path(cfg.work_dir, FINAL))
     if weights is None:
         return None
     expected = {**origin_of(cfg), "processes": processes, "weights": weights}
     for row in reversed(rows):
-        measured = row.get("train") is not None or not train_metrics
-        if measured and all(row.get(key) == value for key, value in expected.items()):
+        same = all(row.get(key) == value for key, value in expected.items())
+        if same and all(holds(row, key) for key in measured):
             return row
     return None
+
+
+def holds(row: dict, key: str) -> bool:
+    """Say whether a results row has a measurement.
+
+    Args:
+        row: The row.
+        key: Such as ``'test.accuracy/top1'``, or ``'train'`` for any on the training images.
+    """
+    split, _, name = key.partition(".")
+    return row.get(split) is not None and (not name or name in row[split])
 
 
 def _is_row(line: bytes) -> bool:

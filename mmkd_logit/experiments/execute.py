@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from mmkd_logit.engine.provenance import origin_of, read_origin
@@ -28,7 +28,8 @@ class Execution:
         results: The file of results lines.
         pool: Where runs are trained.
         say: Gets one line for each event.
-        train_metrics: The work folders of the runs that are also measured on training images.
+        measured: What the row of a run must hold, by its work folder, such as
+            ``'train.accuracy/top1'``. Weights that are there are only measured again for it.
 
     Raises:
         FileNotFoundError: If the current folder is not the project's, or a config is missing.
@@ -42,7 +43,7 @@ class Execution:
         results: Path,
         pool: Pool,
         say: Callable[[str], None],
-        train_metrics: Sequence[str] = (),
+        measured: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         if not TRAIN.is_file():
             raise FileNotFoundError(f"{TRAIN} does not exist here; run from the project's folder")
@@ -55,7 +56,7 @@ class Execution:
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
         results.parent.mkdir(parents=True, exist_ok=True)
         self.results, self.pool, self.say = results, pool, say
-        self.train_metrics = set(train_metrics)
+        self.measured = dict(measured or {})
         self.found: dict[str, dict | None] = {}
         self._news: dict[str, tuple[float, int]] = {}
 
@@ -94,8 +95,7 @@ class Execution:
         Args:
             folder: Its work folder.
         """
-        measured = folder in self.train_metrics
-        rows = read_lines(self.results)
+        rows, measured = read_lines(self.results), self.measured.get(folder, ())
         return find_row(self.configs[folder], rows, self.pool.processes, measured)
 
     def _settle(self, folder: str) -> bool:
@@ -116,7 +116,7 @@ class Execution:
         words = self.runs[folder].arguments()
         self._say(folder, f"python {TRAIN} {shlex.join(words)}")
         words[1:1] = ["--results", str(self.results)]
-        if folder in self.train_metrics:
+        if any(key.startswith("train") for key in self.measured.get(folder, ())):
             words.insert(1, "--train-metrics")
         expected = {**origin_of(self.configs[folder]), "processes": self.pool.processes}
         if read_origin(folder) == expected:

@@ -210,9 +210,9 @@ class Exhibit:
         return ", ".join(filter(None, self.cells.get(name, ()))) or name
 
     @property
-    def needs_train_metrics(self) -> bool:
-        """Whether a metric is measured on the training images."""
-        return any(metric["key"].startswith("train.") for metric in self.metrics)
+    def measured(self) -> set[str]:
+        """What the results row of each cell's run must hold."""
+        return {metric["key"] for metric in self.metrics}
 
     def runs(self, seeds: list[int]) -> list[Run]:
         """List the runs, teachers before their students.

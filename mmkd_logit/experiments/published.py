@@ -11,7 +11,7 @@ from statistics import mean
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
-from mmkd_logit.engine.results import read_lines
+from mmkd_logit.engine.results import holds, read_lines
 
 from .exhibit import Exhibit, Run
 from .reproduce import MEASURED, find_exhibits
@@ -33,7 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measured_rows(runs: Sequence[Run], rows: Sequence[dict]) -> dict[Run, dict | None]:
+def measured_rows(
+    runs: Sequence[Run], rows: Sequence[dict], exhibit: Exhibit | None = None
+) -> dict[Run, dict | None]:
     """Find the newest row of each run by what it says of itself.
 
     No work folder is looked at: a row counts if it was made by the config as it is now, and its
@@ -42,6 +44,7 @@ def measured_rows(runs: Sequence[Run], rows: Sequence[dict]) -> dict[Run, dict |
     Args:
         runs: Teachers before their students.
         rows: Results rows.
+        exhibit: Its cells' rows must hold what it shows.
 
     Returns:
         The runs that have a row.
@@ -60,7 +63,9 @@ def measured_rows(runs: Sequence[Run], rows: Sequence[dict]) -> dict[Run, dict |
             theirs = {key: row.get(key) for key in expected}
             if not run.teachers:  # torchvision's, by name
                 theirs["teachers"] = []
-            if theirs == expected:
+            shown = exhibit is not None and run.name in exhibit.cells
+            needed = exhibit.measured if shown and exhibit else ()
+            if theirs == expected and all(holds(row, key) for key in needed):
                 found[run], weights[run.work_dir] = row, row["weights"]
                 break
     return found
@@ -81,7 +86,7 @@ def render_block(words: str, rows: Sequence[dict]) -> str:
     texts = []
     for path in find_exhibits(args.exhibits, args.scale):
         exhibit = Exhibit(path, tuple(args.cfg_options), args.epochs, args.only)
-        texts.append(render(exhibit, measured_rows(exhibit.runs(seeds), rows)))
+        texts.append(render(exhibit, measured_rows(exhibit.runs(seeds), rows, exhibit)))
     return "\n\n".join(texts) + "\n"
 
 

@@ -107,7 +107,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         exhibits = [Exhibit(path, *options) for path in find_exhibits(args.exhibits, args.scale)]
         runs = {exhibit.name: exhibit.runs(list(range(args.seeds))) for exhibit in exhibits}
         labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
-        measured = [r.work_dir for e in exhibits if e.needs_train_metrics for r in runs[e.name]]
+        measured: dict[str, set[str]] = {}
+        for exhibit in exhibits:
+            for run in runs[exhibit.name]:
+                if run.name in exhibit.cells:
+                    measured.setdefault(run.work_dir, set()).update(exhibit.measured)
         results = Path(args.results, "runs.jsonl")
         execution = Execution(labels, results, _pool(args), _say, measured)
         if args.dry_run:

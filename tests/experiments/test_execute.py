@@ -90,12 +90,12 @@ def machine(workplace):
     return Machine()
 
 
-def prepare(machine, seeds=(0,), train_metrics=False, **kwargs):
+def prepare(machine, seeds=(0,), measured=(), **kwargs):
     read_once.cache_clear()
     exhibit = Exhibit("exhibit.py", **kwargs)
     runs = {run: exhibit.label(run.name) for run in exhibit.runs(list(seeds))}
     said = []
-    measured = [run.work_dir for run in runs] if train_metrics else []
+    measured = {run.work_dir: measured for run in runs}
     return Execution(runs, RESULTS, machine, said.append, measured), runs, said
 
 
@@ -168,14 +168,17 @@ def test_rows_without_what_the_table_needs(machine):
     go(machine)
     machine.calls.clear()
     trained = machine.trained
-    found, _ = go(machine, train_metrics=True)
+    found, _ = go(machine, measured=["train.accuracy/top1"])
     assert [call[2] for call in machine.calls] == ["auto"] * 3
     assert machine.trained == trained
     assert found[("kd", 0)]["train"] == {"accuracy/top1": 99.0}
     machine.calls.clear()
-    go(machine, train_metrics=True)
+    go(machine, measured=["train.accuracy/top1", "test.accuracy/top1"])
     go(machine)
     assert machine.calls == []
+    found, _ = go(machine, measured=["test.calibration/ece"])  # which no row will ever have
+    assert machine.calls == [("teacher", 0, "auto"), ("alone", 0, "auto")]
+    assert not any(found.values())
 
 
 def test_several_processes_a_run(machine):
