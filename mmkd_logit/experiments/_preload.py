@@ -1,8 +1,10 @@
 """What the server imports once that processes of ``tools/reproduce.py`` are forked from."""
 
 import atexit
+import contextlib
 import gc
 import importlib
+import sys
 import warnings
 
 # As silence_known_warnings, which cannot be imported before it is needed.
@@ -10,10 +12,11 @@ warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformable
 _OURS = ("datasets", "hooks", "metrics", "models", "experiments.reproduce")
 _SLOW = ("matplotlib.pyplot", "mmpretrain.models", "sklearn.datasets", "yapf.yapflib.yapf_api")
 for _name in (*_SLOW, *(f"mmkd_logit.{name}" for name in _OURS)):
-    try:
+    with (
+        contextlib.suppress(ImportError),  # the run that needs it will say so
+        contextlib.redirect_stdout(sys.stderr),  # standard output is for tables
+    ):
         importlib.import_module(_name)
-    except ImportError:  # the run that needs it will say so
-        continue
 # MMEngine collects garbage with each data set; what is there by now is none.
 gc.collect()
 gc.freeze()

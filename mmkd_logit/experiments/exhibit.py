@@ -142,7 +142,8 @@ class Exhibit:
         cfg = Config.fromfile(path)
         if not cfg.get("title") or not cfg.get("runs"):
             raise ValueError(f"{path} defines no title or no runs; it is not an exhibit")
-        self.name = Path(path).stem
+        self.name, folder = Path(path).stem, Path(path).resolve().parent.name
+        self.scale = folder if Path(path).resolve().parents[1].name == "paper" else None
         self.title: str = cfg.title
         self.note: str = cfg.get("note", "")
         self.options, self.epochs = options, epochs

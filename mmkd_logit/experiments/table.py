@@ -210,7 +210,8 @@ def _protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
         return ", ".join(sorted(str(value) for value in values))
 
     commits = {(row["commit"] or "unknown")[:12] + "+" * bool(row["dirty"]) for row in rows}
-    options = [*exhibit.options]
+    options = [f"--scale {exhibit.scale}"] if exhibit.scale is not None else []
+    options += exhibit.options
     options += [f"--epochs {exhibit.epochs}"] if exhibit.epochs is not None else []
     reduced = f" Reduced: {' '.join(options)}." if options else ""
     marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}

@@ -205,6 +205,16 @@ def test_rows_columns_and_the_papers_numbers(tmp_path):
     ]
 
 
+def test_small_versions_say_so(tmp_path):
+    folder = tmp_path / "paper" / "digits"
+    folder.mkdir(parents=True)
+    _, rows = matrix(tmp_path)
+    (folder / "table9.py").write_text(MATRIX)
+    assert ". Reduced: --scale digits --epochs 6. Paper's" in render(
+        Exhibit(folder / "table9.py", epochs=6), rows
+    )
+
+
 def test_csv_holds_every_cell(tmp_path):
     lines = list(csv.DictReader(to_csv(*matrix(tmp_path)).splitlines()))
     assert [(line["metric"], line["run"]) for line in lines] == [
