@@ -5,9 +5,15 @@ import copy
 import pytest
 import torch
 from mmengine.hooks import EMAHook
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from runs import assert_same, digits_distiller, digits_student, run_config, train, weights
+from runs import (
+    assert_same,
+    digits_distiller,
+    digits_student,
+    run_config,
+    train,
+    weights,
+)
 
 MIXUP = dict(augments=[dict(type="Mixup", alpha=0.8), dict(type="CutMix", alpha=1.0)])
 
@@ -72,20 +78,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
 
 def _stop_after(epoch):
     return dict(custom_hooks=[dict(type="StopAfter", epoch=epoch)])
-
-
-@HOOKS.register_module()
-class StopAfter(EMAHook.__mro__[1]):
-    """Ends a run early, as a kill between epochs would."""
-
-    priority = "VERY_LOW"
-
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-    def after_train_epoch(self, runner):
-        if runner.epoch + 1 == self.epoch:
-            runner.train_loop.stop_training = True
 
 
 @pytest.mark.parametrize("update_buffers", [False, True])

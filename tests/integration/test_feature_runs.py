@@ -3,10 +3,17 @@
 import pytest
 import torch
 from commands import folder_of
-from integration.test_distilling_runs import StopAfter
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
-from runs import assert_same, digits_distiller, digits_student, run_config, train, weights
+from runs import (
+    StopAfter,
+    assert_same,
+    digits_distiller,
+    digits_student,
+    run_config,
+    train,
+    weights,
+)
 
 from mmkd_logit.engine import train as train_tool
 
