@@ -48,6 +48,8 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
             for key in _EPOCHS_OF_SCHEDULERS:
                 if scheduler.get(key) is not None:
                     scheduler[key] = scaled(scheduler[key])
+            if scheduler.get("end") is not None:
+                scheduler["end"] = max(scheduler["end"], scheduler.get("begin", 0) + 1)
     for hook in cfg.get("custom_hooks") or []:
         for stage in hook.get("stages") or [] if hook.get("by_epoch", True) else []:
             if "begin" in stage:

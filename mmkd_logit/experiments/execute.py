@@ -9,8 +9,10 @@ from mmkd_logit.engine.provenance import origin_of, read_origin
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.teachers import FINAL
 
-from .exhibit import SCORES, Run, refuse_shared_folders
+from .exhibit import SCORES
 from .pools import LOG, Pool
+from .run import Run, refuse_shared_folders
+from .worker import are_newer
 
 TRAIN = Path("tools", "train.py")
 _PAUSE = 0.2  # seconds between two looks at the processes
@@ -53,6 +55,12 @@ class Execution:
         for run, label in runs.items():
             self.runs.setdefault(run.work_dir, run)
             self.labels.setdefault(run.work_dir, label)
+        scored = [folder for folder, run in self.runs.items() if run.scores is not None]
+        if scored and pool.processes > 1:
+            raise ValueError(
+                f"{scored[0]} needs a teacher's scores, which one process computes; give each run "
+                "one device (--devices 0,1 rather than 0+1), or leave such runs out with --only"
+            )
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
         results.parent.mkdir(parents=True, exist_ok=True)
         self.results, self.pool, self.say = results, pool, say
@@ -132,7 +140,7 @@ class Execution:
         if teacher is None:
             return []
         final, scores = (Path(teacher.work_dir, name) for name in (FINAL, SCORES))
-        if scores.is_file() and scores.stat().st_mtime_ns > final.stat().st_mtime_ns:
+        if are_newer(scores, final):
             return []
         words = [teacher.config, str(final), str(scores)]
         return words + ["--cfg-options", *teacher.overrides] * bool(teacher.overrides)
@@ -141,6 +149,9 @@ class Execution:
         row = self.found[folder] = self.find(folder) if well else None
         if row is not None:
             return self._say(folder, _short(row))
+        if well:
+            why = "its results row is not of this config, teacher and weights, or lacks a metric"
+            return self._say(folder, f"ended, but {why}; see {Path(folder, LOG)}")
         lines = self._new_lines(folder)
         why = next((line for line in reversed(lines) if line.startswith("error: ")), "")
         self._say(folder, f"failed, see {Path(folder, LOG)} {why}".rstrip())

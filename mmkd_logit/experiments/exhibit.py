@@ -1,104 +1,24 @@
 """An exhibit: which runs it needs and which cells they fill."""
 
-import copy
 import fnmatch
-import functools
-import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmkd_logit.engine.config import default_work_dir, read_config
 from mmkd_logit.engine.teachers import FINAL, later_teachers, model_teachers
-from mmkd_logit.engine.train import build_config, build_parser
+
+from .run import NOT_IN_NAMES, Run, read_once, refuse_shared_folders
 
 _DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 _RUN_FIELDS = {"row", "column", "config", "overrides", "teacher", "seed_shift"}
 _RUN_FIELDS |= {"later_teacher", "scores"}
 SCORES = "scores.npz"
-# Files of other runs, which the suffix stands for.
-_NOT_IN_NAMES = re.compile(r"model\.teacher|custom_hooks\..*\.teacher|.*\.scores=")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training with one seed.
-
-    Attributes:
-        name: Of the cell of the exhibit that it belongs to.
-        config: The config file.
-        overrides: Settings of the config as on the command line, ``KEY=VALUE``.
-        seed: The random seed.
-        epochs: Number of epochs, or None for the config's.
-        cell_seed: The seed of the exhibit that it counts for.
-        teachers: The runs whose students teach here.
-        scores: The run whose student scores the training samples, or None.
-        suffix: Sets the work folder apart from that of other teachers' students.
-    """
-
-    name: str
-    config: str
-    overrides: tuple[str, ...]
-    seed: int
-    epochs: int | None = None
-    cell_seed: int = field(default=0, compare=False)
-    teachers: tuple["Run", ...] = ()
-    suffix: str = ""
-    scores: "Run | None" = None
-
-    @property
-    def needs(self) -> tuple["Run", ...]:
-        """The runs that must have ended before."""
-        return self.teachers if self.scores is None else (*self.teachers, self.scores)
-
-    @functools.cached_property
-    def work_dir(self) -> str:
-        """The run's folder; the overrides are part of its name."""
-        folder = Path(default_work_dir(self.config, self.seed))
-        kept = [text for text in self.overrides if not _NOT_IN_NAMES.match(text)]
-        kept += [f"{self.epochs}e"] * (self.epochs is not None) + [self.suffix] * bool(self.suffix)
-        if not kept:
-            return str(folder)
-        # Only what needs no quotes, also inside --cfg-options, where a comma makes a list.
-        words = re.sub(r"[^\w.=+-]+", "-", "_".join(kept))
-        if len(words) > 100 or words != "_".join(kept):
-            words = f"{words[:90]}-{hashlib.sha256(repr(kept).encode()).hexdigest()[:8]}"
-        return str(folder.parent.with_name(f"{folder.parent.name}_{words}") / folder.name)
-
-    def arguments(self) -> list[str]:
-        """What ``tools/train.py`` needs for this run."""
-        words = [self.config, "--seed", str(self.seed), "--work-dir", self.work_dir]
-        if self.epochs is not None:
-            words += ["--epochs", str(self.epochs)]
-        return [*words, "--cfg-options", *self.overrides] if self.overrides else words
-
-    def build_config(self) -> Config:
-        """Read what ``tools/train.py`` will run.
-
-        Raises:
-            ValueError: If the overrides do not fit the config.
-            FileNotFoundError: If the config does not exist.
-        """
-        cfg = copy.deepcopy(read_once(self.config))
-        return build_config(build_parser().parse_args(self.arguments()), cfg)
-
-
-@functools.cache
-def read_once(config: str) -> Config:
-    """Read a config file that will not be changed here.
-
-    Args:
-        config: Its path.
-
-    Raises:
-        ValueError: If it has no model, or is no config file.
-        FileNotFoundError: If it does not exist.
-    """
-    return read_config(config)
+class NothingChosenError(ValueError):
+    """The patterns of ``--only`` fit no run of an exhibit."""
 
 
 class Exhibit:
@@ -127,7 +47,8 @@ class Exhibit:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it lacks a field, a run names a teacher that does not stand before it, a
-            comparison or a paper's number names no run, or no run fits ``only``.
+            comparison or a paper's number names no run.
+        NothingChosenError: If no run fits ``only``.
     """
 
     def __init__(
@@ -194,8 +115,9 @@ class Exhibit:
             return
         chosen = {n for n in self._rows if any(fnmatch.fnmatch(n, pattern) for pattern in only)}
         if not chosen:
-            raise ValueError(f"--only {' '.join(only)} fits no run of {list(self._rows)}")
-        self.cells = {name: cell for name, cell in self.cells.items() if name in chosen}
+            raise NothingChosenError(f"--only {' '.join(only)} fits no run of {list(self._rows)}")
+        shown = {name: self.cells.get(name) for name in self._rows if name in chosen}
+        self.cells = {name: cell or (name, "") for name, cell in shown.items()}
         self.comparisons = [pair for pair in self.comparisons if chosen.issuperset(pair)]
         self.needed = set(chosen)
         for name in reversed(self._rows):
@@ -267,7 +189,18 @@ class Exhibit:
         folders = [Path(run.work_dir) for run in given]
         names = [f"{f.parent.name}{f.name.removeprefix('seed')}" for f in folders]
         suffix = "from-" + "+".join(names) if names else ""
-        return Run(name, row.config, overrides, own_seed, epochs, seed, teachers, suffix, scores)
+        return Run(
+            name,
+            row.config,
+            overrides,
+            own_seed,
+            epochs=epochs,
+            cell_seed=seed,
+            teachers=teachers,
+            suffix=suffix,
+            options=self.options,
+            scores=scores,
+        )
 
     def _plain(self, run: Run, seed: int) -> bool:
         return run.overrides == self.options and not run.suffix and run.seed == seed
@@ -278,8 +211,11 @@ class Exhibit:
         if len(teachers) != 1 or len(specs) != 1:
             return False
         (teacher,) = teachers
-        plain = self._plain(teacher, seed)
-        usual = self._usual(teacher.config, teacher.teachers, seed) if teacher.teachers else plain
+        if teacher.teachers:
+            own = [text for text in teacher.overrides if not NOT_IN_NAMES.match(text)]
+            usual = own == list(self.options) and not teacher.suffix and teacher.seed == seed
+        else:
+            usual = self._plain(teacher, seed)
         same = isinstance(specs[0], dict) and specs[0].get("config") == teacher.config
         return same and usual
 
@@ -303,22 +239,3 @@ def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> tuple[str, ...
         return (f"model.teacher.config={teachers[0].config}", checkpoint)
     spec = [dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)]
     return (f"model.teacher={spec}",)
-
-
-def refuse_shared_folders(runs: Sequence[Run]) -> None:
-    """Make sure that different runs write to different folders.
-
-    Args:
-        runs: All that will be trained.
-
-    Raises:
-        ValueError: If two would share a folder.
-    """
-    users: dict[str, Run] = {}
-    for run in runs:
-        other = users.setdefault(run.work_dir, run)
-        if other.arguments() != run.arguments():
-            raise ValueError(
-                f"the runs {other.name} and {run.name} are different and would both write to "
-                f"{run.work_dir}; give one of them a config file with a name of its own"
-            )

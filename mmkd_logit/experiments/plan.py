@@ -29,7 +29,8 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
         if row is not None:
             state, cost = "done", ""
         else:
-            cut_off = read_origin(folder) == origin_of(cfg)
+            origin = {**origin_of(cfg), "processes": execution.pool.processes}
+            cut_off = read_origin(folder) == origin
             state = "cut off, would go on" if cut_off else "to do"
             seconds = seconds_of(run.config, cfg.train_cfg.get("max_epochs"), rows, device)
             known, unknown = known + (seconds or 0), unknown + (seconds is None)

@@ -1,10 +1,13 @@
 """Places where runs are trained: processes of this machine, or jobs of a cluster."""
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,8 +46,9 @@ def default_devices() -> list[str]:
 class LocalPool:
     """One run on each device of this machine, each in a process of its own.
 
-    The processes are forked from a server that has imported everything, which saves the ten
-    seconds that an import of mmpretrain takes, again and again.
+    On CPUs the processes are forked from a server that has imported everything, which saves the
+    ten seconds that an import of mmpretrain takes, again and again. With GPUs each starts afresh:
+    what is imported asks for GPUs, and CUDA does not survive a fork.
 
     Args:
         devices: ``'cpu'`` or the number of a GPU, one for each run at a time; ``'0+1'`` trains
@@ -65,8 +69,10 @@ class LocalPool:
         self._free = list(devices)
         self._threads = max(1, (os.cpu_count() or 1) // len(devices))
         self._jobs: dict[str, tuple[str, Any]] = {}
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["mmkd_logit.experiments._preload"])
+        on_cpu = set(devices) == {"cpu"}
+        self._context: Any = multiprocessing.get_context("forkserver" if on_cpu else "spawn")
+        if on_cpu:
+            self._context.set_forkserver_preload(["mmkd_logit.experiments._preload"])
 
     def has_room(self) -> bool:
         """Whether another run can start now."""
@@ -81,7 +87,7 @@ class LocalPool:
             scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
         """
         device = self._free.pop(0)
-        environment = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        environment: dict[str, str] = {}
         if device == "cpu":
             threads = os.environ.get("OMP_NUM_THREADS", str(self._threads))
             environment.update(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS=threads)
@@ -94,10 +100,10 @@ class LocalPool:
                 args=(list(words), list(scoring), log, environment),
                 name=key,
             )
-            process.start()
+            with _environment(environment):  # a server, or a process, sees it from its beginning
+                process.start()
         else:
-            if scoring:
-                raise ValueError("scores are computed by one process; give each run one device")
+            assert not scoring  # Execution refuses it
             process = _Torchrun(words, log, environment, self.processes)
         self._jobs[key] = (device, process)
 
@@ -120,6 +126,23 @@ class LocalPool:
             process.join()
 
 
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it ends (Linux)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 class _Torchrun:
     """A run on several GPUs, looking like a ``multiprocessing.Process``."""
 
@@ -134,6 +157,7 @@ class _Torchrun:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
+                preexec_fn=_end_with_parent,
             )
 
     def is_alive(self) -> bool:

@@ -12,10 +12,12 @@ from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.results import holds, read_lines
+from mmkd_logit.engine.teachers import model_teachers
 
-from .exhibit import Exhibit, Run
+from .exhibit import Exhibit
 from .reproduce import MEASURED, find_exhibits
 from .reproduce import build_parser as reproduce_parser
+from .run import Run, read_once
 from .table import render
 
 _BLOCK = re.compile(r"(<!-- measured: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -108,7 +110,8 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
 
     Args:
         text: The metafile.
-        rows: Results rows; those with overrides other than the teacher's do not count.
+        rows: Results rows; those of other settings, of another teacher than the config's own, or
+            of the config as it once was do not count.
     """
 
     def fill(match: re.Match) -> str:
@@ -117,11 +120,9 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
         data = re.search(r"Training Data: (.*)", entry)
         if config is None or data is None:  # a collection
             return match[0]
-        run = Run("", config[1], (), 0)
-        top1: dict[int, float] = {}
+        top1 = {}
         for row in rows:
-            plain = all(key.startswith("model.teacher") for key in row["overrides"])
-            if row["config"] == config[1] and plain and row["epochs"] == _epochs(run):
+            if row["config"] == config[1] and row["config_hash"] == _usual_hash(row):
                 top1[row["seed"]] = row["test"]["accuracy/top1"]
         if not top1:
             return entry
@@ -137,8 +138,17 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
     return _ENTRY.sub(fill, text)
 
 
-def _epochs(run: Run) -> int | None:
-    return run.build_config().train_cfg.get("max_epochs")
+def _usual_hash(row: dict) -> str | None:
+    """Return the hash of a row's config with its usual teacher of the row's seed, as it is now."""
+    if row["seed"] >= 1000:  # of an ensemble, see ``seed_shift``
+        return None
+    overrides: tuple[str, ...] = ()
+    for teacher in model_teachers(read_once(row["config"])):
+        usual = teacher.get("checkpoint") if isinstance(teacher, dict) else None
+        if isinstance(usual, str):
+            mine = usual.replace("/seed0/", f"/seed{row['seed']}/")
+            overrides = (f"model.teacher.checkpoint={mine}",)
+    return config_hash(Run("", row["config"], overrides, row["seed"]).build_config())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -185,8 +195,8 @@ def _add_rows(file: Path) -> None:
 
     if not file.is_file():
         raise FileNotFoundError(f"the results file {file} does not exist")
-    known = {(row["config_hash"], row["seed"], row["weights"]) for row in read_lines(MEASURED)}
+    known = {(row["weights"], row["finished"]) for row in read_lines(MEASURED)}
     for row in read_lines(file):
-        if (row["config_hash"], row["seed"], row["weights"]) not in known:
+        if (row["weights"], row["finished"]) not in known:
             append_line(MEASURED, row)
             print(f"added {row['config']}, seed {row['seed']}", file=sys.stderr)

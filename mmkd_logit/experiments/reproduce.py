@@ -1,9 +1,11 @@
 """``tools/reproduce.py``: run what exhibits still need and print their tables."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmkd_logit.engine.config import add_override_argument
 from mmkd_logit.engine.errors import one_line_errors
@@ -11,7 +13,7 @@ from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.results import read_lines
 
 from .execute import Execution
-from .exhibit import Exhibit
+from .exhibit import Exhibit, NothingChosenError
 from .plan import describe_plan
 from .pools import ClusterPool, LocalPool, Pool, default_devices
 from .table import render, to_csv
@@ -88,6 +90,25 @@ def _pool(args: argparse.Namespace) -> Pool:
     return ClusterPool(args.launcher, folder, args.jobs, args.cluster_option)
 
 
+def _read_exhibits(args: argparse.Namespace) -> list[Exhibit]:
+    """Read the exhibits; of several, those that ``--only`` chooses nothing of are left out."""
+    paths = find_exhibits(args.exhibits, args.scale)
+    exhibits = []
+    for path in paths:
+        try:
+            exhibits.append(Exhibit(path, tuple(args.cfg_options), args.epochs, args.only))
+        except NothingChosenError:
+            if len(paths) == 1:
+                raise
+    if not exhibits:
+        raise ValueError(f"--only {' '.join(args.only)} fits no run of these exhibits")
+    return exhibits
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)  # on its way out the pool ends what is under way
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -103,8 +124,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if args.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
-        options = (tuple(args.cfg_options), args.epochs, args.only)
-        exhibits = [Exhibit(path, *options) for path in find_exhibits(args.exhibits, args.scale)]
+        if args.epochs is not None and args.epochs < 1:
+            raise ValueError(f"--epochs must be at least 1, got {args.epochs}")
+        signal.signal(signal.SIGTERM, _terminate)
+        exhibits = _read_exhibits(args)
         runs = {exhibit.name: exhibit.runs(list(range(args.seeds))) for exhibit in exhibits}
         labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
         measured: dict[str, set[str]] = {}

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from .exhibit import Exhibit, Run
+from .exhibit import Exhibit
+from .run import Run
 
 _MARKS = {
     "S": "S: read in a source",
@@ -43,7 +44,7 @@ def paired_difference(
     difference = np.subtract(first, second)
     mean = float(difference.mean())
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
-    if error == 0:
+    if error < 1e-9:  # rounding
         return mean, mean, mean, 1.0 if mean == 0 else 0.0
     half = error * float(stats.t.ppf(0.975, len(difference) - 1))
     p = 2 * float(stats.t.sf(abs(mean) / error, len(difference) - 1))
@@ -211,7 +212,7 @@ def _protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
 
     commits = {(row["commit"] or "unknown")[:12] + "+" * bool(row["dirty"]) for row in rows}
     options = [f"--scale {exhibit.scale}"] if exhibit.scale is not None else []
-    options += exhibit.options
+    options += [text for text in exhibit.options if not text.startswith("data_root=")]
     options += [f"--epochs {exhibit.epochs}"] if exhibit.epochs is not None else []
     reduced = f" Reduced: {' '.join(options)}." if options else ""
     marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}

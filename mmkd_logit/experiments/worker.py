@@ -1,5 +1,6 @@
 """What a process of ``tools/reproduce.py`` does: train one run."""
 
+import fcntl
 import multiprocessing
 import os
 import sys
@@ -30,7 +31,7 @@ def train_in_process(
 
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     if scoring:
-        score(scoring)
+        _score_once(scoring)
     train(words)
 
 
@@ -50,6 +51,25 @@ def train_as_job(words: Sequence[str], scoring: Sequence[str], log: str) -> None
     except SystemExit as end:
         if end.code:
             raise RuntimeError(f"tools/train.py ended with status {end.code}; see {log}") from None
+
+
+def _score_once(scoring: Sequence[str]) -> None:
+    """Score unless another run of the same teacher has done so meanwhile."""
+    checkpoint, scores = Path(scoring[1]), Path(scoring[2])
+    with open(f"{scores}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not are_newer(scores, checkpoint):
+            score(scoring)
+
+
+def are_newer(scores: Path, checkpoint: Path) -> bool:
+    """Whether scores were computed after their teacher was trained.
+
+    Args:
+        scores: The file of scores.
+        checkpoint: The teacher's.
+    """
+    return scores.is_file() and scores.stat().st_mtime_ns > checkpoint.stat().st_mtime_ns
 
 
 def _send_output_to(log: str) -> None:

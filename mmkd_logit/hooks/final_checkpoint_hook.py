@@ -29,14 +29,18 @@ class FinalCheckpointHook(Hook):
     def __init__(self, filename: str = "final.pth") -> None:
         self.filename = filename
         self._writing = False
+        self._trained = True
 
     def before_train(self, runner: Runner) -> None:
         """Remove the file of an earlier run in this folder, which this run replaces."""
+        self._trained = runner.iter < runner.max_iters
         if is_main_process() and runner.iter < runner.max_iters:
             Path(runner.work_dir, self.filename).unlink(missing_ok=True)
 
     def after_train(self, runner: Runner) -> None:
-        """Write the file."""
+        """Write the file, unless it is there and nothing was trained since."""
+        if not self._trained and Path(runner.work_dir, self.filename).is_file():
+            return
         part = f"{self.filename}.part"
         self._writing = True
         runner.save_checkpoint(

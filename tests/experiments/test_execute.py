@@ -9,7 +9,8 @@ from mmkd_logit.engine.provenance import file_hash, origin_of, write_origin
 from mmkd_logit.engine.results import append_line, read_lines
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.experiments.execute import Execution, find_row
-from mmkd_logit.experiments.exhibit import Exhibit, read_once
+from mmkd_logit.experiments.exhibit import Exhibit
+from mmkd_logit.experiments.run import read_once
 
 RESULTS = Path("results", "runs.jsonl")
 CONFIG = """
@@ -190,6 +191,15 @@ def test_several_processes_a_run(machine):
     machine.processes = 1
     go(machine)
     assert len(machine.calls) == 6
+
+
+def test_scores_are_computed_by_one_process(machine):
+    machine.processes = 2
+    with open("exhibit.py", "a") as file:
+        file.write("runs['kd']['scores'] = 'big'\n")
+    with pytest.raises(ValueError, match="give each run one device"):
+        go(machine)
+    assert machine.calls == []
 
 
 def test_the_runs_end_with_us(machine):

@@ -8,7 +8,8 @@ from commands import KD, PROJECT, STUDENT
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.provenance import origin_of
 from mmkd_logit.engine.train import build_config, build_parser
-from mmkd_logit.experiments.exhibit import Exhibit, Run, refuse_shared_folders
+from mmkd_logit.experiments.exhibit import Exhibit
+from mmkd_logit.experiments.run import Run, refuse_shared_folders
 
 TEACHER = "configs/wrn/wrn16-2_digits.py"
 
@@ -125,8 +126,8 @@ def test_work_folders_survive_the_command_line(project):
     for overrides in (
         ("param_scheduler.milestones=[15,24]",),
         ("param_scheduler.milestones=[15, 24]",),
-        ("data_root=/a b/c",),
-        ("data_root=../../c",),
+        ("x=/a b/c",),
+        ("x=../../c",),
         ("model.teacher.config=x.py",),
         ("a=" + "x" * 300,),
         ("a=" + "x" * 301,),
@@ -272,6 +273,23 @@ def test_only_some_runs(project, tmp_path):
     assert exhibit.comparisons == []
     with pytest.raises(ValueError, match=r"--only x\* fits no run of \['big', 's', 'kd'\]"):
         Exhibit(write(tmp_path, text), only=["x*"])
+
+
+def test_a_chosen_teacher_is_shown(project, tmp_path):
+    text = (
+        GOOD + f"runs = dict(big=dict(config={TEACHER!r}), s=dict(row='S', config={STUDENT!r}))\n"
+    )
+    assert Exhibit(write(tmp_path, text), only=["big"]).cells == dict(big=("big", ""))
+
+
+def test_where_the_data_lies_is_not_in_names(project, tmp_path):
+    options = ("data_root=/data/x", "model.teacher.checkpoint=/x.pth")
+    _, student = rows(tmp_path, options=options[:1]).runs([0])
+    assert student.work_dir == rows(tmp_path).runs([0])[1].work_dir
+    text = GOOD + f"runs = dict(a=dict(row='A', config={KD!r}))\n"
+    (mine,) = Exhibit(write(tmp_path, text), options=options).runs([0])
+    (usual,) = Exhibit(write(tmp_path, text)).runs([0])
+    assert mine.work_dir != usual.work_dir  # another teacher, another folder
 
 
 def test_the_same_run_in_two_cells(project, tmp_path):

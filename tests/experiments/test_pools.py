@@ -79,6 +79,28 @@ def test_nothing_trains_on_when_we_were_killed(workplace):
     wait_for(silent)
 
 
+def test_no_fork_where_there_are_gpus(workplace, monkeypatch):
+    """CUDA does not survive it, and each process must see its own device from the beginning."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    pool = LocalPool(["7"])
+    assert pool._context.get_start_method() == "spawn"
+    assert LocalPool(["cpu"])._context.get_start_method() == "forkserver"
+    seen = []
+    start = pool._context.Process.start
+
+    def note(process):
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        start(process)
+
+    monkeypatch.setattr(pool._context.Process, "start", note)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
+    pool.start("runs/a", ["nope.py"])
+    assert seen == ["7"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "before"
+    assert all_of(pool, 1) == {"runs/a": False}
+    assert "the config nope.py does not exist" in Path("runs/a/train.log").read_text()
+
+
 def test_stop(pool):
     pool.start("runs/long", ["configs/wrn/wrn16-2_digits.py", "--epochs", "10000"])
     log = Path("runs/long/train.log")

@@ -1,5 +1,6 @@
 """Numbers in pages come from rows, and --check sees when they do not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from commands import PROJECT, error_of
 
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.results import append_line, read_lines
-from mmkd_logit.experiments.exhibit import Exhibit, read_once
+from mmkd_logit.experiments.exhibit import Exhibit
 from mmkd_logit.experiments.published import (
     MEASURED,
     main,
@@ -15,6 +16,7 @@ from mmkd_logit.experiments.published import (
     render_metafile,
     render_readme,
 )
+from mmkd_logit.experiments.run import read_once
 
 TEACHER = "configs/wrn/wrn16-2_digits.py"
 EXHIBIT = f"""
@@ -41,6 +43,7 @@ def row_of(run, top1, weights, teachers=(), **kwargs):
             dirty=False,
             device="CPU",
             versions=dict(torch="2.15.0"),
+            finished="2026-01-01T00:00:00Z",
         ),
         **kwargs,
     }
@@ -90,9 +93,11 @@ def test_a_metafile(place):
     clean = render_metafile(text, [])
     assert "Results:" not in clean
     rows = [row_of(run, top1, "w") for run, top1 in ((place[0], 90.0), (place[2], 91.0))]
-    reduced = row_of(place[0], 10.0, "w", epochs=3)
-    changed = row_of(place[0], 10.0, "w", overrides={"train_cfg.max_epochs": 30})
-    filled = render_metafile(clean, [*rows, reduced, changed])
+    reduced = row_of(replace(place[0], epochs=3), 10.0, "w")
+    changed = row_of(replace(place[0], overrides=("model.backbone.drop_rate=0.5",)), 10.0, "w")
+    older = row_of(place[0], 10.0, "w", config_hash="of another config")
+    of_an_ensemble = row_of(replace(place[0], seed=1000), 10.0, "w")
+    filled = render_metafile(clean, [*rows, reduced, changed, older, of_an_ensemble])
     (entry,) = [e for e in filled.split("  - Name: ") if e.startswith("wrn16-2_digits\n")]
     assert entry.endswith(
         "    Results:\n      - Dataset: Digits\n        Task: Image Classification\n"
@@ -101,6 +106,23 @@ def test_a_metafile(place):
     assert filled.count("Results:") == 1
     assert render_metafile(filled, rows) == filled
     assert render_metafile(filled, []) == clean
+
+
+def test_a_metafile_has_no_other_teachers_students(place):
+    clean = render_metafile((PROJECT / "configs/kd/metafile.yml").read_text(), [])
+    kd, others = place[1], []
+    for overrides in (
+        ("model.teacher.checkpoint=work_dirs/elsewhere/seed0/final.pth",),
+        (
+            "model.teacher.config=configs/wrn/wrn10-1_digits.py",
+            "model.teacher.checkpoint=work_dirs/wrn10-1_digits/seed0/final.pth",
+        ),
+        ("model.teacher=[{'config': 'a', 'checkpoint': 'b'}]",),
+    ):
+        others.append(row_of(replace(kd, overrides=overrides), 10.0, "w", ["t"]))
+    assert render_metafile(clean, others) == clean
+    filled = render_metafile(clean, [row_of(kd, 91.0, "w", ["t"]), row_of(place[3], 92.0, "w")])
+    assert filled.count("Top 1 Accuracy: 91.50\n          Seeds: 2\n") == 1
 
 
 def test_the_command(place, capsys):

@@ -6,8 +6,8 @@ import pytest
 from commands import PROJECT, Tiny, error_of
 
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.experiments.exhibit import read_once
 from mmkd_logit.experiments.reproduce import main
+from mmkd_logit.experiments.run import read_once
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -64,6 +64,7 @@ def test_from_nothing_to_the_table(tiny, capsys):
     main(["small", "--only", "alone"])  # measured, not trained, again
     (*_, row) = read_lines(Path("results/runs.jsonl"))
     assert row["resumed_at"] == row["iterations"]
+    assert row["weights"] in {row["weights"] for row in rows}  # students stay this teacher's
     assert f"| Alone | {row['train']['accuracy/top1']:.2f} (1) |" in capsys.readouterr().out
 
 
@@ -106,6 +107,9 @@ def test_wrong_words(workplace, capsys):
     assert message == (
         f"no exhibit 'nope' in configs/paper (known: {known}, all); run from the project's folder"
     )
+    assert error_of(capsys, main, "digits", "--epochs", -3) == "--epochs must be at least 1, got -3"
+    words = ["digits", "table1", "--only", "nope*"]
+    assert error_of(capsys, main, *words) == "--only nope* fits no run of these exhibits"
     assert error_of(capsys, main, "digits", "--seeds", 0) == "--seeds must be at least 1, got 0"
     message = error_of(capsys, main, "digits", "--devices", "gpu")
     assert message == "--devices are numbers of GPUs or cpu, got 'gpu'"

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmkd_logit.experiments.exhibit import Exhibit, Run
+from mmkd_logit.experiments.exhibit import Exhibit
+from mmkd_logit.experiments.run import Run
 from mmkd_logit.experiments.table import paired_difference, render, to_csv
 
 
