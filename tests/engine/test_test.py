@@ -51,7 +51,7 @@ def metrics_of(config, checkpoint, tmp_path, *words):
 def test_the_plain_config_measures_what_the_distilling_one_does(trained, tmp_path):
     student = metrics_of(trained.tiny.student, trained.checkpoint, tmp_path)
     assert student == metrics_of(trained.tiny.kd, trained.checkpoint, tmp_path)
-    assert set(student) == {"accuracy/top1", "accuracy/top5"}
+    assert set(student) == {"accuracy/top1", "accuracy/top5", "calibration/ece"}
     teacher = folder_of(trained.tiny.teacher) / "final.pth"
     assert student != metrics_of(trained.tiny.student, teacher, tmp_path)
 

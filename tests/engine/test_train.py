@@ -160,7 +160,7 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["finished"])
     assert row["commit"] is None or re.fullmatch("[0-9a-f]{40}", row["commit"])
     origin = read_origin(student)
-    assert set(origin) == {"config_hash", "seed", "teachers", "processes"}
+    assert set(origin) == {"config_hash", "seed", "teachers", "files", "processes"}
     assert {key: row[key] for key in origin} == origin
 
     # The next run finds the teacher.
