@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 
-from .config import default_work_dir, parse_overrides, read_config
+from .config import default_work_dir, read_config
+from .overrides import parse_overrides
 from .teachers import FINAL, explain_missing, find_missing_teachers, model_teachers
 
 _STAGE_FIELDS = {"config", "overrides"}

@@ -13,6 +13,7 @@ from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distribu
 from mmengine.utils.dl_utils import set_multi_processing
 
 from .chain import Build, read_chain
+from .checkpoint import last_checkpoint
 from .provenance import origin_of, read_origin
 from .results import find_row, read_lines
 from .teachers import FINAL
@@ -104,7 +105,7 @@ def _write_final(cfg: Config, wanted: bool) -> None:
 
 def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
     folder, noted, origin = Path(cfg.work_dir), read_origin(cfg.work_dir), origin_of(cfg)
-    final, checkpoint = folder / FINAL, _last_checkpoint(folder)
+    final, checkpoint = folder / FINAL, last_checkpoint(folder)
     if noted is None and not final.is_file():
         return _State(f"starts in {folder}")
     if noted != origin:
@@ -124,12 +125,6 @@ def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
         return _State(f"{finished}; {args.results} {why}", trains=False, runs=False)
     text = f"{finished}; {args.results} has no results of it, tests it"
     return _State(text, trains=False, resumes=True)
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    pointer = folder / "last_checkpoint"
-    path = folder / Path(pointer.read_text().strip()).name if pointer.is_file() else folder
-    return path if path.is_file() else None
 
 
 def _is_last(checkpoint: Path, cfg: Config) -> bool:

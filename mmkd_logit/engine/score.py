@@ -1,7 +1,6 @@
 """``tools/score_samples.py``: how sure a teacher is of each training sample."""
 
 import argparse
-import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
+from .train_metrics import training_data_loader
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,16 +60,7 @@ def build_config(args: argparse.Namespace) -> Config:
     for name in ("train_dataloader", "test_dataloader"):
         if not isinstance((cfg.get(name) or {}).get("dataset"), dict):
             raise ValueError(f"{args.config} has no {name} with a dataset")
-    dataset = copy.deepcopy(cfg.train_dataloader.dataset)
-    inner, test = dataset, cfg.test_dataloader.dataset
-    while isinstance(inner.get("dataset"), dict):
-        inner = inner["dataset"]
-    while isinstance(test.get("dataset"), dict):
-        test = test["dataset"]
-    if test.get("pipeline") is None:
-        raise ValueError(f"{args.config} has no transforms for testing to read the images with")
-    inner["pipeline"] = copy.deepcopy(test["pipeline"])
-    cfg.test_dataloader.dataset = dataset
+    cfg.test_dataloader = training_data_loader(cfg)
     cfg.test_dataloader.update(sampler=dict(type="DefaultSampler", shuffle=False), drop_last=False)
     prepare_launch(cfg, "none")
     return cfg

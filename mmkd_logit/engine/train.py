@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from .chain import is_chain
 from .chain_run import run_chain
-from .checkpoint import install_safe_checkpoint_loading
+from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
 from .epochs import scale_epochs
 from .errors import TrainingStarted, one_line_errors
@@ -116,21 +116,14 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
             moved since, or None.
     """
     if resume == "auto":
-        resume = _last_checkpoint(Path(cfg.work_dir))
+        last = last_checkpoint(cfg.work_dir)
+        pointer = Path(cfg.work_dir, POINTER)
+        if last is None and pointer.is_file():
+            named = pointer.read_text().strip()
+            print(f"{named} of {pointer} does not exist; starting from the beginning", flush=True)
+        resume = None if last is None else str(last)
     if resume is not None:
         cfg.resume, cfg.load_from = True, resume
-
-
-def _last_checkpoint(work_dir: Path) -> str | None:
-    pointer = work_dir / "last_checkpoint"  # MMEngine writes it once the checkpoint is whole
-    if not pointer.is_file():
-        return None
-    named = Path(pointer.read_text().strip())
-    for path in (work_dir / named.name, named):
-        if path.is_file():
-            return str(path)
-    print(f"{named} of {pointer} does not exist; starting from the beginning", flush=True)
-    return None
 
 
 _ALWAYS = ("mmkd_logit.ProgressBarHook", "mmkd_logit.LabelNoiseHook")
@@ -155,7 +148,7 @@ class _MarkStart(Hook):
     def before_train(self, runner: Runner) -> None:
         if is_main_process():
             if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
-                Path(runner.work_dir, "last_checkpoint").unlink(missing_ok=True)
+                Path(runner.work_dir, POINTER).unlink(missing_ok=True)
             if runner.iter < runner.max_iters:  # nor may they be taken for it by its origin
                 Path(runner.work_dir, FINAL).unlink(missing_ok=True)
             write_origin(runner.work_dir, self.origin)

@@ -5,10 +5,10 @@ import contextlib
 import gc
 import importlib
 import sys
-import warnings
 
-# As silence_known_warnings, which cannot be imported before it is needed.
-warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+from mmkd_logit.engine.launch import silence_known_warnings
+
+silence_known_warnings()
 _OURS = ("datasets", "hooks", "metrics", "models", "experiments.reproduce")
 _SLOW = ("matplotlib.pyplot", "mmpretrain.models", "sklearn.datasets", "yapf.yapflib.yapf_api")
 for _name in (*_SLOW, *(f"mmkd_logit.{name}" for name in _OURS)):

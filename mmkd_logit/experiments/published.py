@@ -11,7 +11,7 @@ from statistics import mean
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
-from mmkd_logit.engine.results import holds, read_lines
+from mmkd_logit.engine.results import append_line, holds, read_lines
 from mmkd_logit.engine.teachers import model_teachers
 
 from .exhibit import Exhibit
@@ -191,8 +191,6 @@ def _pages() -> list[tuple[list[Path], Callable[[str, Sequence[dict]], str]]]:
 
 
 def _add_rows(file: Path) -> None:
-    from mmkd_logit.engine.results import append_line
-
     if not file.is_file():
         raise FileNotFoundError(f"the results file {file} does not exist")
     known = {(row["weights"], row["finished"]) for row in read_lines(MEASURED)}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmkd_logit.engine.config import add_override_argument
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.overrides import add_override_argument
 from mmkd_logit.engine.results import read_lines
 
 from .execute import Execution

@@ -1,6 +1,7 @@
 """What the distiller is put together from, checked."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,3 +158,29 @@ def compare_logits(
     if getattr(loss_kd, "needs_labels", False):
         return loss_kd(student_logits, teacher_logits, hard_labels(data_samples, student_logits))
     return loss_kd(student_logits, teacher_logits)
+
+
+def join_logits(logits: list[Tensor], ensemble: str) -> Tensor:
+    """Make one (N, K) tensor of the teachers', by the mean of logits or of probabilities."""
+    if len(logits) == 1:
+        return logits[0]
+    stacked = torch.stack(logits)
+    if ensemble == "logits":
+        return stacked.mean(0)
+    log_probs = stacked.float().log_softmax(-1)
+    return log_probs.logsumexp(0) - math.log(len(logits))
+
+
+def weigh_student_losses(student_losses: dict[str, Any], alpha: float) -> dict[str, Any]:
+    """Weigh the student's own losses by 1 - alpha, and add their unweighted sum as ``ce``."""
+    weighted: dict[str, Any] = {}
+    terms: list[Tensor] = []
+    for key, value in student_losses.items():
+        if "loss" not in key:
+            weighted[key] = value
+            continue
+        value = torch.stack(list(value)).sum() if isinstance(value, (list, tuple)) else value
+        weighted["loss_ce" if key == "loss" else key] = (1 - alpha) * value
+        terms.append(value.detach())
+    weighted["ce"] = torch.stack(terms).sum()
+    return weighted

@@ -1,10 +1,8 @@
 """A student network trained towards its teachers' logits."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -20,7 +18,9 @@ from ._distiller_parts import (
     check_classes,
     check_ensemble,
     compare_logits,
+    join_logits,
     logit_module,
+    weigh_student_losses,
 )
 from ._feature_adapters import ADAPTERS, adapters_aside, load_around_adapters
 from .feature_distilling import FeatureDistilling
@@ -208,7 +208,7 @@ class LogitDistiller(BaseModel):
             The terms described in the class.
         """
         if self.alpha == 0 and not self.features.terms:
-            return self._weigh_student_losses(self.student.loss(inputs, data_samples))
+            return weigh_student_losses(self.student.loss(inputs, data_samples), self.alpha)
         with self.features.watch(self.student, self.teachers[0].model) as seen:
             losses, student_logits = self._run_student(inputs, data_samples)
             teacher_logits = self.teacher_logits(inputs)
@@ -231,7 +231,7 @@ class LogitDistiller(BaseModel):
         student_losses = self.student.loss(inputs, data_samples)
         captured, self._captured = self._captured, None
         logits = as_logits(captured[-1] if captured else None, "the student")
-        return self._weigh_student_losses(student_losses), logits
+        return weigh_student_losses(student_losses, self.alpha), logits
 
     def teacher_logits(self, inputs: Tensor) -> Tensor:
         """Logits of the teacher, or of the ensemble.
@@ -242,27 +242,7 @@ class LogitDistiller(BaseModel):
         Returns:
             (N, K), without gradient.
         """
-        logits = [teacher(inputs) for teacher in self.teachers]
-        if len(logits) == 1:
-            return logits[0]
-        stacked = torch.stack(logits)
-        if self.ensemble == "logits":
-            return stacked.mean(0)
-        log_probs = stacked.float().log_softmax(-1)
-        return log_probs.logsumexp(0) - math.log(len(logits))
-
-    def _weigh_student_losses(self, student_losses: dict[str, Any]) -> dict[str, Any]:
-        weighted: dict[str, Any] = {}
-        terms: list[Tensor] = []
-        for key, value in student_losses.items():
-            if "loss" not in key:
-                weighted[key] = value
-                continue
-            value = torch.stack(list(value)).sum() if isinstance(value, (list, tuple)) else value
-            weighted["loss_ce" if key == "loss" else key] = (1 - self.alpha) * value
-            terms.append(value.detach())
-        weighted["ce"] = torch.stack(terms).sum()
-        return weighted
+        return join_logits([teacher(inputs) for teacher in self.teachers], self.ensemble)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         load_around_adapters(self, super()._load_from_state_dict, state_dict, prefix, *args)
