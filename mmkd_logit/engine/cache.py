@@ -127,9 +127,13 @@ def _describe(folder: Path) -> str:
         f"{meta['pictures'][:8]}: {meta['samples']} x {meta['per_sample']} views x "
         f"{meta['num_classes']} {meta['dtype']}, computed in "
         f"{computed.get('precision', '?').removeprefix('torch.')}; "
-        f"{store.filled() / store.size:.1%} full, {store.allocated() / 2**30:.2f} of "
-        f"{whole / 2**30:.2f} GiB, used {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}"
+        f"{store.filled() / store.size:.1%} full, {_size(store.allocated())} of {_size(whole)}, "
+        f"used {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _inspect(folder: Path) -> bool:
