@@ -8,6 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
@@ -86,6 +88,23 @@ def fill(args: argparse.Namespace) -> None:
         for folder in teacher.cache.folders:
             print(_describe(folder))
     print(f"{computed} logits computed, the others were there or are not kept")
+
+
+def log_caches(runner: Runner) -> None:
+    """Write into a run's log what its teachers' caches were good for, in this process.
+
+    Args:
+        runner: After training.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for teacher in getattr(model, "teachers", None) or ():
+        if getattr(teacher, "cache", None) is not None:
+            said = teacher.cache.report()
+            asked = max(1, said["hits"] + said["misses"])
+            runner.logger.info(
+                f"Teacher {teacher.name}: {said['hits'] / asked:.1%} of {asked} logits were in the "
+                f"cache, which now holds {said['entries']} ({_size(said['bytes'])} when full)."
+            )
 
 
 def list_caches(root: str | None) -> Iterator[Path]:
