@@ -639,3 +639,34 @@ def test_several_writers_at_once(tmp_path):
         _, errors = writer.communicate(timeout=120)
         assert writer.returncode == 0, errors
     assert check_all(tmp_path) > 6 * 300
+
+
+def test_a_later_teacher_has_a_cache_of_its_own(networks, tmp_path):
+    inputs, views = batch_of(12)
+    samples = SampleBatch(torch.arange(12) % 10, views.index, (8, 8), views=views)
+    student = wrn(num_classes=10, data_preprocessor=PREPROCESSOR)
+    disk = dict(storage="disk", root=str(tmp_path))
+    specs = [dict(networks[depth], cache=disk) for depth in (10, 16)]
+    model = build(distiller(student=student, teacher=specs[0]))
+    first = model.teacher_logits(inputs, samples)
+    model.switch(teacher=specs[1])
+    second = model.teacher_logits(inputs, samples)
+    assert not torch.equal(first, second)
+    assert len(list(tmp_path.iterdir())) == 2
+    model.switch(teacher=specs[0])
+    assert torch.equal(model.teacher_logits(inputs, samples), first)
+    assert (model.teachers[0].cache.hits, model.teachers[0].cache.misses) == (12, 0)
+
+
+def test_an_ensemble_keeps_the_logits_of_each(networks, tmp_path):
+    inputs, views = batch_of(12)
+    samples = SampleBatch(torch.arange(12) % 10, views.index, (8, 8), views=views)
+    student = wrn(num_classes=10, data_preprocessor=PREPROCESSOR)
+    disk = dict(storage="disk", root=str(tmp_path))
+    both = [dict(networks[depth], cache=disk) for depth in (10, 16)]
+    joined = build(distiller(student=student, teacher=both, ensemble="probs"))
+    cold = joined.teacher_logits(inputs, samples)
+    assert torch.equal(joined.teacher_logits(inputs, samples), cold)
+    alone = build(distiller(student=student, teacher=both[1]))
+    alone.teacher_logits(inputs, samples)
+    assert alone.teachers[0].cache.misses == 0  # the member's logits serve it alone
