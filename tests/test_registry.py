@@ -53,6 +53,7 @@ COMPONENTS = {
         dict(dataset=dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.4),
     ),
     "DataSubset": ("DATASETS", dict(dataset=dict(type="mmkd_logit.Digits"), per_class=0.1)),
+    "RandomImages": ("DATASETS", dict(num_samples=2)),
     "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
     "FinalCheckpointHook": ("HOOKS", {}),
     "LabelNoiseHook": ("HOOKS", {}),
