@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,17 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--variants", nargs="+", metavar="NAME", help="which ways to train; all by default"
+    )
+    group.add_argument(
+        "--data", action="store_true", help="time the loaders alone instead, on one thread"
+    )
+    group.add_argument(
+        "--scaling",
+        nargs="?",
+        const="total",
+        choices=["total", "process"],
+        help="time 1, 2 and 4 processes instead, as far as the machine goes; the batch of all "
+        "together stays the same (default), or that of each process",
     )
     group.add_argument("--batch-size", type=int, help="instead of the config's")
     group.add_argument(
@@ -97,6 +107,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("nothing to measure: give a kd config, --losses or --error-table")
     if args.compile and not args.losses:
         raise ValueError("--compile goes with --losses")
+    if not args.config and (args.variants or args.data or args.scaling):
+        raise ValueError("--variants, --data and --scaling need a config to train")
+    if args.data and args.scaling:
+        raise ValueError("give --data or --scaling, not both")
+    if args.workers is not None and args.workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {args.workers}")
     for name in ("threads", "batch_size", "synthetic"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -110,31 +126,9 @@ def _check(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
     silence_known_warnings()
-    from .base_config import base_config
-    from .train_table import comparison_rows, render_comparisons, render_train, train_rows
-    from .variants import VARIANTS
+    from .config_command import measure_config  # seconds of imports
 
-    names = args.variants or list(VARIANTS)
-    unknown = [name for name in names if name not in VARIANTS]
-    if unknown:
-        raise ValueError(f"there is no variant {unknown[0]!r}, only {', '.join(VARIANTS)}")
-    device = torch.device(get_device())
-    workers = 0 if args.workers is None and device.type == "cpu" else args.workers
-    with tempfile.TemporaryDirectory() as folder:
-        cfg, notes = base_config(
-            args.config, folder, args.cfg_options, args.batch_size, workers, args.synthetic
-        )
-        loader = cfg.train_dataloader
-        notes.append(
-            f"{device.type}, batches of {loader.batch_size}, {loader.num_workers} data workers, "
-            f"{torch.get_num_threads()} threads of torch"
-        )
-        rows = train_rows(cfg, names, device, args.seconds, not args.no_parts, _say)
-    ratios = comparison_rows(rows, device.type)
-    for note in notes:
-        print(f"{note}  ")
-    print(f"\n{render_train(rows)}\n\n{render_comparisons(ratios)}", flush=True)
-    return dict(config=args.config, notes=notes, training=rows, ratios=ratios)
+    return measure_config(args, _say)
 
 
 def _speed(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -22,18 +22,20 @@ def synchronize(device: str | torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(function: Callable[[], Any], device: str | torch.device) -> float:
+def timed(function: Callable[[], Any], device: str | torch.device, calls: int = 1) -> float:
     """Return the seconds that a call takes, the device's work included.
 
     Args:
-        function: To call once.
+        function: To call.
         device: Where it computes.
+        calls: How often to call it before waiting for the device.
     """
     synchronize(device)
     start = time.perf_counter()
-    function()
+    for _ in range(calls):
+        function()
     synchronize(device)
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / calls
 
 
 def interleave(
@@ -113,6 +115,21 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
     return dict(
         ratio=statistics.median(reference) / statistics.median(times), quartiles=[low, high]
     )
+
+
+def speed_text(summary: dict[str, Any]) -> str:
+    """Return the cells of a table for a :func:`summary`: speed and its quartiles.
+
+    Args:
+        summary: The summary.
+
+    Example:
+        >>> speed_text(dict(per_second=1234.5, per_second_quartiles=[98.76, 2000.0]))
+        '1234 | 98.8 to 2000'
+    """
+    speeds = (summary["per_second"], *summary["per_second_quartiles"])
+    median, low, high = (f"{each:.0f}" if each >= 100 else f"{each:.1f}" for each in speeds)
+    return f"{median} | {low} to {high}"
 
 
 class _Bar:

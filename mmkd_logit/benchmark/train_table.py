@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from .breakdown import PARTS, breakdown, peak_memory
-from .timing import interleave, ratio, summary, timed
+from .timing import interleave, ratio, speed_text, summary, timed
 from .variants import COMPARISONS, VARIANTS, Session
 
 Row = dict[str, Any]
@@ -85,7 +85,7 @@ def round_of(step: Callable[[], Any], device: torch.device, stock: int) -> Calla
     def one_round() -> float:
         for _ in range(stock):
             step()
-        return timed(lambda: [step() for _ in range(steps)], device) / steps
+        return timed(step, device, steps)
 
     return one_round
 
@@ -121,9 +121,7 @@ def render_train(rows: Sequence[Row]) -> str:
     lines[0] += "".join(f" {part} |" for part in parts)
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for row in rows:
-        low, high = row["per_second_quartiles"]
-        line = f"| {row['variant']} | {row['per_second']:.4g} | {low:.4g} to {high:.4g} "
-        line += f"| {1e3 * row['seconds']:.4g} |"
+        line = f"| {row['variant']} | {speed_text(row)} | {1e3 * row['seconds']:.4g} |"
         if parts:
             line += f" {row['peak_bytes'] / 1e6:.0f} |"
             line += "".join(f" {1e3 * row['parts'][part]:.3g} |" for part in parts)

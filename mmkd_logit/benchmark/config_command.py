@@ -1,0 +1,97 @@
+"""The part of ``tools/benchmark.py`` that trains a config."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from .base_config import base_config
+from .data_table import LOADERS, data_rows, render_data
+from .scaling import render_scaling, scaling_rows
+from .train_table import comparison_rows, render_comparisons, render_train, train_rows
+from .variants import VARIANTS
+
+
+def measure_config(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """Print tables for a config and return what is in them, with all raw times.
+
+    Args:
+        args: Parsed by :func:`mmkd_logit.benchmark.command.build_parser`.
+        say: Called with a line of progress.
+
+    Raises:
+        ValueError: If there is no such variant, or it cannot train this config.
+    """
+    names = args.variants or list(LOADERS if args.data else VARIANTS)
+    if args.scaling:
+        names = args.variants or ["plain"]
+        if len(names) > 1 or names[0].startswith("bare"):
+            raise ValueError("--scaling takes one variant, and none of the bare ones")
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise ValueError(f"there is no variant {unknown[0]!r}, only {', '.join(VARIANTS)}")
+    device = torch.device(get_device())
+    if args.data and args.threads is None:
+        torch.set_num_threads(1)
+    settings = dict(
+        path=args.config,
+        overrides=args.cfg_options,
+        batch_size=args.batch_size,
+        workers=0 if args.workers is None and device.type == "cpu" else args.workers,
+        synthetic=args.synthetic,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        cfg, notes = base_config(work_dir=folder, **settings)
+        notes.append(_circumstances(cfg, device))
+        if args.data:
+            found = dict(loading=data_rows(cfg, device, args.seconds, names, say))
+            text = render_data(found["loading"])
+        elif args.scaling:
+            found, text = _scaling(args, settings, names[0], cfg, say)
+        else:
+            found, text = _training(args, names, cfg, device, say)
+    print("\n".join(f"{note}  " for note in notes), text, sep="\n\n", flush=True)
+    return dict(config=args.config, notes=notes, **found)
+
+
+def _training(
+    args: argparse.Namespace,
+    names: Sequence[str],
+    cfg: Config,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], str]:
+    rows = train_rows(cfg, names, device, args.seconds, not args.no_parts, say)
+    ratios = comparison_rows(rows, device.type)
+    text = render_train(rows)
+    if ratios:
+        text += f"\n\n{render_comparisons(ratios)}"
+    return dict(training=rows, ratios=ratios), text
+
+
+def _scaling(
+    args: argparse.Namespace,
+    settings: dict[str, Any],
+    variant: str,
+    cfg: Config,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], str]:
+    size = cfg.train_dataloader.batch_size
+    rows = scaling_rows(
+        settings, variant, size, args.scaling, args.seconds, args.threads or 1, say=say
+    )
+    kept = "the batch of all together" if args.scaling == "total" else "the batch of each process"
+    text = f"{variant}, {args.threads or 1} threads a process; {kept} is kept"
+    return dict(scaling=rows), f"{text}\n\n{render_scaling(rows)}"
+
+
+def _circumstances(cfg: Config, device: torch.device) -> str:
+    loader = cfg.train_dataloader
+    return (
+        f"{device.type}, batches of {loader.batch_size}, {loader.num_workers} data workers, "
+        f"{torch.get_num_threads()} threads of torch"
+    )
