@@ -16,7 +16,7 @@ from mmkd_logit.engine.teachers import model_teachers
 from mmkd_logit.models._teacher_spec import resolve_teacher
 
 from .bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
-from .runner_session import Probe
+from .runner_session import Probe, check_size
 
 _WRN = ("mmkd_logit.WideResNetCIFAR", "WideResNetCIFAR")
 _WRN_SETTINGS = {"depth", "widen_factor", "in_channels", "strides", "base_channels"}
@@ -58,6 +58,7 @@ class BareSession:
             **_loss(cfg.model.loss_kd),
             **settings,
         )
+        check_size(len(self.loop.loader), self.batch_size)
         self._batches = self.loop.batches()
 
     def step(self) -> None:

@@ -24,7 +24,7 @@ class RunnerSession:
         cfg: A complete config, trained by epochs.
 
     Raises:
-        ValueError: If it is trained by iterations.
+        ValueError: If it is trained by iterations, or the data give no batch.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -34,6 +34,7 @@ class RunnerSession:
         self.batch_size: int = cfg.train_dataloader.batch_size
         self.runner: Runner = _HaltedRunner.from_cfg(cfg)
         self.runner.train()
+        check_size(len(self.runner.train_loop.dataloader), self.batch_size)
         self._steps = self._iterate()
 
     @property
@@ -98,6 +99,20 @@ class RunnerSession:
                 loader.sampler.set_epoch(epoch)
             yield from loader
             epoch += 1
+
+
+def check_size(batches: int, batch_size: int) -> None:
+    """Refuse data that are too few.
+
+    Args:
+        batches: How many whole ones there are.
+        batch_size: Of each.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if batches < 1:
+        raise ValueError(f"there are fewer than {batch_size} images, a batch; take a smaller one")
 
 
 class _HaltedRunner(Runner):
