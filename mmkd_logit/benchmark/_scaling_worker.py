@@ -22,12 +22,11 @@ def main(file: str) -> None:
     """Train and time.
 
     Args:
-        file: JSON with ``config`` (arguments of ``base_config``), ``variant``, ``seconds``,
-            ``threads`` and ``out``.
+        file: JSON with ``config`` (arguments of ``base_config``), ``variant``, ``workers``,
+            ``processes``, ``seconds``, ``threads`` and ``out``.
     """
     silence_known_warnings()
     from .base_config import base_config
-    from .train_table import stock_of
     from .variants import VARIANTS
 
     settings: dict[str, Any] = json.loads(Path(file).read_text())
@@ -36,10 +35,10 @@ def main(file: str) -> None:
     launcher = "pytorch" if settings["processes"] > 1 else "none"
     with tempfile.TemporaryDirectory() as folder:
         cfg, _ = base_config(work_dir=folder, launcher=launcher, **settings["config"])
-        session = VARIANTS[settings["variant"]].open(cfg, device)
+        session = VARIANTS[settings["variant"]].open(cfg, device, settings["workers"])
         assert get_world_size() == settings["processes"]
         steps = _STEPS[device.type]
-        for _ in range(3 * steps + stock_of(cfg)):
+        for _ in range(3 * steps + session.stock):
             once = timed(session.step, device)
         # All processes must do the same number of steps, so one of them decides it.
         plan = [max(math.ceil(settings["seconds"] / (once * steps)), LEAST_ROUNDS)]

@@ -16,7 +16,8 @@ from mmkd_logit.engine.teachers import model_teachers
 from mmkd_logit.models._teacher_spec import resolve_teacher
 
 from .bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
-from .runner_session import Probe, check_size
+from .data_forms import change_innermost, innermost
+from .runner_session import Probe, check_size, stock_of
 
 _WRN = ("mmkd_logit.WideResNetCIFAR", "WideResNetCIFAR")
 _WRN_SETTINGS = {"depth", "widen_factor", "in_channels", "strides", "base_channels"}
@@ -30,8 +31,8 @@ class BareSession:
     A student without a teacher is the same with ``alpha=0``.
 
     Args:
-        cfg: A complete config of one teacher, with MSE or KL, whose pipeline is RandomCrop,
-            RandomFlip and PackInputs.
+        cfg: A complete config of one teacher, with MSE or KL, that loads by mmpretrain's pipeline
+            of RandomCrop, RandomFlip and PackInputs.
         device: Where to compute.
         **settings: Of :class:`BareLoop`.
 
@@ -59,6 +60,7 @@ class BareSession:
             **settings,
         )
         check_size(len(self.loop.loader), self.batch_size)
+        self.stock = stock_of(self.loop.loader)
         self._batches = self.loop.batches()
 
     def step(self) -> None:
@@ -130,19 +132,20 @@ def _loss(cfg: Any) -> dict[str, Any]:
 
 def _data(cfg: Config) -> Dataset:
     """Return torchvision's data set where the config has CIFAR-100, else one of arrays."""
-    spec, preprocessor = cfg.train_dataloader.dataset, cfg.get("data_preprocessor") or {}
+    whole, preprocessor = cfg.train_dataloader.dataset, cfg.get("data_preprocessor") or {}
+    spec = innermost(whole)
     transform = _transform(spec.get("pipeline") or [], preprocessor)
-    if spec.type == "CIFAR100" and not spec.get("indices"):
-        folder = Path(spec.data_root)
+    if whole["type"] == "CIFAR100" and not spec.get("indices"):
+        folder = Path(spec["data_root"])
         if (folder / "cifar-100-python").is_dir():
             return CIFAR100(str(folder), train=True, transform=transform, download=False)
-    images, labels = _arrays(spec)
+    images, labels = _arrays(change_innermost(whole, lambda spec: dict(spec, pipeline=[])))
     return ArrayImages(images, labels, transform)
 
 
 def _arrays(spec: dict) -> tuple[np.ndarray, Sequence[int]]:
     with DefaultScope.overwrite_default_scope("mmpretrain"):
-        dataset = DATASETS.build(dict(spec, pipeline=[]))
+        dataset = DATASETS.build(spec)
     dataset.full_init()
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     if not infos or "img" not in infos[0]:

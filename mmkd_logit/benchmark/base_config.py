@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmkd_logit.engine import train
 from mmkd_logit.engine.teachers import model_teachers
 
+from .data_forms import change_innermost, innermost
+
 _ENDLESS = 10**6  # epochs
 _number = itertools.count()  # MMEngine keeps every experiment by name
 
@@ -19,7 +21,6 @@ def base_config(
     work_dir: str,
     overrides: dict[str, Any] | None = None,
     batch_size: int | None = None,
-    workers: int | None = None,
     synthetic: int | None = None,
     launcher: str = "none",
 ) -> tuple[Config, list[str]]:
@@ -33,7 +34,6 @@ def base_config(
         work_dir: For logs.
         overrides: As of ``--cfg-options``.
         batch_size: For each process; None for the config's.
-        workers: Of the data loader; None for the config's.
         synthetic: Train on that many random images instead; None for the config's data.
         launcher: As of ``tools/train.py``.
 
@@ -47,8 +47,6 @@ def base_config(
     words = [path, "--work-dir", work_dir, "--no-validate", "--launcher", launcher]
     args = train.build_parser().parse_args(words)
     args.cfg_options = dict(overrides or {})
-    if workers is not None:
-        args.cfg_options["train_dataloader.num_workers"] = workers
     cfg = train.build_config(args)
     if not model_teachers(cfg):
         raise ValueError(f"{path} has no model.teacher; tools/benchmark.py times kd configs")
@@ -98,17 +96,19 @@ def _without_checkpoints(cfg: Config) -> list[str]:
 
 
 def _use_random_images(cfg: Config, number: int) -> None:
-    spec = cfg.train_dataloader.dataset
+    spec = innermost(cfg.train_dataloader.dataset)
     shape: Sequence[int] = (32, 32, 3)
     classes = int(cfg.data_preprocessor.get("num_classes", 100))
     if spec.type == "mmkd_logit.Digits":
         shape = (8, 8, 1)
     elif not spec.type.startswith("CIFAR"):
         raise ValueError(f"--synthetic stands for CIFAR or the digits, not for {spec.type}")
-    cfg.train_dataloader.dataset = dict(
+    images = dict(
         type="mmkd_logit.RandomImages",
         num_samples=number,
         num_classes=classes,
         img_shape=shape,
         pipeline=spec.pipeline,
     )
+    loader = cfg.train_dataloader
+    loader.dataset = change_innermost(loader.dataset, lambda _: images)

@@ -62,8 +62,8 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--workers",
         type=int,
-        help="data workers; by default none on a CPU, which they would share with the training, "
-        "and the config's on a GPU",
+        help="data workers of bare and plain; by default none on a CPU, where they would share "
+        "cores with the training, and up to 8 on a GPU",
     )
     group.add_argument(
         "--synthetic",

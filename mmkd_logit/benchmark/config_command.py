@@ -1,6 +1,7 @@
 """The part of ``tools/benchmark.py`` that trains a config."""
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +29,7 @@ def measure_config(args: argparse.Namespace, say: Callable[[str], None]) -> dict
     """
     names = args.variants or list(LOADERS if args.data else VARIANTS)
     if args.scaling:
-        names = args.variants or ["plain"]
+        names = args.variants or ["memory"]
         if len(names) > 1 or names[0].startswith("bare"):
             raise ValueError("--scaling takes one variant, and none of the bare ones")
     unknown = [name for name in names if name not in VARIANTS]
@@ -41,19 +42,19 @@ def measure_config(args: argparse.Namespace, say: Callable[[str], None]) -> dict
         path=args.config,
         overrides=args.cfg_options,
         batch_size=args.batch_size,
-        workers=0 if args.workers is None and device.type == "cpu" else args.workers,
         synthetic=args.synthetic,
     )
+    workers = default_workers(device) if args.workers is None else args.workers
     with tempfile.TemporaryDirectory() as folder:
         cfg, notes = base_config(work_dir=folder, **settings)
-        notes.append(_circumstances(cfg, device))
+        notes.append(_circumstances(cfg, device, workers))
         if args.data:
-            found = dict(loading=data_rows(cfg, device, args.seconds, names, say))
+            found = dict(loading=data_rows(cfg, device, workers, args.seconds, names, say))
             text = render_data(found["loading"])
         elif args.scaling:
-            found, text = _scaling(args, settings, names[0], cfg, say)
+            found, text = _scaling(args, settings, names[0], workers, cfg, say)
         else:
-            found, text = _training(args, names, cfg, device, say)
+            found, text = _training(args, names, cfg, device, workers, say)
     print("\n".join(f"{note}  " for note in notes), text, sep="\n\n", flush=True)
     return dict(config=args.config, notes=notes, **found)
 
@@ -63,9 +64,10 @@ def _training(
     names: Sequence[str],
     cfg: Config,
     device: torch.device,
+    workers: int,
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], str]:
-    rows = train_rows(cfg, names, device, args.seconds, not args.no_parts, say)
+    rows = train_rows(cfg, names, device, workers, args.seconds, not args.no_parts, say)
     ratios = comparison_rows(rows, device.type)
     text = render_train(rows)
     if ratios:
@@ -77,21 +79,33 @@ def _scaling(
     args: argparse.Namespace,
     settings: dict[str, Any],
     variant: str,
+    workers: int,
     cfg: Config,
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], str]:
     size = cfg.train_dataloader.batch_size
     rows = scaling_rows(
-        settings, variant, size, args.scaling, args.seconds, args.threads or 1, say=say
+        settings, variant, workers, size, args.scaling, args.seconds, args.threads or 1, say=say
     )
     kept = "the batch of all together" if args.scaling == "total" else "the batch of each process"
     text = f"{variant}, {args.threads or 1} threads a process; {kept} is kept"
     return dict(scaling=rows), f"{text}\n\n{render_scaling(rows)}"
 
 
-def _circumstances(cfg: Config, device: torch.device) -> str:
-    loader = cfg.train_dataloader
+def default_workers(device: torch.device) -> int:
+    """Return how many data workers the pipelines get that work image by image.
+
+    None on a CPU, where they would only take its cores from the training; on a GPU as many as
+    there are cores to spare, up to 8.
+
+    Args:
+        device: Where to train.
+    """
+    return 0 if device.type == "cpu" else min(max((os.cpu_count() or 1) - 1, 0), 8)
+
+
+def _circumstances(cfg: Config, device: torch.device, workers: int) -> str:
     return (
-        f"{device.type}, batches of {loader.batch_size}, {loader.num_workers} data workers, "
-        f"{torch.get_num_threads()} threads of torch"
+        f"{device.type}, batches of {cfg.train_dataloader.batch_size}, {workers} data workers "
+        f"for bare and plain, {torch.get_num_threads()} threads of torch"
     )

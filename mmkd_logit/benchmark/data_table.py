@@ -7,15 +7,15 @@ import torch
 from mmengine.config import Config
 
 from .timing import interleave, ratio, speed_text, summary
-from .train_table import Row, round_of, stock_of
-from .variants import VARIANTS
+from .train_table import Row, open_sessions, round_of
 
-LOADERS = ("bare", "plain")
+LOADERS = ("bare", "plain", "memory")
 
 
 def data_rows(
     cfg: Config,
     device: torch.device,
+    workers: int,
     seconds: float,
     names: Sequence[str] = LOADERS,
     say: Callable[[str], None] = lambda line: None,
@@ -25,6 +25,7 @@ def data_rows(
     Args:
         cfg: Of :func:`mmkd_logit.benchmark.base_config.base_config`.
         device: Where the batches go.
+        workers: As of :func:`mmkd_logit.benchmark.train_table.train_rows`.
         seconds: Time for each loader, at least 5 rounds.
         names: Of variants whose loaders to time; ``'plain'`` is what ratios are to.
         say: Called with a line of progress.
@@ -32,17 +33,14 @@ def data_rows(
     Returns:
         Rows with :func:`summary` in images, ``times`` and, where plain was timed, ``to_plain``.
     """
-    sizes, rounds = [], []
-    for name in names:
-        say(f"preparing the loader of {name}")
-        session = VARIANTS[name].open(cfg, device)
-        sizes.append(session.batch_size)
-        rounds.append(round_of(session.loader(), device, stock_of(cfg)))
+    sessions = open_sessions(cfg, names, device, workers, say)
+    stock = max(session.stock for session in sessions)
+    rounds = [round_of(session.loader(), device, stock) for session in sessions]
     times = interleave(rounds, seconds * len(names), title="loading")
     own = dict(zip(names, times, strict=True))
     rows: list[dict[str, Any]] = []
-    for name, size in zip(names, sizes, strict=True):
-        row = dict(loader=name, **summary(own[name], size), times=own[name])
+    for name, session in zip(names, sessions, strict=True):
+        row = dict(loader=name, **summary(own[name], session.batch_size), times=own[name])
         if "plain" in own:
             row["to_plain"] = ratio(own[name], own["plain"])
         rows.append(row)

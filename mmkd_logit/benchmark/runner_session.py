@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmkd_logit.engine.checkpoint import install_safe_checkpoint_loading
 
@@ -34,7 +35,9 @@ class RunnerSession:
         self.batch_size: int = cfg.train_dataloader.batch_size
         self.runner: Runner = _HaltedRunner.from_cfg(cfg)
         self.runner.train()
-        check_size(len(self.runner.train_loop.dataloader), self.batch_size)
+        loader = self.runner.train_loop.dataloader
+        check_size(len(loader), self.batch_size)
+        self.stock = stock_of(loader)
         self._steps = self._iterate()
 
     @property
@@ -113,6 +116,15 @@ def check_size(batches: int, batch_size: int) -> None:
     """
     if batches < 1:
         raise ValueError(f"there are fewer than {batch_size} images, a batch; take a smaller one")
+
+
+def stock_of(loader: DataLoader) -> int:
+    """Return how many batches the workers of a loader may have ready before they are asked.
+
+    Args:
+        loader: The loader.
+    """
+    return loader.num_workers * (loader.prefetch_factor or 0)
 
 
 class _HaltedRunner(Runner):

@@ -28,6 +28,7 @@ def process_counts() -> list[int]:
 def scaling_rows(
     config: dict[str, Any],
     variant: str,
+    workers: int,
     batch_size: int,
     kept: str,
     seconds: float,
@@ -44,6 +45,7 @@ def scaling_rows(
     Args:
         config: Arguments of :func:`mmkd_logit.benchmark.base_config.base_config`.
         variant: Which one to train.
+        workers: As of :func:`mmkd_logit.benchmark.train_table.train_rows`.
         batch_size: Of one process alone.
         kept: What stays when there are more: ``'total'``, the batch of all together, or
             ``'process'``, the batch of each.
@@ -75,6 +77,7 @@ def scaling_rows(
             settings = dict(
                 config=dict(config, batch_size=size),
                 variant=variant,
+                workers=workers,
                 seconds=seconds,
                 threads=threads,
                 processes=count,

@@ -21,6 +21,7 @@ def train_rows(
     cfg: Config,
     names: Sequence[str],
     device: torch.device,
+    workers: int,
     seconds: float,
     parts: bool = True,
     say: Callable[[str], None] = lambda line: None,
@@ -31,6 +32,7 @@ def train_rows(
         cfg: Of :func:`mmkd_logit.benchmark.base_config.base_config`.
         names: Of the variants.
         device: Where to compute.
+        workers: Data workers of the variants with mmpretrain's or torchvision's pipeline.
         seconds: Time for each variant, at least 5 rounds.
         parts: Whether to measure memory and breakdown as well, in steps of their own.
         say: Called with a line of progress.
@@ -39,12 +41,9 @@ def train_rows(
         Rows with :func:`summary` in images, ``times`` (seconds of a step, a number for each
         round), ``peak_bytes`` and ``parts`` (seconds).
     """
-    sessions, rounds = [], []
-    for name in names:
-        say(f"preparing {name}")
-        session = VARIANTS[name].open(cfg, device)
-        sessions.append(session)
-        rounds.append(round_of(session.step, device, stock_of(cfg)))
+    sessions = open_sessions(cfg, names, device, workers, say)
+    stock = max(session.stock for session in sessions)
+    rounds = [round_of(session.step, device, stock) for session in sessions]
     times = interleave(rounds, seconds * len(names), title="training")
     rows = []
     for name, session, own in zip(names, sessions, times, strict=True):
@@ -57,26 +56,40 @@ def train_rows(
     return rows
 
 
-def stock_of(cfg: Config) -> int:
-    """Return how many batches the workers of a loader may have ready before they are asked.
+def open_sessions(
+    cfg: Config,
+    names: Sequence[str],
+    device: torch.device,
+    workers: int,
+    say: Callable[[str], None],
+) -> list[Session]:
+    """Build what the variants train.
 
     Args:
-        cfg: The config.
+        cfg: The base config.
+        names: Of the variants.
+        device: Where to compute.
+        workers: As of :func:`train_rows`.
+        say: Called with a line of progress.
     """
-    loader = cfg.train_dataloader
-    return loader.get("num_workers", 0) * (loader.get("prefetch_factor") or 2)
+    sessions = []
+    for name in names:
+        say(f"preparing {name}")
+        sessions.append(VARIANTS[name].open(cfg, device, workers))
+    return sessions
 
 
 def round_of(step: Callable[[], Any], device: torch.device, stock: int) -> Callable[[], float]:
     """Warm up and return a function that times a round of steps, giving the seconds of one.
 
     While other variants have their turn the workers of this one fill their stock, which would
-    make the next steps too cheap; so many are done before the clock starts.
+    make its next steps too cheap, and just after its turn they take time from the next one. So
+    that many steps are done before the clock starts.
 
     Args:
         step: To time.
         device: Where it computes.
-        stock: Batches that may be ready.
+        stock: Batches that may be ready, the most of any variant.
     """
     for _ in range(_WARM_UP[device.type]):
         once = timed(step, device)

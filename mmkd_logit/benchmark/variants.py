@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from .bare_session import BareSession
 from .base_config import edited
+from .data_forms import by_pipeline, in_memory
 from .runner_session import Probe, RunnerSession
 
 
@@ -15,6 +16,7 @@ class Session(Protocol):
     """Something that trains step by step."""
 
     batch_size: int
+    stock: int
 
     def step(self) -> None: ...
     def loader(self) -> Callable[[], Any]: ...
@@ -28,11 +30,11 @@ class Variant(NamedTuple):
 
     Attributes:
         text: What it is, in a line.
-        open: From the base config and the device to a session.
+        open: From the base config, the device and a number of data workers to a session.
     """
 
     text: str
-    open: Callable[[Config, torch.device], Session]
+    open: Callable[[Config, torch.device, int], Session]
 
 
 class Comparison(NamedTuple):
@@ -50,13 +52,27 @@ class Comparison(NamedTuple):
     cuda: float | None
 
 
-def _bare(**settings: Any) -> Callable[[Config, torch.device], Session]:
-    return lambda cfg, device: BareSession(cfg, device, **settings)
+_Open = Callable[[Config, torch.device, int], Session]
+_Edit = Callable[[Config], Config]
 
 
-def _run(*edits: Callable[[Config], Config]) -> Callable[[Config, torch.device], Session]:
-    def start(cfg: Config, device: torch.device) -> Session:
-        cfg = edited(cfg)
+def _bare(**settings: Any) -> _Open:
+    def start(cfg: Config, device: torch.device, workers: int) -> Session:
+        return BareSession(by_pipeline(edited(cfg), workers), device, **settings)
+
+    return start
+
+
+def _plain(cfg: Config, device: torch.device, workers: int) -> Session:
+    cfg = by_pipeline(edited(cfg), workers)
+    hooks = cfg.default_hooks
+    hooks.pop("runtime_info", None)  # MMEngine's own, where the config has another
+    return RunnerSession(cfg)
+
+
+def _memory(*edits: _Edit) -> _Open:
+    def start(cfg: Config, device: torch.device, workers: int) -> Session:
+        cfg = in_memory(edited(cfg))
         for edit in edits:
             cfg = edit(cfg)
         return RunnerSession(cfg)
@@ -77,7 +93,11 @@ VARIANTS = {
     "bare-fast": Variant("the same in bf16, channels_last", _bare(**_FAST)),
     "bare-fixed": Variant("bare, one batch all along", _bare(fixed_batch=True)),
     "bare-fast-fixed": Variant("bare-fast, one batch", _bare(fixed_batch=True, **_FAST)),
-    "plain": Variant("mmpretrain's pipeline, stock hooks", _run()),
-    "student": Variant("the student without a teacher", _run(_student)),
+    "plain": Variant("mmpretrain's pipeline, MMEngine's hooks", _plain),
+    "memory": Variant("images in memory", _memory()),
+    "student": Variant("in memory, the student without a teacher", _memory(_student)),
 }
-COMPARISONS: list[Comparison] = []
+COMPARISONS = [
+    Comparison("memory", "bare", 1.0, None),
+    Comparison("memory", "bare-fixed", 0.97, 0.85),
+]

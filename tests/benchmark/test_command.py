@@ -43,7 +43,7 @@ def test_every_variant_trains(found):
     notes = " ".join(found["notes"])
     assert "random weights" in notes
     assert "96 random images" in notes
-    assert "batches of 16, 0 data workers, 1 threads" in notes
+    assert "batches of 16, 0 data workers for bare and plain, 1 threads" in notes
 
 
 def test_medians_follow_from_the_raw_times(found):
