@@ -5,6 +5,7 @@ from .feature_distilling import FeatureDistilling
 from .frozen_teacher import FrozenTeacher
 from .logit_distiller import LogitDistiller
 from .mobilenet_v2_cifar import MobileNetV2CIFAR
+from .teacher_cache import TeacherCache
 from .torchdistill_adapter import TorchdistillAdapter
 from .wide_resnet_cifar import WideResNetCIFAR
 
@@ -14,6 +15,7 @@ __all__ = [
     "FrozenTeacher",
     "LogitDistiller",
     "MobileNetV2CIFAR",
+    "TeacherCache",
     "TorchdistillAdapter",
     "WideResNetCIFAR",
 ]
