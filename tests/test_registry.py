@@ -19,6 +19,7 @@ NODES = {
     "DATASETS": ours.DATASETS,
     "HOOKS": ours.HOOKS,
     "METRICS": ours.METRICS,
+    "OPTIM_WRAPPERS": ours.OPTIM_WRAPPERS,
 }
 NET = dict(
     type="mmpretrain.ImageClassifier",
@@ -53,9 +54,12 @@ COMPONENTS = {
         dict(dataset=dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.4),
     ),
     "DataSubset": ("DATASETS", dict(dataset=dict(type="mmkd_logit.Digits"), per_class=0.1)),
+    "AutocastOptimWrapper": ("OPTIM_WRAPPERS", {}),
+    "ChannelsLastHook": ("HOOKS", {}),
     "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
     "FinalCheckpointHook": ("HOOKS", {}),
     "LabelNoiseHook": ("HOOKS", {}),
+    "LazyRuntimeInfoHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
     "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
@@ -70,6 +74,9 @@ for package in order:
     registries = importlib.import_module(package + ".registry")
     assert package == "mmengine" or "mmkd_logit.models" not in sys.modules
     for name, (node, settings) in components.items():
+        if node == "OPTIM_WRAPPERS":
+            import torch
+            settings = dict(settings, optimizer=torch.optim.SGD([torch.ones(1)], lr=1))
         built = getattr(registries, node).build(dict(type="mmkd_logit." + name, **settings))
         assert type(built).__name__ == name, (built, name)
         assert type(built).__module__.startswith("mmkd_logit."), type(built).__module__
