@@ -196,13 +196,16 @@ class LogitDistiller(BaseModel):
             return self.loss(inputs, data_samples)
         return self.student(inputs, data_samples, mode)
 
-    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor, data_samples: list | None, teacher_logits: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Compute the loss terms.
 
         Args:
             inputs: Images, (N, C, H, W).
             data_samples: Their N annotations; with ``alpha=1`` looked at only for a ``loss_kd``
                 that declares ``needs_labels``, which gets them as its third argument.
+            teacher_logits: (N, K), where they are known already.
 
         Returns:
             The terms described in the class.
@@ -211,7 +214,8 @@ class LogitDistiller(BaseModel):
             return weigh_student_losses(self.student.loss(inputs, data_samples), self.alpha)
         with self.features.watch(self.student, self.teachers[0].model) as seen:
             losses, student_logits = self._run_student(inputs, data_samples)
-            teacher_logits = self.teacher_logits(inputs)
+            if teacher_logits is None:
+                teacher_logits = self.teacher_logits(inputs)
         if self.alpha > 0:
             kd = compare_logits(self.loss_kd, student_logits, teacher_logits, data_samples)
             losses["loss_kd"] = self.alpha * kd
