@@ -3,6 +3,8 @@
 import argparse
 import copy
 import hashlib
+import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,7 +112,7 @@ def train_together(
     """Train, write each run's ``final.pth`` and append its results.
 
     What was cut off goes on. Each run's folder then holds what ``tools/train.py`` would leave
-    there of a finished run, but for its log and its epochs' checkpoints.
+    there of a finished run, but for the text of its log and its epochs' checkpoints.
 
     Args:
         members: The runs.
@@ -141,7 +143,7 @@ def train_together(
     runner = run_training(cfg, "auto" if resumes else None, started)
     for name, member in names.items():
         with _as_member(runner, name, member.cfg):
-            _finish(runner, name, member, recorders[name], started)
+            _finish(runner, name, member, recorders[name], started, cfg.work_dir)
 
 
 def _announce(names: Mapping[str, Member], cfg: Config) -> None:
@@ -162,7 +164,12 @@ def _clear(cfg: Config, resumes: bool) -> None:
 
 
 def _finish(
-    runner: Runner, name: str, member: Member, recorder: ResultsRecorder, started: TrainingStarted
+    runner: Runner,
+    name: str,
+    member: Member,
+    recorder: ResultsRecorder,
+    started: TrainingStarted,
+    common: str,
 ) -> None:
     """Leave in a run's folder what others take from it, and record it."""
     final = Path(runner.work_dir, FINAL)
@@ -172,10 +179,36 @@ def _finish(
         measured = ["train"] * member.args.train_metrics
         if find_row(member.cfg, read_lines(recorder.path), runner.world_size, measured):
             return
+    if is_main_process():
+        split_scalars(common, runner.work_dir, name)
     barrier()
     recorder.record(
         runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
     )
+
+
+def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
+    """Write what MMEngine logged of one student of a group as of a run of its own.
+
+    Args:
+        common: The folder of the group, with ``TIMESTAMP/vis_data/scalars.json``.
+        work_dir: The run's folder, which gets the same files.
+        name: The student's.
+    """
+    for source in Path(common).glob("*/vis_data/scalars.json"):
+        lines = []
+        for line in source.read_text().splitlines():
+            row = json.loads(line)
+            own = {
+                key.removeprefix(f"{name}/").removeprefix(f"{name}."): value
+                for key, value in row.items()
+                if re.match(rf"{name}[/.]", key) or not re.match(r"s\d+[/.]", key)
+            }
+            if len(own) > len(row.keys() & own.keys()):  # else the line is of nobody's values
+                lines.append(json.dumps(own))
+        target = Path(work_dir, *source.parts[-3:])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(f"{line}\n" for line in lines))
 
 
 _GROUP = "_mmkd_logit_group"
