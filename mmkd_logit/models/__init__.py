@@ -7,6 +7,7 @@ from .mobilenet_v2_cifar import MobileNetV2CIFAR
 from .student_group import StudentGroup
 from .student_group_ddp import StudentGroupDDP
 from .student_group_optim_constructor import StudentGroupOptimConstructor
+from .teacher_cache import TeacherCache
 from .torchdistill_adapter import TorchdistillAdapter
 from .wide_resnet_cifar import WideResNetCIFAR
 
@@ -18,6 +19,7 @@ __all__ = [
     "StudentGroup",
     "StudentGroupDDP",
     "StudentGroupOptimConstructor",
+    "TeacherCache",
     "TorchdistillAdapter",
     "WideResNetCIFAR",
 ]

@@ -147,6 +147,7 @@ class LogitDistiller(BaseModel):
         if self.features.terms:
             if len(teachers) > 1:
                 raise ValueError("feature_kd takes one teacher; an ensemble has no features")
+            teachers[0].require_whole_forward("feature_kd")
             self.features.check_teacher(teachers[0].model)
         return teachers
 
@@ -215,7 +216,7 @@ class LogitDistiller(BaseModel):
         with self.features.watch(self.student, self.teachers[0].model) as seen:
             losses, student_logits = self._run_student(inputs, data_samples)
             if teacher_logits is None:
-                teacher_logits = self.teacher_logits(inputs)
+                teacher_logits = self.teacher_logits(inputs, data_samples)
         if self.alpha > 0:
             kd = compare_logits(self.loss_kd, student_logits, teacher_logits, data_samples)
             losses["loss_kd"] = self.alpha * kd
@@ -237,16 +238,19 @@ class LogitDistiller(BaseModel):
         logits = as_logits(captured[-1] if captured else None, "the student")
         return weigh_student_losses(student_losses, self.alpha), logits
 
-    def teacher_logits(self, inputs: Tensor) -> Tensor:
+    def teacher_logits(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         """Logits of the teacher, or of the ensemble.
 
         Args:
             inputs: Images as the student gets them, (N, C, H, W).
+            data_samples: Their annotations; a teacher with a cache needs those of a
+                :class:`SampleBatch`, which number the pictures.
 
         Returns:
             (N, K), without gradient.
         """
-        return join_logits([teacher(inputs) for teacher in self.teachers], self.ensemble)
+        views = getattr(data_samples, "views", None)
+        return join_logits([teacher(inputs, views) for teacher in self.teachers], self.ensemble)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         load_around_adapters(self, super()._load_from_state_dict, state_dict, prefix, *args)
