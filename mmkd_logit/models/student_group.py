@@ -15,6 +15,7 @@ from mmkd_logit.registry import MODELS
 
 from ._distiller_parts import build_student, join_logits
 from ._random_state import preserve_random_state
+from ._student_pass import samples_for_loss
 from .frozen_teacher import FrozenTeacher
 from .logit_distiller import LogitDistiller
 
@@ -114,11 +115,12 @@ class StudentGroup(BaseModel):
         losses = {}
         for name, student in self.students.items():
             if not isinstance(student, LogitDistiller) or student.alpha == 0:
-                losses[name] = student.loss(inputs, data_samples)
+                samples = samples_for_loss(getattr(student, "student", student), data_samples)
+                losses[name] = student.loss(inputs, samples)
                 continue
             for teacher in student.teachers:
                 if id(teacher) not in seen:
-                    seen[id(teacher)] = teacher(inputs)
+                    seen[id(teacher)] = teacher(inputs, getattr(data_samples, "views", None))
             logits = join_logits([seen[id(t)] for t in student.teachers], student.ensemble)
             losses[name] = student.loss(inputs, data_samples, logits)
         return losses
