@@ -7,9 +7,12 @@ ImportError raised here, so nothing but MMEngine is imported; the components fol
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -30,4 +33,22 @@ OPTIM_WRAPPERS = Registry(
     parent=MMENGINE_OPTIM_WRAPPERS,
     scope="mmkd_logit",
     locations=["mmkd_logit.optim"],
+)
+MODEL_WRAPPERS = Registry(
+    "model_wrapper",
+    parent=MMENGINE_MODEL_WRAPPERS,
+    scope="mmkd_logit",
+    locations=["mmkd_logit.models"],
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope="mmkd_logit",
+    locations=["mmkd_logit.models"],
+)
+LOOPS = Registry(
+    "loop",
+    parent=MMENGINE_LOOPS,
+    scope="mmkd_logit",
+    locations=["mmkd_logit.engine.student_group_val_loop"],
 )

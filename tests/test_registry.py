@@ -20,6 +20,9 @@ NODES = {
     "HOOKS": ours.HOOKS,
     "METRICS": ours.METRICS,
     "OPTIM_WRAPPERS": ours.OPTIM_WRAPPERS,
+    "MODEL_WRAPPERS": ours.MODEL_WRAPPERS,
+    "OPTIM_WRAPPER_CONSTRUCTORS": ours.OPTIM_WRAPPER_CONSTRUCTORS,
+    "LOOPS": ours.LOOPS,
 }
 NET = dict(
     type="mmpretrain.ImageClassifier",
@@ -54,7 +57,7 @@ COMPONENTS = {
         dict(dataset=dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.4),
     ),
     "DataSubset": ("DATASETS", dict(dataset=dict(type="mmkd_logit.Digits"), per_class=0.1)),
-    "AutocastOptimWrapper": ("OPTIM_WRAPPERS", {}),
+    "AutocastOptimWrapper": ("OPTIM_WRAPPERS", None),
     "ChannelsLastHook": ("HOOKS", {}),
     "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
     "FinalCheckpointHook": ("HOOKS", {}),
@@ -63,6 +66,14 @@ COMPONENTS = {
     "ProgressBarHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
     "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
+    "StudentGroup": ("MODELS", dict(students=dict(alone=NET), seeds=0)),
+    "StudentGroupOptimConstructor": (
+        "OPTIM_WRAPPER_CONSTRUCTORS",
+        dict(optim_wrapper_cfg=dict(students=dict(alone=dict(optimizer=dict(type="SGD"))))),
+    ),
+    # These need processes or a Runner to be built; None means found only.
+    "StudentGroupDDP": ("MODEL_WRAPPERS", None),
+    "StudentGroupValLoop": ("LOOPS", None),
 }
 
 BUILD = """
@@ -74,12 +85,13 @@ for package in order:
     registries = importlib.import_module(package + ".registry")
     assert package == "mmengine" or "mmkd_logit.models" not in sys.modules
     for name, (node, settings) in components.items():
-        if node == "OPTIM_WRAPPERS":
-            import torch
-            settings = dict(settings, optimizer=torch.optim.SGD([torch.ones(1)], lr=1))
-        built = getattr(registries, node).build(dict(type="mmkd_logit." + name, **settings))
-        assert type(built).__name__ == name, (built, name)
-        assert type(built).__module__.startswith("mmkd_logit."), type(built).__module__
+        registry = getattr(registries, node)
+        if settings is None:
+            found = registry.get("mmkd_logit." + name)
+        else:
+            found = type(registry.build(dict(type="mmkd_logit." + name, **settings)))
+        assert found.__name__ == name, (found, name)
+        assert found.__module__.startswith("mmkd_logit."), found.__module__
 print(len(components) * len(order))
 """
 

@@ -147,6 +147,7 @@ class LogitDistiller(BaseModel):
         if self.features.terms:
             if len(teachers) > 1:
                 raise ValueError("feature_kd takes one teacher; an ensemble has no features")
+            teachers[0].require_whole_forward("feature_kd")
             self.features.check_teacher(teachers[0].model)
         return teachers
 
@@ -196,7 +197,9 @@ class LogitDistiller(BaseModel):
             return self.loss(inputs, data_samples)
         return self.student(inputs, data_samples, mode)
 
-    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor, data_samples: list | None, teacher_logits: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Compute the loss terms.
 
         Args:
@@ -205,6 +208,7 @@ class LogitDistiller(BaseModel):
                 logits and labels gets the label tensor and no object for each sample; with
                 ``alpha=1`` looked at only for a ``loss_kd`` that declares ``needs_labels``, which
                 gets the labels as its third argument.
+            teacher_logits: (N, K), where they are known already.
 
         Returns:
             The terms described in the class.
@@ -214,7 +218,8 @@ class LogitDistiller(BaseModel):
             return weigh_student_losses(self.student.loss(inputs, samples), self.alpha)
         with self.features.watch(self.student, self.teachers[0].model) as seen:
             losses, student_logits = self._run_student(inputs, data_samples)
-            teacher_logits = self.teacher_logits(inputs)
+            if teacher_logits is None:
+                teacher_logits = self.teacher_logits(inputs, data_samples)
         if self.alpha > 0:
             kd = compare_logits(self.loss_kd, student_logits, teacher_logits, data_samples)
             losses["loss_kd"] = self.alpha * kd
@@ -236,16 +241,19 @@ class LogitDistiller(BaseModel):
         logits = as_logits(output, "the student")
         return weigh_student_losses(student_losses, self.alpha), logits
 
-    def teacher_logits(self, inputs: Tensor) -> Tensor:
+    def teacher_logits(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         """Logits of the teacher, or of the ensemble.
 
         Args:
             inputs: Images as the student gets them, (N, C, H, W).
+            data_samples: Their annotations; a teacher with a cache needs those of a
+                :class:`SampleBatch`, which number the pictures.
 
         Returns:
             (N, K), without gradient.
         """
-        return join_logits([teacher(inputs) for teacher in self.teachers], self.ensemble)
+        views = getattr(data_samples, "views", None)
+        return join_logits([teacher(inputs, views) for teacher in self.teachers], self.ensemble)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         load_around_adapters(self, super()._load_from_state_dict, state_dict, prefix, *args)

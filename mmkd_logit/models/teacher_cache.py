@@ -1,0 +1,243 @@
+"""The logits of a frozen teacher, computed once for each picture."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmkd_logit.datasets.views import Views
+
+from ._available_memory import available_memory
+from ._cache_identity import as_identity
+from ._device_store import DeviceStore
+from ._logit_store import LogitStore, words_of_row
+
+ROOT_VARIABLE = "MMKD_LOGIT_TEACHER_CACHE"
+DEFAULT_ROOT = "work_dirs/teacher_cache"
+
+_UNKEYED = (
+    "a teacher with a cache needs pictures that have a number (Views), and these have none: after "
+    "MixUp, CutMix, Cutout or noise no picture comes twice, and mmpretrain's own pipelines do not "
+    "say which one they drew. Take the data from mmkd_logit.InMemoryDataset with crops and flips "
+    "alone, or leave out the teacher's cache"
+)
+
+
+class _Store(Protocol):
+    size: int
+
+    def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]: ...
+
+    def put(self, numbers: np.ndarray, logits: Tensor) -> None: ...
+
+    def flush(self, wait: bool = True) -> None: ...
+
+    def filled(self) -> int: ...
+
+
+class TeacherCache:
+    """Keep a teacher's logits by the number of image and view.
+
+    A hit gives the very bits that a miss gives: misses are computed in micro-batches of one
+    shape, rounded to ``dtype`` and only then used. So cold, warm and resumed runs agree, and it
+    is of no importance who filled the cache. It is told apart by the hash of the teacher's
+    weights and config, the normalisation of its input, the pictures, the settings of its
+    computation, torch's version and the processor's name; a change of any of these begins
+    another cache.
+
+    Size: images x views x classes x 4 or 2 bytes, and 4 for a checksum. The 162 views of
+    CIFAR-100's 50,000 training images (9 x 9 crops, two flips) take 3.24 GB in float32 and
+    1.62 GB in float16. 200 epochs draw 162 (1 - (161/162)^200) = 115 of an image's views, so
+    that 57.5 % of what a first run looks up is missing.
+
+    Bound: where not all views of all images fit into ``max_gib``, those of the images with the
+    lowest numbers are kept and the teacher is asked for the others each time. Nothing is ever
+    thrown out. A teacher has its own bound, also in an ensemble.
+
+    Where memory is short from the start, that is an error: it is better known now than at the
+    hundredth epoch. A disk that cannot be written is one too, unless the cache is there to be
+    read. A disk that fills up while training only ends the filling, with a warning.
+
+    Args:
+        storage: ``'memory'`` of each process; ``'disk'``, for all processes and later runs;
+            ``'device'``, where the teacher computes.
+        dtype: ``'float32'``, or ``'float16'``, which rounds the logits to 11 bits.
+        root: Folder of the caches on disk; by default that of the environment variable
+            ``MMKD_LOGIT_TEACHER_CACHE``, or ``work_dirs/teacher_cache``.
+        max_gib: The most memory or disk it may take.
+
+    Raises:
+        ValueError: If a value is none of these.
+
+    Example:
+        >>> import numpy as np
+        >>> cache = TeacherCache(storage='memory')
+        >>> views = Views('crops of tens', 10, 2, index=np.array([3, 4]), view=np.array([0, 1]))
+        >>> for _ in range(2):
+        ...     _ = cache(torch.ones(2, 5), views, lambda x: x, lambda views: dict(num_classes=5))
+        >>> cache.report()['hits'], cache.report()['misses']
+        (2, 2)
+    """
+
+    def __init__(
+        self,
+        storage: str = "disk",
+        dtype: str = "float32",
+        root: str | None = None,
+        max_gib: float = 4.0,
+    ) -> None:
+        if storage not in ("memory", "disk", "device"):
+            raise ValueError(
+                f"a teacher cache's storage is 'memory', 'disk' or 'device', got {storage!r}"
+            )
+        if dtype not in ("float32", "float16"):
+            raise ValueError(f"a teacher cache's dtype is 'float32' or 'float16', got {dtype!r}")
+        if root is not None and (not isinstance(root, (str, Path)) or not str(root)):
+            raise ValueError(f"a teacher cache's root is the name of a folder, got {root!r}")
+        number = isinstance(max_gib, (int, float)) and not isinstance(max_gib, bool)
+        if not number or not 0 < max_gib < float("inf"):
+            raise ValueError(f"a teacher cache's max_gib is a number above 0, got {max_gib!r}")
+        self.storage, self.dtype, self.max_gib = storage, dtype, float(max_gib)
+        self.root = Path(root or os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
+        self.hits = self.misses = 0
+        self._stores: dict[tuple, _Store] = {}
+        self._bytes = 0
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        views: Views | None,
+        compute: Callable[[Tensor], Tensor],
+        describe: Callable[[Views], dict[str, Any]],
+    ) -> Tensor:
+        """Return the logits of a batch.
+
+        Args:
+            inputs: The pictures (N, ...) as the teacher takes them.
+            views: Which ones they are.
+            compute: Gives the logits (N, K) of some of them.
+            describe: Names all that decides them, with ``num_classes``; asked once.
+
+        Returns:
+            (N, K), float32.
+
+        Raises:
+            ValueError: If the pictures have no numbers or not those of this batch, or the cache
+                does not fit anywhere.
+            OSError: If its folder can neither be written nor read.
+        """
+        if views is None:
+            raise ValueError(_UNKEYED)
+        if not len(views.index) == len(views.view) == len(inputs):
+            raise ValueError(
+                f"{len(inputs)} pictures have {len(views.index)} numbers of images and "
+                f"{len(views.view)} of views; one each is needed"
+            )
+        store = self._store(inputs, views, describe)
+        numbers = np.ravel_multi_index(
+            (views.index, views.view), (views.samples, views.per_sample)
+        ).astype(np.int64, copy=False)
+        logits, there = store.get(numbers, inputs.device)
+        missing = np.flatnonzero(~there)
+        self.hits += len(numbers) - len(missing)
+        self.misses += len(missing)
+        if len(missing):
+            where = torch.from_numpy(missing).to(inputs.device, non_blocking=True)
+            whole = len(missing) == len(numbers)
+            fresh = compute(inputs if whole else inputs.index_select(0, where))
+            fresh = fresh.to(getattr(torch, self.dtype))
+            store.put(numbers[missing], fresh)
+            logits = fresh if whole else logits.index_copy_(0, where, fresh)
+        return logits.float()
+
+    def _store(
+        self, inputs: Tensor, views: Views, describe: Callable[[Views], dict[str, Any]]
+    ) -> _Store:
+        # All of it may change from batch to batch: validation has other pictures, AMP may be on.
+        device = inputs.device
+        precision = torch.is_autocast_enabled(device.type)
+        key = (
+            views.pictures,
+            device,
+            inputs.dtype,
+            precision and torch.get_autocast_dtype(device.type),
+        )
+        if key not in self._stores:
+            self._stores[key] = self._open(device, views, describe(views))
+        return self._stores[key]
+
+    def _open(self, device: torch.device, views: Views, content: dict[str, Any]) -> _Store:
+        classes = content["num_classes"]
+        row = 4 * (words_of_row(classes, self.dtype) + 1)
+        images = min(views.samples, int(self.max_gib * 2**30 / (row * views.per_sample)))
+        size, wanted = images * views.per_sample, views.samples * views.per_sample * row
+        if images == 0:
+            raise ValueError(
+                f"max_gib={self.max_gib:g} has no room for the {views.per_sample} views of one "
+                f"image, {row * views.per_sample / 2**30:.3g} GiB"
+            )
+        self._bytes += size * row
+        if images < views.samples:
+            print_log(
+                f"The teacher cache keeps images 0 to {images - 1} of {views.samples}: all would "
+                f"take {wanted / 2**30:.2f} GiB and max_gib is {self.max_gib:g}.",
+                "current",
+            )
+        if self.storage == "device":
+            return DeviceStore(size, classes, self.dtype, device)
+        if self.storage == "memory":
+            self._check_memory(size * row)
+            return LogitStore(size, classes, self.dtype)
+        return self._open_on_disk(size, views, content)
+
+    def _check_memory(self, wanted: int) -> None:
+        free = available_memory()
+        if free is not None and wanted > free:
+            raise ValueError(
+                f"the teacher cache may grow to {wanted / 2**30:.2f} GiB and this machine has "
+                f"{free / 2**30:.2f} GiB of memory left; set a smaller max_gib, dtype='float16' "
+                "or storage='disk'"
+            )
+
+    def _open_on_disk(self, size: int, views: Views, content: dict[str, Any]) -> _Store:
+        from ._disk_store import DiskStore  # needs a POSIX system
+
+        content = dict(
+            content,
+            dtype=self.dtype,
+            pictures=views.pictures,
+            samples=views.samples,
+            per_sample=views.per_sample,
+            rows=views.samples * views.per_sample,
+        )
+        name, meta = as_identity(content)
+        store = DiskStore(self.root / name, meta, size)
+        more, free = store.space()
+        if more > free and store.writable:
+            print_log(
+                f"The teacher cache {store.folder} may take {more / 2**30:.2f} GiB more and the "
+                f"disk has {free / 2**30:.2f} GiB; what does not fit is computed each time.",
+                "current",
+                level=30,
+            )
+        return store
+
+    def forget(self) -> None:
+        """Let go of what is open; the next batch opens the cache that fits then."""
+        for store in self._stores.values():
+            store.flush()
+        self._stores.clear()
+        self._bytes = 0
+
+    def report(self) -> dict[str, int]:
+        """Return ``hits`` and ``misses`` so far, ``entries`` there, and ``bytes`` when full.
+
+        Hits and misses are those of this process.
+        """
+        entries = sum(store.filled() for store in self._stores.values())
+        return dict(hits=self.hits, misses=self.misses, entries=entries, bytes=self._bytes)
