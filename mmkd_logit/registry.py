@@ -5,7 +5,9 @@ ImportError raised here, so nothing but MMEngine is imported; the components fol
 ``locations``.
 """
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -23,6 +25,15 @@ MODELS = Registry(
 )
 DATASETS = Registry(
     "dataset", parent=MMENGINE_DATASETS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
+)
+DATA_SAMPLERS = Registry(
+    "data sampler",
+    parent=MMENGINE_DATA_SAMPLERS,
+    scope="mmkd_logit",
+    locations=["mmkd_logit.datasets"],
+)
+FUNCTIONS = Registry(
+    "function", parent=MMENGINE_FUNCTIONS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd_logit", locations=["mmkd_logit.hooks"])
 METRICS = Registry(

@@ -17,6 +17,8 @@ import mmkd_logit.registry as ours
 NODES = {
     "MODELS": ours.MODELS,
     "DATASETS": ours.DATASETS,
+    "DATA_SAMPLERS": ours.DATA_SAMPLERS,
+    "FUNCTIONS": ours.FUNCTIONS,
     "HOOKS": ours.HOOKS,
     "METRICS": ours.METRICS,
     "OPTIM_WRAPPERS": ours.OPTIM_WRAPPERS,
@@ -30,6 +32,7 @@ NET = dict(
     neck=dict(type="mmpretrain.GlobalAveragePooling"),
     head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
 )
+DIGITS = dict(type="mmkd_logit.Digits", pipeline=[dict(type="mmpretrain.PackInputs")])
 COMPONENTS = {
     "DISTLoss": ("MODELS", {}),
     "DKDLoss": ("MODELS", {}),
@@ -59,6 +62,14 @@ COMPONENTS = {
     "DataSubset": ("DATASETS", dict(dataset=dict(type="mmkd_logit.Digits"), per_class=0.1)),
     "AutocastOptimWrapper": ("OPTIM_WRAPPERS", None),
     "ChannelsLastHook": ("HOOKS", {}),
+    "InMemoryDataset": ("DATASETS", dict(dataset=DIGITS)),
+    "SeededDataset": ("DATASETS", dict(dataset=DIGITS)),
+    "SeededSampler": (
+        "DATA_SAMPLERS",
+        dict(dataset=[1, 2, 3], sampler=dict(type="DefaultSampler", shuffle=True), seed=1),
+    ),
+    "batch_collate": ("FUNCTIONS", {}),
+    "BatchPreprocessor": ("MODELS", {}),
     "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
     "FinalCheckpointHook": ("HOOKS", {}),
     "LabelNoiseHook": ("HOOKS", {}),
@@ -78,6 +89,7 @@ COMPONENTS = {
 
 BUILD = """
 import json, sys
+import mmengine.registry
 components = json.loads(sys.argv[1])
 order = sys.argv[2:]
 import importlib
@@ -85,10 +97,12 @@ for package in order:
     registries = importlib.import_module(package + ".registry")
     assert package == "mmengine" or "mmkd_logit.models" not in sys.modules
     for name, (node, settings) in components.items():
-        registry = getattr(registries, node)
-        if settings is None:
-            found = registry.get("mmkd_logit." + name)
+        if node == "FUNCTIONS":  # they are looked up, not built, by the Runner at the root
+            found = mmengine.registry.FUNCTIONS.get("mmkd_logit." + name)
+        elif settings is None:
+            found = getattr(registries, node).get("mmkd_logit." + name)
         else:
+            registry = getattr(registries, node)
             found = type(registry.build(dict(type="mmkd_logit." + name, **settings)))
         assert found.__name__ == name, (found, name)
         assert found.__module__.startswith("mmkd_logit."), found.__module__

@@ -1,8 +1,27 @@
 """Data sets."""
 
+from .batch_collate import batch_collate
 from .data_subset import DataSubset
 from .digits import Digits
+from .in_memory_dataset import InMemoryDataset
 from .label_noise import LabelNoise
 from .noisy_label_dataset import NoisyLabelDataset
+from .sample_batch import SampleBatch
+from .sample_key import SampleKey
+from .seeded_dataset import SeededDataset
+from .seeded_sampler import SeededSampler
+from .views import Views
 
-__all__ = ["DataSubset", "Digits", "LabelNoise", "NoisyLabelDataset"]
+__all__ = [
+    "DataSubset",
+    "Digits",
+    "InMemoryDataset",
+    "LabelNoise",
+    "NoisyLabelDataset",
+    "SampleBatch",
+    "SampleKey",
+    "SeededDataset",
+    "SeededSampler",
+    "Views",
+    "batch_collate",
+]

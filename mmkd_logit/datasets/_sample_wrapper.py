@@ -1,13 +1,16 @@
 """What our data sets that wrap another have in common."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.structures import BaseDataElement
 from mmpretrain.registry import DATASETS
+
+from ._seeding import seeded
+from .sample_key import SampleKey, _Keys, read_keys
 
 
 class _SampleWrapper:
@@ -31,24 +34,27 @@ class _SampleWrapper:
             if lazy_init and "lazy_init" not in dataset and _can_be_lazy(dataset.get("type")):
                 dataset["lazy_init"] = True
             dataset = DATASETS.build(dataset)
-        if not isinstance(dataset, (BaseDataset, _SampleWrapper)):
-            raise ValueError(
-                f"{type(self).__name__} wraps a BaseDataset, such as those of mmpretrain, or its "
-                f"config; got {type(dataset).__name__}"
-            )
-        own = (BaseDataset.__getitem__, BaseDataset.prepare_data)
-        if isinstance(dataset, BaseDataset) and own != (
-            type(dataset).__getitem__,
-            type(dataset).prepare_data,
-        ):
-            raise ValueError(
-                f"{type(dataset).__name__} makes its samples in a way of its own; "
-                f"{type(self).__name__} needs those of get_data_info and the pipeline"
-            )
+        self._check(dataset)
         self.dataset = dataset
         self._fully_initialized = False
         if not lazy_init:
             self.full_init()
+
+    @classmethod
+    def _check(cls, dataset: Any) -> None:
+        while isinstance(dataset, _SampleWrapper):
+            dataset = dataset.dataset
+        if not isinstance(dataset, BaseDataset):
+            raise ValueError(
+                f"{cls.__name__} wraps a BaseDataset, such as those of mmpretrain, or its "
+                f"config; got {type(dataset).__name__}"
+            )
+        own = (type(dataset).__getitem__, type(dataset).prepare_data)
+        if own != (BaseDataset.__getitem__, BaseDataset.prepare_data):
+            raise ValueError(
+                f"{type(dataset).__name__} makes its samples in a way of its own; "
+                f"{cls.__name__} needs those of get_data_info and the pipeline"
+            )
 
     def full_init(self) -> None:
         """Read the wrapped data set."""
@@ -68,6 +74,16 @@ class _SampleWrapper:
         while isinstance(layer, _SampleWrapper):
             layer = layer.dataset
             yield layer
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether batches are made as a whole, by an :class:`InMemoryDataset`."""
+        return isinstance(self.dataset, _SampleWrapper) and self.dataset.in_memory
+
+    @property
+    def seeded(self) -> bool:
+        """Whether there is a :class:`SeededDataset`."""
+        return isinstance(self.dataset, _SampleWrapper) and self.dataset.seeded
 
     @property
     def metainfo(self) -> dict:
@@ -140,14 +156,60 @@ class _SampleWrapper:
             sample.set_field(clean, "clean_label", field_type="metainfo")
         return data
 
+    def __getitem__(self, key: Any) -> Any:
+        if self.in_memory:
+            batch = self._get_batch([key])
+            return {name: values[0] for name, values in batch.items()}
+        if not isinstance(key, SampleKey):
+            return self._get(key)
+        if not self.seeded:
+            raise ValueError(
+                "the loader's sampler is a SeededSampler, and nothing here is seeded: wrap the "
+                "data set in dict(type='mmkd_logit.SeededDataset', dataset=...)"
+            )
+        identity = int(self._identity(np.array([key.idx]))[0])
+        with seeded(key.seed, key.epoch, identity):
+            return self._get(key.idx)
+
     @force_full_init
-    def __getitem__(self, idx: int) -> Any:
+    def _get(self, idx: int) -> Any:
         for _ in range(1 if self.test_mode else self.max_refetch + 1):
             data = self.prepare_data(idx)
             if data is not None:
                 return data
             idx = np.random.randint(len(self))
         raise ValueError("the pipeline gave no sample; check the images and the transforms")
+
+    @property
+    def __getitems__(self) -> Callable[[Sequence[Any]], dict]:
+        """Make a batch as a whole; torch's loaders ask whether there is such a method.
+
+        Raises:
+            AttributeError: If no data set in memory is wrapped.
+        """
+        if not self.in_memory:
+            raise AttributeError(f"{type(self).__name__} has no __getitems__ here")
+        return self._get_batch
+
+    @force_full_init
+    def _get_batch(self, keys: Sequence[Any]) -> dict:
+        read = read_keys(keys)
+        count = len(self)
+        return self._fetch(read._replace(idx=np.where(read.idx < 0, count, 0) + read.idx))
+
+    def _fetch(self, keys: _Keys) -> dict:
+        """Return a batch, whose keys hold indices of this data set, from the images in memory."""
+        return self.dataset._fetch(keys)
+
+    @force_full_init
+    def _identity(self, idx: np.ndarray) -> np.ndarray:
+        """Return the samples' indices in the innermost data set."""
+        wraps = isinstance(self.dataset, _SampleWrapper)
+        return self.dataset._identity(idx) if wraps else idx
+
+    def _sample_table(self) -> "_SampleTable":
+        """Return what is known of all samples of this data set, which is read."""
+        return gather(self.dataset)
 
 
 def _can_be_lazy(type_: Any) -> bool:
@@ -173,21 +235,39 @@ def gather(dataset: Any) -> _SampleTable:
     """Read the labels of a single-label data set.
 
     Args:
-        dataset: Has ``get_data_info``.
+        dataset: Has ``get_data_info``, and is read.
 
     Raises:
         ValueError: If a sample has no label, or several.
     """
-    rows = np.empty((3, len(dataset)), dtype=np.int64)
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        label = info.get("gt_label")
+    if isinstance(dataset, _SampleWrapper):
+        return dataset._sample_table()
+    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+    names = ("gt_label", "clean_label", "sample_idx")
+    return as_sample_table([tuple(info.get(name) for name in names) for info in infos])
+
+
+def as_sample_table(samples: Sequence[tuple[Any, Any, Any]]) -> _SampleTable:
+    """Put the labels of N samples together.
+
+    Args:
+        samples: Label, clean label or None, and index or None of each.
+
+    Raises:
+        ValueError: If a sample has no label, or several.
+    """
+    rows = np.empty((3, len(samples)), dtype=np.int64)
+    for index, (label, clean, identity) in enumerate(samples):
         number = np.asarray(label)
         if label is None or number.size != 1 or number.dtype.kind not in "iu":
             raise ValueError(
                 f"each sample needs one label, an integer; gt_label of sample {index} is {label!r} "
                 "(data with several labels a sample are not supported)"
             )
-        clean = info.get("clean_label", number.item())
-        rows[:, index] = number.item(), clean, info.get("sample_idx", index)
+        label = number.item()
+        rows[:, index] = (
+            label,
+            label if clean is None else clean,
+            index if identity is None else identity,
+        )
     return _SampleTable(*rows)

@@ -9,8 +9,9 @@ from mmkd_logit.registry import DATASETS
 
 from ._draws import WHICH_CLASSES, WHICH_STAY, check_seed, check_share, first_of_groups
 from ._label_file import read_arrays
-from ._sample_wrapper import _SampleWrapper, gather
+from ._sample_wrapper import _SampleTable, _SampleWrapper, gather
 from .label_noise import hash_labels
+from .sample_key import _Keys
 
 _MEASURES = ("entropy", "tld")
 
@@ -176,6 +177,16 @@ class DataSubset(_SampleWrapper):
             idx: Of this data set.
         """
         return super().get_data_info(int(self._kept[idx]))
+
+    def _fetch(self, keys: _Keys) -> dict:
+        return super()._fetch(keys._replace(idx=self._kept[keys.idx]))
+
+    @force_full_init
+    def _identity(self, idx: np.ndarray) -> np.ndarray:
+        return super()._identity(self._kept[idx])
+
+    def _sample_table(self) -> _SampleTable:
+        return _SampleTable(*(column[self._kept] for column in gather(self.dataset)))
 
 
 def _check_quantiles(quantiles: Any) -> list[float]:

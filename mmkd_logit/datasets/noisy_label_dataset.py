@@ -1,14 +1,17 @@
 """A data set with wrong labels."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dataset import force_full_init
 
 from mmkd_logit.registry import DATASETS
 
-from ._sample_wrapper import _SampleWrapper, gather
+from ._sample_wrapper import _SampleTable, _SampleWrapper, gather
 from .label_noise import LabelNoise
+from .sample_key import _Keys
 
 
 @DATASETS.register_module()
@@ -134,3 +137,12 @@ class NoisyLabelDataset(_SampleWrapper):
             idx: Of this data set.
         """
         return [int(self._noisy[idx])]
+
+    def _fetch(self, keys: _Keys) -> dict:
+        batch = super()._fetch(keys)
+        noisy, clean = (torch.from_numpy(each[keys.idx]) for each in (self._noisy, self._clean))
+        samples = replace(batch["data_samples"], gt_label=noisy, clean_label=clean)
+        return dict(batch, data_samples=samples)
+
+    def _sample_table(self) -> _SampleTable:
+        return gather(self.dataset)._replace(labels=self._noisy, clean=self._clean)

@@ -11,7 +11,13 @@ from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 from .config import default_work_dir, read_config
 from .overrides import parse_overrides
-from .teachers import FINAL, explain_missing, find_missing_teachers, model_teachers
+from .teachers import (
+    FINAL,
+    explain_missing,
+    find_missing_teachers,
+    model_teachers,
+    teacher_options,
+)
 
 _STAGE_FIELDS = {"config", "overrides"}
 _CHAIN_FIELDS = {"stages", "randomness", "work_dir"}
@@ -156,7 +162,8 @@ def _teacher(args: argparse.Namespace, build: Build, before: Stage) -> dict[str,
         )
     network, written = _network(before.cfg), _network(read_config(before.args.config))
     config = before.args.config if network == written else network
-    return dict(config=config, checkpoint=str(Path(before.args.work_dir, FINAL)))
+    checkpoint = str(Path(before.args.work_dir, FINAL))
+    return dict(config=config, checkpoint=checkpoint, **teacher_options(specs[0]))
 
 
 def _network(cfg: Config) -> dict[str, Any]:

@@ -203,13 +203,16 @@ def use_amp(cfg: Config) -> None:
 def config_hash(cfg: Config) -> str:
     """Identify what a config computes: the same in other folders and on other machines.
 
+    How a teacher computes is part of it. Its cache is not, as it gives the bits that it would
+    compute, unless it rounds them to float16.
+
     Args:
         cfg: A complete config.
 
     Returns:
         16 hexadecimal digits.
     """
-    content = _without(cfg.to_dict(), _WHERE_AND_HOW)
+    content = without_exact_caches(_without(cfg.to_dict(), _WHERE_AND_HOW))
     hooks = content.get("custom_hooks") or []
     content["custom_hooks"] = [hook for hook in hooks if hook.get("type") not in _WATCHING_HOOKS]
     text = json.dumps(content, sort_keys=True, default=str)
@@ -222,3 +225,22 @@ def _without(value: Any, keys: tuple[str, ...]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without(item, keys) for item in value]
     return value
+
+
+def without_exact_caches(value: Any) -> Any:
+    """Return settings without teachers' caches, but for the type that one rounds to.
+
+    Args:
+        value: A config's content, or a teacher's.
+    """
+    if isinstance(value, (list, tuple)):
+        return [without_exact_caches(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: without_exact_caches(item) for key, item in value.items()}
+    if "config" in kept and "cache" in kept:
+        cache = kept.pop("cache")
+        dtype = cache.get("dtype", "float32") if isinstance(cache, dict) else "float32"
+        if dtype != "float32":
+            kept["cache"] = dict(dtype=dtype)
+    return kept

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from .config import default_work_dir
 
@@ -68,6 +68,18 @@ def model_teachers(cfg: Config) -> list[Any]:
         cfg: Any config.
     """
     return [spec for name, spec in _named_teachers(cfg) if name.startswith("model.")]
+
+
+def teacher_options(spec: Any) -> dict[str, Any]:
+    """Return what a config says of a teacher beside which one it is: how it computes.
+
+    Args:
+        spec: Of the teacher.
+    """
+    if not isinstance(spec, dict) or "config" not in spec:
+        return {}
+    plain = spec.to_dict() if isinstance(spec, ConfigDict) else spec
+    return {key: value for key, value in plain.items() if key not in ("config", "checkpoint")}
 
 
 def later_teachers(cfg: Config) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmkd_logit.engine.teachers import FINAL, later_teachers, model_teachers
+from mmkd_logit.engine.teachers import FINAL, later_teachers, model_teachers, teacher_options
 
 from .run import NOT_IN_NAMES, Run, read_once, refuse_shared_folders
 
@@ -237,5 +237,16 @@ def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> tuple[str, ...
         if specs[0].get("config") == teachers[0].config:
             return (checkpoint,)
         return (f"model.teacher.config={teachers[0].config}", checkpoint)
-    spec = [dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)]
-    return (f"model.teacher={spec}",)
+    written = [
+        dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)
+    ]
+    for spec, options in zip(written, _teacher_options(specs, len(teachers)), strict=True):
+        spec.update(options)
+    return (f"model.teacher={written}",)
+
+
+def _teacher_options(specs: list[Any], count: int) -> list[dict[str, Any]]:
+    """Return how each teacher computes: as the config says of it, or of its only one."""
+    said = [teacher_options(spec) for spec in specs]
+    said = said * count if len(said) == 1 else said
+    return said if len(said) == count else [{}] * count

@@ -1,5 +1,6 @@
 """Networks, frozen teachers and the distiller."""
 
+from .batch_preprocessor import BatchPreprocessor
 from .feature_distilling import FeatureDistilling
 from .frozen_teacher import FrozenTeacher
 from .logit_distiller import LogitDistiller
@@ -12,6 +13,7 @@ from .torchdistill_adapter import TorchdistillAdapter
 from .wide_resnet_cifar import WideResNetCIFAR
 
 __all__ = [
+    "BatchPreprocessor",
     "FeatureDistilling",
     "FrozenTeacher",
     "LogitDistiller",

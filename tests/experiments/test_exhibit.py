@@ -275,6 +275,28 @@ def test_only_some_runs(project, tmp_path):
         Exhibit(write(tmp_path, text), only=["x*"])
 
 
+def test_an_ensemble_computes_as_its_config_says(workplace):
+    options = "micro_batch=8, cache=dict(storage='memory', dtype='float16')"
+    Path("fast.py").write_text(f"_base_ = './{KD}'\nmodel = dict(teacher=dict({options}))\n")
+    Path("table.py").write_text(
+        f"""title = 'T'
+runs = dict(
+    usual=dict(config={TEACHER!r}),
+    second=dict(config={TEACHER!r}, seed_shift=1000),
+    other=dict(config={STUDENT!r}),
+    one=dict(row='A', config='fast.py', teacher='other'),
+    two=dict(row='B', config='fast.py', teacher=['usual', 'second']))
+"""
+    )
+    runs = {run.name: run for run in Exhibit("table.py").runs([2])}
+    one, two = (runs[name].build_config().model.teacher for name in ("one", "two"))
+    assert (one.config, one.micro_batch, one.cache.dtype) == (STUDENT, 8, "float16")
+    assert [t.checkpoint for t in two] == [
+        f"{runs[name].work_dir}/final.pth" for name in ("usual", "second")
+    ]
+    assert [(t.micro_batch, t.cache.dtype) for t in two] == [(8, "float16")] * 2
+
+
 def test_a_chosen_teacher_is_shown(project, tmp_path):
     text = (
         GOOD + f"runs = dict(big=dict(config={TEACHER!r}), s=dict(row='S', config={STUDENT!r}))\n"

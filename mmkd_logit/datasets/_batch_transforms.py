@@ -1,0 +1,230 @@
+"""mmpretrain's random transforms, done on a whole batch with given parameters.
+
+Each class here makes, bit for bit, the pictures that the transform it is built from makes of the
+single images with the same parameters. Images are uint8 (N, C, H, W). On the CPU numpy does what
+it does faster than torch; :func:`crop` and :func:`flip` say so.
+"""
+
+import math
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._counter_hash import below, unit
+
+_FLIPS = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))
+
+
+class Crop:
+    """mmpretrain's ``RandomCrop`` with constant padding.
+
+    Attributes:
+        draws: Random numbers a sample.
+        shape: (C, H, W) of its pictures.
+        views: How many pictures of an image there are.
+        padding: Left, top, right, bottom.
+        border: Value of the padding (C,).
+    """
+
+    draws = 2
+
+    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
+        if transform.padding_mode != "constant":
+            raise ValueError(
+                f"RandomCrop(padding_mode={transform.padding_mode!r}) is not done in memory, only "
+                "'constant' (mmpretrain itself pads with a constant wherever `padding` is given)"
+            )
+        channels, height, width = shape
+        left, top, right, bottom = _four_sides(transform.padding)
+        self.border = np.zeros(channels, dtype=np.uint8)
+        if transform.padding is not None or transform.pad_if_needed:
+            # OpenCV has ideas of its own on a number for several channels: ask it.
+            probe = np.zeros((1, 1, channels), dtype=np.uint8)
+            padded = mmcv.impad(probe, padding=1, pad_val=transform.pad_val)
+            self.border = padded.reshape(3, 3, channels)[0, 0]
+        wanted_h, wanted_w = transform.crop_size
+        if transform.pad_if_needed:
+            more_h = math.ceil(max(0, wanted_h - height - top - bottom) / 2)
+            more_w = math.ceil(max(0, wanted_w - width - left - right) / 2)
+            left, top, right, bottom = left + more_w, top + more_h, right + more_w, bottom + more_h
+        self.padding = left, top, right, bottom
+        height, width = height + top + bottom, width + left + right
+        self.shape = channels, min(wanted_h, height), min(wanted_w, width)
+        self._places = height - self.shape[1] + 1, width - self.shape[2] + 1
+        self.views: int | None = math.prod(self._places)
+
+    def choose(self, bits: np.ndarray) -> np.ndarray:
+        """Return top and left of each crop (2, N)."""
+        return np.stack(
+            [below(row, number) for row, number in zip(bits, self._places, strict=True)]
+        )
+
+    def number(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the number of each picture, in ``[0, views)``."""
+        return chosen[0] * self._places[1] + chosen[1]
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Return the images with their borders."""
+        left, top, right, bottom = self.padding
+        count, channels, height, width = images.shape
+        size = (count, channels, height + top + bottom, width + left + right)
+        padded = torch.empty(size, dtype=torch.uint8, device=images.device)
+        padded[:] = torch.from_numpy(self.border).to(images.device)[:, None, None]
+        padded[:, :, top : top + height, left : left + width] = images
+        return padded
+
+    def cut(self, padded: Tensor, rows: Tensor, chosen: Tensor) -> Tensor:
+        """Cut pictures out of images that have their borders.
+
+        Args:
+            padded: M images.
+            rows: Which of them (N,), on the same device, as the next.
+            chosen: Of :meth:`choose`.
+        """
+        cut = crop_on_host if padded.device.type == "cpu" else crop_on_device
+        return cut(padded, rows, chosen, self.shape[1:])
+
+    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Return the pictures."""
+        rows = torch.arange(len(images), device=images.device)
+        return self.cut(self.pad(images), rows, chosen)
+
+    def describe(self) -> list:
+        """Return what a picture's number means."""
+        return ["crop", *self.shape[1:], *self.padding, *self.border.tolist()]
+
+
+class Flip:
+    """mmcv's ``RandomFlip``; a direction each, or none, is chosen by its probability."""
+
+    draws = 1
+
+    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
+        directions, prob = transform.direction, transform.prob
+        self._directions = [directions] if isinstance(directions, str) else list(directions)
+        count = len(self._directions)
+        probs = prob if isinstance(prob, list) else [prob / count] * count
+        self._edges = np.cumsum(probs)
+        self.shape = shape
+        self.views: int | None = count + 1
+
+    def choose(self, bits: np.ndarray) -> np.ndarray:
+        """Return the direction of each by its place in the list, or the list's length (1, N)."""
+        return np.searchsorted(self._edges, unit(bits), side="right").astype(np.int64)
+
+    def number(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the number of each picture: 0 as it is, or of the direction from 1 on."""
+        return (chosen[0] + 1) % (len(self._directions) + 1)
+
+    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Return the pictures; on the CPU in the place of the images."""
+        flip = flip_on_host if images.device.type == "cpu" else flip_on_device
+        for place, direction in enumerate(self._directions):
+            images = flip(images, chosen[0] == place, _FLIPS[direction])
+        return images
+
+    def describe(self) -> list:
+        """Return what a picture's number means."""
+        return ["flip", *self._directions]
+
+
+class Cutout:
+    """mmpretrain's ``Cutout`` of a fixed shape."""
+
+    draws = 3
+    views: int | None = None  # its centre is a point of the plane
+
+    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
+        size = transform.shape
+        size = (size, size) if isinstance(size, int) else size
+        if not isinstance(size, tuple) or len(size) != 2:
+            raise ValueError(f"Cutout(shape={size!r}) is not done in memory, only a fixed shape")
+        value = np.array(transform.pad_val, dtype=np.uint8)
+        if value.ndim and len(value) != shape[0]:
+            raise ValueError(f"Cutout's pad_val has {len(value)} values for {shape[0]} channels")
+        self._value = torch.from_numpy(np.broadcast_to(value, shape[:1]).copy())[:, None, None]
+        self._size, self._prob, self.shape = size, transform.prob, shape
+
+    def choose(self, bits: np.ndarray) -> np.ndarray:
+        """Return top, bottom, left and right of each hole (4, N), the second pair excluded."""
+        return self.holes(unit(bits[0]), unit(bits[1:]))
+
+    def holes(self, whether: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """Do what mmpretrain does with random numbers in [0, 1).
+
+        Args:
+            whether: (N,).
+            where: (2, N); the vertical first.
+
+        Returns:
+            As of :meth:`choose`.
+        """
+        edges = []
+        for length, hole, place in zip(self.shape[1:], self._size, where, strict=True):
+            centre = length + (1.0 - length) * place  # np.random.uniform(length), as mmcv has it
+            start = np.maximum(0, centre - hole / 2.0).astype(np.int64)
+            edges += [start, np.minimum(length, start + hole)]
+        edges[1] = np.where(whether > self._prob, edges[0], edges[1])
+        return np.stack(edges)
+
+    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Return the pictures."""
+        inside = []
+        for length, start, stop in zip(self.shape[1:], chosen[::2], chosen[1::2], strict=True):
+            place = torch.arange(length, device=images.device)
+            inside.append((place >= start[:, None]) & (place < stop[:, None]))
+        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return torch.where(hole, self._value.to(images.device), images)
+
+    def describe(self) -> list:
+        """Return what decides a picture beside its parameters."""
+        return ["cutout", *self._size, *self._value.flatten().tolist()]
+
+
+def _four_sides(padding: Any) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom."""
+    if padding is None:
+        return 0, 0, 0, 0
+    if isinstance(padding, int):
+        return padding, padding, padding, padding
+    if isinstance(padding, tuple) and len(padding) == 2:
+        return (*padding, *padding)
+    if isinstance(padding, tuple) and len(padding) == 4:
+        return padding
+    raise ValueError(f"padding must be an int or a tuple of 2 or 4, as mmcv's, got {padding!r}")
+
+
+def crop_on_host(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Cut by numpy's views: 0.24 ms for 128 of 32x32, where torch takes 1.0 to 2.4 ms."""
+    windows = np.lib.stride_tricks.sliding_window_view(padded.numpy(), size, axis=(2, 3))
+    top, left = chosen.numpy()
+    return torch.from_numpy(np.ascontiguousarray(windows[rows.numpy(), :, top, left]))
+
+
+def crop_on_device(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Cut by one gathering."""
+    top, left = chosen
+    channel = torch.arange(padded.shape[1], device=padded.device)
+    down = top[:, None] + torch.arange(size[0], device=padded.device)
+    across = left[:, None] + torch.arange(size[1], device=padded.device)
+    return padded[
+        rows[:, None, None, None],
+        channel[:, None, None],
+        down[:, None, :, None],
+        across[:, None, None, :],
+    ]
+
+
+def flip_on_host(images: Tensor, which: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Flip some of the images, in place."""
+    pictures, some = images.numpy(), which.numpy()
+    pictures[some] = np.flip(pictures[some], axes)
+    return images
+
+
+def flip_on_device(images: Tensor, which: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Flip some of the images without asking the device how many."""
+    return torch.where(which[:, None, None, None], images.flip(axes), images)

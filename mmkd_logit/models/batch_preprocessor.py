@@ -1,0 +1,73 @@
+"""Whole batches to the device, normalised."""
+
+from typing import Any
+
+import torch
+from mmpretrain.models import ClsDataPreprocessor
+from torch import Tensor
+from torch.nn import functional
+
+from mmkd_logit.datasets.sample_batch import SampleBatch
+from mmkd_logit.registry import MODELS
+
+
+@MODELS.register_module()
+class BatchPreprocessor(ClsDataPreprocessor):
+    """mmpretrain's ``ClsDataPreprocessor``, without a Python object for each sample.
+
+    What it makes of the images is the same bit for bit. A batch of :class:`InMemoryDataset` goes
+    to training with its :class:`SampleBatch`, and to evaluation with a list of ``DataSample``. To
+    give scores instead of labels, as MixUp and CutMix (``batch_augments``) and ``to_onehot`` ask,
+    the list is made for training too; the number of a picture is lost then, as it should be.
+    Batches of other data sets are treated as the parent treats them.
+
+    Args:
+        channels_last: Give images in ``torch.channels_last``.
+        **kwargs: Of ``ClsDataPreprocessor``.
+
+    Example:
+        >>> from mmkd_logit.models import BatchPreprocessor
+        >>> to_model = BatchPreprocessor(mean=[127.5], std=[127.5])
+        >>> to_model(dict(inputs=torch.tensor([[[[0, 255]]]], dtype=torch.uint8)))['inputs']
+        tensor([[[[-1.,  1.]]]])
+    """
+
+    def __init__(self, channels_last: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.channels_last = channels_last
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Do what the class says.
+
+        Args:
+            data: A batch of the loader: ``inputs``, uint8 (N, C, H, W), and ``data_samples``.
+            training: Whether ``batch_augments`` are done, and a :class:`SampleBatch` is kept.
+        """
+        samples = data.get("data_samples")
+        if isinstance(samples, SampleBatch) and not self.to_onehot:
+            samples = samples.to(self.device, non_blocking=True)
+            inputs = self._normalise(data["inputs"])
+            return dict(inputs=inputs, data_samples=samples if training else samples.as_list())
+        if isinstance(samples, SampleBatch):
+            data = dict(data, data_samples=samples.as_list())
+        done = super().forward(data, training)
+        if self.channels_last:
+            done["inputs"] = done["inputs"].contiguous(memory_format=self._layout)
+        return done
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Do what the parent does; where it copies, do it in place."""
+        images = images.to(self.device, non_blocking=True)
+        if self.to_rgb and images.shape[1] == 3:
+            images = images.flip(1)
+        images = images.to(torch.float32, memory_format=self._layout, copy=True)
+        if self._enable_normalize:
+            images = images.sub_(self.mean).div_(self.std)
+        height, width = ((-length) % self.pad_size_divisor for length in images.shape[-2:])
+        if height or width:
+            images = functional.pad(images, (0, width, 0, height), "constant", self.pad_value)
+        return images
