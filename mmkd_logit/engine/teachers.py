@@ -94,6 +94,8 @@ def later_teachers(cfg: Config) -> list[str]:
 def _named_teachers(cfg: Config) -> Iterator[tuple[str, Any]]:
     """Give each teacher with the field of the config that names it."""
     holders = [("model.teacher", cfg.model)]
+    for name, student in (cfg.model.get("students") or {}).items():  # of a StudentGroup
+        holders.append((f"model.students.{name}.teacher", student))
     for i, hook in enumerate(cfg.get("custom_hooks") or []):
         if isinstance(hook, dict) and hook.get("type") in _SEQUENTIAL:
             stages = hook.get("stages")

@@ -57,7 +57,8 @@ def seconds_of(config: str, epochs: int | None, rows: Sequence[dict], device: st
     """
     speeds: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
-        if row.get("config") == config and not row.get("resumed_at") and row.get("epochs"):
+        alone = not row.get("resumed_at") and row.get("together", 1) == 1
+        if row.get("config") == config and alone and row.get("epochs"):
             speeds[row.get("device") == device].append(row["train_seconds"] / row["epochs"])
     measured = speeds[True] or speeds[False]
     return statistics.median(measured) * epochs if measured and epochs else None
