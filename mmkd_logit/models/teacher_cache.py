@@ -3,24 +3,21 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd_logit.datasets.views import Views
 
-from ._available_memory import available_memory
-from ._cache_identity import as_identity
-from ._device_store import DeviceStore
-from ._logit_store import LogitStore, words_of_row
+from ._logit_store import words_of_row
+from ._open_store import Store, open_store
 
 ROOT_VARIABLE = "MMKD_LOGIT_TEACHER_CACHE"
 DEFAULT_ROOT = "work_dirs/teacher_cache"
 
-_UNKEYED = (
+UNKEYED = (
     "a teacher with a cache needs pictures that have a number (Views), and these have none: after "
     "MixUp, CutMix, Cutout or noise no picture comes twice, and mmpretrain's own pipelines do not "
     "say which one they drew. Take the data from mmkd_logit.InMemoryDataset with crops and flips "
@@ -28,16 +25,9 @@ _UNKEYED = (
 )
 
 
-class _Store(Protocol):
-    size: int
-
-    def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]: ...
-
-    def put(self, numbers: np.ndarray, logits: Tensor) -> None: ...
-
-    def flush(self, wait: bool = True) -> None: ...
-
-    def filled(self) -> int: ...
+def default_root() -> Path:
+    """Return the folder of caches where a config names none."""
+    return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
 
 
 class TeacherCache:
@@ -103,9 +93,9 @@ class TeacherCache:
         if not number or not 0 < max_gib < float("inf"):
             raise ValueError(f"a teacher cache's max_gib is a number above 0, got {max_gib!r}")
         self.storage, self.dtype, self.max_gib = storage, dtype, float(max_gib)
-        self.root = Path(root or os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
+        self.root = Path(root).expanduser() if root else default_root()
         self.hits = self.misses = 0
-        self._stores: dict[tuple, _Store] = {}
+        self._stores: dict[tuple, Store] = {}
         self._bytes = 0
 
     def __call__(
@@ -132,16 +122,14 @@ class TeacherCache:
             OSError: If its folder can neither be written nor read.
         """
         if views is None:
-            raise ValueError(_UNKEYED)
+            raise ValueError(UNKEYED)
         if not len(views.index) == len(views.view) == len(inputs):
             raise ValueError(
                 f"{len(inputs)} pictures have {len(views.index)} numbers of images and "
                 f"{len(views.view)} of views; one each is needed"
             )
         store = self._store(inputs, views, describe)
-        numbers = np.ravel_multi_index(
-            (views.index, views.view), (views.samples, views.per_sample)
-        ).astype(np.int64, copy=False)
+        numbers = _numbers(views)
         logits, there = store.get(numbers, inputs.device)
         missing = np.flatnonzero(~there)
         self.hits += len(numbers) - len(missing)
@@ -157,7 +145,7 @@ class TeacherCache:
 
     def _store(
         self, inputs: Tensor, views: Views, describe: Callable[[Views], dict[str, Any]]
-    ) -> _Store:
+    ) -> Store:
         # All of it may change from batch to batch: validation has other pictures, AMP may be on.
         device = inputs.device
         precision = torch.is_autocast_enabled(device.type)
@@ -168,64 +156,32 @@ class TeacherCache:
             precision and torch.get_autocast_dtype(device.type),
         )
         if key not in self._stores:
-            self._stores[key] = self._open(device, views, describe(views))
+            store = open_store(self, device, views, describe(views))
+            self._stores[key] = store
+            self._bytes += store.size * 4 * (words_of_row(store.num_classes, self.dtype) + 1)
         return self._stores[key]
 
-    def _open(self, device: torch.device, views: Views, content: dict[str, Any]) -> _Store:
-        classes = content["num_classes"]
-        row = 4 * (words_of_row(classes, self.dtype) + 1)
-        images = min(views.samples, int(self.max_gib * 2**30 / (row * views.per_sample)))
-        size, wanted = images * views.per_sample, views.samples * views.per_sample * row
-        if images == 0:
-            raise ValueError(
-                f"max_gib={self.max_gib:g} has no room for the {views.per_sample} views of one "
-                f"image, {row * views.per_sample / 2**30:.3g} GiB"
-            )
-        self._bytes += size * row
-        if images < views.samples:
-            print_log(
-                f"The teacher cache keeps images 0 to {images - 1} of {views.samples}: all would "
-                f"take {wanted / 2**30:.2f} GiB and max_gib is {self.max_gib:g}.",
-                "current",
-            )
-        if self.storage == "device":
-            return DeviceStore(size, classes, self.dtype, device)
-        if self.storage == "memory":
-            self._check_memory(size * row)
-            return LogitStore(size, classes, self.dtype)
-        return self._open_on_disk(size, views, content)
+    def lacking(
+        self, inputs: Tensor, views: Views, describe: Callable[[Views], dict[str, Any]]
+    ) -> np.ndarray:
+        """Tell which pictures are not there but may be kept.
 
-    def _check_memory(self, wanted: int) -> None:
-        free = available_memory()
-        if free is not None and wanted > free:
-            raise ValueError(
-                f"the teacher cache may grow to {wanted / 2**30:.2f} GiB and this machine has "
-                f"{free / 2**30:.2f} GiB of memory left; set a smaller max_gib, dtype='float16' "
-                "or storage='disk'"
-            )
+        Args:
+            inputs: As for a call, of which only device and type are looked at.
+            views: Which pictures they are.
+            describe: As for a call.
 
-    def _open_on_disk(self, size: int, views: Views, content: dict[str, Any]) -> _Store:
-        from ._disk_store import DiskStore  # needs a POSIX system
+        Returns:
+            Bools (N,).
+        """
+        store = self._store(inputs, views, describe)
+        numbers = _numbers(views)
+        return ~store.get(numbers, torch.device("cpu"))[1] & (numbers < store.size)
 
-        content = dict(
-            content,
-            dtype=self.dtype,
-            pictures=views.pictures,
-            samples=views.samples,
-            per_sample=views.per_sample,
-            rows=views.samples * views.per_sample,
-        )
-        name, meta = as_identity(content)
-        store = DiskStore(self.root / name, meta, size)
-        more, free = store.space()
-        if more > free and store.writable:
-            print_log(
-                f"The teacher cache {store.folder} may take {more / 2**30:.2f} GiB more and the "
-                f"disk has {free / 2**30:.2f} GiB; what does not fit is computed each time.",
-                "current",
-                level=30,
-            )
-        return store
+    @property
+    def folders(self) -> list[Path]:
+        """Where what is open lies on disk."""
+        return [store.folder for store in self._stores.values() if hasattr(store, "folder")]
 
     def forget(self) -> None:
         """Let go of what is open; the next batch opens the cache that fits then."""
@@ -241,3 +197,9 @@ class TeacherCache:
         """
         entries = sum(store.filled() for store in self._stores.values())
         return dict(hits=self.hits, misses=self.misses, entries=entries, bytes=self._bytes)
+
+
+def _numbers(views: Views) -> np.ndarray:
+    """Return the place of each picture among all; ValueError if one is outside."""
+    numbers = np.ravel_multi_index((views.index, views.view), (views.samples, views.per_sample))
+    return numbers.astype(np.int64, copy=False)
