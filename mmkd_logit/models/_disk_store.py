@@ -29,35 +29,41 @@ class DiskStore(LogitStore):
         meta: What the folder is for, with ``rows`` (how many there are), ``num_classes`` and
             ``dtype``; written to ``meta.json`` by the first process.
         size: How many rows, from the first on, are used.
+        look: Only look at what is there; the time of the last use stays.
 
     Raises:
         OSError: If the folder can neither be made nor read.
+        ValueError: If only to be looked at, and the files are not as long as ``meta`` says.
     """
 
-    def __init__(self, folder: str | Path, meta: dict[str, Any], size: int) -> None:
+    def __init__(
+        self, folder: str | Path, meta: dict[str, Any], size: int, look: bool = False
+    ) -> None:
         self.folder, self.meta = Path(folder), meta
-        self.writable = True
+        self.writable = not look
         self._files: list[int] = []
         super().__init__(size, meta["num_classes"], meta["dtype"])
 
     def _allocate(self) -> tuple[np.ndarray, np.ndarray]:
         rows, words = self.meta["rows"], words_of_row(self.meta["num_classes"], self.meta["dtype"])
         lengths = {ROWS: rows * words * 4, SUMS: rows * 4}
+        if self.writable:
+            self._prepare(lengths)
+        elif not self._complete(lengths):
+            raise ValueError(f"{self.folder} lacks files, or they were cut short")
+        mode = os.O_RDWR if self.writable else os.O_RDONLY
+        self._files = [os.open(self.folder / name, mode) for name in lengths]
+        return _map(self.folder / ROWS, (rows, words)), _map(self.folder / SUMS, (rows,))
+
+    def _prepare(self, lengths: dict[str, int]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / LOCK):
                 self._create(lengths)
-        except PermissionError:
-            if not self._complete(lengths):
-                raise
-            self._read_only("it cannot be written")
         except OSError as error:
             if not self._complete(lengths):
                 raise
             self._read_only(str(error))
-        mode = os.O_RDWR if self.writable else os.O_RDONLY
-        self._files = [os.open(self.folder / name, mode) for name in lengths]
-        return _map(self.folder / ROWS, (rows, words)), _map(self.folder / SUMS, (rows,))
 
     def _create(self, lengths: dict[str, int]) -> None:
         """Bring the files to their length, and note what they hold once they have it."""
@@ -70,7 +76,7 @@ class DiskStore(LogitStore):
             finally:
                 os.close(file)
         path = self.folder / META
-        if _read_meta(path) == self.meta:
+        if read_meta(path) == self.meta:
             os.utime(path)  # the time of the last use
             return
         part = path.with_name(f"{META}.{os.getpid()}.part")
@@ -105,11 +111,14 @@ class DiskStore(LogitStore):
         for file in getattr(self, "_files", ()):
             os.close(file)
 
+    def allocated(self) -> int:
+        """Return how many bytes of the disk the files take."""
+        return sum((self.folder / name).stat().st_blocks * 512 for name in (ROWS, SUMS))
+
     def space(self) -> tuple[int, int]:
         """Return how many bytes the used rows may still take, and how many the disk has."""
-        allocated = sum((self.folder / name).stat().st_blocks * 512 for name in (ROWS, SUMS))
         wanted = self.size * (self._rows.shape[1] + 1) * 4
-        return max(0, wanted - allocated), shutil.disk_usage(self.folder).free
+        return max(0, wanted - self.allocated()), shutil.disk_usage(self.folder).free
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -131,7 +140,12 @@ def _write_runs(file: int, numbers: np.ndarray, array: np.ndarray) -> None:
                 content, place = content[written:], place + written
 
 
-def _read_meta(path: Path) -> dict[str, Any] | None:
+def read_meta(path: Path) -> dict[str, Any] | None:
+    """Return what the folder of a cache is for, or None where nobody can tell.
+
+    Args:
+        path: Its ``meta.json``.
+    """
     try:
         meta = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -116,6 +116,11 @@ class LogitStore:
         total += numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return np.maximum((total >> np.uint64(32)).astype(np.uint32), np.uint32(1))
 
+    @property
+    def words(self) -> int:
+        """How many 32-bit words a row takes, without its checksum."""
+        return len(self._weights)
+
     def filled(self) -> int:
         """Count the rows that have a checksum, right or wrong."""
         self.flush()

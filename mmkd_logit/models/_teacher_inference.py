@@ -116,6 +116,9 @@ class TeacherInference:
     def _once(self, run: Callable[[Tensor], Any], inputs: Tensor) -> Any:
         if self.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
+        elif self.micro_batch is not None:
+            # Otherwise the images' layout, a student's affair, would decide how they are rounded.
+            inputs = inputs.contiguous()
         if self.compile is not False:
             torch.compiler.cudagraph_mark_step_begin()
         output = run(inputs)

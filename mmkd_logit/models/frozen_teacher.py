@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -167,6 +168,20 @@ class FrozenTeacher:
         if self.cache is None:
             return self._compute(inputs)
         return self.cache(inputs, views, self._compute, lambda views: self._describe(inputs))
+
+    def lacking(self, inputs: Tensor, views: Views) -> np.ndarray:
+        """Tell which pictures the cache has not but would keep.
+
+        Args:
+            inputs: Any images on the device and of the type of those to come.
+            views: Which pictures are asked for.
+
+        Returns:
+            Bools (N,); all True without a cache.
+        """
+        if self.cache is None:
+            return np.ones(len(views.index), bool)
+        return self.cache.lacking(inputs, views, lambda views: self._describe(inputs))
 
     def _compute(self, inputs: Tensor) -> Tensor:
         model = self.model

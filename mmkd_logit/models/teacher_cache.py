@@ -20,12 +20,17 @@ from ._logit_store import LogitStore, words_of_row
 ROOT_VARIABLE = "MMKD_LOGIT_TEACHER_CACHE"
 DEFAULT_ROOT = "work_dirs/teacher_cache"
 
-_UNKEYED = (
+UNKEYED = (
     "a teacher with a cache needs pictures that have a number (Views), and these have none: after "
     "MixUp, CutMix, Cutout or noise no picture comes twice, and mmpretrain's own pipelines do not "
     "say which one they drew. Take the data from mmkd_logit.InMemoryDataset with crops and flips "
     "alone, or leave out the teacher's cache"
 )
+
+
+def default_root() -> Path:
+    """Return the folder of caches where a config names none."""
+    return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
 
 
 class _Store(Protocol):
@@ -103,7 +108,7 @@ class TeacherCache:
         if not number or not 0 < max_gib < float("inf"):
             raise ValueError(f"a teacher cache's max_gib is a number above 0, got {max_gib!r}")
         self.storage, self.dtype, self.max_gib = storage, dtype, float(max_gib)
-        self.root = Path(root or os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
+        self.root = Path(root).expanduser() if root else default_root()
         self.hits = self.misses = 0
         self._stores: dict[tuple, _Store] = {}
         self._bytes = 0
@@ -132,16 +137,14 @@ class TeacherCache:
             OSError: If its folder can neither be written nor read.
         """
         if views is None:
-            raise ValueError(_UNKEYED)
+            raise ValueError(UNKEYED)
         if not len(views.index) == len(views.view) == len(inputs):
             raise ValueError(
                 f"{len(inputs)} pictures have {len(views.index)} numbers of images and "
                 f"{len(views.view)} of views; one each is needed"
             )
         store = self._store(inputs, views, describe)
-        numbers = np.ravel_multi_index(
-            (views.index, views.view), (views.samples, views.per_sample)
-        ).astype(np.int64, copy=False)
+        numbers = _numbers(views)
         logits, there = store.get(numbers, inputs.device)
         missing = np.flatnonzero(~there)
         self.hits += len(numbers) - len(missing)
@@ -217,6 +220,9 @@ class TeacherCache:
         )
         name, meta = as_identity(content)
         store = DiskStore(self.root / name, meta, size)
+        print_log(
+            f"The teacher cache {store.folder} holds {store.filled()} of {size} logits.", "current"
+        )
         more, free = store.space()
         if more > free and store.writable:
             print_log(
@@ -226,6 +232,28 @@ class TeacherCache:
                 level=30,
             )
         return store
+
+    def lacking(
+        self, inputs: Tensor, views: Views, describe: Callable[[Views], dict[str, Any]]
+    ) -> np.ndarray:
+        """Tell which pictures are not there but may be kept.
+
+        Args:
+            inputs: As for a call, of which only device and type are looked at.
+            views: Which pictures they are.
+            describe: As for a call.
+
+        Returns:
+            Bools (N,).
+        """
+        store = self._store(inputs, views, describe)
+        numbers = _numbers(views)
+        return ~store.get(numbers, torch.device("cpu"))[1] & (numbers < store.size)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where what is open lies on disk."""
+        return [store.folder for store in self._stores.values() if hasattr(store, "folder")]
 
     def forget(self) -> None:
         """Let go of what is open; the next batch opens the cache that fits then."""
@@ -241,3 +269,9 @@ class TeacherCache:
         """
         entries = sum(store.filled() for store in self._stores.values())
         return dict(hits=self.hits, misses=self.misses, entries=entries, bytes=self._bytes)
+
+
+def _numbers(views: Views) -> np.ndarray:
+    """Return the place of each picture among all; ValueError if one is outside."""
+    numbers = np.ravel_multi_index((views.index, views.view), (views.samples, views.per_sample))
+    return numbers.astype(np.int64, copy=False)
