@@ -128,7 +128,7 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = default_work_dir(args.config, seed_of(cfg))
+        cfg.work_dir = default_work_dir(args.config, seed_of(cfg), getattr(args, "fast", False))
     cfg.work_dir = str(cfg.work_dir)
 
 
@@ -173,14 +173,20 @@ def seed_of(cfg: Config) -> int | None:
     return (cfg.get("randomness") or {}).get("seed")
 
 
-def default_work_dir(config: str, seed: int | None) -> str:
+def default_work_dir(config: str, seed: int | None, fast: bool = False) -> str:
     """Return ``work_dirs/CONFIG/seedK`` (without ``seedK`` when no seed is fixed).
+
+    Args:
+        config: The config file.
+        seed: The seed.
+        fast: Whether it is ``work_dirs/CONFIG_fast/seedK``, so that no run takes fewer digits for
+            a teacher's exact weights.
 
     Example:
         >>> default_work_dir('configs/kd/wrn28-4_wrn16-2_mse.py', 0)
         'work_dirs/wrn28-4_wrn16-2_mse/seed0'
     """
-    folder = Path("work_dirs", Path(config.split("::")[-1]).stem)
+    folder = Path("work_dirs", Path(config.split("::")[-1]).stem + "_fast" * fast)
     return str(folder if seed is None else folder / f"seed{seed}")
 
 

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mmkd_logit.hooks.label_noise_hook import train_metainfo
 
 from .errors import TrainingStarted
+from .fast import EXACT, describe_numerics
 from .provenance import dataset_hash, describe_machine, file_hash, origin_of
 from .teachers import FINAL
 from .train_metrics import training_metrics
@@ -27,12 +28,13 @@ class ResultsRecorder:
     """Tests the final weights of a run and appends its results to a file.
 
     A row says what was run (config, overrides, seed, command), with what (commit, versions,
-    device, teachers' hashes, ``data``: a hash of the training and of the test samples), what
-    came out (``weights``, the hash of ``final.pth``; ``test``: the metrics of the config's test
-    data with the weights after the last epoch, nothing selected; ``train``, if asked for: those
-    of the un-augmented training data; ``best``, for information: the validation metrics'
-    maxima) and how long it took: the seconds from iteration ``resumed_at`` (0 unless the run
-    was cut off) to ``iterations``, for all the runs that were trained ``together``.
+    device, teachers' hashes, ``data``: a hash of the training and of the test samples), in which
+    digits (``numerics``), what came out (``weights``, the hash of ``final.pth``; ``test``: the
+    metrics of the config's test data with the weights after the last epoch, nothing selected;
+    ``train``, if asked for: those of the un-augmented training data; ``best``, for information:
+    the validation metrics' maxima) and how long it took: the seconds from iteration
+    ``resumed_at`` (0 unless the run was cut off) to ``iterations``, for all the runs that were
+    trained ``together``.
 
     Args:
         path: The file of JSON lines; None records nothing.
@@ -53,6 +55,7 @@ class ResultsRecorder:
         self.begin = time.time()
         self.origin: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}
+        self.numerics = EXACT
         if self.path is None:
             return
         # Better now than after days of training.
@@ -71,6 +74,7 @@ class ResultsRecorder:
         """
         self.begin = time.time()
         self.origin = origin_of(cfg)
+        self.numerics = describe_numerics(cfg)
         self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
     def record(
@@ -109,6 +113,7 @@ class ResultsRecorder:
             overrides=plain(args.cfg_options),
             seed=runner.seed,  # where the run was resumed, the checkpoint's
             processes=runner.world_size,
+            numerics=self.numerics,
             weights=file_hash(Path(runner.work_dir, FINAL)),
             epochs=runner.epoch,
             iterations=runner.iter,

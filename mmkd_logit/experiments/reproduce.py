@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="train up to N (8) students of one teacher together, with one pass of it",
     )
+    add("--fast", action="store_true", help="train every run in bfloat16, apart from exact runs")
     add("--dry-run", action="store_true", help="list the runs and their estimated cost")
     add(
         "--devices",
@@ -105,7 +106,9 @@ def _read_exhibits(args: argparse.Namespace) -> list[Exhibit]:
     exhibits = []
     for path in paths:
         try:
-            exhibits.append(Exhibit(path, tuple(args.cfg_options), args.epochs, args.only))
+            exhibits.append(
+                Exhibit(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
+            )
         except NothingChosenError:
             if len(paths) == 1:
                 raise
