@@ -35,6 +35,8 @@ def default_root() -> Path:
 
 class _Store(Protocol):
     size: int
+    num_classes: int
+    dtype: str
 
     def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]: ...
 
@@ -254,6 +256,11 @@ class TeacherCache:
     def folders(self) -> list[Path]:
         """Where what is open lies on disk."""
         return [store.folder for store in self._stores.values() if hasattr(store, "folder")]
+
+    @property
+    def stores(self) -> list[_Store]:
+        """Where the logits are, for each kind of pictures that was asked for."""
+        return list(self._stores.values())
 
     def forget(self) -> None:
         """Let go of what is open; the next batch opens the cache that fits then."""
