@@ -10,7 +10,8 @@ from mmengine.config import Config
 from .config import seed_of
 
 # In these the runs may differ.
-_OWN = ("model", "optim_wrapper", "param_scheduler", "work_dir", "log_processor", "filename")
+_OWN = ("model", "optim_wrapper", "param_scheduler", "work_dir", "log_processor")
+_OWN += ("filename", "experiment_name")
 _FINAL = ("mmkd_logit.FinalCheckpointHook", "FinalCheckpointHook")
 _ALLOWED_HOOKS = (
     *_FINAL,
@@ -38,7 +39,8 @@ def why_alone(cfg: Config) -> str | None:
     optim = cfg.optim_wrapper
     if optim.get("accumulative_counts", 1) != 1 or optim.get("type") == "AmpOptimWrapper":
         return "its optimizer accumulates gradients or scales its loss"
-    if (cfg.get("default_hooks") or {}).get("checkpoint", {}).get("save_best"):
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    if checkpoint.get("save_best"):
         return "save_best is of one student"
     return None
 
