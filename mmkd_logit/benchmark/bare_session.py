@@ -14,6 +14,7 @@ from torchvision.datasets import CIFAR100
 
 from mmkd_logit.engine.teachers import model_teachers
 from mmkd_logit.models._teacher_spec import resolve_teacher
+from mmkd_logit.models.teacher_cache import TeacherCache
 
 from .bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
 from .data_forms import change_innermost, innermost
@@ -43,6 +44,7 @@ class BareSession:
     def __init__(self, cfg: Config, device: str | torch.device, **settings: Any) -> None:
         loader = cfg.train_dataloader
         self.batch_size: int = loader.batch_size
+        self.students = 1
         optimizer = cfg.optim_wrapper.optimizer
         (teacher,) = model_teachers(cfg)
         taught = teacher if isinstance(teacher, nn.Module) else resolve_teacher(teacher).model
@@ -90,6 +92,10 @@ class BareSession:
     def state(self) -> list[Any]:
         """Return what lives from step to step: modules and the optimizer."""
         return [self.loop.student, self.loop.teacher, self.loop.optimizer]
+
+    def caches(self) -> list[TeacherCache]:
+        """Return none."""
+        return []
 
     def _fetch(self) -> Any:
         return next(self._batches)

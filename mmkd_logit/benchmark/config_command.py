@@ -11,9 +11,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from .base_config import base_config
+from .comparisons import comparison_rows, render_comparisons
 from .data_table import LOADERS, data_rows, render_data
 from .scaling import render_scaling, scaling_rows
-from .train_table import comparison_rows, render_comparisons, render_train, train_rows
+from .train_table import render_train, train_rows
 from .variants import VARIANTS
 
 

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkd_logit.engine.checkpoint import install_safe_checkpoint_loading
+from mmkd_logit.models import FrozenTeacher
+from mmkd_logit.models.teacher_cache import TeacherCache
 
 Probe = tuple[Any, str, str]
 
@@ -39,6 +42,7 @@ class RunnerSession:
         check_size(len(loader), self.batch_size)
         self.stock = stock_of(loader)
         self._steps = self._iterate()
+        self.students = len(self._members)
 
     @property
     def model(self) -> nn.Module:
@@ -60,24 +64,45 @@ class RunnerSession:
 
     def probes(self) -> list[Probe]:
         """Return the methods that do the parts of a step: object, name, part."""
-        wrapper, model = self.runner.optim_wrapper, self.model
         found: list[Probe] = [
             (self, "_fetch", "data"),
-            (model.data_preprocessor, "forward", "data"),
-            (wrapper, "step", "optimizer"),
-            (wrapper, "zero_grad", "optimizer"),
+            (self.model.data_preprocessor, "forward", "data"),
         ]
-        if hasattr(model, "teacher_logits"):
-            student = model.student
-            found.append((model, "teacher_logits", "teacher"))
-        else:
-            student = model
-        return [*found, (student, "extract_feat", "student"), (student.head, "forward", "student")]
+        for wrapper in self._wrappers:
+            found += [(wrapper, "step", "optimizer"), (wrapper, "zero_grad", "optimizer")]
+        for member in self._members:
+            student = getattr(member, "student", member)
+            found += [(student, "extract_feat", "student"), (student.head, "forward", "student")]
+        if self._members != [self.model]:  # then teachers are asked for the logits, not members
+            return found + [(teacher, "_compute", "teacher") for teacher in self.teachers]
+        if self.teachers:
+            found.append((self.model, "teacher_logits", "teacher"))
+        return found
 
     def state(self) -> list[Any]:
-        """Return what lives from step to step: modules and the optimizer."""
-        teachers = [each.model for each in getattr(self.model, "teachers", [])]
-        return [self.model, *teachers, self.runner.optim_wrapper.optimizer]
+        """Return what lives from step to step: modules and optimizers."""
+        teachers = [teacher.model for teacher in self.teachers]
+        return [self.model, *teachers, *(wrapper.optimizer for wrapper in self._wrappers)]
+
+    @property
+    def teachers(self) -> list[FrozenTeacher]:
+        """The teachers, each once."""
+        found = [teacher for each in self._members for teacher in getattr(each, "teachers", [])]
+        return list({id(teacher): teacher for teacher in found}.values())
+
+    def caches(self) -> list[TeacherCache]:
+        """Return the caches of the teachers."""
+        return [teacher.cache for teacher in self.teachers if teacher.cache is not None]
+
+    @property
+    def _members(self) -> list[Any]:
+        """The models that are trained: one, or those of a group."""
+        return list(getattr(self.model, "students", {"": self.model}).values())
+
+    @property
+    def _wrappers(self) -> list[Any]:
+        wrapper = self.runner.optim_wrapper
+        return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
     def _iterate(self) -> Iterator[None]:
         runner, loop = self.runner, self.runner.train_loop

@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 
 from .breakdown import PARTS, breakdown, peak_memory
-from .timing import interleave, ratio, speed_text, summary, timed
-from .variants import COMPARISONS, VARIANTS, Session
+from .timing import interleave, speed_text, summary, timed
+from .variants import VARIANTS, Session
 
 Row = dict[str, Any]
 _WARM_UP = dict(cpu=2, cuda=20)
@@ -39,16 +39,20 @@ def train_rows(
 
     Returns:
         Rows with :func:`summary` in images, ``times`` (seconds of a step, a number for each
-        round), ``peak_bytes`` and ``parts`` (seconds).
+        round), ``students`` that learn in a step, ``cache_hits`` (the share of the teacher's
+        logits that were looked up; None without a cache), ``peak_bytes`` and ``parts`` (seconds).
     """
     sessions = open_sessions(cfg, names, device, workers, say)
     stock = max(session.stock for session in sessions)
     rounds = [round_of(session.step, device, stock) for session in sessions]
+    before = [_asked(session) for session in sessions]
     times = interleave(rounds, seconds * len(names), title="training")
+    hits = [_share(session, then) for session, then in zip(sessions, before, strict=True)]
     rows = []
-    for name, session, own in zip(names, sessions, times, strict=True):
-        row = dict(variant=name, text=VARIANTS[name].text, batch_size=session.batch_size)
-        row |= summary(own, session.batch_size) | dict(times=own)
+    for name, session, own, share in zip(names, sessions, times, hits, strict=True):
+        row: Row = dict(variant=name, text=VARIANTS[name].text, batch_size=session.batch_size)
+        row |= summary(own, session.batch_size) | dict(times=own, students=session.students)
+        row |= dict(cache_hits=share)
         if parts:
             say(f"taking {name} apart")
             row |= _parts(session, device, statistics.median(own))
@@ -103,26 +107,6 @@ def round_of(step: Callable[[], Any], device: torch.device, stock: int) -> Calla
     return one_round
 
 
-def comparison_rows(rows: Sequence[Row], device: str) -> list[Row]:
-    """Return the ratios of speeds that there are goals for, and of each variant to the bare loop.
-
-    Args:
-        rows: Of :func:`train_rows`.
-        device: ``'cpu'`` or ``'cuda'``.
-    """
-    times = {row["variant"]: row["times"] for row in rows}
-    wanted = [(each.variant, each.reference, getattr(each, device)) for each in COMPARISONS]
-    known = {pair[:2] for pair in wanted}
-    wanted += [
-        (name, "bare", None) for name in times if name != "bare" and (name, "bare") not in known
-    ]
-    return [
-        dict(variant=name, reference=reference, goal=goal, **ratio(times[name], times[reference]))
-        for name, reference, goal in wanted
-        if name in times and reference in times
-    ]
-
-
 def render_train(rows: Sequence[Row]) -> str:
     """Render the rows of :func:`train_rows` in Markdown.
 
@@ -134,7 +118,12 @@ def render_train(rows: Sequence[Row]) -> str:
     lines[0] += "".join(f" {part} |" for part in parts)
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for row in rows:
-        line = f"| {row['variant']} | {speed_text(row)} | {1e3 * row['seconds']:.4g} |"
+        name = row["variant"]
+        if row["cache_hits"] is not None:
+            name += f" ({row['cache_hits']:.0%} hits)"
+        if row["students"] > 1:
+            name += f" ({1e3 * row['seconds'] / row['students']:.4g} ms a student)"
+        line = f"| {name} | {speed_text(row)} | {1e3 * row['seconds']:.4g} |"
         if parts:
             line += f" {row['peak_bytes'] / 1e6:.0f} |"
             line += "".join(f" {1e3 * row['parts'][part]:.3g} |" for part in parts)
@@ -142,21 +131,14 @@ def render_train(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def render_comparisons(rows: Sequence[Row]) -> str:
-    """Render the rows of :func:`comparison_rows` in Markdown.
+def _asked(session: Session) -> tuple[int, int]:
+    reports = [cache.report() for cache in session.caches()]
+    return sum(each["hits"] for each in reports), sum(each["misses"] for each in reports)
 
-    Args:
-        rows: The rows.
-    """
-    lines = ["| speed of | to that of | ratio | quartiles | goal |", "|---|---|---|---|---|"]
-    for row in rows:
-        low, high = row["quartiles"]
-        goal = "" if row["goal"] is None else f"{row['goal']:g}"
-        lines.append(
-            f"| {row['variant']} | {row['reference']} | {row['ratio']:.3f} "
-            f"| {low:.3f} to {high:.3f} | {goal} |"
-        )
-    return "\n".join(lines)
+
+def _share(session: Session, before: tuple[int, int]) -> float | None:
+    hits, misses = (now - then for now, then in zip(_asked(session), before, strict=True))
+    return hits / (hits + misses) if hits + misses else None
 
 
 def _parts(session: Session, device: torch.device, seconds: float) -> Row:

@@ -1,15 +1,22 @@
 """The ways to train a kd config that are timed beside each other."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from mmengine.config import Config
 
+from mmkd_logit.engine.fast import make_fast
+from mmkd_logit.engine.teachers import change_teachers
+from mmkd_logit.engine.together_config import join_configs
+from mmkd_logit.models.teacher_cache import TeacherCache
+
 from .bare_session import BareSession
 from .base_config import edited
 from .data_forms import by_pipeline, in_memory
 from .runner_session import Probe, RunnerSession
+from .teacher_session import TeacherSession
 
 
 class Session(Protocol):
@@ -17,12 +24,18 @@ class Session(Protocol):
 
     batch_size: int
     stock: int
+    students: int
 
     def step(self) -> None: ...
     def loader(self) -> Callable[[], Any]: ...
     def probes(self) -> list[Probe]: ...
     def state(self) -> list[Any]: ...
     def device(self) -> torch.device: ...
+    def caches(self) -> list[TeacherCache]: ...
+
+
+_Open = Callable[[Config, torch.device, int], Session]
+_Edit = Callable[[Config], None]
 
 
 class Variant(NamedTuple):
@@ -34,26 +47,7 @@ class Variant(NamedTuple):
     """
 
     text: str
-    open: Callable[[Config, torch.device, int], Session]
-
-
-class Comparison(NamedTuple):
-    """A ratio of speeds that this project has a goal for.
-
-    Attributes:
-        variant, reference: Names of variants.
-        cpu: The goal on a CPU, or None.
-        cuda: The goal on a GPU, or None.
-    """
-
-    variant: str
-    reference: str
-    cpu: float | None
-    cuda: float | None
-
-
-_Open = Callable[[Config, torch.device, int], Session]
-_Edit = Callable[[Config], Config]
+    open: _Open
 
 
 def _bare(**settings: Any) -> _Open:
@@ -65,39 +59,95 @@ def _bare(**settings: Any) -> _Open:
 
 def _plain(cfg: Config, device: torch.device, workers: int) -> Session:
     cfg = by_pipeline(edited(cfg), workers)
-    hooks = cfg.default_hooks
-    hooks.pop("runtime_info", None)  # MMEngine's own, where the config has another
+    cfg.default_hooks.pop("runtime_info", None)  # MMEngine's own, where the config has another
     return RunnerSession(cfg)
 
 
-def _memory(*edits: _Edit) -> _Open:
+def _memory(*edits: _Edit, session: type[RunnerSession] = RunnerSession) -> _Open:
     def start(cfg: Config, device: torch.device, workers: int) -> Session:
         cfg = in_memory(edited(cfg))
         for edit in edits:
-            cfg = edit(cfg)
-        return RunnerSession(cfg)
+            edit(cfg)
+        return session(cfg)
 
     return start
 
 
-def _student(cfg: Config) -> Config:
+def _warm(*edits: _Edit) -> _Open:
+    """Fill the cache with noise: a look-up takes as long, whatever is found."""
+
+    def start(cfg: Config, device: torch.device, workers: int) -> Session:
+        session = _memory(_cached, *edits)(cfg, device, workers)
+        session.step()  # opens the cache
+        for store in (store for cache in session.caches() for store in cache.stores):
+            rows = 2**16
+            noise = torch.randn(rows, store.num_classes, device=device)
+            noise = noise.to(getattr(torch, store.dtype))
+            for first in range(0, store.size, rows):
+                numbers = torch.arange(first, min(first + rows, store.size)).numpy()
+                store.put(numbers, noise[: len(numbers)])
+            store.flush()
+        return session
+
+    return start
+
+
+def _student(cfg: Config) -> None:
     """Let no teacher run; what is left is the student's own training."""
     cfg.model.alpha = 0.0
     cfg.model.pop("feature_kd", None)
-    return cfg
 
 
-_FAST: dict[str, Any] = dict(bf16=True, channels_last=True)
+def _cached(cfg: Config) -> None:
+    storage = "device" if torch.cuda.is_available() else "memory"
+
+    def change(spec: Any) -> Any:
+        if not isinstance(spec, dict) or "config" not in spec:
+            spec = dict(config=spec)
+        return dict(spec, cache=dict(storage=storage))
+
+    change_teachers(cfg, change)
+
+
+def _table_row(cfg: Config) -> None:
+    """Train the students of a row of Table 1: CE, KL at five temperatures, MSE."""
+    losses: dict[str, Any] = {
+        f"kl-t{tau}": dict(type="mmkd_logit.ScaledKLDivLoss", tau=float(tau))
+        for tau in (1, 3, 5, 20, "inf")
+    }
+    losses["mse"] = dict(type="mmkd_logit.LogitMSELoss")
+    cfg.default_hooks.checkpoint = dict(type="CheckpointHook")
+    members = {"ce": copy.deepcopy(cfg)}
+    _student(members["ce"])
+    for name, loss in losses.items():
+        members[name] = copy.deepcopy(cfg)
+        members[name].model.loss_kd = loss
+    for name, member in members.items():
+        member.work_dir = f"{cfg.work_dir}/{name}"
+    joined = join_configs(members)
+    joined.default_hooks.checkpoint = None
+    for key, value in joined.items():
+        cfg[key] = value
+
+
+_FAST: dict[str, Any] = dict(bf16=True, channels_last=True, fused=True)
+SHARED = dict(students=7, taught=6)
 VARIANTS = {
     "bare": Variant("usual research code, fp32", _bare()),
-    "bare-fast": Variant("the same in bf16, channels_last", _bare(**_FAST)),
+    "bare-fast": Variant("the same in bf16, channels_last, fused", _bare(**_FAST)),
     "bare-fixed": Variant("bare, one batch all along", _bare(fixed_batch=True)),
     "bare-fast-fixed": Variant("bare-fast, one batch", _bare(fixed_batch=True, **_FAST)),
     "plain": Variant("mmpretrain's pipeline, MMEngine's hooks", _plain),
     "memory": Variant("images in memory", _memory()),
-    "student": Variant("in memory, the student without a teacher", _memory(_student)),
+    "memory+cache-cold": Variant("and a cache of logits, empty", _memory(_cached)),
+    "memory+cache": Variant("and a full one", _warm()),
+    "student": Variant("memory without a teacher", _memory(_student)),
+    "teacher": Variant("the teacher's pass alone", _memory(session=TeacherSession)),
+    "shared": Variant("memory, 7 students", _memory(_table_row)),
+    "fast": Variant("memory, --fast", _memory(make_fast)),
+    "fast+cache-cold": Variant("and an empty cache", _memory(_cached, make_fast)),
+    "fast+cache": Variant("and a full one", _warm(make_fast)),
+    "student-fast": Variant("fast without a teacher", _memory(_student, make_fast)),
+    "teacher-fast": Variant("the teacher's pass, fast", _memory(make_fast, session=TeacherSession)),
+    "shared-fast": Variant("fast, 7 students", _memory(make_fast, _table_row)),
 }
-COMPARISONS = [
-    Comparison("memory", "bare", 1.0, None),
-    Comparison("memory", "bare-fixed", 0.97, 0.85),
-]
