@@ -184,7 +184,7 @@ class TeacherCache:
         return [store.folder for store in self._stores.values() if hasattr(store, "folder")]
 
     @property
-    def stores(self) -> list[_Store]:
+    def stores(self) -> list[Store]:
         """Where the logits are, for each kind of pictures that was asked for."""
         return list(self._stores.values())
 
