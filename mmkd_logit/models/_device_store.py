@@ -22,10 +22,10 @@ class DeviceStore:
 
     def __init__(self, size: int, num_classes: int, dtype: str, device: torch.device) -> None:
         self.size, self.num_classes, self.dtype = size, num_classes, dtype
-        self._there = np.zeros(size, bool)
         try:
             self._rows = torch.zeros(size, num_classes, dtype=getattr(torch, dtype), device=device)
-        except RuntimeError as error:  # torch's OutOfMemoryError is one
+            self._there = np.zeros(size, bool)
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is the former
             raise ValueError(
                 f"{device} has no room for a teacher cache of "
                 f"{size * num_classes * (4 if dtype == 'float32' else 2) / 2**30:.2f} GiB; set a "

@@ -206,5 +206,13 @@ class TeacherCache:
 
 def _numbers(views: Views) -> np.ndarray:
     """Return the place of each picture among all; ValueError if one is outside."""
-    numbers = np.ravel_multi_index((views.index, views.view), (views.samples, views.per_sample))
+    shape = (views.samples, views.per_sample)
+    try:
+        numbers = np.ravel_multi_index((views.index, views.view), shape)
+    except ValueError:
+        raise ValueError(
+            f"an image of {views.samples} or a view of {views.per_sample} has a number outside: "
+            f"images {views.index.min()} to {views.index.max()}, views {views.view.min()} to "
+            f"{views.view.max()}"
+        ) from None
     return numbers.astype(np.int64, copy=False)
