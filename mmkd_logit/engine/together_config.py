@@ -10,8 +10,10 @@ from mmengine.config import Config
 from .config import seed_of
 
 # In these the runs may differ.
-_OWN = ("model", "optim_wrapper", "param_scheduler", "work_dir", "log_processor")
-_OWN += ("filename", "experiment_name")
+_OWN = (
+    *("model", "optim_wrapper", "param_scheduler", "work_dir", "log_processor"),
+    *("filename", "experiment_name"),
+)
 _FINAL = ("mmkd_logit.FinalCheckpointHook", "FinalCheckpointHook")
 _ALLOWED_HOOKS = (
     *_FINAL,
