@@ -39,6 +39,7 @@ _WATCHING_HOOKS = (
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.FinalCheckpointHook",
 )
+IN_MEMORY = "mmkd_logit.InMemoryDataset"
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
 # What is read from a config beside the Runner's own arguments.
@@ -115,8 +116,8 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     for name in _LOADERS:
         if cfg.get(name) is not None:
             loader = cfg[name]
-            loader.setdefault("pin_memory", True)
-            loader.setdefault("collate_fn", dict(type="default_collate"))
+            loader.setdefault("pin_memory", not _stays_on_gpu(loader))
+            loader.setdefault("collate_fn", dict(type="mmkd_logit.batch_collate"))
             if name == "train_dataloader":
                 loader.setdefault("persistent_workers", True)
             if args.no_pin_memory:
@@ -130,6 +131,16 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     elif cfg.get("work_dir") is None:
         cfg.work_dir = default_work_dir(args.config, seed_of(cfg), getattr(args, "fast", False))
     cfg.work_dir = str(cfg.work_dir)
+
+
+def _stays_on_gpu(loader: dict) -> bool:
+    """Whether batches are made on the GPU, if there is one, whose memory cannot be pinned."""
+    dataset = loader.get("dataset")
+    while isinstance(dataset, dict):
+        if dataset.get("type") == IN_MEMORY:
+            return dataset.get("device", "cpu") != "cpu" and not loader.get("num_workers")
+        dataset = dataset.get("dataset")
+    return False
 
 
 def _merge(cfg: Config, overrides: dict[str, Any]) -> None:

@@ -273,11 +273,12 @@ def test_noisy_config(name, project, monkeypatch):
 @pytest.mark.parametrize("name", ["wrn28-4_sym40", "wrn28-4_wrn16-2_mse_sym40"])
 def test_data_root_reaches_the_wrapped_data(name, project, monkeypatch):
     monkeypatch.setenv("CIFAR100_ROOT", "/somewhere/else")
-    assert load("noisy_label", name).train_dataloader.dataset.dataset.data_root == "/somewhere/else"
+    wrapped = load("noisy_label", name).train_dataloader.dataset.dataset.dataset
+    assert wrapped.data_root == "/somewhere/else"
     words = [f"configs/noisy_label/{name}.py", "--cfg-options", "data_root=/another"]
     words += ["train_dataloader.dataset.rate=0.6"]
     cfg = build_config(build_parser().parse_args(words))
-    assert cfg.train_dataloader.dataset.dataset.data_root == "/another"
+    assert cfg.train_dataloader.dataset.dataset.dataset.data_root == "/another"
     assert cfg.train_dataloader.dataset.rate == 0.6
 
 
@@ -437,15 +438,19 @@ def test_learning_rate_over_200_epochs():
 
 def test_data_of_the_recipe():
     cfg = load("wrn", "wrn16-2")
-    crop, flip, pack = cfg.train_dataloader.dataset.pipeline
+    loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
+    assert all(loader.dataset.type == "mmkd_logit.InMemoryDataset" for loader in loaders)
+    train, val, test = (loader.dataset.dataset for loader in loaders)
+    crop, flip, pack = train.pipeline
     assert crop == dict(type="RandomCrop", crop_size=32, padding=4)
     assert flip == dict(type="RandomFlip", prob=0.5, direction="horizontal")
     assert pack.type == "PackInputs"
     mean, std = cfg.data_preprocessor.mean, cfg.data_preprocessor.std
     assert [round(x / 255, 4) for x in mean] == pytest.approx([0.5071, 0.4865, 0.4409], abs=2e-4)
     assert [round(x / 255, 4) for x in std] == pytest.approx([0.2673, 0.2564, 0.2762], abs=2e-4)
-    assert cfg.val_dataloader.dataset.split == cfg.test_dataloader.dataset.split == "test"
-    assert [step.type for step in cfg.test_dataloader.dataset.pipeline] == ["PackInputs"]
+    assert (train.split, val.split, test.split) == ("train", "test", "test")
+    assert [step.type for step in test.pipeline] == ["PackInputs"]
+    assert cfg.train_dataloader.sampler.sampler == dict(type="DefaultSampler", shuffle=True)
 
 
 def test_classifier_starts_as_the_authors():
@@ -461,17 +466,17 @@ def test_classifier_starts_as_the_authors():
 
 def test_cifar100_root_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("CIFAR100_ROOT", "/somewhere/else")
-    assert load("wrn", "wrn16-2").train_dataloader.dataset.data_root == "/somewhere/else"
+    assert load("wrn", "wrn16-2").train_dataloader.dataset.dataset.data_root == "/somewhere/else"
     monkeypatch.delenv("CIFAR100_ROOT")
     cfg = load("wrn", "wrn16-2")
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert loader.dataset.data_root == "data/cifar100"
+        assert loader.dataset.dataset.data_root == "data/cifar100"
 
 
 def test_imagenet_root_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("IMAGENET_ROOT", "/somewhere/else")
     cfg = load("noisy_teacher", "resnet152_stop81_in1k")
-    assert cfg.train_dataloader.dataset.data_root == "/somewhere/else"
+    assert cfg.train_dataloader.dataset.dataset.data_root == "/somewhere/else"
     assert cfg.val_dataloader.dataset.dataset.data_root == "/somewhere/else"
     monkeypatch.delenv("IMAGENET_ROOT")
     cfg = load("kd", "resnet34_resnet18_mse_in1k")
@@ -480,7 +485,10 @@ def test_imagenet_root_comes_from_the_environment(monkeypatch):
         (cfg.val_dataloader, "val"),
         (cfg.test_dataloader, "val"),
     ):
-        assert (loader.dataset.data_root, loader.dataset.split) == ("data/imagenet", split)
+        dataset = loader.dataset.get("dataset", loader.dataset)
+        assert (dataset.data_root, dataset.split) == ("data/imagenet", split)
+    assert cfg.train_dataloader.dataset.type == "mmkd_logit.SeededDataset"
+    assert cfg.train_dataloader.sampler.type == "mmkd_logit.SeededSampler"
 
 
 def test_zoo_teacher_by_name_on_the_command_line(project):

@@ -56,7 +56,11 @@ def test_scripts_train_and_test_with_two_processes(workplace):
     config = "configs/wrn/wrn10-1-thin_digits.py"
     done = run(
         *("tools/dist_train.sh", config, "2", "--results", "rows.jsonl"),
-        *("--cfg-options", "train_cfg.max_epochs=2", "train_dataloader.dataset.indices=128"),
+        *(
+            "--cfg-options",
+            "train_cfg.max_epochs=2",
+            "train_dataloader.dataset.dataset.indices=128",
+        ),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     final = "work_dirs/wrn10-1-thin_digits/seed0/final.pth"
