@@ -8,6 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
@@ -88,6 +90,23 @@ def fill(args: argparse.Namespace) -> None:
     print(f"{computed} logits computed, the others were there or are not kept")
 
 
+def log_caches(runner: Runner) -> None:
+    """Write into a run's log what its teachers' caches were good for, in this process.
+
+    Args:
+        runner: After training.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for teacher in getattr(model, "teachers", None) or ():
+        if getattr(teacher, "cache", None) is not None:
+            said = teacher.cache.report()
+            asked = max(1, said["hits"] + said["misses"])
+            runner.logger.info(
+                f"Teacher {teacher.name}: {said['hits'] / asked:.1%} of {asked} logits were in the "
+                f"cache, which now holds {said['entries']} ({_size(said['bytes'])} when full)."
+            )
+
+
 def list_caches(root: str | None) -> Iterator[Path]:
     """Yield the folders of caches.
 
@@ -127,9 +146,13 @@ def _describe(folder: Path) -> str:
         f"{meta['pictures'][:8]}: {meta['samples']} x {meta['per_sample']} views x "
         f"{meta['num_classes']} {meta['dtype']}, computed in "
         f"{computed.get('precision', '?').removeprefix('torch.')}; "
-        f"{store.filled() / store.size:.1%} full, {store.allocated() / 2**30:.2f} of "
-        f"{whole / 2**30:.2f} GiB, used {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}"
+        f"{store.filled() / store.size:.1%} full, {_size(store.allocated())} of {_size(whole)}, "
+        f"used {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _inspect(folder: Path) -> bool:

@@ -1,12 +1,13 @@
 """Fill the teacher caches of a config before training."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -39,6 +40,7 @@ class CacheFiller:
 
     def __init__(self, cfg: Config) -> None:
         self._cfg = cfg
+        self._wrapper: Any = None
         missing = find_missing_teachers(cfg)
         if missing:
             raise FileNotFoundError(explain_missing(missing))
@@ -116,11 +118,11 @@ class CacheFiller:
 
     def _precision(self) -> AbstractContextManager:
         """Return the context in which the training step runs: under AMP teachers follow it."""
-        wrapper = self.__dict__.get("_wrapper")
-        if wrapper is None:
-            settings = self._cfg.get("optim_wrapper") or dict(optimizer=dict(type="SGD", lr=0.1))
-            wrapper = self._wrapper = build_optim_wrapper(self._distiller, Config(settings))
-        return wrapper.optim_context(self._distiller)
+        if self._wrapper is None:
+            plain = ConfigDict(optimizer=dict(type="SGD", lr=0.1))
+            settings = copy.deepcopy(self._cfg.get("optim_wrapper") or plain)
+            self._wrapper = build_optim_wrapper(self._distiller, settings)
+        return self._wrapper.optim_context(self._distiller)
 
     def drawn(self, epochs: int, seed: int | None = None) -> tuple[Iterator[Pictures], int]:
         """Give what a run sees.

@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from .cache import log_caches
 from .chain import is_chain
 from .chain_run import run_chain
 from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint
@@ -190,6 +191,7 @@ def run_training(cfg: Config, resume: str | None, started: TrainingStarted) -> R
     runner = Runner.from_cfg(cfg)
     runner.register_hook(_MarkStart(started, origin))
     runner.train()
+    log_caches(runner)
     return runner
 
 

@@ -1,6 +1,7 @@
 """Rows of logits in files that several processes read and write at once."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ class DiskStore(LogitStore):
             f"The teacher cache {self.folder} is only read from now on: {why}. What it lacks is "
             "computed each time; results do not change.",
             "current",
-            level=30,
+            level=logging.WARNING,
         )
 
     def _write(self, numbers: np.ndarray, words: np.ndarray, sums: np.ndarray) -> None:

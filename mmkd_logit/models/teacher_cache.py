@@ -3,19 +3,16 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmkd_logit.datasets.views import Views
 
-from ._available_memory import available_memory
-from ._cache_identity import as_identity
-from ._device_store import DeviceStore
-from ._logit_store import LogitStore, words_of_row
+from ._logit_store import words_of_row
+from ._open_store import Store, open_store
 
 ROOT_VARIABLE = "MMKD_LOGIT_TEACHER_CACHE"
 DEFAULT_ROOT = "work_dirs/teacher_cache"
@@ -31,20 +28,6 @@ UNKEYED = (
 def default_root() -> Path:
     """Return the folder of caches where a config names none."""
     return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
-
-
-class _Store(Protocol):
-    size: int
-    num_classes: int
-    dtype: str
-
-    def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]: ...
-
-    def put(self, numbers: np.ndarray, logits: Tensor) -> None: ...
-
-    def flush(self, wait: bool = True) -> None: ...
-
-    def filled(self) -> int: ...
 
 
 class TeacherCache:
@@ -112,7 +95,7 @@ class TeacherCache:
         self.storage, self.dtype, self.max_gib = storage, dtype, float(max_gib)
         self.root = Path(root).expanduser() if root else default_root()
         self.hits = self.misses = 0
-        self._stores: dict[tuple, _Store] = {}
+        self._stores: dict[tuple, Store] = {}
         self._bytes = 0
 
     def __call__(
@@ -162,7 +145,7 @@ class TeacherCache:
 
     def _store(
         self, inputs: Tensor, views: Views, describe: Callable[[Views], dict[str, Any]]
-    ) -> _Store:
+    ) -> Store:
         # All of it may change from batch to batch: validation has other pictures, AMP may be on.
         device = inputs.device
         precision = torch.is_autocast_enabled(device.type)
@@ -173,67 +156,10 @@ class TeacherCache:
             precision and torch.get_autocast_dtype(device.type),
         )
         if key not in self._stores:
-            self._stores[key] = self._open(device, views, describe(views))
+            store = open_store(self, device, views, describe(views))
+            self._stores[key] = store
+            self._bytes += store.size * 4 * (words_of_row(store.num_classes, self.dtype) + 1)
         return self._stores[key]
-
-    def _open(self, device: torch.device, views: Views, content: dict[str, Any]) -> _Store:
-        classes = content["num_classes"]
-        row = 4 * (words_of_row(classes, self.dtype) + 1)
-        images = min(views.samples, int(self.max_gib * 2**30 / (row * views.per_sample)))
-        size, wanted = images * views.per_sample, views.samples * views.per_sample * row
-        if images == 0:
-            raise ValueError(
-                f"max_gib={self.max_gib:g} has no room for the {views.per_sample} views of one "
-                f"image, {row * views.per_sample / 2**30:.3g} GiB"
-            )
-        self._bytes += size * row
-        if images < views.samples:
-            print_log(
-                f"The teacher cache keeps images 0 to {images - 1} of {views.samples}: all would "
-                f"take {wanted / 2**30:.2f} GiB and max_gib is {self.max_gib:g}.",
-                "current",
-            )
-        if self.storage == "device":
-            return DeviceStore(size, classes, self.dtype, device)
-        if self.storage == "memory":
-            self._check_memory(size * row)
-            return LogitStore(size, classes, self.dtype)
-        return self._open_on_disk(size, views, content)
-
-    def _check_memory(self, wanted: int) -> None:
-        free = available_memory()
-        if free is not None and wanted > free:
-            raise ValueError(
-                f"the teacher cache may grow to {wanted / 2**30:.2f} GiB and this machine has "
-                f"{free / 2**30:.2f} GiB of memory left; set a smaller max_gib, dtype='float16' "
-                "or storage='disk'"
-            )
-
-    def _open_on_disk(self, size: int, views: Views, content: dict[str, Any]) -> _Store:
-        from ._disk_store import DiskStore  # needs a POSIX system
-
-        content = dict(
-            content,
-            dtype=self.dtype,
-            pictures=views.pictures,
-            samples=views.samples,
-            per_sample=views.per_sample,
-            rows=views.samples * views.per_sample,
-        )
-        name, meta = as_identity(content)
-        store = DiskStore(self.root / name, meta, size)
-        print_log(
-            f"The teacher cache {store.folder} holds {store.filled()} of {size} logits.", "current"
-        )
-        more, free = store.space()
-        if more > free and store.writable:
-            print_log(
-                f"The teacher cache {store.folder} may take {more / 2**30:.2f} GiB more and the "
-                f"disk has {free / 2**30:.2f} GiB; what does not fit is computed each time.",
-                "current",
-                level=30,
-            )
-        return store
 
     def lacking(
         self, inputs: Tensor, views: Views, describe: Callable[[Views], dict[str, Any]]
@@ -258,7 +184,7 @@ class TeacherCache:
         return [store.folder for store in self._stores.values() if hasattr(store, "folder")]
 
     @property
-    def stores(self) -> list[_Store]:
+    def stores(self) -> list[Store]:
         """Where the logits are, for each kind of pictures that was asked for."""
         return list(self._stores.values())
 
