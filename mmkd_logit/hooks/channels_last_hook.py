@@ -1,5 +1,6 @@
 """The memory layout that convolutions are fastest in."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mmkd_logit.registry import HOOKS
@@ -26,9 +28,12 @@ class ChannelsLastHook(Hook):
     optimizer's momenta change with them. Checkpoints hold contiguous tensors, as without this
     hook, and either kind of run resumes the other's.
 
-    DDP has made its buckets by then, in the old layout, and says so once in the first backward
-    pass; it makes them anew after it (with ``find_unused_parameters=True`` it does not, and
-    copies each gradient).
+    The model has been wrapped by then, and DDP, which took down the old layout, would mix up the
+    places in the gradients of the first step (torch 2.15 over gloo; with
+    ``find_unused_parameters=True`` of all steps), so it is wrapped anew.
+
+    Raises:
+        ValueError: Before training, if the model is wrapped by anything but DDP.
     """
 
     # After EMAHook has put its weights into a checkpoint, and FinalCheckpointHook taken some out.
@@ -37,6 +42,13 @@ class ChannelsLastHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Change the layout of everything that is trained."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        wrapped = model is not runner.model
+        if wrapped and not isinstance(runner.model, DistributedDataParallel):
+            raise ValueError(
+                "ChannelsLastHook works with DDP or without a model wrapper, got "
+                f"{type(runner.model).__name__}; take the hook out"
+            )
+        before = [parameter.stride() for parameter in model.parameters()]
         averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
         for network in (model, *(each for each in averages if isinstance(each, nn.Module))):
             network.to(memory_format=torch.channels_last)
@@ -45,6 +57,8 @@ class ChannelsLastHook(Hook):
                 for key, value in state.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         state[key] = _like(value, parameter)
+        if wrapped and before != [parameter.stride() for parameter in model.parameters()]:
+            _wrap_anew(runner, model)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Have contiguous tensors saved."""
@@ -60,6 +74,13 @@ def _optimizers(runner: Runner) -> Iterator[Optimizer]:
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     for each in wrappers:
         yield each.optimizer
+
+
+def _wrap_anew(runner: Runner, model: nn.Module) -> None:
+    runner.model = model  # the old wrapper goes before there is a new one
+    gc.collect()
+    runner.model = runner.wrap_model(runner.cfg.get("model_wrapper_cfg"), model)
+    runner._maybe_compile("train_step")  # which was the old wrapper's
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
