@@ -58,6 +58,13 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
         help="time 1, 2 and 4 processes instead, as far as the machine goes; the batch of all "
         "together stays the same (default), or that of each process",
     )
+    group.add_argument(
+        "--shared",
+        nargs="?",
+        const="exact",
+        choices=["exact", "fast"],
+        help="time the students of a row of Table 1 together, apart and in their parts instead",
+    )
     group.add_argument("--batch-size", type=int, help="instead of the config's")
     group.add_argument(
         "--workers",
@@ -107,10 +114,13 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("nothing to measure: give a kd config, --losses or --error-table")
     if args.compile and not args.losses:
         raise ValueError("--compile goes with --losses")
-    if not args.config and (args.variants or args.data or args.scaling):
-        raise ValueError("--variants, --data and --scaling need a config to train")
-    if args.data and args.scaling:
-        raise ValueError("give --data or --scaling, not both")
+    instead = [name for name in ("data", "scaling", "shared") if getattr(args, name)]
+    if not args.config and (args.variants or instead):
+        raise ValueError("--variants, --data, --scaling and --shared need a config to train")
+    if len(instead) > 1:
+        raise ValueError(f"give --{instead[0]} or --{instead[1]}, not both")
+    if args.shared and args.variants:
+        raise ValueError("--shared takes no --variants")
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {args.workers}")
     for name in ("threads", "batch_size", "synthetic"):

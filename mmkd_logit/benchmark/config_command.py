@@ -10,10 +10,13 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mmkd_logit.engine.fast import make_fast
+
 from .base_config import base_config
 from .comparisons import comparison_rows, render_comparisons
 from .data_table import LOADERS, data_rows, render_data
 from .scaling import render_scaling, scaling_rows
+from .shared_table import render_shared, shared_rows
 from .train_table import render_train, train_rows
 from .variants import VARIANTS
 
@@ -46,12 +49,18 @@ def measure_config(args: argparse.Namespace, say: Callable[[str], None]) -> dict
         synthetic=args.synthetic,
     )
     workers = default_workers(device) if args.workers is None else args.workers
+    found: dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         cfg, notes = base_config(work_dir=folder, **settings)
         notes.append(_circumstances(cfg, device, workers))
         if args.data:
-            found = dict(loading=data_rows(cfg, device, workers, args.seconds, names, say))
-            text = render_data(found["loading"])
+            loading = data_rows(cfg, device, workers, args.seconds, names, say)
+            found, text = dict(loading=loading), render_data(loading)
+        elif args.shared:
+            edit = make_fast if args.shared == "fast" else (lambda cfg: None)
+            shared, ratios = shared_rows(cfg, device, args.seconds, edit, say)
+            found = dict(shared=shared, shared_ratios=ratios, mode=args.shared)
+            text = render_shared(shared, ratios)
         elif args.scaling:
             found, text = _scaling(args, settings, names[0], workers, cfg, say)
         else:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from .timing import interleave, ratio, speed_text, summary
-from .train_table import Row, open_sessions, round_of
+from .timing import interleave, ratio, round_of, speed_text, summary
+from .train_table import Row, open_sessions
 
 LOADERS = ("bare", "plain", "memory")
 

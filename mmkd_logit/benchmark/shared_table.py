@@ -12,8 +12,7 @@ from mmkd_logit.engine.together_config import join_configs
 from .base_config import edited
 from .data_forms import in_memory
 from .runner_session import RunnerSession
-from .timing import interleave
-from .train_table import round_of
+from .timing import interleave, round_of
 
 Row = dict[str, Any]
 

@@ -1,5 +1,6 @@
 """Times of several things in turn, and what may be said of them."""
 
+import math
 import statistics
 import sys
 import time
@@ -10,6 +11,8 @@ import torch
 from tqdm import tqdm
 
 LEAST_ROUNDS = 5
+_WARM_UP = dict(cpu=2, cuda=20)
+_LEAST_SECONDS = dict(cpu=0.02, cuda=0.3)  # of a round, so that clocks and queues do not matter
 
 
 def synchronize(device: str | torch.device) -> None:
@@ -72,6 +75,30 @@ def interleave(
             now = time.perf_counter() - start
             bar.show(now, rounds=len(times[0]), least=least, one=now - spent)
     return times
+
+
+def round_of(step: Callable[[], Any], device: torch.device, stock: int) -> Callable[[], float]:
+    """Warm up and return a function that times a round of steps, giving the seconds of one.
+
+    While other variants have their turn the workers of this one fill their stock, which would
+    make its next steps too cheap, and just after its turn they take time from the next one. So
+    that many steps are done before the clock starts.
+
+    Args:
+        step: To time.
+        device: Where it computes.
+        stock: Batches that may be ready, the most of any variant.
+    """
+    for _ in range(_WARM_UP[device.type]):
+        once = timed(step, device)
+    steps = max(math.ceil(_LEAST_SECONDS[device.type] / once), 1)
+
+    def one_round() -> float:
+        for _ in range(stock):
+            step()
+        return timed(step, device, steps)
+
+    return one_round
 
 
 def summary(times: Sequence[float], samples: int = 1) -> dict[str, Any]:

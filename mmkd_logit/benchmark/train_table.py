@@ -9,12 +9,10 @@ import torch
 from mmengine.config import Config
 
 from .breakdown import PARTS, breakdown, peak_memory
-from .timing import interleave, speed_text, summary, timed
+from .timing import interleave, round_of, speed_text, summary
 from .variants import VARIANTS, Session
 
 Row = dict[str, Any]
-_WARM_UP = dict(cpu=2, cuda=20)
-_LEAST_SECONDS = dict(cpu=0.02, cuda=0.3)  # of a round, so that clocks and queues do not matter
 
 
 def train_rows(
@@ -81,30 +79,6 @@ def open_sessions(
         say(f"preparing {name}")
         sessions.append(VARIANTS[name].open(cfg, device, workers))
     return sessions
-
-
-def round_of(step: Callable[[], Any], device: torch.device, stock: int) -> Callable[[], float]:
-    """Warm up and return a function that times a round of steps, giving the seconds of one.
-
-    While other variants have their turn the workers of this one fill their stock, which would
-    make its next steps too cheap, and just after its turn they take time from the next one. So
-    that many steps are done before the clock starts.
-
-    Args:
-        step: To time.
-        device: Where it computes.
-        stock: Batches that may be ready, the most of any variant.
-    """
-    for _ in range(_WARM_UP[device.type]):
-        once = timed(step, device)
-    steps = max(math.ceil(_LEAST_SECONDS[device.type] / once), 1)
-
-    def one_round() -> float:
-        for _ in range(stock):
-            step()
-        return timed(step, device, steps)
-
-    return one_round
 
 
 def render_train(rows: Sequence[Row]) -> str:

@@ -16,6 +16,7 @@ from .bare_session import BareSession
 from .base_config import edited
 from .data_forms import by_pipeline, in_memory
 from .runner_session import Probe, RunnerSession
+from .shared_table import LOSSES
 from .teacher_session import TeacherSession
 
 
@@ -110,28 +111,20 @@ def _cached(cfg: Config) -> None:
 
 
 def _table_row(cfg: Config) -> None:
-    """Train the students of a row of Table 1: CE, KL at five temperatures, MSE."""
-    losses: dict[str, Any] = {
-        f"kl-t{tau}": dict(type="mmkd_logit.ScaledKLDivLoss", tau=float(tau))
-        for tau in (1, 3, 5, 20, "inf")
-    }
-    losses["mse"] = dict(type="mmkd_logit.LogitMSELoss")
-    cfg.default_hooks.checkpoint = dict(type="CheckpointHook")
-    members = {"ce": copy.deepcopy(cfg)}
-    _student(members["ce"])
-    for name, loss in losses.items():
-        members[name] = copy.deepcopy(cfg)
-        members[name].model.loss_kd = loss
-    for name, member in members.items():
-        member.work_dir = f"{cfg.work_dir}/{name}"
-    joined = join_configs(members)
-    joined.default_hooks.checkpoint = None
-    for key, value in joined.items():
+    """Train the students of a row of Table 1 with one pass of the teacher."""
+    members = {}
+    for number, loss in enumerate(LOSSES.values()):
+        member = members[f"s{number}"] = copy.deepcopy(cfg)
+        member.work_dir = f"{cfg.work_dir}/{number}"
+        if loss is None:
+            _student(member)
+        else:
+            member.model.loss_kd = loss
+    for key, value in join_configs(members).items():
         cfg[key] = value
 
 
 _FAST: dict[str, Any] = dict(bf16=True, channels_last=True, fused=True)
-SHARED = dict(students=7, taught=6)
 VARIANTS = {
     "bare": Variant("usual research code, fp32", _bare()),
     "bare-fast": Variant("the same in bf16, channels_last, fused", _bare(**_FAST)),

@@ -117,6 +117,22 @@ def test_loaders_alone(tmp_path, capsys):
     assert "| plain |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_a_row_of_the_table_in_its_parts(tmp_path, capsys, mode):
+    found = measure(tmp_path, "--shared", mode)
+    times = {row["name"]: row["times"] for row in found["shared"]}
+    assert len(times) == 2 + 7 + 7
+    assert min(len(each) for each in times.values()) >= 5
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    apart = [seconds for name, seconds in medians.items() if name.endswith(", own run")]
+    parts = [seconds for name, seconds in medians.items() if name.endswith("alone")]
+    assert (len(apart), len(parts)) == (7, 8)
+    to_parts, to_apart = (row["ratio"] for row in found["shared_ratios"])
+    assert to_parts == pytest.approx(medians["together"] / sum(parts))
+    assert to_apart == pytest.approx(medians["together"] / sum(apart))
+    assert "| together |" in capsys.readouterr().out
+
+
 def test_some_variants_and_no_parts(tmp_path, capsys):
     found = measure(tmp_path, "--variants", "student", "plain", "--no-parts")
     assert [row["variant"] for row in found["training"]] == ["student", "plain"]
@@ -146,7 +162,8 @@ def test_real_data_and_workers(tmp_path):
         ([KD, "--synthetic", "0"], "--synthetic must be at least 1"),
         ([KD, "--synthetic", "8", "--batch-size", "16"], "fewer than 16 images"),
         ([KD, "--workers", "-1"], "--workers must be at least 0"),
-        ([KD, "--data", "--scaling"], "not both"),
+        ([KD, "--data", "--scaling"], "--data or --scaling, not both"),
+        ([KD, "--shared", "--variants", "plain"], "--shared takes no --variants"),
         ([KD, "--scaling", "--variants", "plain", "student"], "takes one variant"),
         ([KD, "--scaling", "--variants", "bare"], "none of the bare ones"),
         (["--losses", "--data"], "need a config"),
