@@ -77,7 +77,8 @@ def fill(args: argparse.Namespace) -> None:
         FileNotFoundError: If the config or a teacher does not exist.
     """
     cfg = build_config(args)
-    MMLogger.get_instance("mmkd_logit", log_level="WARNING")
+    # The last one made is the one that is used; its lines would tear the bar.
+    MMLogger.get_instance(f"cache{time.time_ns()}", log_level="WARNING")
     install_safe_checkpoint_loading()
     from .cache_fill import CacheFiller  # its imports warn, once we silence it
 
