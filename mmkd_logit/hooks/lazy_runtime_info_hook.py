@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mmkd_logit.registry import HOOKS
 
-from ._lazy_history import LazyHistory, PendingValues
+from ._lazy_history import LazyHistory
+from ._pending_values import PendingValues
 
 
 @HOOKS.register_module()
