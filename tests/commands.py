@@ -17,9 +17,9 @@ _number = itertools.count()  # MMEngine keeps every experiment by its config's n
 _PLAIN = """
 _base_ = '../{base}'
 train_cfg = dict(max_epochs=1, val_interval=1)
-train_dataloader = dict(batch_size=32, dataset=dict(indices=64))
-val_dataloader = dict(dataset=dict(indices=40))
-test_dataloader = dict(dataset=dict(indices=100))
+train_dataloader = dict(batch_size=32, dataset=dict(dataset=dict(indices=64)))
+val_dataloader = dict(dataset=dict(dataset=dict(indices=40)))
+test_dataloader = dict(dataset=dict(dataset=dict(indices=100)))
 default_hooks = dict(checkpoint=dict(interval=1))
 """
 _KD = """
@@ -34,7 +34,7 @@ model = dict(
 _LONG = """
 _base_ = './{base}'
 train_cfg = dict(max_epochs={epochs}, val_interval=100)
-train_dataloader = dict(dataset=dict(indices=320, pipeline=[dict(type='PackInputs')]))
+train_dataloader = dict(dataset=dict(dataset=dict(indices=320)))
 default_hooks = dict(logger=dict(interval=1))
 """
 
@@ -71,7 +71,7 @@ def write_chain(*stages, more="", path=None):
 
 
 def long_chain(epochs):
-    """Write a chain of three: without the random crop, whose draws a resumed run does not repeat.
+    """Write a chain of three.
 
     Returns:
         Its path and its stages.

@@ -4,7 +4,7 @@
 """
 _base_ = '../wrn/wrn16-2_digits.py'
 train_cfg = dict(val_interval=1)
-val_dataloader = dict(dataset=dict(split='train'))
+val_dataloader = dict(dataset=dict(dataset=dict(split='train')))
 custom_hooks = [
     dict(type='mmkd_logit.FinalCheckpointHook'),
     dict(

@@ -5,7 +5,7 @@ It is that of the 50,000 training images without augmentation, looked at after e
     python tools/train.py configs/noisy_teacher/wrn28-4_stop53.py
 """
 _base_ = '../wrn/wrn28-4.py'
-val_dataloader = dict(dataset=dict(split='train'))
+val_dataloader = dict(dataset=dict(dataset=dict(split='train')))
 custom_hooks = [
     dict(type='mmkd_logit.FinalCheckpointHook'),
     dict(

@@ -82,7 +82,7 @@ def read_chain(args: argparse.Namespace, build: Build) -> list[Stage]:
     seed = args.cfg_options.get("randomness.seed", args.seed)
     if seed is None:
         seed = (chain.get("randomness") or {}).get("seed", 0)
-    folder = Path(args.work_dir or chain.get("work_dir") or default_work_dir(args.config, seed))
+    folder = Path(args.work_dir or chain.get("work_dir") or _default_folder(args, seed))
     result: list[Stage] = []
     for number, stage in enumerate(chain.stages, 1):
         where = f"{args.config}, stage {number}"
@@ -102,6 +102,10 @@ def read_chain(args: argparse.Namespace, build: Build) -> list[Stage]:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise kind(f"{where}: {error}") from error
     return result
+
+
+def _default_folder(args: argparse.Namespace, seed: int) -> str:
+    return default_work_dir(args.config, seed, getattr(args, "fast", False))
 
 
 def _check_chain(args: argparse.Namespace, chain: Config) -> None:

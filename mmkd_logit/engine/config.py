@@ -39,6 +39,7 @@ _WATCHING_HOOKS = (
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.FinalCheckpointHook",
 )
+IN_MEMORY = "mmkd_logit.InMemoryDataset"
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
 # What is read from a config beside the Runner's own arguments.
@@ -115,8 +116,8 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     for name in _LOADERS:
         if cfg.get(name) is not None:
             loader = cfg[name]
-            loader.setdefault("pin_memory", True)
-            loader.setdefault("collate_fn", dict(type="default_collate"))
+            loader.setdefault("pin_memory", not _stays_on_gpu(loader))
+            loader.setdefault("collate_fn", dict(type="mmkd_logit.batch_collate"))
             if name == "train_dataloader":
                 loader.setdefault("persistent_workers", True)
             if args.no_pin_memory:
@@ -128,8 +129,18 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = default_work_dir(args.config, seed_of(cfg))
+        cfg.work_dir = default_work_dir(args.config, seed_of(cfg), getattr(args, "fast", False))
     cfg.work_dir = str(cfg.work_dir)
+
+
+def _stays_on_gpu(loader: dict) -> bool:
+    """Whether batches are made on the GPU, if there is one, whose memory cannot be pinned."""
+    dataset = loader.get("dataset")
+    while isinstance(dataset, dict):
+        if dataset.get("type") == IN_MEMORY:
+            return dataset.get("device", "cpu") != "cpu" and not loader.get("num_workers")
+        dataset = dataset.get("dataset")
+    return False
 
 
 def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
@@ -173,14 +184,20 @@ def seed_of(cfg: Config) -> int | None:
     return (cfg.get("randomness") or {}).get("seed")
 
 
-def default_work_dir(config: str, seed: int | None) -> str:
+def default_work_dir(config: str, seed: int | None, fast: bool = False) -> str:
     """Return ``work_dirs/CONFIG/seedK`` (without ``seedK`` when no seed is fixed).
+
+    Args:
+        config: The config file.
+        seed: The seed.
+        fast: Whether it is ``work_dirs/CONFIG_fast/seedK``, so that no run takes fewer digits for
+            a teacher's exact weights.
 
     Example:
         >>> default_work_dir('configs/kd/wrn28-4_wrn16-2_mse.py', 0)
         'work_dirs/wrn28-4_wrn16-2_mse/seed0'
     """
-    folder = Path("work_dirs", Path(config.split("::")[-1]).stem)
+    folder = Path("work_dirs", Path(config.split("::")[-1]).stem + "_fast" * fast)
     return str(folder if seed is None else folder / f"seed{seed}")
 
 

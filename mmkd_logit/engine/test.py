@@ -12,7 +12,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
 from .checkpoint import install_safe_checkpoint_loading
-from .config import add_common_arguments, apply_common_arguments, read_config
+from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, read_config
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .results import plain
@@ -90,6 +90,8 @@ def build_config(args: argparse.Namespace) -> Config:
 
 def _use_test_time_augmentation(cfg: Config) -> None:
     dataset = cfg.test_dataloader.dataset
+    while dataset.type == IN_MEMORY:  # it makes one picture of an image
+        dataset = cfg.test_dataloader.dataset = dataset.dataset
     if "tta_pipeline" not in cfg:
         *before, pack = copy.deepcopy(dataset.pipeline)
         flips = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]

@@ -30,6 +30,8 @@ def training_data_loader(cfg: Config) -> dict[str, Any]:
         )
     for place in places:
         place["pipeline"] = copy.deepcopy(pipelines[0]["pipeline"])
+    if "collate_fn" in cfg.train_dataloader:  # it knows what the data set's wrappers make
+        loader["collate_fn"] = copy.deepcopy(cfg.train_dataloader.collate_fn)
     return {**loader, "dataset": dataset}
 
 

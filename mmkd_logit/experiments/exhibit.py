@@ -42,6 +42,7 @@ class Exhibit:
         path: The file.
         options: Overrides for every run, for runs at reduced size.
         epochs: Epochs of the longest runs; the others are shortened in proportion.
+        fast: Whether every run is trained in fewer digits.
         only: Patterns of the names of runs; their teachers come along.
 
     Raises:
@@ -57,6 +58,7 @@ class Exhibit:
         options: tuple[str, ...] = (),
         epochs: int | None = None,
         only: Sequence[str] = (),
+        fast: bool = False,
     ) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"the exhibit {path} does not exist")
@@ -67,7 +69,7 @@ class Exhibit:
         self.scale = folder if Path(path).resolve().parents[1].name == "paper" else None
         self.title: str = cfg.title
         self.note: str = cfg.get("note", "")
-        self.options, self.epochs = options, epochs
+        self.options, self.epochs, self.fast = options, epochs, fast
         self.cells: dict[str, tuple[str, str]] = {}
         self._rows: dict[str, ConfigDict] = {}
         for name, row in cfg.runs.items():
@@ -200,6 +202,7 @@ class Exhibit:
             suffix=suffix,
             options=self.options,
             scores=scores,
+            fast=self.fast,
         )
 
     def _plain(self, run: Run, seed: int) -> bool:

@@ -22,6 +22,7 @@ class Store(Protocol):
 
     size: int
     num_classes: int
+    dtype: str
 
     def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]:
         """Look rows up."""

@@ -183,6 +183,11 @@ class TeacherCache:
         """Where what is open lies on disk."""
         return [store.folder for store in self._stores.values() if hasattr(store, "folder")]
 
+    @property
+    def stores(self) -> list[Store]:
+        """Where the logits are, for each kind of pictures that was asked for."""
+        return list(self._stores.values())
+
     def forget(self) -> None:
         """Let go of what is open; the next batch opens the cache that fits then."""
         for store in self._stores.values():

@@ -199,6 +199,7 @@ def test_method_config(name, project):
 
 
 ROLES = ("student", "teacher")
+CACHE = dict(cache=dict(storage="disk"))
 
 
 def check_pair(folder, name):
@@ -216,7 +217,11 @@ def check_pair(folder, name):
     checkpoint = f"work_dirs/{made}{suffix}/seed0/final.pth"
     if dataset == "in1k" and not stopped:
         checkpoint = f"torchvision://{teacher}.imagenet1k_v1"
-    assert cfg.model.teacher == dict(config=config, checkpoint=checkpoint)
+    # Logits are kept where pictures have numbers and come again, and not where features are asked.
+    cache = CACHE if dataset == "cifar100" else {}
+    if cfg.model.get("feature_kd") and cache:
+        cache = dict(cache=None)
+    assert cfg.model.teacher == dict(config=config, checkpoint=checkpoint, **cache)
     check_network(Config.fromfile(config).model, teacher, dataset)
     # But for the model and how its log lines are averaged it is the student's plain config.
     plain = load(folder_of(student), f"{student}{suffix}")
@@ -225,7 +230,7 @@ def check_pair(folder, name):
     assert cfg.model.student == plain.model
 
     trained = copy.deepcopy(cfg)
-    trained.model.teacher.checkpoint = None
+    trained.model.teacher.update(checkpoint=None, cache=None)  # for pictures without number
     check_step(build(trained), trained, dataset)
     return cfg, loss
 
@@ -264,6 +269,7 @@ def test_noisy_config(name, project, monkeypatch):
         assert cfg.model.teacher == dict(
             config=f"configs/noisy_label/{teacher}.py",
             checkpoint=f"work_dirs/{teacher}/seed0/final.pth",
+            **({} if data else CACHE),
         )
         assert Path(cfg.model.teacher.config).is_file()
         cfg.model.teacher = plain.model.teacher
@@ -273,11 +279,12 @@ def test_noisy_config(name, project, monkeypatch):
 @pytest.mark.parametrize("name", ["wrn28-4_sym40", "wrn28-4_wrn16-2_mse_sym40"])
 def test_data_root_reaches_the_wrapped_data(name, project, monkeypatch):
     monkeypatch.setenv("CIFAR100_ROOT", "/somewhere/else")
-    assert load("noisy_label", name).train_dataloader.dataset.dataset.data_root == "/somewhere/else"
+    wrapped = load("noisy_label", name).train_dataloader.dataset.dataset.dataset
+    assert wrapped.data_root == "/somewhere/else"
     words = [f"configs/noisy_label/{name}.py", "--cfg-options", "data_root=/another"]
     words += ["train_dataloader.dataset.rate=0.6"]
     cfg = build_config(build_parser().parse_args(words))
-    assert cfg.train_dataloader.dataset.dataset.data_root == "/another"
+    assert cfg.train_dataloader.dataset.dataset.dataset.data_root == "/another"
     assert cfg.train_dataloader.dataset.rate == 0.6
 
 
@@ -297,7 +304,8 @@ def test_sequential_config(name, project):
     for teacher in later:
         config = f"configs/wrn/{teacher}{suffix}.py"
         checkpoint = f"work_dirs/{teacher}{suffix}/seed0/final.pth"
-        expected["teacher"] = dict(config=config, checkpoint=checkpoint)
+        cache = {} if digits else CACHE
+        expected["teacher"] = dict(config=config, checkpoint=checkpoint, **cache)
         check_network(Config.fromfile(config).model, teacher, digits[0] if digits else "cifar100")
     for loss in later_losses:
         expected["loss_kd"] = LOSSES[loss]
@@ -306,13 +314,13 @@ def test_sequential_config(name, project):
     assert [stage.begin for stage in HOOKS.build(copy.deepcopy(hook)).stages] == [expected["begin"]]
 
     # It trains a step, before the switch and after it.
-    cfg.model.teacher.checkpoint = None
+    cfg.model.teacher.update(checkpoint=None, cache=None)
     model = build(cfg)
     check_step(model, cfg, digits[0] if digits else "cifar100")
     stage = copy.deepcopy(hook.stages[0])
     stage.pop("begin")
     if later:
-        stage.teacher.checkpoint = None
+        stage.teacher.update(checkpoint=None, cache=None)
     model.switch(**stage)
     check_step(model, cfg, digits[0] if digits else "cifar100")
 
@@ -437,15 +445,19 @@ def test_learning_rate_over_200_epochs():
 
 def test_data_of_the_recipe():
     cfg = load("wrn", "wrn16-2")
-    crop, flip, pack = cfg.train_dataloader.dataset.pipeline
+    loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
+    assert all(loader.dataset.type == "mmkd_logit.InMemoryDataset" for loader in loaders)
+    train, val, test = (loader.dataset.dataset for loader in loaders)
+    crop, flip, pack = ({k: v for k, v in t.items() if k != "_scope_"} for t in train.pipeline)
     assert crop == dict(type="RandomCrop", crop_size=32, padding=4)
     assert flip == dict(type="RandomFlip", prob=0.5, direction="horizontal")
-    assert pack.type == "PackInputs"
+    assert pack == dict(type="PackInputs")
     mean, std = cfg.data_preprocessor.mean, cfg.data_preprocessor.std
     assert [round(x / 255, 4) for x in mean] == pytest.approx([0.5071, 0.4865, 0.4409], abs=2e-4)
     assert [round(x / 255, 4) for x in std] == pytest.approx([0.2673, 0.2564, 0.2762], abs=2e-4)
-    assert cfg.val_dataloader.dataset.split == cfg.test_dataloader.dataset.split == "test"
-    assert [step.type for step in cfg.test_dataloader.dataset.pipeline] == ["PackInputs"]
+    assert (train.split, val.split, test.split) == ("train", "test", "test")
+    assert [step.type for step in test.pipeline] == ["PackInputs"]
+    assert cfg.train_dataloader.sampler.sampler == dict(type="DefaultSampler", shuffle=True)
 
 
 def test_classifier_starts_as_the_authors():
@@ -461,17 +473,17 @@ def test_classifier_starts_as_the_authors():
 
 def test_cifar100_root_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("CIFAR100_ROOT", "/somewhere/else")
-    assert load("wrn", "wrn16-2").train_dataloader.dataset.data_root == "/somewhere/else"
+    assert load("wrn", "wrn16-2").train_dataloader.dataset.dataset.data_root == "/somewhere/else"
     monkeypatch.delenv("CIFAR100_ROOT")
     cfg = load("wrn", "wrn16-2")
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert loader.dataset.data_root == "data/cifar100"
+        assert loader.dataset.dataset.data_root == "data/cifar100"
 
 
 def test_imagenet_root_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("IMAGENET_ROOT", "/somewhere/else")
     cfg = load("noisy_teacher", "resnet152_stop81_in1k")
-    assert cfg.train_dataloader.dataset.data_root == "/somewhere/else"
+    assert cfg.train_dataloader.dataset.dataset.data_root == "/somewhere/else"
     assert cfg.val_dataloader.dataset.dataset.data_root == "/somewhere/else"
     monkeypatch.delenv("IMAGENET_ROOT")
     cfg = load("kd", "resnet34_resnet18_mse_in1k")
@@ -480,7 +492,10 @@ def test_imagenet_root_comes_from_the_environment(monkeypatch):
         (cfg.val_dataloader, "val"),
         (cfg.test_dataloader, "val"),
     ):
-        assert (loader.dataset.data_root, loader.dataset.split) == ("data/imagenet", split)
+        dataset = loader.dataset.get("dataset", loader.dataset)
+        assert (dataset.data_root, dataset.split) == ("data/imagenet", split)
+    assert cfg.train_dataloader.dataset.type == "mmkd_logit.SeededDataset"
+    assert cfg.train_dataloader.sampler.type == "mmkd_logit.SeededSampler"
 
 
 def test_zoo_teacher_by_name_on_the_command_line(project):

@@ -47,7 +47,7 @@ def test_overrides_win_over_the_defaults(project):
     cfg = configure(STUDENT, "--cfg-options", "train_dataloader.num_workers=2")
     assert cfg.train_dataloader.persistent_workers is True
     assert cfg.val_dataloader.persistent_workers is False  # torch refuses it without workers
-    assert cfg.train_dataloader.collate_fn.type == "default_collate"
+    assert cfg.train_dataloader.collate_fn.type == "mmkd_logit.batch_collate"
     cfg = configure(STUDENT, "--cfg-options", "train_dataloader.persistent_workers=True")
     assert cfg.train_dataloader.persistent_workers is False
     words = ["--no-persistent-workers", "--cfg-options", "train_dataloader.num_workers=2"]
@@ -103,7 +103,7 @@ def test_base_that_is_missing(tmp_path):
 def test_one_data_root_reaches_every_data_set(project):
     cfg = configure("configs/wrn/wrn16-1.py", "--cfg-options", "data_root=my data/cifar")
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert loader.dataset.data_root == "my data/cifar"
+        assert loader.dataset.dataset.data_root == "my data/cifar"
 
 
 @pytest.mark.parametrize(

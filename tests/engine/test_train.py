@@ -71,7 +71,7 @@ def test_wrong_words_are_one_line(workplace, monkeypatch, capsys, words, message
         ("randomness=3", r"randomness must be a dict of settings, got 3"),
         ("randomness.seed=abc", r"the seed must be an integer .* got 'abc'"),
         ("randomness.seed=True", r"the seed must be an integer .* got True"),
-        ("train_dataloader.dataset.split=all", r"split must be one of .* got 'all'"),
+        ("train_dataloader.dataset.dataset.split=all", r"split must be one of .* got 'all'"),
     ],
 )
 def test_wrong_options_are_one_line(workplace, capsys, option, message):

@@ -7,6 +7,7 @@ from commands import KD, PROJECT, STUDENT
 
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.provenance import origin_of
+from mmkd_logit.engine.teachers import teacher_specs
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.experiments.exhibit import Exhibit
 from mmkd_logit.experiments.run import Run, refuse_shared_folders
@@ -62,6 +63,22 @@ def test_the_projects_exhibits(path, project):
             if epochs is not None:
                 assert cfg.train_cfg.max_epochs == run.epochs
     assert max(run.epochs for run in runs) == epochs
+
+
+def test_fast_runs_are_apart_and_their_teachers_fast(project):
+    for name in ("table1", "sequential", "ensemble"):
+        path = PROJECT / "configs" / "paper" / "digits" / f"{name}.py"
+        exact, fast = (Exhibit(path, fast=fast).runs([0]) for fast in (False, True))
+        assert not {run.work_dir for run in exact} & {run.work_dir for run in fast}
+        for plain, run in zip(exact, fast, strict=True):
+            assert "--fast" in run.arguments()
+            assert "--fast" not in plain.arguments()
+            assert [teacher.name for teacher in run.teachers] == [t.name for t in plain.teachers]
+            assert all(teacher.fast for teacher in run.teachers)
+            cfg = run.build_config()
+            assert cfg.optim_wrapper.type == "mmkd_logit.AutocastOptimWrapper"
+            named = {str(spec["checkpoint"]) for spec in teacher_specs(cfg)}
+            assert named == {f"{teacher.work_dir}/final.pth" for teacher in run.teachers}
 
 
 def test_the_grid_is_whole(project):

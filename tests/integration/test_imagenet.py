@@ -21,7 +21,7 @@ CONFIG = "configs/kd/resnet34_resnet18_mse_in1k.py"
 SMALL = {  # 12 images in batches of 4, in this process; what the network sees stays as it is
     "train_dataloader__batch_size": 4,
     "train_dataloader__num_workers": 0,
-    "train_dataloader__dataset__indices": 12,
+    "train_dataloader__dataset__dataset__indices": 12,
     "val_dataloader__batch_size": 4,
     "val_dataloader__num_workers": 0,
     "val_dataloader__dataset__indices": 8,

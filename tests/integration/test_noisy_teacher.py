@@ -52,9 +52,8 @@ def test_is_the_plain_config_but_for_the_end(name, project):
 @pytest.mark.parametrize("name", STOPPED)
 def test_looks_at_clean_training_images(name, project):
     cfg = load(f"noisy_teacher/{name}")
-    seen = cfg.val_dataloader.dataset
-    seen = seen.get("dataset", seen)
-    train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
+    loaders = (cfg.val_dataloader, cfg.train_dataloader, cfg.test_dataloader)
+    seen, train, test = (each.dataset.get("dataset", each.dataset) for each in loaders)
     assert seen.split == train.split == "train" != test.split
     assert seen.get("data_root") == train.get("data_root")
     steps = [
@@ -78,7 +77,7 @@ def test_data_root_reaches_the_wrapped_data_set(project):
     words = ["configs/noisy_teacher/resnet152_stop81_in1k.py", "--cfg-options", "data_root=there"]
     cfg = build_config(build_parser().parse_args(words))
     assert cfg.val_dataloader.dataset.dataset.data_root == "there"
-    assert cfg.train_dataloader.dataset.data_root == "there"
+    assert cfg.train_dataloader.dataset.dataset.data_root == "there"
 
 
 def test_stops_at_the_threshold_and_teaches(workplace):
@@ -93,7 +92,7 @@ def test_stops_at_the_threshold_and_teaches(workplace):
     assert meta["epoch"] == len(seen)
     # The file's own accuracy on the training images, through the other command line.
     words = ["--out", "metrics.json", "--out-item", "metrics"]
-    words += ["--cfg-options", "test_dataloader.dataset.split=train"]
+    words += ["--cfg-options", "test_dataloader.dataset.dataset.split=train"]
     commands.test("configs/wrn/wrn16-2_digits.py", final, *words)
     metrics = json.loads(Path("metrics.json").read_text())
     assert metrics["accuracy/top1"] == pytest.approx(seen[-1])
@@ -107,7 +106,7 @@ def test_does_not_stop_below_the_threshold(workplace):
     commands.train(
         TEACHER,
         train_cfg__max_epochs=2,
-        train_dataloader__dataset__indices=64,
+        train_dataloader__dataset__dataset__indices=64,
         custom_hooks__1__stopping_threshold=101,
     )
     assert len(accuracies(TEACHER)) == 2

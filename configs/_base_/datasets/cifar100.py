@@ -1,8 +1,33 @@
-"""CIFAR-100 in batches of 128; data_root from CIFAR100_ROOT, else data/cifar100 (downloads)."""
+"""CIFAR-100 in memory; data_root from CIFAR100_ROOT, else data/cifar100 (downloads)."""
 _base_ = 'mmpretrain::_base_/datasets/cifar100_bs16.py'
 data_root = '{{$CIFAR100_ROOT:data/cifar100}}'
-train_dataloader = dict(batch_size=128, num_workers=2, dataset=dict(data_root=data_root))
-val_dataloader = dict(batch_size=500, num_workers=2, dataset=dict(data_root=data_root))
+data_preprocessor = dict(type='mmkd_logit.BatchPreprocessor')
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=0,
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_logit.InMemoryDataset',
+        device='auto',
+        dataset=dict(
+            type='CIFAR100', data_root=data_root, split='train',
+            pipeline={{_base_.train_pipeline}})),
+    sampler=dict(
+        _delete_=True,
+        type='mmkd_logit.SeededSampler',
+        sampler=dict(type='DefaultSampler', shuffle=True)),
+    collate_fn=dict(type='mmkd_logit.batch_collate'))
+val_dataloader = dict(
+    batch_size=500,
+    num_workers=0,
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_logit.InMemoryDataset',
+        device='auto',
+        dataset=dict(
+            type='CIFAR100', data_root=data_root, split='test',
+            pipeline={{_base_.test_pipeline}})),
+    collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
 test_evaluator = [val_evaluator, dict(type='mmkd_logit.ExpectedCalibrationError')]

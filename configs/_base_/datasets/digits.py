@@ -1,22 +1,33 @@
-"""scikit-learn's 1,797 digits, 8x8 grey; val is for choosing, test for reporting."""
-data_preprocessor = dict(num_classes=10, mean=[77.8], std=[95.9], to_rgb=False)
+"""scikit-learn's 1,797 digits, 8x8 grey, in memory; val is for choosing, test for reporting."""
+data_preprocessor = dict(
+    type='mmkd_logit.BatchPreprocessor', num_classes=10, mean=[77.8], std=[95.9], to_rgb=False)
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
     dataset=dict(
-        type='mmkd_logit.Digits',
-        split='train',
-        pipeline=[dict(type='RandomCrop', crop_size=8, padding=1), dict(type='PackInputs')]),
-    sampler=dict(type='DefaultSampler', shuffle=True))
+        type='mmkd_logit.InMemoryDataset',
+        dataset=dict(
+            type='mmkd_logit.Digits',
+            split='train',
+            pipeline=[dict(type='RandomCrop', crop_size=8, padding=1), dict(type='PackInputs')])),
+    sampler=dict(
+        type='mmkd_logit.SeededSampler', sampler=dict(type='DefaultSampler', shuffle=True)),
+    collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_dataloader = dict(
     batch_size=256,
     num_workers=0,
-    dataset=dict(type='mmkd_logit.Digits', split='val', pipeline=[dict(type='PackInputs')]),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+    dataset=dict(
+        type='mmkd_logit.InMemoryDataset',
+        dataset=dict(type='mmkd_logit.Digits', split='val', pipeline=[dict(type='PackInputs')])),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = dict(
     batch_size=256,
     num_workers=0,
-    dataset=dict(type='mmkd_logit.Digits', split='test', pipeline=[dict(type='PackInputs')]),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+    dataset=dict(
+        type='mmkd_logit.InMemoryDataset',
+        dataset=dict(type='mmkd_logit.Digits', split='test', pipeline=[dict(type='PackInputs')])),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='mmkd_logit.batch_collate'))
 test_evaluator = [val_evaluator, dict(type='mmkd_logit.ExpectedCalibrationError')]

@@ -5,7 +5,7 @@ WRN-16-1 -> WRN-10-1, teacher and students on the same 40 % wrong labels; 12 of 
     python tools/reproduce.py noisy-label --scale cpu --epochs 12 --seeds 3
 """
 title = 'Label noise, small: WRN-16-1 -> WRN-10-1 at half resolution, 10,000 images of CIFAR-100'
-few = ['train_dataloader.dataset.dataset.indices=10000', 'train_cfg.val_interval=200']
+few = ['train_dataloader.dataset.dataset.dataset.indices=10000', 'train_cfg.val_interval=200']
 noise = 'symmetric noise 40 %'
 folder = 'configs/noisy_label/'
 kl = folder + 'wrn16-1-half_wrn10-1-half_kl-t1_sym40.py'

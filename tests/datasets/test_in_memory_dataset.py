@@ -1,0 +1,583 @@
+import pickle
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import Runner
+from pictures import (
+    CROP,
+    FLIP,
+    PACK,
+    Pictures,
+    keys_of,
+    parameters,
+    same_pictures,
+    stock_picture,
+)
+
+from mmkd_logit.datasets import (
+    DataSubset,
+    Digits,
+    InMemoryDataset,
+    NoisyLabelDataset,
+    SampleKey,
+    _batch_transforms,
+)
+
+SEEDED = dict(type="mmkd_logit.SeededSampler", sampler=dict(type="DefaultSampler", shuffle=True))
+IN_MEMORY = dict(
+    type="mmkd_logit.InMemoryDataset",
+    dataset=dict(
+        type="mmkd_logit.Digits",
+        pipeline=[
+            dict(type="mmpretrain.RandomCrop", crop_size=8, padding=1),
+            dict(type="mmpretrain.RandomFlip", prob=0.5),
+            dict(type="mmpretrain.PackInputs"),
+        ],
+    ),
+)
+
+
+def loader_of(dataset=None, seed=0, **settings):
+    init_default_scope("mmpretrain")
+    cfg = dict(
+        dataset=dataset or IN_MEMORY,
+        sampler=SEEDED,
+        collate_fn=dict(type="mmkd_logit.batch_collate"),
+        batch_size=100,
+        num_workers=0,
+    )
+    return Runner.build_dataloader({**cfg, **settings}, seed=seed)
+
+
+def seen(loader, epoch=0):
+    """Each sample's picture, label and view, over an epoch."""
+    sampler = loader.sampler if hasattr(loader.sampler, "set_epoch") else None
+    (sampler or loader.batch_sampler.sampler).set_epoch(epoch)
+    table = {}
+    for batch in loader:
+        samples = batch["data_samples"]
+        columns = samples.index, batch["inputs"], samples.gt_label, samples.views.view
+        for index, image, label, view in zip(*columns, strict=True):
+            table[int(index)] = (image.numpy().tobytes(), int(label), int(view))
+    return table
+
+
+# -- pictures ---------------------------------------------------------------------------------
+
+
+def cifar100(root):
+    init_default_scope("mmpretrain")
+    return DATASETS.build(
+        dict(type="mmpretrain.CIFAR100", data_root=root, split="train", pipeline=[CROP, FLIP, PACK])
+    )
+
+
+def test_cifar100_equals_mmpretrain_and_views_say_how(cifar100_root, monkeypatch):
+    """The number of a view alone gives the parameters of mmpretrain's transforms."""
+    stock = cifar100(cifar100_root)
+    dataset = InMemoryDataset(stock)
+    indices = np.random.default_rng(0).choice(50_000, 2_000, replace=False)
+    batch = dataset.__getitems__(keys_of(indices))
+    views = batch["data_samples"].views
+    assert (views.samples, views.per_sample) == (50_000, 162)
+    assert np.array_equal(views.index, indices)
+    assert set(views.view) == set(range(162))
+    expected = []
+    for index, view in zip(indices.tolist(), views.view.tolist(), strict=True):
+        place, flipped = divmod(view, 2)
+        chosen = [divmod(place, 9), "horizontal" if flipped else None]
+        expected.append(stock_picture(monkeypatch, stock, index, chosen))
+    assert same_pictures(batch, expected)
+    labels = [stock.get_data_info(int(index))["gt_label"] for index in indices]
+    assert batch["data_samples"].gt_label.tolist() == labels
+
+
+def test_digits_equal_mmpretrain(monkeypatch):
+    init_default_scope("mmpretrain")
+    stock = Digits(pipeline=[dict(type="RandomCrop", crop_size=8, padding=1), PACK])
+    batch = InMemoryDataset(stock).__getitems__(keys_of(range(len(stock))))
+    views = batch["data_samples"].views
+    assert views.per_sample == 9
+    expected = [
+        stock_picture(monkeypatch, stock, index, [divmod(int(view), 3)])
+        for index, view in enumerate(views.view)
+    ]
+    assert same_pictures(batch, expected)
+    assert set(views.view) == set(range(9))
+
+
+def flips(prob, direction):
+    return dict(type="RandomFlip", prob=prob, direction=direction)
+
+
+ANY = ["horizontal", "vertical", "diagonal"]
+PIPELINES = {
+    "crop": ([dict(type="RandomCrop", crop_size=5)], 4 * 7),
+    "one side": ([dict(type="RandomCrop", crop_size=(8, 6))], 6),
+    "larger": ([dict(type="RandomCrop", crop_size=20)], 1),
+    "two paddings": ([dict(type="RandomCrop", crop_size=8, padding=(3, 1))], 3 * 10),
+    "four paddings": ([dict(type="RandomCrop", crop_size=9, padding=(1, 2, 3, 4))], 6 * 7),
+    "number": ([dict(type="RandomCrop", crop_size=9, padding=2, pad_val=77)], 4 * 7),
+    "colour": ([dict(type="RandomCrop", crop_size=9, padding=2, pad_val=(1, 2, 255))], 4 * 7),
+    "if needed": (
+        [dict(type="RandomCrop", crop_size=(13, 12), pad_if_needed=True, pad_val=9)],
+        2 * 2,
+    ),
+    "if needed, too": (
+        [dict(type="RandomCrop", crop_size=14, padding=1, pad_if_needed=True)],
+        1 * 2,
+    ),
+    "vertical": ([flips(0.3, "vertical")], 2),
+    "diagonal": ([flips(0.5, "diagonal")], 2),
+    "directions": ([flips(0.9, ANY)], 4),
+    "probabilities": ([flips([0.1, 0.2, 0.6], ANY)], 4),
+    "always": ([flips(1.0, "horizontal")], 2),
+    "flip, crop": ([flips(0.5, ANY), dict(type="RandomCrop", crop_size=8, padding=1)], 4 * 3 * 6),
+    "twice": (
+        [dict(type="RandomCrop", crop_size=6, padding=1), dict(type="RandomCrop", crop_size=5)],
+        5 * 8 * 4,
+    ),
+}
+
+
+@pytest.mark.parametrize("channels", [(3,), (1,), ()], ids=["colour", "grey", "flat"])
+@pytest.mark.parametrize("name", PIPELINES)
+def test_pictures_equal_mmpretrain(name, channels, monkeypatch):
+    pipeline, views = PIPELINES[name]
+    if name == "colour" and channels != (3,):
+        pytest.skip("a colour needs channels")
+    stock = Pictures(*[(8, 11, *channels)] * 150, pipeline=[*pipeline, PACK])
+    dataset = InMemoryDataset(stock)
+    keys = keys_of(range(150))
+    batch = dataset.__getitems__(keys)
+    assert batch["data_samples"].views.per_sample == views
+    per_transform = []
+    for step, chosen in zip(pipeline, parameters(dataset, keys), strict=True):
+        if step["type"] == "RandomCrop":
+            per_transform.append([tuple(pair) for pair in chosen.T.tolist()])
+        else:
+            names = step["direction"]
+            names = [*([names] if isinstance(names, str) else names), None]
+            per_transform.append([names[place] for place in chosen[0]])
+    expected = [
+        stock_picture(monkeypatch, stock, index, chosen)
+        for index, chosen in enumerate(zip(*per_transform, strict=True))
+    ]
+    assert same_pictures(batch, expected)
+    assert batch["data_samples"].img_shape == tuple(batch["inputs"].shape[2:])
+    # Two pictures of an image that differ never have one number.
+    number = batch["data_samples"].views.view
+    assert 0 <= number.min() <= number.max() < views
+    by_number = {}
+    for view, chosen in zip(number.tolist(), zip(*per_transform, strict=True), strict=True):
+        assert by_number.setdefault(view, chosen) == chosen
+
+
+@pytest.mark.parametrize("shape", [4, (5, 3), 30, 1])
+@pytest.mark.parametrize("pad_val", [128, (0, 128, 255)])
+def test_cutout_equals_mmcv_under_the_same_random_numbers(shape, pad_val):
+    init_default_scope("mmpretrain")
+    cutout = dict(type="Cutout", shape=shape, pad_val=pad_val, prob=0.7)
+    stock = Pictures(*[(8, 11, 3)] * 200, pipeline=[cutout, PACK])
+    step = InMemoryDataset(stock)._augmentation._steps[0]
+    for index in range(200):
+        np.random.seed(index)
+        drawn = np.random.random_sample(3)
+        np.random.seed(index)
+        theirs = stock[index]["inputs"]
+        image = torch.from_numpy(stock.images[index]).permute(2, 0, 1)[None]
+        chosen = torch.from_numpy(step.holes(drawn[:1], drawn[1:, None]))
+        assert torch.equal(step.apply(image, chosen)[0], theirs)
+
+
+def test_cutout_of_a_batch():
+    """Each sample by itself, 70 % of them, and with a hole of the wanted size or less."""
+    cutout = dict(type="Cutout", shape=4, pad_val=0, prob=0.7)
+    stock = Pictures(*[(8, 11, 3)] * 1000, pipeline=[cutout, PACK])
+    for image in stock.images:
+        np.maximum(image, 1, out=image)
+    stock = Pictures(*[(8, 11, 3)] * 1000, pipeline=[cutout, PACK])
+    dataset = InMemoryDataset(stock)
+    batch = dataset.__getitems__(keys_of(range(1000)))
+    assert batch["data_samples"].views is None
+    (chosen,) = parameters(dataset, keys_of(range(1000)))
+    for index in range(1000):
+        expected = stock.images[index].copy()
+        top, bottom, left, right = chosen[:, index]
+        expected[top:bottom, left:right] = 0
+        assert np.array_equal(batch["inputs"][index].permute(1, 2, 0), expected)
+    assert (chosen[1] > chosen[0]).mean() == pytest.approx(0.7, abs=0.05)
+    assert (chosen[1] - chosen[0]).max() == (chosen[3] - chosen[2]).max() == 4
+
+
+def test_the_devices_way_is_the_hosts():
+    """What a GPU is asked to do, done by the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    padded = torch.randint(256, (50, 3, 12, 13), generator=generator, dtype=torch.uint8)
+    rows = torch.randint(50, (64,), generator=generator)
+    chosen = torch.randint(4, (2, 64), generator=generator)
+    host = _batch_transforms.crop_on_host(padded, rows, chosen, (9, 8))
+    device = _batch_transforms.crop_on_device(padded, rows, chosen, (9, 8))
+    assert torch.equal(host, device)
+    for axes in ((-1,), (-2,), (-2, -1)):
+        which = torch.rand(64, generator=generator) < 0.5
+        flipped = _batch_transforms.flip_on_device(host, which, axes)
+        before = host.clone()
+        assert torch.equal(_batch_transforms.flip_on_host(host.clone(), which, axes), flipped)
+        assert torch.equal(host, before)
+        assert torch.equal(flipped[~which], host[~which])
+        assert not torch.equal(flipped, host)
+
+
+def test_images_are_not_written_to():
+    """A batch may be changed in place without changing the next."""
+    dataset = InMemoryDataset(Pictures(*[(6, 6, 3)] * 4, pipeline=[PACK]))
+    first = dataset.__getitems__([0, 1])["inputs"]
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(dataset.__getitems__([0, 1])["inputs"], kept)
+
+
+def test_loading_transforms_are_done_once(tmp_path):
+    init_default_scope("mmpretrain")
+    generator = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    for number in range(6):
+        image = generator.integers(0, 256, (20 + number, 30 - number, 3), dtype=np.uint8)
+        mmcv.imwrite(image, str(tmp_path / f"a/{number}.png"))
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="ResizeEdge", scale=16, edge="short"),
+        dict(type="CenterCrop", crop_size=12),
+        PACK,
+    ]
+    cfg = dict(
+        type="mmpretrain.CustomDataset",
+        data_root=str(tmp_path),
+        data_prefix="",
+        with_label=True,
+        pipeline=pipeline,
+    )
+    stock, dataset = DATASETS.build(cfg), InMemoryDataset(cfg)
+    assert same_pictures(dataset.__getitems__(range(6)), [stock[i]["inputs"] for i in range(6)])
+    resized = [pipeline[0], dict(type="Resize", scale=(9, 7)), PACK]
+    stock, dataset = (
+        build(dict(cfg, pipeline=resized)) for build in (DATASETS.build, InMemoryDataset)
+    )
+    assert same_pictures(dataset.__getitems__(range(6)), [stock[i]["inputs"] for i in range(6)])
+    # The files are no longer needed.
+    for file in (tmp_path / "a").iterdir():
+        file.unlink()
+    assert dataset.__getitems__([5])["inputs"].shape == (1, 3, 7, 9)
+
+
+# -- randomness -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return {epoch: seen(loader_of(), epoch) for epoch in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(num_workers=1),
+        dict(num_workers=2, batch_size=64),
+        dict(num_workers=2, persistent_workers=True),
+        dict(batch_size=1000),
+        dict(batch_size=1),
+        dict(batch_size=37, drop_last=False),
+        dict(sampler=dict(SEEDED, sampler=dict(type="DefaultSampler", shuffle=False))),
+        dict(pin_memory=torch.cuda.is_available()),
+        dict(batch_sampler=dict(type="BatchSampler", drop_last=False)),
+    ],
+    ids=str,
+)
+def test_pictures_hang_on_nothing_else(settings, reference):
+    from mmengine.registry import DATA_SAMPLERS
+    from torch.utils.data import BatchSampler
+
+    if "BatchSampler" not in DATA_SAMPLERS:
+        DATA_SAMPLERS.register_module(module=BatchSampler)
+    loader = loader_of(**settings)
+    for epoch, expected in reference.items():
+        assert seen(loader, epoch) == expected
+
+
+def test_epochs_of_a_given_length(reference):
+    table = seen(loader_of(num_batch_per_epoch=2), 1)
+    assert len(table) == 200
+    assert table == {index: row for index, row in reference[1].items() if index in table}
+
+
+def test_ranks(reference, monkeypatch):
+    both = {}
+    for rank in (0, 1):
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
+        part = seen(loader_of(), 1)
+        assert len(part) == 451
+        both.update(part)
+    assert both == reference[1]
+
+
+def test_a_fresh_process_and_an_unfriendly_one(reference):
+    """Global generators play no part; a copy that was sent away is as good."""
+    np.random.seed(11)
+    torch.manual_seed(12)
+    loader = loader_of(dataset=pickle.loads(pickle.dumps(DATASETS.build(IN_MEMORY))))
+    assert seen(loader, 1) == reference[1]
+
+
+def test_other_seeds_and_epochs_give_other_pictures(reference):
+    others = [reference[1], seen(loader_of(seed=1), 0)]
+    for other in others:
+        assert other.keys() == reference[0].keys()
+        same = np.mean([other[index][2] == reference[0][index][2] for index in other])
+        assert same == pytest.approx(1 / 18, abs=0.03)
+
+
+def test_two_hundred_epochs_show_115_of_162_views(cifar100_root):
+    """As drawing with replacement does: 162 (1 - (161/162)^200)."""
+    dataset = InMemoryDataset(cifar100(cifar100_root))
+    sample = range(0, 50_000, 500)
+    shown = [set() for _ in sample]
+    for epoch in range(200):
+        for views, view in zip(
+            shown,
+            dataset.__getitems__(keys_of(sample, epoch=epoch))["data_samples"].views.view,
+            strict=True,
+        ):
+            views.add(int(view))
+    counts = [len(views) for views in shown]
+    assert np.mean(counts) == pytest.approx(162 * (1 - (161 / 162) ** 200), abs=1.5)
+
+
+def test_without_a_seeded_sampler():
+    plain = dict(sampler=dict(type="DefaultSampler", shuffle=True))
+    with pytest.raises(ValueError, match=r"train_dataloader.sampler=dict\(type='mmkd_logit.Seeded"):
+        next(iter(loader_of(**plain)))
+    with pytest.raises(ValueError, match=r"SampleKey\(seed, epoch, idx\)"):
+        DATASETS.build(IN_MEMORY)[3]
+    with pytest.raises(ValueError, match="keys with a seed and keys without"):
+        DATASETS.build(IN_MEMORY).__getitems__([3, SampleKey(0, 0, 3)])
+    # Where nothing is random any sampler will do.
+    fixed = dict(IN_MEMORY, dataset=dict(IN_MEMORY["dataset"], pipeline=[PACK]))
+    table = seen(loader_of(dataset=fixed, **plain))
+    assert table == seen(loader_of(dataset=fixed)) == seen(loader_of(dataset=fixed, seed=9), 4)
+    assert {view for _, _, view in table.values()} == {0}
+
+
+# -- samples ----------------------------------------------------------------------------------
+
+
+def test_samples_are_mmpretrains():
+    init_default_scope("mmpretrain")
+    stock = Digits(pipeline=[PACK])
+    dataset = InMemoryDataset(stock)
+    batch = dataset.__getitems__([3, 900, 0])
+    assert batch["data_samples"].views.per_sample == 1
+    for sample, index in zip(batch["data_samples"], (3, 900, 0), strict=True):
+        theirs = stock[index]["data_samples"]
+        assert torch.equal(sample.gt_label, theirs.gt_label)
+        assert sample.sample_idx == theirs.sample_idx == index
+        assert "clean_label" not in sample
+    one = dataset[-1]
+    assert torch.equal(one["inputs"], stock[900]["inputs"])
+    assert one["data_samples"].sample_idx == 900
+    assert len(list(dataset)) == len(dataset) == 901
+    with pytest.raises(IndexError, match=r"samples are numbered from 0 to 900, got \[901\]"):
+        dataset[901]
+
+
+def wrapped(order):
+    """Noise and a part, in both orders, around or inside the images in memory."""
+    dataset = IN_MEMORY if order[0] == "memory" else IN_MEMORY["dataset"]
+    for name in order[1:] if order[0] == "memory" else order:
+        if name == "noise":
+            dataset = dict(
+                type="mmkd_logit.NoisyLabelDataset", dataset=dataset, kind="symmetric", rate=0.4
+            )
+        elif name == "part":
+            dataset = dict(type="mmkd_logit.DataSubset", dataset=dataset, per_class=0.5, seed=1)
+        else:
+            dataset = dict(type="mmkd_logit.InMemoryDataset", dataset=dataset)
+    return dataset
+
+
+@pytest.mark.parametrize("names", [("noise",), ("part",), ("noise", "part"), ("part", "noise")])
+def test_wrappers_change_labels_and_choice_but_no_picture(names, reference):
+    """Wherever the images in memory stand; and labels are those of the wrappers without memory."""
+    around, inside = (
+        loader_of(dataset=wrapped(o)) for o in (("memory", *names), (*names, "memory"))
+    )
+    stock = DATASETS.build(wrapped(names))
+    infos = [stock.get_data_info(i) for i in range(len(stock))]
+    assert np.array_equal(around.dataset.get_gt_labels(), stock.get_gt_labels())
+    assert around.dataset.metainfo == stock.metainfo == inside.dataset.metainfo
+    assert around.dataset.get_data_info(5)["sample_idx"] == infos[5]["sample_idx"]
+    for loader in (around, inside):
+        table = seen(loader, 1)
+        assert table.keys() == {info["sample_idx"] for info in infos}
+        assert {i: row[1] for i, row in table.items()} == {
+            info["sample_idx"]: info["gt_label"] for info in infos
+        }
+        for index, (picture, _, view) in table.items():
+            assert (picture, view) == (reference[1][index][0], reference[1][index][2])
+        for sample in next(iter(loader))["data_samples"]:
+            clean = {info["sample_idx"]: info.get("clean_label") for info in infos}
+            assert sample.get("clean_label") == clean[sample.sample_idx]
+    if "noise" in names:
+        assert (stock.get_gt_labels() != [info["clean_label"] for info in infos]).any()
+    # What a cache of the teacher knows a picture by is that of the whole, outside.
+    plain = next(iter(loader_of()))["data_samples"].views
+    views = next(iter(around))["data_samples"].views
+    assert (views.pictures, views.samples) == (plain.pictures, 901)
+    one = around.dataset[SampleKey(0, 1, 7)]
+    assert one["inputs"].numpy().tobytes() == reference[1][infos[7]["sample_idx"]][0]
+
+
+def test_pictures_are_told_apart():
+    def pictures(**settings):
+        dataset = dict(IN_MEMORY["dataset"], **settings)
+        return InMemoryDataset(dataset)._pictures
+
+    def crop(**settings):
+        return [dict(type="mmpretrain.RandomCrop", **settings), PACK]
+
+    init_default_scope("mmpretrain")
+    different = [
+        pictures(),
+        pictures(split="val"),
+        pictures(indices=900),
+        pictures(pipeline=[PACK]),
+        pictures(pipeline=[FLIP, PACK]),
+        pictures(pipeline=[dict(FLIP, direction="vertical"), PACK]),
+        pictures(pipeline=crop(crop_size=8, padding=1)),
+        pictures(pipeline=crop(crop_size=8, padding=2)),
+        pictures(pipeline=crop(crop_size=8, padding=1, pad_val=3)),
+        pictures(pipeline=crop(crop_size=7, padding=1)),
+    ]
+    assert len(set(different)) == len(different)
+    assert pictures() == pictures()
+    # How often something is shown does not change what it is.
+    assert pictures(pipeline=[dict(FLIP, prob=0.1), PACK]) == different[4]
+
+
+def test_numbers_end_where_there_are_too_many():
+    def views(size, crop):
+        stock = Pictures(size, size, pipeline=[dict(type="RandomCrop", crop_size=crop), PACK])
+        return InMemoryDataset(stock).__getitems__(keys_of([0]))["data_samples"].views
+
+    assert views((64, 64, 3), 1).per_sample == 4096
+    assert views((64, 65, 3), 1) is None
+
+
+def test_lazy():
+    dataset = InMemoryDataset(IN_MEMORY["dataset"], lazy_init=True)
+    assert not dataset._fully_initialized
+    assert not dataset.dataset._fully_initialized
+    assert hasattr(dataset, "__getitems__")
+    assert dataset.__getitems__(keys_of([1]))["inputs"].shape == (1, 1, 8, 8)
+    assert not hasattr(DataSubset(IN_MEMORY["dataset"], per_class=0.5), "__getitems__")
+    noisy = NoisyLabelDataset(
+        dict(type="mmkd_logit.InMemoryDataset", dataset=IN_MEMORY["dataset"], lazy_init=True),
+        kind="symmetric",
+        rate=0.2,
+        lazy_init=True,
+    )
+    assert noisy[SampleKey(0, 0, 4)]["data_samples"].sample_idx == 4
+
+
+def test_workers_share_the_images():
+    """The tensor's memory is the parent's: nothing is sent, and a fork copies nothing."""
+    loader = loader_of(num_workers=1)
+    sizes = [tensor.nbytes for tensor in (loader.dataset._images, next(iter(loader))["inputs"])]
+    assert sizes == [901 * 100, 100 * 64]
+
+
+# -- what is refused --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [
+        (
+            [dict(type="ColorJitter", brightness=0.5), PACK],
+            "^ColorJitter is not done in memory: only",
+        ),
+        (
+            [dict(type="RandomResizedCrop", scale=8), PACK],
+            r"RandomResizedCrop .* mmkd_logit.Seeded",
+        ),
+        ([FLIP, dict(type="CenterCrop", crop_size=4), PACK], "CenterCrop .* after a random transf"),
+        ([FLIP], "RandomFlip .* must end in PackInputs"),
+        ([], "^nothing .* must end in PackInputs"),
+        ([dict(PACK, algorithm_keys=("mask",))], "PackInputs .* packs gt_label and img alone"),
+        (
+            [dict(type="RandomCrop", crop_size=4, padding=1, padding_mode="reflect"), PACK],
+            r"RandomCrop\(padding_mode='reflect'\) is not done in memory",
+        ),
+        ([dict(type="RandomCrop", crop_size=4, padding=[1, 1]), PACK], "padding must be an int or"),
+        (
+            [dict(type="Cutout", magnitude_range=(1, 5)), PACK],
+            r"Cutout\(shape=None\) is not done in memory, only a fixed shape",
+        ),
+        ([dict(type="Cutout", shape=4, pad_val=(1, 2)), PACK], "pad_val has 2 values for 3 chan"),
+        (
+            [dict(type="LoadImageFromFile", to_float32=True), PACK],
+            "uint8 arrays; sample 0 has float",
+        ),
+    ],
+)
+def test_transforms_that_are_not_done(pipeline, message, tmp_path):
+    mmcv.imwrite(np.zeros((6, 6, 3), dtype=np.uint8), str(tmp_path / "a.png"))
+
+    class Files(Pictures):
+        def load_data_list(self):
+            infos = super().load_data_list()
+            return [dict(info, img_path=str(tmp_path / "a.png")) for info in infos]
+
+    with pytest.raises(ValueError, match=message):
+        InMemoryDataset(Files((6, 6, 3), pipeline=pipeline))
+
+
+def test_data_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"\(3, 6, 6\) of the first and \(3, 6, 7\) of sample 1"):
+        InMemoryDataset(Pictures((6, 6, 3), (6, 7, 3)))
+    with pytest.raises(ValueError, match="in memory already"):
+        InMemoryDataset(IN_MEMORY)
+    with pytest.raises(ValueError, match="InMemoryDataset wraps a BaseDataset"):
+        InMemoryDataset([1, 2])
+    with pytest.raises(ValueError, match=r"device must be one of \['cpu', 'cuda', 'auto'\]"):
+        InMemoryDataset(IN_MEMORY["dataset"], device="gpu")
+
+    class Many(Pictures):
+        def load_data_list(self):
+            return [dict(info, gt_label=[0, 1]) for info in super().load_data_list()]
+
+    with pytest.raises(ValueError, match=r"gt_label of sample 0 is \[0, 1\]"):
+        InMemoryDataset(Many((6, 6, 3)))
+
+
+def test_devices():
+    cuda, auto = (dict(IN_MEMORY, device=device) for device in ("cuda", "auto"))
+    with pytest.raises(ValueError, match="needs a loader without workers"):
+        next(iter(loader_of(dataset=cuda, num_workers=1)))
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="needs a GPU; or say device='auto'"):
+            next(iter(loader_of(dataset=cuda)))
+    assert next(iter(loader_of(dataset=auto, num_workers=1)))["inputs"].device.type == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_pictures_of_a_gpu(device, cifar100_root):
+    stock = cifar100(cifar100_root)
+    keys = keys_of(range(0, 50_000, 17))
+    there, here = (InMemoryDataset(stock, device=d).__getitems__(keys) for d in (device, "cpu"))
+    assert there["inputs"].is_cuda
+    assert torch.equal(there["inputs"].cpu(), here["inputs"])
