@@ -37,7 +37,7 @@ class Store(Protocol):
         """Count the rows that are there."""
 
 
-class Settings(Protocol):
+class _Settings(Protocol):
     """What is asked for."""
 
     storage: str
@@ -47,7 +47,7 @@ class Settings(Protocol):
 
 
 def open_store(
-    settings: Settings, device: torch.device, views: Views, content: dict[str, Any]
+    settings: _Settings, device: torch.device, views: Views, content: dict[str, Any]
 ) -> Store:
     """Make or open the store for the views of a data set.
 
@@ -94,7 +94,7 @@ def _check_memory(wanted: int) -> None:
         )
 
 
-def _open_on_disk(settings: Settings, size: int, views: Views, content: dict[str, Any]) -> Store:
+def _open_on_disk(settings: _Settings, size: int, views: Views, content: dict[str, Any]) -> Store:
     from ._disk_store import DiskStore  # needs a POSIX system
 
     name, meta = as_identity(

@@ -36,7 +36,7 @@ train_dataloader = dict(
         _delete_=True, type='mmkd_logit.SeededSampler',
         sampler=dict(type='DefaultSampler', shuffle=True)),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
-val_dataloader = dict(dataset=dict(indices=20))
+val_dataloader = dict(dataset=dict(dataset=dict(indices=20)))
 model = dict(teacher=dict(
     config='{TEACHER}', checkpoint='teacher.pth', micro_batch=8, cache=dict(storage='disk')))
 """
