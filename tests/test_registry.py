@@ -21,6 +21,10 @@ NODES = {
     "FUNCTIONS": ours.FUNCTIONS,
     "HOOKS": ours.HOOKS,
     "METRICS": ours.METRICS,
+    "OPTIM_WRAPPERS": ours.OPTIM_WRAPPERS,
+    "MODEL_WRAPPERS": ours.MODEL_WRAPPERS,
+    "OPTIM_WRAPPER_CONSTRUCTORS": ours.OPTIM_WRAPPER_CONSTRUCTORS,
+    "LOOPS": ours.LOOPS,
 }
 NET = dict(
     type="mmpretrain.ImageClassifier",
@@ -56,6 +60,9 @@ COMPONENTS = {
         dict(dataset=dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.4),
     ),
     "DataSubset": ("DATASETS", dict(dataset=dict(type="mmkd_logit.Digits"), per_class=0.1)),
+    "RandomImages": ("DATASETS", dict(num_samples=2)),
+    "AutocastOptimWrapper": ("OPTIM_WRAPPERS", None),
+    "ChannelsLastHook": ("HOOKS", {}),
     "InMemoryDataset": ("DATASETS", dict(dataset=DIGITS)),
     "SeededDataset": ("DATASETS", dict(dataset=DIGITS)),
     "SeededSampler": (
@@ -67,9 +74,18 @@ COMPONENTS = {
     "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
     "FinalCheckpointHook": ("HOOKS", {}),
     "LabelNoiseHook": ("HOOKS", {}),
+    "LazyRuntimeInfoHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
     "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
+    "StudentGroup": ("MODELS", dict(students=dict(alone=NET), seeds=0)),
+    "StudentGroupOptimConstructor": (
+        "OPTIM_WRAPPER_CONSTRUCTORS",
+        dict(optim_wrapper_cfg=dict(students=dict(alone=dict(optimizer=dict(type="SGD"))))),
+    ),
+    # These need processes or a Runner to be built; None means found only.
+    "StudentGroupDDP": ("MODEL_WRAPPERS", None),
+    "StudentGroupValLoop": ("LOOPS", None),
 }
 
 BUILD = """
@@ -84,6 +100,8 @@ for package in order:
     for name, (node, settings) in components.items():
         if node == "FUNCTIONS":  # they are looked up, not built, by the Runner at the root
             found = mmengine.registry.FUNCTIONS.get("mmkd_logit." + name)
+        elif settings is None:
+            found = getattr(registries, node).get("mmkd_logit." + name)
         else:
             registry = getattr(registries, node)
             found = type(registry.build(dict(type="mmkd_logit." + name, **settings)))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure cost and accuracy on this machine: python tools/benchmark.py --losses --error-table."""
+"""Measure cost and accuracy on this machine: python tools/benchmark.py CONFIG, or --losses."""
 
 from mmkd_logit.benchmark.command import main
 

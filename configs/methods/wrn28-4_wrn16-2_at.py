@@ -6,6 +6,7 @@ Zagoruyko and Komodakis, ICLR 2017, joint form: Table 2, first row. Needs the ex
 """
 _base_ = '../_base_/kd/wrn28-4_wrn16-2.py'
 model = dict(
+    teacher=dict(cache=None),  # features are not kept
     alpha=0.0,
     feature_kd=[
         dict(

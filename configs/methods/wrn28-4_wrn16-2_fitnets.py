@@ -6,6 +6,7 @@ Romero et al., ICLR 2015, joint form: Table 2, first row. Needs the extra `metho
 """
 _base_ = '../_base_/kd/wrn28-4_wrn16-2.py'
 model = dict(
+    teacher=dict(cache=None),  # features are not kept
     alpha=0.0,
     feature_kd=[
         dict(

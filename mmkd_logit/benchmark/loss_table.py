@@ -2,7 +2,6 @@
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_logit.losses import ScaledKLDivLoss
+
+from .timing import interleave, ratio, timed
 
 SHAPES = ((128, 100), (256, 1000), (64, 21841))
 TAUS = (0.05, 0.5, 1, 4, 20, 100, 1e3, 1e4, 1e6, math.inf)
@@ -65,7 +66,7 @@ def speed_rows(
             functions = [torch.compile(f, fullgraph=True, dynamic=False) for f in functions]
         u, v = _logits(samples, classes, torch.float32, device)
         ours, naive = _interleaved(functions, u, v, seconds)
-        ratios = statistics.quantiles([a / b for a, b in zip(ours, naive, strict=True)], n=4)
+        cost = ratio(naive, ours)
         medians = [statistics.median(times) * 1e6 for times in (ours, naive)]
         rows.append(
             dict(
@@ -77,8 +78,8 @@ def speed_rows(
                 rounds=len(ours),
                 ours_us=medians[0],
                 naive_us=medians[1],
-                ratio=medians[0] / medians[1],
-                ratio_quartiles=[ratios[0], ratios[2]],
+                ratio=cost["ratio"],
+                ratio_quartiles=cost["quartiles"],
             )
         )
     return rows
@@ -179,21 +180,12 @@ def _interleaved(
     """Return the seconds of each call, the functions called in turn."""
 
     def once(function: _Function) -> float:
-        start = time.perf_counter()
-        torch.autograd.grad(function(u, v), u)
-        if u.is_cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return timed(lambda: torch.autograd.grad(function(u, v), u), u.device)
 
     for function in functions:
         for _ in range(5):
             once(function)
-    times: list[list[float]] = [[] for _ in functions]
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 5:
-        for function, own in zip(functions, times, strict=True):
-            own.append(once(function))
-    return times
+    return interleave([partial(once, function) for function in functions], seconds)
 
 
 def _reference(u: Tensor, v: Tensor, tau: float) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from .digits import Digits
 from .in_memory_dataset import InMemoryDataset
 from .label_noise import LabelNoise
 from .noisy_label_dataset import NoisyLabelDataset
+from .random_images import RandomImages
 from .sample_batch import SampleBatch
 from .sample_key import SampleKey
 from .seeded_dataset import SeededDataset
@@ -18,6 +19,7 @@ __all__ = [
     "InMemoryDataset",
     "LabelNoise",
     "NoisyLabelDataset",
+    "RandomImages",
     "SampleBatch",
     "SampleKey",
     "SeededDataset",

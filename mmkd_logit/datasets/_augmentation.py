@@ -134,6 +134,18 @@ class Augmentation:
             view = view * step.views + step.number(parameters)
         return view
 
+    def of_number(self, view: np.ndarray) -> list[np.ndarray]:
+        """Return the parameters of pictures by their numbers, the inverse of :meth:`number`.
+
+        Args:
+            view: In ``[0, views)`` (N,).
+        """
+        chosen = []
+        for step in reversed(self._steps):
+            view, number = np.divmod(view, step.views)
+            chosen.append(step.of_number(number))
+        return chosen[::-1]
+
     def apply(self, images: Tensor, rows: np.ndarray, chosen: list[np.ndarray]) -> Tensor:
         """Make N pictures.
 

@@ -66,6 +66,10 @@ class Crop:
         """Return the number of each picture, in ``[0, views)``."""
         return chosen[0] * self._places[1] + chosen[1]
 
+    def of_number(self, number: np.ndarray) -> np.ndarray:
+        """Return what :meth:`choose` would for pictures of these numbers."""
+        return np.stack(np.divmod(number, self._places[1]))
+
     def pad(self, images: Tensor) -> Tensor:
         """Return the images with their borders."""
         left, top, right, bottom = self.padding
@@ -118,6 +122,10 @@ class Flip:
     def number(self, chosen: np.ndarray) -> np.ndarray:
         """Return the number of each picture: 0 as it is, or of the direction from 1 on."""
         return (chosen[0] + 1) % (len(self._directions) + 1)
+
+    def of_number(self, number: np.ndarray) -> np.ndarray:
+        """Return what :meth:`choose` would for pictures of these numbers."""
+        return (number[None] - 1) % (len(self._directions) + 1)
 
     def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
         """Return the pictures; on the CPU in the place of the images."""

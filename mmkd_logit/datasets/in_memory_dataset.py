@@ -180,3 +180,21 @@ class InMemoryDataset(_SampleWrapper):
             views=views,
         )
         return dict(inputs=pictures, data_samples=samples)
+
+    @force_full_init
+    def show(self, index: np.ndarray, view: np.ndarray) -> Tensor:
+        """Return pictures by their numbers, as :class:`Views` has them.
+
+        Args:
+            index: Of the images (N,).
+            view: Of the view of each (N,).
+
+        Returns:
+            (N, C, H, W), uint8.
+
+        Raises:
+            ValueError: If views of this data set have no numbers.
+        """
+        if self._augmentation.views is None:
+            raise ValueError("the pictures of this data set have no numbers: they are too many")
+        return self._augmentation.apply(self._at_home(), index, self._augmentation.of_number(view))

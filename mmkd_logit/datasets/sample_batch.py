@@ -48,6 +48,11 @@ class SampleBatch:
     def __iter__(self) -> Iterator[DataSample]:
         return iter(self.as_list())
 
+    @property
+    def labels(self) -> Tensor | None:
+        """``gt_label``, or None once there are objects, which others may have changed."""
+        return None if self._made else self.gt_label
+
     def as_list(self) -> list[DataSample]:
         """Return one ``DataSample`` each, with the labels on the device of ``gt_label``."""
         if not self._made:

@@ -11,7 +11,13 @@ from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 from .config import default_work_dir, read_config
 from .overrides import parse_overrides
-from .teachers import FINAL, explain_missing, find_missing_teachers, model_teachers
+from .teachers import (
+    FINAL,
+    explain_missing,
+    find_missing_teachers,
+    model_teachers,
+    teacher_options,
+)
 
 _STAGE_FIELDS = {"config", "overrides"}
 _CHAIN_FIELDS = {"stages", "randomness", "work_dir"}
@@ -76,7 +82,7 @@ def read_chain(args: argparse.Namespace, build: Build) -> list[Stage]:
     seed = args.cfg_options.get("randomness.seed", args.seed)
     if seed is None:
         seed = (chain.get("randomness") or {}).get("seed", 0)
-    folder = Path(args.work_dir or chain.get("work_dir") or default_work_dir(args.config, seed))
+    folder = Path(args.work_dir or chain.get("work_dir") or _default_folder(args, seed))
     result: list[Stage] = []
     for number, stage in enumerate(chain.stages, 1):
         where = f"{args.config}, stage {number}"
@@ -96,6 +102,10 @@ def read_chain(args: argparse.Namespace, build: Build) -> list[Stage]:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise kind(f"{where}: {error}") from error
     return result
+
+
+def _default_folder(args: argparse.Namespace, seed: int) -> str:
+    return default_work_dir(args.config, seed, getattr(args, "fast", False))
 
 
 def _check_chain(args: argparse.Namespace, chain: Config) -> None:
@@ -156,7 +166,8 @@ def _teacher(args: argparse.Namespace, build: Build, before: Stage) -> dict[str,
         )
     network, written = _network(before.cfg), _network(read_config(before.args.config))
     config = before.args.config if network == written else network
-    return dict(config=config, checkpoint=str(Path(before.args.work_dir, FINAL)))
+    checkpoint = str(Path(before.args.work_dir, FINAL))
+    return dict(config=config, checkpoint=checkpoint, **teacher_options(specs[0]))
 
 
 def _network(cfg: Config) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = default_work_dir(args.config, seed_of(cfg))
+        cfg.work_dir = default_work_dir(args.config, seed_of(cfg), getattr(args, "fast", False))
     cfg.work_dir = str(cfg.work_dir)
 
 
@@ -184,14 +184,20 @@ def seed_of(cfg: Config) -> int | None:
     return (cfg.get("randomness") or {}).get("seed")
 
 
-def default_work_dir(config: str, seed: int | None) -> str:
+def default_work_dir(config: str, seed: int | None, fast: bool = False) -> str:
     """Return ``work_dirs/CONFIG/seedK`` (without ``seedK`` when no seed is fixed).
+
+    Args:
+        config: The config file.
+        seed: The seed.
+        fast: Whether it is ``work_dirs/CONFIG_fast/seedK``, so that no run takes fewer digits for
+            a teacher's exact weights.
 
     Example:
         >>> default_work_dir('configs/kd/wrn28-4_wrn16-2_mse.py', 0)
         'work_dirs/wrn28-4_wrn16-2_mse/seed0'
     """
-    folder = Path("work_dirs", Path(config.split("::")[-1]).stem)
+    folder = Path("work_dirs", Path(config.split("::")[-1]).stem + "_fast" * fast)
     return str(folder if seed is None else folder / f"seed{seed}")
 
 
@@ -214,13 +220,16 @@ def use_amp(cfg: Config) -> None:
 def config_hash(cfg: Config) -> str:
     """Identify what a config computes: the same in other folders and on other machines.
 
+    How a teacher computes is part of it. Its cache is not, as it gives the bits that it would
+    compute, unless it rounds them to float16.
+
     Args:
         cfg: A complete config.
 
     Returns:
         16 hexadecimal digits.
     """
-    content = _without(cfg.to_dict(), _WHERE_AND_HOW)
+    content = without_exact_caches(_without(cfg.to_dict(), _WHERE_AND_HOW))
     hooks = content.get("custom_hooks") or []
     content["custom_hooks"] = [hook for hook in hooks if hook.get("type") not in _WATCHING_HOOKS]
     text = json.dumps(content, sort_keys=True, default=str)
@@ -233,3 +242,22 @@ def _without(value: Any, keys: tuple[str, ...]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without(item, keys) for item in value]
     return value
+
+
+def without_exact_caches(value: Any) -> Any:
+    """Return settings without teachers' caches, but for the type that one rounds to.
+
+    Args:
+        value: A config's content, or a teacher's.
+    """
+    if isinstance(value, (list, tuple)):
+        return [without_exact_caches(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: without_exact_caches(item) for key, item in value.items()}
+    if "config" in kept and "cache" in kept:
+        cache = kept.pop("cache")
+        dtype = cache.get("dtype", "float32") if isinstance(cache, dict) else "float32"
+        if dtype != "float32":
+            kept["cache"] = dict(dtype=dtype)
+    return kept

@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from mmkd_logit import __version__
 
-from .config import config_hash, seed_of
+from .config import config_hash, seed_of, without_exact_caches
 from .teachers import teacher_specs
 
 ORIGIN = "origin.json"
@@ -92,7 +92,7 @@ def teacher_hashes(cfg: Config) -> list[str]:
         checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
         file = Path(checkpoint).expanduser() if isinstance(checkpoint, str) else None
         known = file_hash(file) if file is not None else None
-        hashes.append(known or str(checkpoint or spec))
+        hashes.append(known or str(checkpoint or without_exact_caches(spec)))
     return hashes
 
 

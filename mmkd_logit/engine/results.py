@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mmkd_logit.hooks.label_noise_hook import train_metainfo
 
 from .errors import TrainingStarted
+from .fast import EXACT, describe_numerics
 from .provenance import dataset_hash, describe_machine, file_hash, origin_of
 from .teachers import FINAL
 from .train_metrics import training_metrics
@@ -27,29 +28,34 @@ class ResultsRecorder:
     """Tests the final weights of a run and appends its results to a file.
 
     A row says what was run (config, overrides, seed, command), with what (commit, versions,
-    device, teachers' hashes, ``data``: a hash of the training and of the test samples), what
-    came out (``weights``, the hash of ``final.pth``; ``test``: the metrics of the config's test
-    data with the weights after the last epoch, nothing selected; ``train``, if asked for: those
-    of the un-augmented training data; ``best``, for information: the validation metrics'
-    maxima) and how long it took: the seconds from iteration ``resumed_at`` (0 unless the run
-    was cut off) to ``iterations``.
+    device, teachers' hashes, ``data``: a hash of the training and of the test samples), in which
+    digits (``numerics``), what came out (``weights``, the hash of ``final.pth``; ``test``: the
+    metrics of the config's test data with the weights after the last epoch, nothing selected;
+    ``train``, if asked for: those of the un-augmented training data; ``best``, for information:
+    the validation metrics' maxima) and how long it took: the seconds from iteration
+    ``resumed_at`` (0 unless the run was cut off) to ``iterations``, for all the runs that were
+    trained ``together``.
 
     Args:
         path: The file of JSON lines; None records nothing.
         cfg: The complete config, before training and without ``resume``.
         argv: The command line.
+        tool: Whose.
 
     Raises:
         ValueError: If the config has no test data.
         OSError: If the file cannot be written.
     """
 
-    def __init__(self, path: str | None, cfg: Config, argv: Sequence[str]) -> None:
+    def __init__(
+        self, path: str | None, cfg: Config, argv: Sequence[str], tool: str = "train.py"
+    ) -> None:
         self.path = Path(path) if path is not None else None
-        self.argv = list(argv)
+        self.command = ["python", f"tools/{tool}", *argv]
         self.begin = time.time()
         self.origin: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}
+        self.numerics = EXACT
         if self.path is None:
             return
         # Better now than after days of training.
@@ -68,10 +74,16 @@ class ResultsRecorder:
         """
         self.begin = time.time()
         self.origin = origin_of(cfg)
+        self.numerics = describe_numerics(cfg)
         self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
     def record(
-        self, runner: Runner, args: argparse.Namespace, started: TrainingStarted
+        self,
+        runner: Runner,
+        args: argparse.Namespace,
+        started: TrainingStarted,
+        prefix: str = "",
+        together: int = 1,
     ) -> dict | None:
         """Test and append.
 
@@ -79,6 +91,8 @@ class ResultsRecorder:
             runner: After training.
             args: The parsed command line.
             started: Knows the first iteration.
+            prefix: What the names of this run's validation metrics begin with.
+            together: How many runs the time was for.
 
         Returns:
             The row, or None where nothing is recorded.
@@ -99,20 +113,22 @@ class ResultsRecorder:
             overrides=plain(args.cfg_options),
             seed=runner.seed,  # where the run was resumed, the checkpoint's
             processes=runner.world_size,
+            numerics=self.numerics,
             weights=file_hash(Path(runner.work_dir, FINAL)),
             epochs=runner.epoch,
             iterations=runner.iter,
             resumed_at=runner.iter if started.iteration is None else started.iteration,
             test=plain(metrics),
             train=plain(train),
-            best=best_metrics(runner),
+            best=best_metrics(runner, prefix),
             data=dict(
                 train=dataset_hash(runner.train_dataloader.dataset),
                 test=dataset_hash(runner.test_dataloader.dataset),
             ),
             threads=torch.get_num_threads(),
             train_seconds=round(seconds, 1),
-            command=["python", "tools/train.py", *self.argv],
+            together=together,
+            command=self.command,
             **self.machine,
             finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
@@ -120,17 +136,18 @@ class ResultsRecorder:
         return row
 
 
-def best_metrics(runner: Runner) -> dict[str, float]:
+def best_metrics(runner: Runner, prefix: str = "") -> dict[str, float]:
     """Return the largest value that each validation metric had in training.
 
     Args:
         runner: After training; a resumed run knows its earlier validations.
+        prefix: What the names of the run's metrics begin with.
     """
-    scalars = runner.message_hub.log_scalars
+    begin = f"val/{prefix}"
     return {
-        key.removeprefix("val/"): float(buffer.data[0].max())
-        for key, buffer in scalars.items()
-        if key.startswith("val/accuracy/") and len(buffer.data[0])
+        key.removeprefix(begin): float(buffer.data[0].max())
+        for key, buffer in runner.message_hub.log_scalars.items()
+        if key.startswith(f"{begin}accuracy/") and len(buffer.data[0])
     }
 
 

@@ -2,11 +2,11 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from .config import default_work_dir
 
@@ -70,6 +70,18 @@ def model_teachers(cfg: Config) -> list[Any]:
     return [spec for name, spec in _named_teachers(cfg) if name.startswith("model.")]
 
 
+def teacher_options(spec: Any) -> dict[str, Any]:
+    """Return what a config says of a teacher beside which one it is: how it computes.
+
+    Args:
+        spec: Of the teacher.
+    """
+    if not isinstance(spec, dict) or "config" not in spec:
+        return {}
+    plain = spec.to_dict() if isinstance(spec, ConfigDict) else spec
+    return {key: value for key, value in plain.items() if key not in ("config", "checkpoint")}
+
+
 def later_teachers(cfg: Config) -> list[str]:
     """List the fields of a config that name the teachers of its hook's stages.
 
@@ -79,16 +91,38 @@ def later_teachers(cfg: Config) -> list[str]:
     return [name for name, _ in _named_teachers(cfg) if not name.startswith("model.")]
 
 
-def _named_teachers(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """Give each teacher with the field of the config that names it."""
+def change_teachers(cfg: Config, change: Callable[[Any], Any]) -> None:
+    """Replace what a config says of each of its teachers.
+
+    Args:
+        cfg: Changed in place.
+        change: Gets what is said of one teacher and returns what shall be said.
+    """
+    for _, holder in _holders(cfg):
+        given = holder.get("teacher")
+        if isinstance(given, (list, tuple)):
+            holder["teacher"] = [change(spec) for spec in given]
+        elif given:
+            holder["teacher"] = change(given)
+
+
+def _holders(cfg: Config) -> list[tuple[str, dict]]:
+    """List the parts of a config that name teachers, and how their fields are called."""
     holders = [("model.teacher", cfg.model)]
+    for name, student in (cfg.model.get("students") or {}).items():  # of a StudentGroup
+        holders.append((f"model.students.{name}.teacher", student))
     for i, hook in enumerate(cfg.get("custom_hooks") or []):
         if isinstance(hook, dict) and hook.get("type") in _SEQUENTIAL:
             stages = hook.get("stages")
             for k, stage in enumerate(stages if isinstance(stages, (list, tuple)) else []):
                 if isinstance(stage, dict):  # the hook refuses others
                     holders.append((f"custom_hooks.{i}.stages.{k}.teacher", stage))
-    for name, holder in holders:
+    return holders
+
+
+def _named_teachers(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Give each teacher with the field of the config that names it."""
+    for name, holder in _holders(cfg):
         teachers = holder.get("teacher") or []
         if not isinstance(teachers, (list, tuple)):
             yield name, teachers

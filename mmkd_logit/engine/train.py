@@ -12,12 +12,14 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from .cache import log_caches
 from .chain import is_chain
 from .chain_run import run_chain
 from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
 from .epochs import scale_epochs
 from .errors import TrainingStarted, one_line_errors
+from .fast import make_fast
 from .launch import prepare_launch, silence_known_warnings
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder
@@ -44,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--no-persistent-workers", action="store_true", help="start data workers anew every epoch"
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="train in bfloat16, channels last, on CPU or GPU; results rows say so, and teachers "
+        "that are trained first are trained exactly",
     )
     parser.add_argument("--seed", type=int, help="random seed, randomness.seed of the config")
     parser.add_argument(
@@ -88,8 +96,12 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
         scale_epochs(cfg, args.epochs)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp and args.fast:
+        raise ValueError("--fast and --amp both choose the precision; give one of them")
     if args.amp:
         use_amp(cfg)
+    if args.fast:
+        make_fast(cfg)
     if args.train_metrics:
         if args.results is None:
             raise ValueError("--train-metrics goes with --results")
@@ -179,6 +191,7 @@ def run_training(cfg: Config, resume: str | None, started: TrainingStarted) -> R
     runner = Runner.from_cfg(cfg)
     runner.register_hook(_MarkStart(started, origin))
     runner.train()
+    log_caches(runner)
     return runner
 
 

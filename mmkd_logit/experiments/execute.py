@@ -5,16 +5,18 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from mmkd_logit.engine.provenance import origin_of, read_origin
+from mmkd_logit.engine.provenance import ORIGIN, origin_of, read_origin
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.teachers import FINAL
+from mmkd_logit.engine.together import common_work_dir
 
 from .exhibit import SCORES
 from .pools import LOG, Pool
 from .run import Run, refuse_shared_folders
+from .sharing import units_of
 from .worker import are_newer
 
-TRAIN = Path("tools", "train.py")
+TRAIN, TOGETHER = Path("tools", "train.py"), Path("tools", "train_together.py")
 _PAUSE = 0.2  # seconds between two looks at the processes
 _NEWS = 30  # seconds between two lines on the progress of one run
 
@@ -32,6 +34,7 @@ class Execution:
         say: Gets one line for each event.
         measured: What the row of a run must hold, by its work folder, such as
             ``'train.accuracy/top1'``. Weights that are there are only measured again for it.
+        share: How many students of the same teacher are trained together, at most.
 
     Raises:
         FileNotFoundError: If the current folder is not the project's, or a config is missing.
@@ -46,6 +49,7 @@ class Execution:
         pool: Pool,
         say: Callable[[str], None],
         measured: Mapping[str, Collection[str]] | None = None,
+        share: int = 1,
     ) -> None:
         if not TRAIN.is_file():
             raise FileNotFoundError(f"{TRAIN} does not exist here; run from the project's folder")
@@ -66,6 +70,8 @@ class Execution:
         self.results, self.pool, self.say = results, pool, say
         self.measured = dict(measured or {})
         self.found: dict[str, dict | None] = {}
+        self.units = units_of(self.runs, self.configs, share)
+        self._members: dict[str, list[str]] = {}  # what is under way, by the folder of its log
         self._news: dict[str, tuple[float, int]] = {}
 
     def __call__(self) -> dict[str, dict | None]:
@@ -74,28 +80,27 @@ class Execution:
         Returns:
             For the work folder of each run its results row, or None if it failed.
         """
-        waiting = list(self.runs)
-        running: set[str] = set()
+        waiting = list(self.units)
         try:
-            while waiting or running:
-                for folder in list(waiting):
-                    if self._is_ready(folder) and self.pool.has_room():
-                        waiting.remove(folder)
-                        if not self._settle(folder):
-                            running.add(folder)
-                            self._start(folder)
-                for folder, well in self.pool.finished().items():
-                    running.remove(folder)
-                    self._end(folder, well)
-                self._tell_progress(running)
-                time.sleep(_PAUSE if running else 0)
+            while waiting or self._members:
+                for unit in list(waiting):
+                    if self._is_ready(unit) and self.pool.has_room():
+                        waiting.remove(unit)
+                        missing = [folder for folder in unit if not self._settle(folder)]
+                        if missing:
+                            self._start(unit, missing)
+                for key, well in self.pool.finished().items():
+                    for folder in self._members.pop(key):
+                        self._end(folder, well, key)
+                self._tell_progress()
+                time.sleep(_PAUSE if self._members else 0)
         except BaseException:
             self.pool.stop()
             raise
         return self.found
 
-    def _is_ready(self, folder: str) -> bool:
-        return all(run.work_dir in self.found for run in self.runs[folder].needs)
+    def _is_ready(self, unit: list[str]) -> bool:
+        return all(run.work_dir in self.found for f in unit for run in self.runs[f].needs)
 
     def find(self, folder: str) -> dict | None:
         """Look a run up in the results.
@@ -120,20 +125,51 @@ class Execution:
         self._say(folder, "done before")
         return True
 
-    def _start(self, folder: str) -> None:
-        words = self.runs[folder].arguments()
-        self._say(folder, f"python {TRAIN} {shlex.join(words)}")
+    def _start(self, unit: list[str], missing: list[str]) -> None:
+        failed = [folder for folder in unit if folder in self.found and not self.found[folder]]
+        whole = self._was_together(unit) and not failed
+        if len(missing) > 1 or whole:
+            return self._start_together(unit if whole else missing)
+        (folder,) = missing
+        words = self._words(folder)
+        self._say(folder, f"python {TRAIN} {shlex.join(self.runs[folder].arguments())}")
         words[1:1] = ["--results", str(self.results)]
-        if any(key.startswith("train") for key in self.measured.get(folder, ())):
-            words.insert(1, "--train-metrics")
         expected = {**origin_of(self.configs[folder]), "processes": self.pool.processes}
         if read_origin(folder) == expected:
             words[1:1] = ["--resume", "auto"]  # it was cut off
         else:  # should it fail, no student may take older weights for its teacher's
             Path(folder, FINAL).unlink(missing_ok=True)
-        log = Path(folder, LOG)
-        self._news[folder] = (time.monotonic(), log.stat().st_size if log.is_file() else 0)
+        self._watch(folder, missing)
         self.pool.start(folder, words, self._scoring(self.runs[folder].scores))
+
+    def _words(self, folder: str) -> list[str]:
+        words = self.runs[folder].arguments()
+        if any(key.startswith("train") for key in self.measured.get(folder, ())):
+            words.insert(1, "--train-metrics")
+        return words
+
+    def _was_together(self, unit: list[str]) -> bool:
+        """Whether all of a unit were begun together, so that they go on so."""
+        return len(unit) > 1 and Path(self._common(unit), ORIGIN).is_file()
+
+    def _common(self, unit: list[str]) -> str:
+        return common_work_dir([self.configs[folder] for folder in unit])
+
+    def _start_together(self, members: list[str]) -> None:
+        key = self._common(members)
+        runs = Path(key, "runs.txt")
+        runs.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_text("".join(f"{shlex.join(self._words(folder))}\n" for folder in members))
+        for folder in members:
+            self._say(folder, f"together with {len(members) - 1} others: python {TOGETHER} {runs}")
+        self._watch(key, members)
+        words = [str(runs), "--results", str(self.results)]
+        self.pool.start(key, words, tool=TOGETHER.name)
+
+    def _watch(self, key: str, members: list[str]) -> None:
+        log = Path(key, LOG)
+        self._members[key] = [folder for folder in members if folder not in self.found]
+        self._news[key] = (time.monotonic(), log.stat().st_size if log.is_file() else 0)
 
     def _scoring(self, teacher: Run | None) -> list[str]:
         """Return the words of ``tools/score_samples.py``, if there are no such scores yet."""
@@ -145,33 +181,33 @@ class Execution:
         words = [teacher.config, str(final), str(scores)]
         return words + ["--cfg-options", *teacher.overrides] * bool(teacher.overrides)
 
-    def _end(self, folder: str, well: bool) -> None:
+    def _end(self, folder: str, well: bool, key: str) -> None:
         row = self.found[folder] = self.find(folder) if well else None
         if row is not None:
             return self._say(folder, _short(row))
         if well:
             why = "its results row is not of this config, teacher and weights, or lacks a metric"
-            return self._say(folder, f"ended, but {why}; see {Path(folder, LOG)}")
-        lines = self._new_lines(folder)
+            return self._say(folder, f"ended, but {why}; see {Path(key, LOG)}")
+        lines = self._new_lines(key)
         why = next((line for line in reversed(lines) if line.startswith("error: ")), "")
-        self._say(folder, f"failed, see {Path(folder, LOG)} {why}".rstrip())
+        self._say(folder, f"failed, see {Path(key, LOG)} {why}".rstrip())
 
-    def _tell_progress(self, running: set[str]) -> None:
-        for folder in running:
-            if time.monotonic() - self._news[folder][0] > _NEWS:
-                epochs = [line for line in self._new_lines(folder) if " Epoch(" in line]
+    def _tell_progress(self) -> None:
+        for key, members in self._members.items():
+            if time.monotonic() - self._news[key][0] > _NEWS:
+                epochs = [line for line in self._new_lines(key) if " Epoch(" in line]
                 if epochs:
-                    self._say(folder, epochs[-1].partition(" - INFO - ")[2] or epochs[-1])
+                    self._say(members[0], epochs[-1].partition(" - INFO - ")[2] or epochs[-1])
 
-    def _new_lines(self, folder: str) -> list[str]:
+    def _new_lines(self, key: str) -> list[str]:
         """Read what a run has printed since it was last looked at."""
-        log = Path(folder, LOG)
+        log = Path(key, LOG)
         if not log.is_file():
             return []
         with log.open("rb") as file:
-            file.seek(self._news[folder][1])
+            file.seek(self._news[key][1])
             text = file.read().decode(errors="replace")
-            self._news[folder] = (time.monotonic(), file.tell())
+            self._news[key] = (time.monotonic(), file.tell())
         return text.splitlines()
 
     def _say(self, folder: str, what: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmkd_logit.engine.teachers import FINAL, later_teachers, model_teachers
+from mmkd_logit.engine.teachers import FINAL, later_teachers, model_teachers, teacher_options
 
 from .run import NOT_IN_NAMES, Run, read_once, refuse_shared_folders
 
@@ -42,6 +42,7 @@ class Exhibit:
         path: The file.
         options: Overrides for every run, for runs at reduced size.
         epochs: Epochs of the longest runs; the others are shortened in proportion.
+        fast: Whether every run is trained in fewer digits.
         only: Patterns of the names of runs; their teachers come along.
 
     Raises:
@@ -57,6 +58,7 @@ class Exhibit:
         options: tuple[str, ...] = (),
         epochs: int | None = None,
         only: Sequence[str] = (),
+        fast: bool = False,
     ) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"the exhibit {path} does not exist")
@@ -67,7 +69,7 @@ class Exhibit:
         self.scale = folder if Path(path).resolve().parents[1].name == "paper" else None
         self.title: str = cfg.title
         self.note: str = cfg.get("note", "")
-        self.options, self.epochs = options, epochs
+        self.options, self.epochs, self.fast = options, epochs, fast
         self.cells: dict[str, tuple[str, str]] = {}
         self._rows: dict[str, ConfigDict] = {}
         for name, row in cfg.runs.items():
@@ -200,6 +202,7 @@ class Exhibit:
             suffix=suffix,
             options=self.options,
             scores=scores,
+            fast=self.fast,
         )
 
     def _plain(self, run: Run, seed: int) -> bool:
@@ -237,5 +240,16 @@ def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> tuple[str, ...
         if specs[0].get("config") == teachers[0].config:
             return (checkpoint,)
         return (f"model.teacher.config={teachers[0].config}", checkpoint)
-    spec = [dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)]
-    return (f"model.teacher={spec}",)
+    written = [
+        dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)
+    ]
+    for spec, options in zip(written, _teacher_options(specs, len(teachers)), strict=True):
+        spec.update(options)
+    return (f"model.teacher={written}",)
+
+
+def _teacher_options(specs: list[Any], count: int) -> list[dict[str, Any]]:
+    """Return how each teacher computes: as the config says of it, or of its only one."""
+    said = [teacher_options(spec) for spec in specs]
+    said = said * count if len(said) == 1 else said
+    return said if len(said) == count else [{}] * count

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from mmkd_logit.engine.config import seed_of
+from mmkd_logit.engine.fast import EXACT, describe_numerics
 from mmkd_logit.engine.provenance import describe_machine, origin_of, read_origin
 
 from .execute import Execution
@@ -32,7 +33,9 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
             origin = {**origin_of(cfg), "processes": execution.pool.processes}
             cut_off = read_origin(folder) == origin
             state = "cut off, would go on" if cut_off else "to do"
-            seconds = seconds_of(run.config, cfg.train_cfg.get("max_epochs"), rows, device)
+            epochs, numerics = cfg.train_cfg.get("max_epochs"), describe_numerics(cfg)
+            alike = [row for row in rows if row.get("numerics", EXACT) == numerics]
+            seconds = seconds_of(run.config, epochs, alike, device)
             known, unknown = known + (seconds or 0), unknown + (seconds is None)
             cost = ", cost unknown" if seconds is None else f", about {_time(seconds)}"
         lines.append(f"{folder}: {state}{cost} (seed {seed_of(cfg)})")
@@ -57,7 +60,8 @@ def seconds_of(config: str, epochs: int | None, rows: Sequence[dict], device: st
     """
     speeds: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
-        if row.get("config") == config and not row.get("resumed_at") and row.get("epochs"):
+        alone = not row.get("resumed_at") and row.get("together", 1) == 1
+        if row.get("config") == config and alone and row.get("epochs"):
             speeds[row.get("device") == device].append(row["train_seconds"] / row["epochs"])
     measured = speeds[True] or speeds[False]
     return statistics.median(measured) * epochs if measured and epochs else None

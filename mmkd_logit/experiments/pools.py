@@ -26,8 +26,10 @@ class Pool(Protocol):
     def has_room(self) -> bool:
         """Whether another run can start now."""
 
-    def start(self, key: str, words: Sequence[str], scoring: Sequence[str] = ()) -> None:
-        """Train a run whose work folder is ``key`` by ``tools/train.py WORDS``."""
+    def start(
+        self, key: str, words: Sequence[str], scoring: Sequence[str] = (), tool: str = "train.py"
+    ) -> None:
+        """Train a run whose work folder is ``key`` by ``tools/TOOL WORDS``."""
 
     def finished(self) -> dict[str, bool]:
         """Which runs have ended since the last call, and whether well."""
@@ -78,13 +80,16 @@ class LocalPool:
         """Whether another run can start now."""
         return bool(self._free)
 
-    def start(self, key: str, words: Sequence[str], scoring: Sequence[str] = ()) -> None:
+    def start(
+        self, key: str, words: Sequence[str], scoring: Sequence[str] = (), tool: str = "train.py"
+    ) -> None:
         """Train a run.
 
         Args:
             key: Its work folder.
-            words: Of ``tools/train.py``.
+            words: Of ``tools/TOOL``.
             scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
+            tool: ``train.py`` or ``train_together.py``.
         """
         device = self._free.pop(0)
         environment: dict[str, str] = {}
@@ -97,14 +102,14 @@ class LocalPool:
         if self.processes == 1:
             process: Any = self._context.Process(
                 target=train_in_process,
-                args=(list(words), list(scoring), log, environment),
+                args=(list(words), list(scoring), log, environment, tool),
                 name=key,
             )
             with _environment(environment):  # a server, or a process, sees it from its beginning
                 process.start()
         else:
             assert not scoring  # Execution refuses it
-            process = _Torchrun(words, log, environment, self.processes)
+            process = _Torchrun(words, log, environment, self.processes, tool)
         self._jobs[key] = (device, process)
 
     def finished(self) -> dict[str, bool]:
@@ -146,10 +151,12 @@ def _end_with_parent() -> None:
 class _Torchrun:
     """A run on several GPUs, looking like a ``multiprocessing.Process``."""
 
-    def __init__(self, words: Sequence[str], log: str, environment: dict, size: int) -> None:
+    def __init__(
+        self, words: Sequence[str], log: str, environment: dict, size: int, tool: str
+    ) -> None:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         torchrun = [sys.executable, "-m", "mmkd_logit.engine.torchrun", "--standalone"]
-        command = [*torchrun, f"--nproc_per_node={size}", str(Path("tools", "train.py")), *words]
+        command = [*torchrun, f"--nproc_per_node={size}", str(Path("tools", tool)), *words]
         with open(log, "ab") as file:
             self._process = subprocess.Popen(
                 # Before --cfg-options, which takes every word behind it.
@@ -208,16 +215,19 @@ class ClusterPool:
         """Whether another job may be queued."""
         return len(self._jobs) < self._at_once
 
-    def start(self, key: str, words: Sequence[str], scoring: Sequence[str] = ()) -> None:
+    def start(
+        self, key: str, words: Sequence[str], scoring: Sequence[str] = (), tool: str = "train.py"
+    ) -> None:
         """Queue a run.
 
         Args:
             key: Its work folder.
-            words: Of ``tools/train.py``.
+            words: Of ``tools/TOOL``.
             scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
+            tool: ``train.py`` or ``train_together.py``.
         """
         log = str(Path(key, LOG).resolve())
-        self._jobs[key] = self._executor.submit(train_as_job, list(words), list(scoring), log)
+        self._jobs[key] = self._executor.submit(train_as_job, list(words), list(scoring), log, tool)
 
     def finished(self) -> dict[str, bool]:
         """Which jobs have ended since the last call, and whether well."""

@@ -87,7 +87,7 @@ def render_block(words: str, rows: Sequence[dict]) -> str:
     seeds = sorted({row["seed"] for row in rows if row["seed"] < 1000})
     texts = []
     for path in find_exhibits(args.exhibits, args.scale):
-        exhibit = Exhibit(path, tuple(args.cfg_options), args.epochs, args.only)
+        exhibit = Exhibit(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
         texts.append(render(exhibit, measured_rows(exhibit.runs(seeds), rows, exhibit)))
     return "\n\n".join(texts) + "\n"
 

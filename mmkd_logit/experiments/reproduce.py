@@ -33,6 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=1, help="how many seeds, 0, 1, 2 ...")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="runs by name, such as '*_mse'")
     add("--epochs", type=int, help="epochs of the longest runs, the others in proportion")
+    add(
+        "--share-teacher",
+        nargs="?",
+        type=int,
+        const=8,
+        default=1,
+        metavar="N",
+        help="train up to N (8) students of one teacher together, with one pass of it",
+    )
+    add("--fast", action="store_true", help="train every run in bfloat16, apart from exact runs")
     add("--dry-run", action="store_true", help="list the runs and their estimated cost")
     add(
         "--devices",
@@ -96,7 +106,9 @@ def _read_exhibits(args: argparse.Namespace) -> list[Exhibit]:
     exhibits = []
     for path in paths:
         try:
-            exhibits.append(Exhibit(path, tuple(args.cfg_options), args.epochs, args.only))
+            exhibits.append(
+                Exhibit(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
+            )
         except NothingChosenError:
             if len(paths) == 1:
                 raise
@@ -124,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if args.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+        if args.share_teacher < 1:
+            raise ValueError(f"--share-teacher must be at least 1, got {args.share_teacher}")
         if args.epochs is not None and args.epochs < 1:
             raise ValueError(f"--epochs must be at least 1, got {args.epochs}")
         signal.signal(signal.SIGTERM, _terminate)
@@ -136,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if run.name in exhibit.cells:
                     measured.setdefault(run.work_dir, set()).update(exhibit.measured)
         results = Path(args.results, "runs.jsonl")
-        execution = Execution(labels, results, _pool(args), _say, measured)
+        execution = Execution(labels, results, _pool(args), _say, measured, args.share_teacher)
         if args.dry_run:
             rows = [*read_lines(results), *read_lines(MEASURED)]
             return print("\n".join(describe_plan(execution, rows)))

@@ -31,6 +31,7 @@ class Run:
         teachers: The runs whose students teach here.
         scores: The run whose student scores the training samples, or None.
         options: Those of the overrides that every run of the command has.
+        fast: Whether it is trained in fewer digits.
         suffix: Sets the work folder apart from that of other teachers' students.
     """
 
@@ -44,6 +45,7 @@ class Run:
     suffix: str = ""
     options: tuple[str, ...] = ()
     scores: "Run | None" = None
+    fast: bool = False
 
     @property
     def needs(self) -> tuple["Run", ...]:
@@ -56,6 +58,7 @@ class Run:
         folder = Path(default_work_dir(self.config, self.seed))
         kept = [t for t in self.overrides if t in self.options or not NOT_IN_NAMES.match(t)]
         kept = [text for text in kept if not text.startswith("data_root=")]
+        kept += ["fast"] * self.fast
         kept += [f"{self.epochs}e"] * (self.epochs is not None) + [self.suffix] * bool(self.suffix)
         if not kept:
             return str(folder)
@@ -70,6 +73,7 @@ class Run:
         words = [self.config, "--seed", str(self.seed), "--work-dir", self.work_dir]
         if self.epochs is not None:
             words += ["--epochs", str(self.epochs)]
+        words += ["--fast"] * self.fast
         return [*words, "--cfg-options", *self.overrides] if self.overrides else words
 
     def build_config(self) -> Config:

@@ -182,11 +182,14 @@ def _protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
     options += [text for text in exhibit.options if not text.startswith("data_root=")]
     options += [f"--epochs {exhibit.epochs}"] if exhibit.epochs is not None else []
     reduced = f" Reduced: {' '.join(options)}." if options else ""
+    # Rows from before this was noted are left as they were published.
+    numerics = {row["numerics"] for row in rows if row.get("numerics")}
+    digits = f" {each(numerics)};" if numerics else ""
     marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}
     legend = "; ".join(_MARKS.get(mark, mark) for mark in sorted(marks))
     return (
         "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
-        f"deviation (n seeds); {each({row['epochs'] for row in rows})} epochs; "
+        f"deviation (n seeds); {each({row['epochs'] for row in rows})} epochs;{digits} "
         f"{each({row['device'] for row in rows})}; torch "
         f"{each({row['versions']['torch'] for row in rows})}; commit {each(commits)}.{reduced}"
         + (f" Paper's numbers: {legend}." if legend else "")

@@ -9,19 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmkd_logit.engine.score import main as score
+from mmkd_logit.engine.together import main as train_together
 from mmkd_logit.engine.train import main as train
+
+_TOOLS = {"train.py": train, "train_together.py": train_together}
 
 
 def train_in_process(
-    words: Sequence[str], scoring: Sequence[str], log: str, environment: dict[str, str]
+    words: Sequence[str],
+    scoring: Sequence[str],
+    log: str,
+    environment: dict[str, str],
+    tool: str = "train.py",
 ) -> None:
-    """Run ``tools/train.py`` in this process, which ends with its exit status.
+    """Run a tool in this process, which ends with its exit status.
 
     Args:
         words: The command line without the program's name.
         scoring: That of ``tools/score_samples.py``, run before, or nothing.
         log: The file that what it prints is appended to.
         environment: Variables to set.
+        tool: ``train.py`` or ``train_together.py``.
     """
     os.environ.update(environment)
     _send_output_to(log)
@@ -32,25 +40,28 @@ def train_in_process(
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     if scoring:
         _score_once(scoring)
-    train(words)
+    _TOOLS[tool](words)
 
 
-def train_as_job(words: Sequence[str], scoring: Sequence[str], log: str) -> None:
-    """Run ``tools/train.py`` as a job of a cluster.
+def train_as_job(
+    words: Sequence[str], scoring: Sequence[str], log: str, tool: str = "train.py"
+) -> None:
+    """Run a tool as a job of a cluster.
 
     Args:
         words: As of :func:`train_in_process`.
         scoring: As of :func:`train_in_process`.
         log: The file that what it prints is appended to.
+        tool: As of :func:`train_in_process`.
 
     Raises:
         RuntimeError: If it ended with an error, which the log tells.
     """
     try:
-        train_in_process(words, scoring, log, {})
+        train_in_process(words, scoring, log, {}, tool)
     except SystemExit as end:
         if end.code:
-            raise RuntimeError(f"tools/train.py ended with status {end.code}; see {log}") from None
+            raise RuntimeError(f"tools/{tool} ended with status {end.code}; see {log}") from None
 
 
 def _score_once(scoring: Sequence[str]) -> None:

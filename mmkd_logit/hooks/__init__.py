@@ -1,13 +1,17 @@
 """What happens around training."""
 
+from .channels_last_hook import ChannelsLastHook
 from .final_checkpoint_hook import FinalCheckpointHook
 from .label_noise_hook import LabelNoiseHook
+from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .progress_bar_hook import ProgressBarHook
 from .sequential_teacher_hook import SequentialTeacherHook
 
 __all__ = [
+    "ChannelsLastHook",
     "FinalCheckpointHook",
     "LabelNoiseHook",
+    "LazyRuntimeInfoHook",
     "ProgressBarHook",
     "SequentialTeacherHook",
 ]

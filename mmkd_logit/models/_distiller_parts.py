@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd_logit.datasets.sample_batch import SampleBatch
 from mmkd_logit.registry import MODELS
 
 from .frozen_teacher import FrozenTeacher
@@ -122,11 +123,14 @@ def as_logits(output: Any, whose: str) -> Tensor:
     return logits
 
 
-def hard_labels(data_samples: list | None, logits: Tensor) -> Tensor:
+def hard_labels(data_samples: Any, logits: Tensor) -> Tensor:
     """Return the classes (N,) of the batch, or raise ValueError if they are missing or mixed."""
+    whole = data_samples.labels if isinstance(data_samples, SampleBatch) else None
+    if whole is not None:
+        return whole.to(logits.device)
     wanted = "the distillation loss needs the class of each sample"
     labels, scores = [], []
-    for sample in data_samples or ():
+    for sample in data_samples if data_samples is not None else ():
         label = sample.get("gt_label")
         if label is None or label.numel() != 1:
             raise ValueError(f"{wanted}, got gt_label {label}; single-label samples have one")
@@ -149,7 +153,7 @@ def compare_logits(
     loss_kd: Callable[..., Tensor],
     student_logits: Tensor,
     teacher_logits: Tensor,
-    data_samples: list | None,
+    data_samples: Any,
 ) -> Tensor:
     """Return the loss in the wider of the two types, giving it the labels if it needs them."""
     if student_logits.dtype != teacher_logits.dtype:  # one of the two in half precision

@@ -12,6 +12,8 @@ _FORMS = (
     "model ('resnet50_8xb32_in1k'), or as a list of these for an ensemble."
 )
 
+OPTIONS = ("channels_last", "autocast", "compile", "micro_batch", "cache")
+
 
 class TeacherSpec(NamedTuple):
     """A resolved teacher.
@@ -21,12 +23,14 @@ class TeacherSpec(NamedTuple):
         model: Config of the classifier.
         checkpoint: Where its weights are; None when the model brings its own.
         scope: Registry scope in which the model is built.
+        options: How it computes.
     """
 
     name: str
     model: dict
     checkpoint: str | None
     scope: str
+    options: dict[str, Any]
 
 
 def resolve_teacher(spec: str | dict) -> TeacherSpec:
@@ -45,9 +49,12 @@ def resolve_teacher(spec: str | dict) -> TeacherSpec:
         raise ValueError(f"cannot read a teacher from {spec!r}. {_FORMS}")
     if "config" not in spec:
         spec = dict(config=spec)
-    unknown = set(spec) - {"config", "checkpoint"}
+    unknown = set(spec) - {"config", "checkpoint", *OPTIONS}
     if unknown:
-        raise ValueError(f"a teacher takes config and checkpoint, got also {sorted(unknown)}")
+        raise ValueError(
+            f"a teacher takes config, checkpoint, {', '.join(OPTIONS)}; got also {sorted(unknown)}"
+        )
+    options = {key: copy.deepcopy(spec[key]) for key in OPTIONS if key in spec}
 
     name, cfg, published = _read_config(spec["config"])
     model = cfg.get("model", cfg)
@@ -63,7 +70,7 @@ def resolve_teacher(spec: str | dict) -> TeacherSpec:
     model.pop("train_cfg", None)  # batch augmentation is the student's, both see the same images
 
     checkpoint = _find_checkpoint(spec, model, published, name)
-    return TeacherSpec(name, model, checkpoint, cfg.get("default_scope") or "mmpretrain")
+    return TeacherSpec(name, model, checkpoint, cfg.get("default_scope") or "mmpretrain", options)
 
 
 def _read_config(config: Any) -> tuple[str, dict, str | None]:

@@ -1,18 +1,22 @@
 """A trained classifier, frozen whole, that only gives logits."""
 
-import logging
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.logging import print_log
-from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ._feature_adapters import without_adapters
-from ._key_names import with_mmpretrain_names
+from mmkd_logit.datasets.views import Views
+
+from ._cache_identity import describe_machine, describe_preprocessor, weights_hash
 from ._random_state import preserve_random_state
+from ._teacher_inference import TeacherInference
+from ._teacher_network import build_network, freeze
 from ._teacher_spec import TeacherSpec, resolve_teacher
+from .teacher_cache import TeacherCache
+
+_MICRO_BATCH = 32  # of a cache, where nobody says
 
 
 class FrozenTeacher:
@@ -35,10 +39,13 @@ class FrozenTeacher:
             ResNets); an mmpretrain model's own weights when left out, the model's own
             initialisation when None. Also the name alone, a model config with
             ``init_cfg=dict(type='Pretrained', ...)``, or a built module. A config of a distilled
-            student means its student.
+            student means its student. Beside config, ``channels_last``, ``autocast``,
+            ``compile`` and ``micro_batch`` say how it computes (:class:`TeacherInference`), and
+            ``cache`` holds the arguments of a :class:`TeacherCache`, whose misses are computed
+            in micro-batches of 32 if ``micro_batch`` does not say otherwise.
 
     Raises:
-        ValueError: If ``spec`` cannot be read or names no checkpoint.
+        ValueError: If ``spec`` cannot be read, names no checkpoint or has wrong options.
         FileNotFoundError: If the config file does not exist.
 
     Example:
@@ -52,12 +59,20 @@ class FrozenTeacher:
     def __init__(self, spec: str | dict | nn.Module) -> None:
         self._model: nn.Module | None = None
         self._spec: TeacherSpec | None = None
+        options: dict[str, Any] = {}
         if isinstance(spec, nn.Module):
             self.name = type(spec).__name__
-            self._model = _freeze(spec)
+            self._model = freeze(spec)
         else:
             self._spec = resolve_teacher(spec)
             self.name = self._spec.name
+            options = dict(self._spec.options)
+        self.cache = _build_cache(options.pop("cache", None))
+        if self.cache is not None and options.get("micro_batch") is None:
+            options["micro_batch"] = _MICRO_BATCH
+        self.inference = TeacherInference(**options)
+        self._weights: str | None = None
+        self._preprocessor: dict[str, Any] | None = None
         self._device = torch.device("cpu")
         self._student_normalisation: tuple[Tensor, Tensor] | None = None
         self._conversion: tuple[Tensor, Tensor] | None = None
@@ -87,7 +102,7 @@ class FrozenTeacher:
         if self._model is None:
             assert self._spec is not None
             with preserve_random_state():
-                self._model = _freeze(_build(self._spec))
+                self._model = freeze(build_network(self._spec))
             self._match_normalisation()
 
     def expect_inputs_of(self, student_preprocessor: nn.Module) -> None:
@@ -96,6 +111,10 @@ class FrozenTeacher:
         Args:
             student_preprocessor: The data preprocessor that makes them.
         """
+        described = describe_preprocessor(student_preprocessor)
+        if described != self._preprocessor and self.cache is not None:
+            self.cache.forget()
+        self._preprocessor = described
         theirs = _normalisation(student_preprocessor)
         if _same(theirs, self._student_normalisation):
             return
@@ -115,19 +134,56 @@ class FrozenTeacher:
             self._conversion = (scale.to(self._device), shift.to(self._device))
             print_log(f"Teacher {self.name} gets the images in its own normalisation.", "current")
 
+    def require_whole_forward(self, reader: str) -> None:
+        """Make sure that every batch passes the network once, as a whole.
+
+        Args:
+            reader: What needs that, for the message.
+
+        Raises:
+            ValueError: If an option stands against it.
+        """
+        if self.cache is not None or not self.inference.whole_forward:
+            raise ValueError(
+                f"{reader} looks into the forward of teacher {self.name}, which cache, compile "
+                "and micro_batch leave out, hide or take apart; leave these out"
+            )
+
     @torch.no_grad()
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Compute the logits.
+    def __call__(self, inputs: Tensor, views: Views | None = None) -> Tensor:
+        """Compute the logits, or look them up.
 
         Args:
             inputs: Images as the student gets them, (N, C, H, W).
+            views: Which pictures these are; needed for a cache alone.
 
         Returns:
-            (N, K) logits without gradient.
+            (N, K) logits without gradient; in float32 where the network computed in half
+            precision.
 
         Raises:
-            ValueError: If the network's output is not one tensor.
+            ValueError: If the network's output is not one tensor, or the cache cannot tell the
+                pictures apart.
         """
+        if self.cache is None:
+            return self._compute(inputs)
+        return self.cache(inputs, views, self._compute, lambda views: self._describe(inputs))
+
+    def lacking(self, inputs: Tensor, views: Views) -> np.ndarray:
+        """Tell which pictures the cache has not but would keep.
+
+        Args:
+            inputs: Any images on the device and of the type of those to come.
+            views: Which pictures are asked for.
+
+        Returns:
+            Bools (N,); all True without a cache.
+        """
+        if self.cache is None:
+            return np.ones(len(views.index), bool)
+        return self.cache.lacking(inputs, views, lambda views: self._describe(inputs))
+
+    def _compute(self, inputs: Tensor) -> Tensor:
         model = self.model
         if self._device != inputs.device:
             model.to(inputs.device)
@@ -138,7 +194,7 @@ class FrozenTeacher:
         if self._conversion is not None:
             scale, shift = self._conversion
             inputs = inputs * scale + shift
-        logits = model(inputs)
+        logits = self.inference(model, inputs)
         if not isinstance(logits, Tensor):
             raise ValueError(
                 f"teacher {self.name} gives a {type(logits).__name__}, not one tensor of logits; "
@@ -146,10 +202,39 @@ class FrozenTeacher:
             )
         return logits
 
+    def _describe(self, inputs: Tensor) -> dict[str, Any]:
+        """Name all that decides the logits of pictures, for :class:`TeacherCache`."""
+        if self._preprocessor is None:
+            raise ValueError(
+                f"teacher {self.name} has a cache and was not told how images are normalised; "
+                "call expect_inputs_of(data_preprocessor) first"
+            )
+        model = self.model
+        if self._weights is None:
+            self._weights = weights_hash(model)
+        assert self._spec is not None
+        return dict(
+            teacher=self.name,
+            weights=self._weights,
+            model=self._spec.model,
+            preprocessor=self._preprocessor,
+            conversion=[part.flatten().tolist() for part in self._conversion or ()],
+            inputs=str(inputs.dtype),
+            num_classes=self.num_classes or self._compute(inputs[:1]).shape[-1],
+            computed=self.inference.settings(inputs.device),
+            machine=describe_machine(inputs.device),
+        )
 
-def _freeze(model: nn.Module) -> nn.Module:
-    model.eval()
-    return model.requires_grad_(False)
+
+def _build_cache(options: Any) -> TeacherCache | None:
+    if options is None or isinstance(options, TeacherCache):
+        return options
+    known = ("storage", "dtype", "root", "max_gib")
+    if not isinstance(options, dict) or set(options) - set(known):
+        raise ValueError(
+            f"a teacher's cache is a dict of {', '.join(known)}, or None, got {options!r}"
+        )
+    return TeacherCache(**options)
 
 
 def _normalisation(preprocessor: Any) -> tuple[Tensor, Tensor] | None:
@@ -162,46 +247,3 @@ def _same(first: tuple[Tensor, Tensor] | None, second: tuple[Tensor, Tensor] | N
     if first is None or second is None:
         return first is second
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def _build(spec: TeacherSpec) -> nn.Module:
-    from mmpretrain.registry import MODELS
-
-    with DefaultScope.overwrite_default_scope(spec.scope):
-        model = MODELS.build(spec.model)
-    if spec.checkpoint is None:
-        if hasattr(model, "init_weights"):
-            model.init_weights()
-        print_log(f"Teacher {spec.name} keeps its own weights (checkpoint=None).", "current")
-        return model
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(spec.checkpoint, map_location="cpu")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"the checkpoint {spec.checkpoint} of teacher {spec.name} does not exist. Train it "
-            "first (tools/train.py with --train-teacher does), or set model.teacher.checkpoint."
-        ) from None
-    _load_exactly(model, checkpoint, spec)
-    print_log(f"Teacher {spec.name} loaded from {spec.checkpoint}.", "current", level=logging.INFO)
-    return model
-
-
-def _load_exactly(model: nn.Module, checkpoint: Any, spec: TeacherSpec) -> None:
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{spec.checkpoint} holds no state_dict for teacher {spec.name}")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    state = without_adapters(state)  # of the epoch_N.pth of a run that distilled features
-    try:
-        state = with_mmpretrain_names(state, model.state_dict())
-        result = model.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError) as error:  # sizes differ, or names we cannot translate
-        raise ValueError(f"{spec.checkpoint} does not fit teacher {spec.name}: {error}") from None
-    # BatchNorm's counter is not used in evaluation and missing from old checkpoints.
-    missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
-    if missing or result.unexpected_keys:
-        raise ValueError(
-            f"{spec.checkpoint} does not fit teacher {spec.name}: missing keys "
-            f"{missing or 'none'}, unexpected keys {list(result.unexpected_keys) or 'none'}. "
-            "Check that config and checkpoint are of the same network."
-        )

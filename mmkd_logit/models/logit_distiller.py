@@ -23,6 +23,7 @@ from ._distiller_parts import (
     weigh_student_losses,
 )
 from ._feature_adapters import ADAPTERS, adapters_aside, load_around_adapters
+from ._student_pass import losses_and_output, samples_for_loss
 from .feature_distilling import FeatureDistilling
 from .frozen_teacher import FrozenTeacher
 
@@ -88,7 +89,7 @@ class LogitDistiller(BaseModel):
     ) -> None:
         super().__init__()
         student = build_student(student, data_preprocessor)
-        logit_module(student).register_forward_hook(self._capture_output)
+        logit_module(student)  # for its check
         for name in SHARED:
             self.__dict__[name] = student.__dict__[name]
         # Plain attributes, not submodules: see FrozenTeacher, and a loss has no state.
@@ -99,7 +100,6 @@ class LogitDistiller(BaseModel):
         self.teachers = build_teachers(teacher)
         for each in self.teachers:
             each.expect_inputs_of(student.data_preprocessor)
-        self._captured: list[Any] | None = None
         self.features = FeatureDistilling(feature_kd or (), student, len(self.teachers))
         if len(self.features.adapters):
             self.add_module(ADAPTERS, self.features.adapters)
@@ -147,6 +147,7 @@ class LogitDistiller(BaseModel):
         if self.features.terms:
             if len(teachers) > 1:
                 raise ValueError("feature_kd takes one teacher; an ensemble has no features")
+            teachers[0].require_whole_forward("feature_kd")
             self.features.check_teacher(teachers[0].model)
         return teachers
 
@@ -196,22 +197,29 @@ class LogitDistiller(BaseModel):
             return self.loss(inputs, data_samples)
         return self.student(inputs, data_samples, mode)
 
-    def loss(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor, data_samples: list | None, teacher_logits: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Compute the loss terms.
 
         Args:
             inputs: Images, (N, C, H, W).
-            data_samples: Their N annotations; with ``alpha=1`` looked at only for a ``loss_kd``
-                that declares ``needs_labels``, which gets them as its third argument.
+            data_samples: Their N annotations, a list or a ``SampleBatch``, of which a head of
+                logits and labels gets the label tensor and no object for each sample; with
+                ``alpha=1`` looked at only for a ``loss_kd`` that declares ``needs_labels``, which
+                gets the labels as its third argument.
+            teacher_logits: (N, K), where they are known already.
 
         Returns:
             The terms described in the class.
         """
         if self.alpha == 0 and not self.features.terms:
-            return weigh_student_losses(self.student.loss(inputs, data_samples), self.alpha)
+            samples = samples_for_loss(self.student, data_samples)
+            return weigh_student_losses(self.student.loss(inputs, samples), self.alpha)
         with self.features.watch(self.student, self.teachers[0].model) as seen:
             losses, student_logits = self._run_student(inputs, data_samples)
-            teacher_logits = self.teacher_logits(inputs)
+            if teacher_logits is None:
+                teacher_logits = self.teacher_logits(inputs, data_samples)
         if self.alpha > 0:
             kd = compare_logits(self.loss_kd, student_logits, teacher_logits, data_samples)
             losses["loss_kd"] = self.alpha * kd
@@ -227,26 +235,25 @@ class LogitDistiller(BaseModel):
         """Return the weighted terms of the student's own loss, if any, and its logits."""
         if self.alpha == 1:
             return {}, as_logits(self.student(inputs, mode="tensor"), "the student")
-        self._captured = []
-        student_losses = self.student.loss(inputs, data_samples)
-        captured, self._captured = self._captured, None
-        logits = as_logits(captured[-1] if captured else None, "the student")
+        student_losses, output = losses_and_output(
+            self.student, logit_module(self.student), inputs, data_samples
+        )
+        logits = as_logits(output, "the student")
         return weigh_student_losses(student_losses, self.alpha), logits
 
-    def teacher_logits(self, inputs: Tensor) -> Tensor:
+    def teacher_logits(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         """Logits of the teacher, or of the ensemble.
 
         Args:
             inputs: Images as the student gets them, (N, C, H, W).
+            data_samples: Their annotations; a teacher with a cache needs those of a
+                :class:`SampleBatch`, which number the pictures.
 
         Returns:
             (N, K), without gradient.
         """
-        return join_logits([teacher(inputs) for teacher in self.teachers], self.ensemble)
+        views = getattr(data_samples, "views", None)
+        return join_logits([teacher(inputs, views) for teacher in self.teachers], self.ensemble)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         load_around_adapters(self, super()._load_from_state_dict, state_dict, prefix, *args)
-
-    def _capture_output(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if self._captured is not None:
-            self._captured.append(output)

@@ -1,36 +1,14 @@
 """Two processes over gloo."""
 
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import free_port, run
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
-def run(*command, **variables):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(HERE.parent),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "CUDA_VISIBLE_DEVICES": "",
-        "PORT": free_port(),
-        **variables,
-    }
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 @pytest.fixture(scope="module")

@@ -282,6 +282,17 @@ def test_teacher_of_a_first_distilling_stage(workplace, capsys):
     assert [final.read_bytes() for final in finals(chain)] == before
 
 
+def test_teacher_of_a_stage_computes_as_the_config_says(workplace, capsys):
+    tiny = Tiny()
+    with open(tiny.kd, "a") as file:
+        file.write("model['teacher'].update(micro_batch=8, autocast='bfloat16')\n")
+    chain = write_chain(dict(config=tiny.student), dict(config=tiny.kd))
+    train(chain, "--results", "runs.jsonl")
+    (teacher,) = read_lines(Path("runs.jsonl"))[1]["overrides"]["model.teacher"]
+    assert teacher["checkpoint"] == str(finals(chain)[0])
+    assert (teacher["micro_batch"], teacher["autocast"]) == (8, "bfloat16")
+
+
 def test_missing_teacher_of_a_later_stage_is_known_at_once(workplace, capsys):
     tiny, other = Tiny(), Tiny()
     config = Path("tiny/later.py")

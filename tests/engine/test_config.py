@@ -144,6 +144,52 @@ def test_the_hash_sees_what_is_computed(project, words):
     assert hash_of(KD) != hash_of(KD, *words)
 
 
+@pytest.mark.parametrize(
+    "cache", [{}, dict(dtype="float32", storage="memory"), dict(root="a", max_gib=1), None]
+)
+def test_the_hash_ignores_an_exact_teacher_cache(project, cache):
+    cfg = configure(KD)
+    expected = config_hash(cfg)
+    cfg.model.teacher.cache = cache
+    assert config_hash(cfg) == expected
+    cfg.model.teacher = [cfg.model.teacher]
+    ensemble = config_hash(cfg)
+    cfg.model.teacher[0].pop("cache")
+    assert config_hash(cfg) == ensemble != expected
+    stage = dict(begin=1, teacher=cfg.model.teacher[0])
+    cfg.custom_hooks = [dict(type="mmkd_logit.SequentialTeacherHook", stages=[stage])]
+    staged = config_hash(cfg)
+    cfg.custom_hooks[0].stages[0].teacher.cache = cache
+    assert config_hash(cfg) == staged != ensemble
+
+
+def test_the_hash_sees_how_a_teacher_computes_and_rounds(project):
+    cfg, seen = configure(KD), set()
+    settings = dict(
+        plain={},
+        half=dict(cache=dict(dtype="float16")),
+        layout=dict(channels_last=True),
+        precision=dict(autocast="bfloat16"),
+        compiled=dict(compile=True),
+        pieces=dict(micro_batch=32),
+        both=dict(micro_batch=32, cache=dict(dtype="float16")),
+    )
+    for options in settings.values():
+        cfg.model.teacher = {**configure(KD).model.teacher, **options}
+        seen.add(config_hash(cfg))
+    assert len(seen) == len(settings)
+    # Where and how much of it is kept changes no result, also of a rounding one.
+    cfg.model.teacher.cache.update(root="elsewhere", max_gib=1, storage="disk")
+    assert config_hash(cfg) in seen
+
+
+def test_the_hash_sees_caches_of_others(project):
+    cfg = configure(KD)
+    before = config_hash(cfg)
+    cfg.train_dataloader.dataset.cache = dict(dtype="float32")
+    assert config_hash(cfg) != before
+
+
 def test_the_hash_sees_hooks_that_change_weights(workplace):
     Path("plain.py").write_text(f"_base_ = './{STUDENT}'\n")
     Path("bar.py").write_text(

@@ -2,10 +2,12 @@ import re
 
 from mmengine.config import Config
 
+from mmkd_logit.engine.provenance import teacher_hashes
 from mmkd_logit.engine.teachers import (
     MissingTeacher,
     explain_missing,
     find_missing_teachers,
+    teacher_options,
     teacher_specs,
 )
 
@@ -37,6 +39,32 @@ def test_what_is_there_or_elsewhere_is_not_missing(tmp_path, monkeypatch):
     ]
     assert find_missing_teachers(config(*there)) == []
     assert find_missing_teachers(config(spec(3))) == []  # the distiller refuses it
+
+
+OPTIONS = dict(micro_batch=8, autocast="bfloat16", cache=dict(storage="memory"))
+
+
+def test_options_of_a_teacher():
+    teacher = config(dict(spec("a.pth"), **OPTIONS)).model.teacher
+    assert teacher_options(teacher) == OPTIONS
+    assert type(teacher_options(teacher)["cache"]) is dict
+    assert teacher_options("resnet50_8xb32_in1k") == {}
+    assert teacher_options(dict(type="ImageClassifier", backbone={})) == {}
+
+
+def test_a_teacher_with_options_is_found_by_its_checkpoint(tmp_path):
+    teacher = dict(spec(str(tmp_path / "seed3/final.pth")), **OPTIONS)
+    (missing,) = find_missing_teachers(config(teacher))
+    assert (missing.seed, missing.setting) == (3, "model.teacher.checkpoint")
+    before = teacher_hashes(config(teacher))
+    (tmp_path / "seed3").mkdir()
+    (tmp_path / "seed3/final.pth").write_text("weights")
+    assert find_missing_teachers(config(teacher)) == []
+    plain = config(spec(str(tmp_path / "seed3/final.pth")))
+    assert teacher_hashes(config(teacher)) == teacher_hashes(plain) != before
+    # One without a checkpoint is known by what is written of it, but for its exact cache.
+    nameless = dict(spec(None), cache=dict(storage="memory"))
+    assert teacher_hashes(config(nameless)) == teacher_hashes(config(spec(None)))
 
 
 def test_a_missing_ensemble_is_named_once_each():

@@ -7,6 +7,7 @@ from commands import KD, PROJECT, STUDENT
 
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.provenance import origin_of
+from mmkd_logit.engine.teachers import teacher_specs
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.experiments.exhibit import Exhibit
 from mmkd_logit.experiments.run import Run, refuse_shared_folders
@@ -62,6 +63,22 @@ def test_the_projects_exhibits(path, project):
             if epochs is not None:
                 assert cfg.train_cfg.max_epochs == run.epochs
     assert max(run.epochs for run in runs) == epochs
+
+
+def test_fast_runs_are_apart_and_their_teachers_fast(project):
+    for name in ("table1", "sequential", "ensemble"):
+        path = PROJECT / "configs" / "paper" / "digits" / f"{name}.py"
+        exact, fast = (Exhibit(path, fast=fast).runs([0]) for fast in (False, True))
+        assert not {run.work_dir for run in exact} & {run.work_dir for run in fast}
+        for plain, run in zip(exact, fast, strict=True):
+            assert "--fast" in run.arguments()
+            assert "--fast" not in plain.arguments()
+            assert [teacher.name for teacher in run.teachers] == [t.name for t in plain.teachers]
+            assert all(teacher.fast for teacher in run.teachers)
+            cfg = run.build_config()
+            assert cfg.optim_wrapper.type == "mmkd_logit.AutocastOptimWrapper"
+            named = {str(spec["checkpoint"]) for spec in teacher_specs(cfg)}
+            assert named == {f"{teacher.work_dir}/final.pth" for teacher in run.teachers}
 
 
 def test_the_grid_is_whole(project):
@@ -273,6 +290,28 @@ def test_only_some_runs(project, tmp_path):
     assert exhibit.comparisons == []
     with pytest.raises(ValueError, match=r"--only x\* fits no run of \['big', 's', 'kd'\]"):
         Exhibit(write(tmp_path, text), only=["x*"])
+
+
+def test_an_ensemble_computes_as_its_config_says(workplace):
+    options = "micro_batch=8, cache=dict(storage='memory', dtype='float16')"
+    Path("fast.py").write_text(f"_base_ = './{KD}'\nmodel = dict(teacher=dict({options}))\n")
+    Path("table.py").write_text(
+        f"""title = 'T'
+runs = dict(
+    usual=dict(config={TEACHER!r}),
+    second=dict(config={TEACHER!r}, seed_shift=1000),
+    other=dict(config={STUDENT!r}),
+    one=dict(row='A', config='fast.py', teacher='other'),
+    two=dict(row='B', config='fast.py', teacher=['usual', 'second']))
+"""
+    )
+    runs = {run.name: run for run in Exhibit("table.py").runs([2])}
+    one, two = (runs[name].build_config().model.teacher for name in ("one", "two"))
+    assert (one.config, one.micro_batch, one.cache.dtype) == (STUDENT, 8, "float16")
+    assert [t.checkpoint for t in two] == [
+        f"{runs[name].work_dir}/final.pth" for name in ("usual", "second")
+    ]
+    assert [(t.micro_batch, t.cache.dtype) for t in two] == [(8, "float16")] * 2
 
 
 def test_a_chosen_teacher_is_shown(project, tmp_path):

@@ -153,3 +153,31 @@ def test_the_command(place, capsys):
 
 def test_the_projects_pages_are_up_to_date(project, capsys):
     main(["--check"])
+
+
+def test_rows_of_fewer_digits_have_tables_of_their_own(place):
+    exact, fast = (Exhibit("configs/paper/small.py", fast=fast).runs([0, 1]) for fast in (0, 1))
+    assert not {run.work_dir for run in exact} & {run.work_dir for run in fast}
+    rows = []
+    for runs, top1, numerics in ((exact, 90.0, {}), (fast, 50.0, dict(numerics="bfloat16"))):
+        for run in runs:
+            name = f"{run.work_dir} {top1}"
+            teachers = [f"{teacher.work_dir} {top1}" for teacher in run.teachers]
+            rows.append(row_of(run, top1 + run.seed, name, teachers, **numerics))
+    for order in (rows, rows[::-1]):
+        for runs, low in ((exact, 90.0), (fast, 50.0)):
+            found = measured_rows(runs, order)
+            assert {run: row["test"]["accuracy/top1"] for run, row in found.items()} == {
+                run: low + run.seed for run in runs
+            }
+        block = "<!-- measured: small{} -->\n<!-- end -->\n"
+        page = render_readme(block.format("") + block.format(" --fast"), order)
+        first, second = page.split("<!-- end -->\n")[:2]
+        assert "90.50 ± 0.71 (2)" in first
+        assert "bfloat16" not in first
+        assert "50.50 ± 0.71 (2)" in second
+        assert "30 epochs; bfloat16; CPU" in second
+        metafile = f"  - Name: a\n    Config: {TEACHER}\n    Training Data: digits\n"
+        assert "Top 1 Accuracy: 90.50" in render_metafile(metafile, order)
+        only_fast = [row for row in order if "numerics" in row]
+        assert "Accuracy" not in render_metafile(metafile, only_fast)

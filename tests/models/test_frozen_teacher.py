@@ -4,10 +4,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from networks import build, wrn
+from networks import batch, build, distiller, wrn
 from torch import nn
 
 from mmkd_logit.models import FrozenTeacher
+from mmkd_logit.models._teacher_inference import TeacherInference
 
 
 @pytest.fixture
@@ -174,3 +175,158 @@ def test_network_that_gives_no_single_tensor():
 
     with pytest.raises(ValueError, match="gives a tuple"):
         FrozenTeacher(Two())(torch.rand(1, 2))
+
+
+OPTIONS = [
+    dict(channels_last=True),
+    dict(micro_batch=4),
+    dict(autocast="bfloat16"),
+    dict(autocast="float32"),
+    dict(compile=dict(backend="eager")),
+    dict(compile=dict(backend="aot_eager"), micro_batch=2, channels_last=True),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_options_change_how_the_logits_are_computed_and_not_what_they_are(checkpoint, options):
+    path, model = checkpoint
+    teacher = FrozenTeacher(dict(config=wrn(drop_rate=0.5), checkpoint=path, **options))
+    x = torch.randn(5, 3, 8, 8, requires_grad=True)
+    logits = teacher(x)
+    assert logits.shape == (5, 4)
+    assert logits.dtype == torch.float32
+    assert not logits.requires_grad
+    half = options.get("autocast") == "bfloat16"
+    torch.testing.assert_close(logits, model(x), rtol=0.05 if half else 1e-5, atol=0.05 * half)
+    assert torch.equal(teacher(x), logits)
+    assert not half or not torch.equal(logits, model(x))
+
+
+def test_cpu_float16(checkpoint):
+    path, model = checkpoint
+    teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, autocast="float16"))
+    x = torch.randn(5, 3, 8, 8)
+    if not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        with pytest.raises(ValueError, match=r"no float16 instructions.*bfloat16"):
+            teacher(x)
+        return
+    assert teacher(x).dtype == torch.float32
+    torch.testing.assert_close(teacher(x), model(x), rtol=0.01, atol=0.01)
+
+
+def test_cpu_without_float16_says_so(checkpoint, monkeypatch):
+    path, _ = checkpoint
+    monkeypatch.setattr("mmkd_logit.models._teacher_inference._cpu_has_float16", lambda: False)
+    teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, autocast="float16"))
+    with pytest.raises(ValueError, match=r"no float16 instructions.*bfloat16"):
+        teacher(torch.randn(5, 3, 8, 8))
+
+
+class Sizes(nn.Module):
+    """Notes the batches that come."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return x.flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 8])
+def test_micro_batches_have_one_size_and_end_in_zeros(n):
+    network = Sizes()
+    x = torch.rand(n, 1, 2, 2)
+    logits = TeacherInference(micro_batch=4)(network, x)
+    assert torch.equal(logits, x.flatten(1)[:, :3])
+    assert {len(piece) for piece in network.seen} == {4}
+    together = torch.cat(network.seen)
+    assert torch.equal(together[:n], x)
+    assert not together[n:].any()
+
+
+def test_one_shape_is_compiled_once(checkpoint):
+    path, _ = checkpoint
+    shapes = []
+
+    def backend(graph, inputs):
+        shapes.append(inputs[-1].shape)
+        return graph
+
+    options = dict(compile=dict(backend=backend), micro_batch=4)
+    teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, **options))
+    for n in (8, 3, 1, 5):
+        teacher(torch.randn(n, 3, 8, 8))
+    assert len(shapes) == 1
+    # The control: without micro-batches each size is another shape.
+    teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, compile=dict(backend=backend)))
+    for n in (8, 3, 5):
+        teacher(torch.randn(n, 3, 8, 8))
+    assert len(shapes) == 4
+
+
+def test_as_the_surrounding_says_or_not(checkpoint):
+    path, _ = checkpoint
+    x = torch.randn(2, 3, 8, 8)
+    spec = dict(config=wrn(), checkpoint=path)
+    free, full = FrozenTeacher(spec), FrozenTeacher(dict(spec, autocast="float32"))
+    half = FrozenTeacher(dict(spec, autocast="bfloat16"))
+    expected = free(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(full(x), expected)
+        assert torch.equal(free(x), half(x))
+        assert not torch.equal(free(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(channels_last="yes"), "channels_last is True or False, got 'yes'"),
+        (dict(autocast="int8"), "autocast is None or one of 'bfloat16', 'float16', 'float32'"),
+        (dict(autocast=torch.bfloat16), "autocast is None or one of"),
+        (dict(autocast=True), "autocast is None or one of.*got True"),
+        (dict(compile="inductor"), "compile is True, False or a dict"),
+        (dict(micro_batch=0), "micro_batch is a positive integer or None, got 0"),
+        (dict(micro_batch=2.0), "micro_batch is a positive integer"),
+        (dict(micro_batch=True), "micro_batch is a positive integer"),
+        (dict(cache=True), "cache is a dict of storage, dtype, root, max_gib, or None, got True"),
+        (dict(cache=dict(size=3)), "cache is a dict of storage, dtype, root, max_gib"),
+        (dict(cache=dict(storage="tape")), "storage is 'memory', 'disk' or 'device', got 'tape'"),
+        (dict(cache=dict(dtype="bfloat16")), "dtype is 'float32' or 'float16', got 'bfloat16'"),
+        (dict(cache=dict(max_gib=0)), "max_gib is a number above 0, got 0"),
+        (dict(cache=dict(max_gib=float("nan"))), "max_gib is a number above 0, got nan"),
+        (dict(cache=dict(max_gib="4")), "max_gib is a number above 0, got '4'"),
+        (dict(cache=dict(root=3)), "root is the name of a folder, got 3"),
+        (dict(cache=dict(root="")), "root is the name of a folder, got ''"),
+        (dict(chanels_last=True), r"channels_last.*got also \['chanels_last'\]"),
+    ],
+)
+def test_wrong_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        FrozenTeacher(dict(config=wrn(), checkpoint=None, **options))
+
+
+@pytest.mark.parametrize(
+    "options", [dict(micro_batch=8), dict(compile=True), dict(cache=dict(storage="memory"))]
+)
+def test_features_need_the_whole_forward(options):
+    term = dict(student="backbone", teacher="backbone", loss=nn.MSELoss())
+    teacher = dict(config=wrn(), checkpoint=None, **options)
+    with pytest.raises(ValueError, match=r"feature_kd looks into the forward of teacher.*leave"):
+        build(distiller(teacher=teacher, feature_kd=[term]))
+    fine = dict(config=wrn(), checkpoint=None, channels_last=True, autocast="bfloat16")
+    model = build(distiller(teacher=fine, feature_kd=[term]))
+    assert model(*batch(), mode="loss")["loss_feature_0"] > 0
+
+
+def test_teachers_of_an_ensemble_have_their_own_options(checkpoint):
+    path, _ = checkpoint
+    spec = dict(config=wrn(drop_rate=0.5), checkpoint=path)
+    teachers = [dict(spec, autocast="bfloat16"), dict(spec, micro_batch=2), spec]
+    model = build(distiller(teacher=teachers))
+    x, _ = batch()
+    logits = [teacher(x) for teacher in model.teachers]
+    assert torch.equal(model.teacher_logits(x), torch.stack(logits).mean(0))
+    assert not torch.equal(logits[0], logits[2])
+    assert [teacher.inference.micro_batch for teacher in model.teachers] == [None, 2, None]

@@ -267,8 +267,9 @@ def test_switch_under_autocast():
     v = model.teachers[0](batch()[0])
     with torch.autocast("cpu", torch.bfloat16):
         half = model.teachers[0](batch()[0])
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), v, rtol=0.1, atol=0.05)
+    assert half.dtype == torch.float32  # so the loss is computed in it
+    assert torch.equal(half.bfloat16().float(), half)  # the network was not
+    torch.testing.assert_close(half, v, rtol=0.1, atol=0.05)
 
 
 def test_teacher_in_its_own_normalisation_can_be_prepared_again():

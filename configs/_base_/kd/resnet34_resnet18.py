@@ -6,5 +6,6 @@ model = dict(
     student={{_base_.model}},
     teacher=dict(
         config='configs/resnet/resnet34.py',
-        checkpoint='work_dirs/resnet34/seed0/final.pth'),
+        checkpoint='work_dirs/resnet34/seed0/final.pth',
+        cache=dict(storage='disk')),
     alpha=1.0)

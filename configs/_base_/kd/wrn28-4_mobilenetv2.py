@@ -6,5 +6,6 @@ model = dict(
     student={{_base_.model}},
     teacher=dict(
         config='configs/wrn/wrn28-4.py',
-        checkpoint='work_dirs/wrn28-4/seed0/final.pth'),
+        checkpoint='work_dirs/wrn28-4/seed0/final.pth',
+        cache=dict(storage='disk')),
     alpha=1.0)

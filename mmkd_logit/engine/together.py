@@ -1,0 +1,247 @@
+"""``tools/train_together.py``: several runs of ``tools/train.py`` as one, with shared teachers."""
+
+import argparse
+import copy
+import hashlib
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmkd_logit.hooks import FinalCheckpointHook
+
+from .checkpoint import POINTER
+from .config import config_hash
+from .errors import TrainingStarted, one_line_errors
+from .launch import silence_known_warnings
+from .provenance import origin_of, read_origin, write_origin
+from .results import ResultsRecorder, find_row, read_lines
+from .teachers import FINAL, explain_missing, find_missing_teachers
+from .together_config import join_configs
+from .train import build_config, run_training
+from .train import build_parser as build_train_parser
+
+_NOT_IN_LINES = ("results", "resume", "train_teacher", "amp", "auto_scale_lr")
+
+
+class Member(NamedTuple):
+    """One of the runs.
+
+    Attributes:
+        args: Its parsed command line.
+        cfg: Its complete config, as for a run of its own.
+    """
+
+    args: argparse.Namespace
+    cfg: Config
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/train_together.py``."""
+    parser = argparse.ArgumentParser(
+        description="Train several students on the same batches, with one pass of their teacher"
+    )
+    parser.add_argument(
+        "runs", help="text file; on each line what follows tools/train.py for one of the runs"
+    )
+    parser.add_argument(
+        "--results",
+        metavar="FILE",
+        help="after training test the final weights and append one JSON line for each run",
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def read_members(path: str | Path, launcher: str = "none") -> list[Member]:
+    """Read the command lines of the runs.
+
+    Args:
+        path: The file; empty lines and those that begin with ``#`` are passed over.
+        launcher: How the processes of all are started.
+
+    Raises:
+        FileNotFoundError: If it, or a config, does not exist.
+        ValueError: If a line has a flag that is not for single runs, or fewer than two remain.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"the list of runs {path} does not exist")
+    parser = build_train_parser()
+    members = []
+    for line in Path(path).read_text().splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        args = parser.parse_args(words)
+        wrong = [name for name in _NOT_IN_LINES if getattr(args, name) != parser.get_default(name)]
+        if wrong:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
+            raise ValueError(f"{path}: a line names one run, without {flags}")
+        if args.train_metrics:
+            args.results = "-"  # only for the check of build_config
+        args.launcher = launcher
+        members.append(Member(args, build_config(args)))
+    if len(members) < 2:
+        raise ValueError(f"{path} names {len(members)} runs; several share a teacher, not one")
+    return members
+
+
+def common_work_dir(cfgs: Sequence[Config]) -> str:
+    """Return the folder of what the runs have in common: the log and the checkpoints to resume.
+
+    Args:
+        cfgs: Of the runs.
+    """
+    words = "\n".join(sorted(f"{cfg.work_dir} {config_hash(cfg)}" for cfg in cfgs))
+    return str(Path("work_dirs", "together", hashlib.sha256(words.encode()).hexdigest()[:12]))
+
+
+def train_together(
+    members: Sequence[Member], results: str | None, argv: Sequence[str], started: TrainingStarted
+) -> None:
+    """Train, write each run's ``final.pth`` and append its results.
+
+    What was cut off goes on. Each run's folder then holds what ``tools/train.py`` would leave
+    there of a finished run, but for the text of its log and its epochs' checkpoints.
+
+    Args:
+        members: The runs.
+        results: File of JSON lines, or None.
+        argv: The command line.
+        started: Set once the first iteration begins.
+
+    Raises:
+        ValueError: If the runs do not fit together or a teacher is missing.
+    """
+    names = {f"s{number}": member for number, member in enumerate(members)}
+    cfg = join_configs({name: member.cfg for name, member in names.items()})
+    cfg.work_dir = common_work_dir([member.cfg for member in members])
+    recorders = {}
+    for name, member in names.items():
+        missing = find_missing_teachers(member.cfg)
+        if missing:
+            raise ValueError(explain_missing(missing))
+        recorders[name] = ResultsRecorder(results, member.cfg, argv, "train_together.py")
+    for name, recorder in recorders.items():
+        recorder.start(names[name].cfg)
+    resumes = read_origin(cfg.work_dir) == origin_of(cfg)
+    if is_main_process():
+        _announce(names, cfg)
+        for member in members:
+            _clear(member.cfg, resumes)
+    barrier()
+    runner = run_training(cfg, "auto" if resumes else None, started)
+    for name, member in names.items():
+        with _as_member(runner, name, member.cfg):
+            _finish(runner, name, member, recorders[name], started, cfg.work_dir)
+
+
+def _announce(names: Mapping[str, Member], cfg: Config) -> None:
+    for name, member in names.items():
+        print(f"{name}: {member.args.config} in {member.cfg.work_dir}", flush=True)
+    print(f"together in {cfg.work_dir}", flush=True)
+
+
+def _clear(cfg: Config, resumes: bool) -> None:
+    """Say in a run's folder whose weights will come, and remove those of others."""
+    folder = Path(cfg.work_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    origin = origin_of(cfg)
+    if not resumes or read_origin(folder) != origin:
+        for name in (POINTER, FINAL):
+            (folder / name).unlink(missing_ok=True)
+    write_origin(folder, origin)
+
+
+def _finish(
+    runner: Runner,
+    name: str,
+    member: Member,
+    recorder: ResultsRecorder,
+    started: TrainingStarted,
+    common: str,
+) -> None:
+    """Leave in a run's folder what others take from it, and record it."""
+    final = Path(runner.work_dir, FINAL)
+    if started.iteration is not None or not final.is_file():
+        FinalCheckpointHook().after_train(runner)
+    elif recorder.path is not None:
+        measured = ["train"] * member.args.train_metrics
+        if find_row(member.cfg, read_lines(recorder.path), runner.world_size, measured):
+            return
+    if is_main_process():
+        split_scalars(common, runner.work_dir, name)
+    barrier()
+    recorder.record(
+        runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
+    )
+
+
+def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
+    """Write what MMEngine logged of one student of a group as of a run of its own.
+
+    Args:
+        common: The folder of the group, with ``TIMESTAMP/vis_data/scalars.json``.
+        work_dir: The run's folder, which gets the same files.
+        name: The student's.
+    """
+    for source in Path(common).glob("*/vis_data/scalars.json"):
+        lines = []
+        for line in source.read_text().splitlines():
+            row = json.loads(line)
+            own = {
+                key.removeprefix(f"{name}/").removeprefix(f"{name}."): value
+                for key, value in row.items()
+                if re.match(rf"{name}[/.]", key) or not re.match(r"s\d+[/.]", key)
+            }
+            if len(own) > len(row.keys() & own.keys()):  # else the line is of nobody's values
+                lines.append(json.dumps(own))
+        target = Path(work_dir, *source.parts[-3:])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(f"{line}\n" for line in lines))
+
+
+_GROUP = "_mmkd_logit_group"
+
+
+def _students(runner: Runner) -> Any:
+    model = getattr(runner, _GROUP, runner.model)
+    return (model.module if is_model_wrapper(model) else model).students
+
+
+@contextmanager
+def _as_member(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
+    """Let a trained Runner be that of one of the runs."""
+    before = (runner.model, runner.cfg, runner._work_dir)
+    setattr(runner, _GROUP, runner.model)
+    runner.model, runner.cfg, runner._work_dir = _students(runner)[name], cfg, cfg.work_dir
+    try:
+        yield
+    finally:
+        delattr(runner, _GROUP)
+        runner.model, runner.cfg, runner._work_dir = before
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``tools/train_together.py``.
+
+    Args:
+        argv: The command line without the program's name; ``sys.argv`` by default.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(argv)
+    started = TrainingStarted()
+    with one_line_errors(started):
+        silence_known_warnings()
+        members = read_members(args.runs, args.launcher)
+        train_together([copy.copy(member) for member in members], args.results, argv, started)

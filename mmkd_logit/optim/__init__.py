@@ -1,0 +1,5 @@
+"""How parameters are updated."""
+
+from .autocast_optim_wrapper import AutocastOptimWrapper
+
+__all__ = ["AutocastOptimWrapper"]

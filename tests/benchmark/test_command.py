@@ -1,0 +1,182 @@
+"""``tools/benchmark.py`` on a config of a second."""
+
+import json
+import statistics
+
+import pytest
+import torch
+from commands import PROJECT
+
+from mmkd_logit.benchmark.breakdown import PARTS
+from mmkd_logit.benchmark.command import main
+from mmkd_logit.benchmark.comparisons import COMPARISONS
+from mmkd_logit.benchmark.variants import VARIANTS
+
+KD = "configs/kd/wrn10-1_wrn10-1-thin_mse_digits.py"
+QUICK = ("--seconds", "0.01", "--synthetic", "96", "--batch-size", "16")
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def measure(tmp_path, *words):
+    file = tmp_path / "found.json"
+    main([KD, *QUICK, *words, "--json", str(file)])
+    return json.loads(file.read_text())
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(PROJECT)
+        return measure(tmp_path_factory.mktemp("all"), "--threads", "1")
+
+
+def test_every_variant_trains(found):
+    assert [row["variant"] for row in found["training"]] == list(VARIANTS)
+    assert found["machine"]["threads"] == 1
+    assert torch.__version__.startswith(found["machine"]["versions"]["torch"])
+    notes = " ".join(found["notes"])
+    assert "random weights" in notes
+    assert "96 random images" in notes
+    assert "batches of 16, 0 data workers for bare and plain, 1 threads" in notes
+
+
+def test_medians_follow_from_the_raw_times(found):
+    for row in found["training"]:
+        assert len(row["times"]) == row["rounds"] >= 5
+        assert row["seconds"] == statistics.median(row["times"])
+        assert row["per_second"] == pytest.approx(16 / row["seconds"])
+        low, high = row["per_second_quartiles"]
+        assert low <= row["per_second"] <= high
+
+
+def test_ratios_follow_from_the_raw_times(found):
+    times = {row["variant"]: row["times"] for row in found["training"]}
+    pairs = [(row["variant"], row["reference"]) for row in found["ratios"]]
+    assert all(pairs.count((each.variant, each.reference)) == 1 for each in COMPARISONS)
+    to_bare = {name for name, reference in pairs if reference == {"bare": 1}}
+    assert {"plain", "memory", "fast", "fast+cache", "memory+cache-cold"} <= to_bare
+    goals = [each.cpu for each in COMPARISONS] + [None] * len(pairs)
+    for row, goal in zip(found["ratios"], goals, strict=False):
+        assert row["goal"] == goal
+        own, reference = times[row["variant"]], row["reference"].items()
+        median = sum(n * statistics.median(times[name]) for name, n in reference)
+        assert row["ratio"] == pytest.approx(median / statistics.median(own))
+        neighbours = [
+            sum(n * times[name][i] for name, n in reference) / seconds
+            for i, seconds in enumerate(own)
+        ]
+        low, high = row["quartiles"]
+        assert statistics.quantiles(neighbours, n=4)[::2] == pytest.approx([low, high])
+
+
+def test_caches_are_full_or_empty_as_their_names_say(found):
+    hits = {row["variant"]: row["cache_hits"] for row in found["training"]}
+    assert hits["memory+cache"] == hits["fast+cache"] == 1
+    assert hits["memory+cache-cold"] < 0.9  # a few images have few views
+    assert all(share is None for name, share in hits.items() if "cache" not in name)
+
+
+def test_a_row_of_the_table_is_shared(found):
+    rows = {row["variant"]: row for row in found["training"]}
+    assert rows["shared"]["students"] == rows["shared-fast"]["students"] == 7
+    assert all(row["students"] == 1 for name, row in rows.items() if "shared" not in name)
+    # Seven students and their optimizers hold more than one, and less than seven with teachers.
+    assert rows["memory"]["peak_bytes"] < rows["shared"]["peak_bytes"]
+    assert rows["shared"]["peak_bytes"] < 7 * rows["memory"]["peak_bytes"]
+
+
+def test_parts_are_those_of_the_step(found):
+    for row in found["training"]:
+        parts = row["parts"]
+        assert list(parts) == list(PARTS)
+        assert all(value >= 0 for value in parts.values())
+        trained = min(parts["student"], parts["backward"], parts["optimizer"])
+        assert (trained == 0) == row["variant"].startswith("teacher")
+        # Wrapping costs a little and the machine has moods, but this is one step's time.
+        assert 0.2 < sum(parts.values()) / row["seconds"] < 5
+        assert (parts["teacher"] == 0) == row["variant"].startswith("student")
+        assert row["peak_bytes"] > 1e5
+
+
+def test_loaders_alone(tmp_path, capsys):
+    torch.set_num_threads(2)
+    found = measure(tmp_path, "--data")
+    assert found["machine"]["threads"] == 1
+    rows = {row["loader"]: row for row in found["loading"]}
+    for row in rows.values():
+        ratio = statistics.median(rows["plain"]["times"]) / statistics.median(row["times"])
+        assert row["to_plain"]["ratio"] == pytest.approx(ratio)
+    assert rows["plain"]["to_plain"]["ratio"] == 1
+    assert "| plain |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_a_row_of_the_table_in_its_parts(tmp_path, capsys, mode):
+    found = measure(tmp_path, "--shared", mode)
+    times = {row["name"]: row["times"] for row in found["shared"]}
+    assert len(times) == 2 + 7 + 7
+    assert min(len(each) for each in times.values()) >= 5
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    apart = [seconds for name, seconds in medians.items() if name.endswith(", own run")]
+    parts = [seconds for name, seconds in medians.items() if name.endswith("alone")]
+    assert (len(apart), len(parts)) == (7, 8)
+    to_parts, to_apart = (row["ratio"] for row in found["shared_ratios"])
+    assert to_parts == pytest.approx(medians["together"] / sum(parts))
+    assert to_apart == pytest.approx(medians["together"] / sum(apart))
+    assert "| together |" in capsys.readouterr().out
+
+
+def test_some_variants_and_no_parts(tmp_path, capsys):
+    found = measure(tmp_path, "--variants", "student", "plain", "--no-parts")
+    assert [row["variant"] for row in found["training"]] == ["student", "plain"]
+    assert all("parts" not in row for row in found["training"])
+    assert "peak MB" not in capsys.readouterr().out
+
+
+def test_real_data_and_workers(tmp_path):
+    found = measure(tmp_path, "--variants", "bare", "plain", "--workers", "1", "--no-parts")
+    assert "1 data workers" in found["notes"][-1]
+    file = tmp_path / "real.json"
+    words = ["--seconds", "0", "--variants", "bare", "plain", "--no-parts", "--json", str(file)]
+    main([KD, *words])
+    notes = json.loads(file.read_text())["notes"]
+    assert not any("random images" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to measure"),
+        (["configs/absent.py"], "does not exist"),
+        ([KD, "--variants", "quick"], "no variant 'quick'"),
+        ([KD, "--device", "tpu"], "not on tpu"),
+        ([KD, "--batch-size", "0"], "--batch-size must be at least 1"),
+        ([KD, "--threads", "0"], "--threads must be at least 1"),
+        ([KD, "--synthetic", "0"], "--synthetic must be at least 1"),
+        ([KD, "--synthetic", "8", "--batch-size", "16"], "fewer than 16 images"),
+        ([KD, "--workers", "-1"], "--workers must be at least 0"),
+        ([KD, "--data", "--scaling"], "--data or --scaling, not both"),
+        ([KD, "--shared", "--variants", "plain"], "--shared takes no --variants"),
+        ([KD, "--scaling", "--variants", "plain", "student"], "takes one variant"),
+        ([KD, "--scaling", "--variants", "bare"], "none of the bare ones"),
+        (["--losses", "--data"], "need a config"),
+        (["--compile"], "nothing to measure"),
+        (["configs/wrn/wrn10-1-thin_digits.py"], "has no model.teacher"),
+        (["configs/kd/resnet152_resnet50_mse_in1k.py", "--synthetic"], "not for ImageNet"),
+        (["configs/methods/wrn16-2_wrn10-1-thin_dkd_digits.py"], "has MSE and KL, not DKDLoss"),
+    ],
+)
+def test_wrong_arguments_are_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]

@@ -1,0 +1,73 @@
+"""What is said of times."""
+
+import itertools
+import statistics
+import time
+
+import pytest
+
+from mmkd_logit.benchmark.timing import interleave, ratio, speed_text, summary, timed
+
+
+def test_functions_take_turns_and_get_as_many():
+    calls = []
+    clock = itertools.count()
+
+    def function(name):
+        def call():
+            calls.append(name)
+            return next(clock)
+
+        return call
+
+    times = interleave([function(name) for name in "abc"], seconds=0, least=4)
+    assert "".join(calls) == "abc" * 4
+    assert times == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+
+
+def test_time_decides_beyond_the_least():
+    def slow():
+        time.sleep(0.01)
+        return 0.01
+
+    (times,) = interleave([slow], seconds=0.15, least=2)
+    assert 3 <= len(times) <= 15
+
+
+def test_timed_is_of_one_call():
+    one = timed(lambda: time.sleep(0.02), "cpu")
+    many = timed(lambda: time.sleep(0.02), "cpu", calls=3)
+    assert 0.02 <= one < 0.2
+    assert 0.02 <= many < 0.055
+
+
+def test_summary_and_ratio_follow_from_the_times():
+    times, reference = [0.5, 0.1, 0.2, 0.4, 0.3], [0.6, 0.3, 0.2, 0.8, 1.2]
+    found = summary(times, samples=10)
+    low, median, high = statistics.quantiles(times, n=4)
+    assert found["rounds"] == 5
+    assert (found["seconds"], found["per_second"]) == (median, 10 / median)
+    assert found["per_second_quartiles"] == [10 / high, 10 / low]
+    compared = ratio(times, reference)
+    assert compared["ratio"] == pytest.approx(0.6 / 0.3)
+    neighbours = statistics.quantiles([1.2, 3, 1, 2, 4], n=4)
+    assert compared["quartiles"] == pytest.approx([neighbours[0], neighbours[2]])
+    with pytest.raises(ValueError, match="shorter"):
+        ratio(times, reference[:-1])
+    assert speed_text(found).startswith("33.3 | ")
+
+
+def test_a_bar_shows_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+
+    def slow():
+        time.sleep(0.03)
+        return 1.0
+
+    interleave([slow], seconds=0.3, title="training")
+    text = capsys.readouterr().err
+    assert "training" in text
+    assert "s left" in text
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    interleave([slow], seconds=0, title="training")
+    assert capsys.readouterr().err == ""
