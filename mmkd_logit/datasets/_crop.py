@@ -1,8 +1,8 @@
-"""mmpretrain's random transforms, done on a whole batch with given parameters.
+"""Random crops of a whole batch, with given parameters.
 
-Each class here makes, bit for bit, the pictures that the transform it is built from makes of the
-single images with the same parameters. Images are uint8 (N, C, H, W). On the CPU numpy does what
-it does faster than torch; :func:`crop` and :func:`flip` say so.
+Here, as in ``_flip.py`` and ``_cutout.py``, images are uint8 (N, C, H, W), and the pictures are,
+bit for bit, those that mmpretrain's transform makes of the single images with the same parameters.
+On the CPU numpy does what it does faster than torch.
 """
 
 import math
@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._counter_hash import below, unit
-
-_FLIPS = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))
+from ._counter_hash import below
 
 
 class Crop:
@@ -101,97 +99,6 @@ class Crop:
         return ["crop", *self.shape[1:], *self.padding, *self.border.tolist()]
 
 
-class Flip:
-    """mmcv's ``RandomFlip``; a direction each, or none, is chosen by its probability."""
-
-    draws = 1
-
-    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
-        directions, prob = transform.direction, transform.prob
-        self._directions = [directions] if isinstance(directions, str) else list(directions)
-        count = len(self._directions)
-        probs = prob if isinstance(prob, list) else [prob / count] * count
-        self._edges = np.cumsum(probs)
-        self.shape = shape
-        self.views: int | None = count + 1
-
-    def choose(self, bits: np.ndarray) -> np.ndarray:
-        """Return the direction of each by its place in the list, or the list's length (1, N)."""
-        return np.searchsorted(self._edges, unit(bits), side="right").astype(np.int64)
-
-    def number(self, chosen: np.ndarray) -> np.ndarray:
-        """Return the number of each picture: 0 as it is, or of the direction from 1 on."""
-        return (chosen[0] + 1) % (len(self._directions) + 1)
-
-    def of_number(self, number: np.ndarray) -> np.ndarray:
-        """Return what :meth:`choose` would for pictures of these numbers."""
-        return (number[None] - 1) % (len(self._directions) + 1)
-
-    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """Return the pictures; on the CPU in the place of the images."""
-        flip = flip_on_host if images.device.type == "cpu" else flip_on_device
-        for place, direction in enumerate(self._directions):
-            images = flip(images, chosen[0] == place, _FLIPS[direction])
-        return images
-
-    def describe(self) -> list:
-        """Return what a picture's number means."""
-        return ["flip", *self._directions]
-
-
-class Cutout:
-    """mmpretrain's ``Cutout`` of a fixed shape."""
-
-    draws = 3
-    views: int | None = None  # its centre is a point of the plane
-
-    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
-        size = transform.shape
-        size = (size, size) if isinstance(size, int) else size
-        if not isinstance(size, tuple) or len(size) != 2:
-            raise ValueError(f"Cutout(shape={size!r}) is not done in memory, only a fixed shape")
-        value = np.array(transform.pad_val, dtype=np.uint8)
-        if value.ndim and len(value) != shape[0]:
-            raise ValueError(f"Cutout's pad_val has {len(value)} values for {shape[0]} channels")
-        self._value = torch.from_numpy(np.broadcast_to(value, shape[:1]).copy())[:, None, None]
-        self._size, self._prob, self.shape = size, transform.prob, shape
-
-    def choose(self, bits: np.ndarray) -> np.ndarray:
-        """Return top, bottom, left and right of each hole (4, N), the second pair excluded."""
-        return self.holes(unit(bits[0]), unit(bits[1:]))
-
-    def holes(self, whether: np.ndarray, where: np.ndarray) -> np.ndarray:
-        """Do what mmpretrain does with random numbers in [0, 1).
-
-        Args:
-            whether: (N,).
-            where: (2, N); the vertical first.
-
-        Returns:
-            As of :meth:`choose`.
-        """
-        edges = []
-        for length, hole, place in zip(self.shape[1:], self._size, where, strict=True):
-            centre = length + (1.0 - length) * place  # np.random.uniform(length), as mmcv has it
-            start = np.maximum(0, centre - hole / 2.0).astype(np.int64)
-            edges += [start, np.minimum(length, start + hole)]
-        edges[1] = np.where(whether > self._prob, edges[0], edges[1])
-        return np.stack(edges)
-
-    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """Return the pictures."""
-        inside = []
-        for length, start, stop in zip(self.shape[1:], chosen[::2], chosen[1::2], strict=True):
-            place = torch.arange(length, device=images.device)
-            inside.append((place >= start[:, None]) & (place < stop[:, None]))
-        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        return torch.where(hole, self._value.to(images.device), images)
-
-    def describe(self) -> list:
-        """Return what decides a picture beside its parameters."""
-        return ["cutout", *self._size, *self._value.flatten().tolist()]
-
-
 def _four_sides(padding: Any) -> tuple[int, int, int, int]:
     """Return left, top, right, bottom."""
     if padding is None:
@@ -224,15 +131,3 @@ def crop_on_device(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int
         down[:, None, :, None],
         across[:, None, None, :],
     ]
-
-
-def flip_on_host(images: Tensor, which: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Flip some of the images, in place: numpy picks better, and torch flips better."""
-    pictures, some = images.numpy(), np.flatnonzero(which.numpy())
-    pictures[some] = torch.from_numpy(pictures[some]).flip(axes).numpy()
-    return images
-
-
-def flip_on_device(images: Tensor, which: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Flip some of the images without asking the device how many."""
-    return torch.where(which[:, None, None, None], images.flip(axes), images)
