@@ -169,12 +169,35 @@ def test_pictures_equal_mmpretrain(name, channels, monkeypatch):
     ]
     assert same_pictures(batch, expected)
     assert batch["data_samples"].img_shape == tuple(batch["inputs"].shape[2:])
+    numbered = batch["data_samples"].views
+    assert torch.equal(dataset.show(numbered.index, numbered.view), batch["inputs"])
     # Two pictures of an image that differ never have one number.
     number = batch["data_samples"].views.view
     assert 0 <= number.min() <= number.max() < views
     by_number = {}
     for view, chosen in zip(number.tolist(), zip(*per_transform, strict=True), strict=True):
         assert by_number.setdefault(view, chosen) == chosen
+
+
+@pytest.mark.parametrize(
+    ("prob", "direction", "shares"),
+    [
+        (0.3, "horizontal", [0.3, 0.7]),
+        (1.0, "vertical", [1, 0]),
+        (0.0, "vertical", [0, 1]),
+        (0.9, ANY, [0.3, 0.3, 0.3, 0.1]),
+        ([0.1, 0.2, 0.6], ANY, [0.1, 0.2, 0.6, 0.1]),
+    ],
+)
+def test_flips_are_as_frequent_as_mmcvs(prob, direction, shares):
+    """Out of 4,000 the standard error is at most 0.008."""
+    dataset = InMemoryDataset(
+        Pictures(*[(4, 4, 3)] * 4000, pipeline=[flips(prob, direction), PACK])
+    )
+    (chosen,) = parameters(dataset, keys_of(range(4000)))
+    found = np.bincount(chosen[0], minlength=len(shares)) / 4000
+    assert found == pytest.approx(shares, abs=0.03)
+    assert (found == 0).tolist() == [share == 0 for share in shares]
 
 
 @pytest.mark.parametrize("shape", [4, (5, 3), 30, 1])

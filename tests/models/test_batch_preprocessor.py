@@ -31,8 +31,14 @@ def a_batch(n=6, channels=3, clean=True, size=8):
 
 
 def all_colours():
-    """Each of the 256 values in each channel."""
-    return torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8).expand(4, 3, 8, 8).contiguous()
+    """Each of the 256 values in each channel, at places of its own."""
+    values = torch.arange(256, dtype=torch.uint8)
+    return (
+        torch.stack([values, values.roll(1), values.flip(0)], 1)
+        .view(4, 8, 8, 3)
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
