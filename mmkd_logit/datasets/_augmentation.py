@@ -11,8 +11,10 @@ from mmcv.transforms import CenterCrop, LoadImageFromFile, RandomFlip, Resize
 from mmpretrain.datasets import transforms as mmpretrain_transforms
 from torch import Tensor
 
-from ._batch_transforms import Crop, Cutout, Flip
 from ._counter_hash import counter_bits
+from ._crop import Crop
+from ._cutout import Cutout
+from ._flip import Flip
 from .sample_key import _Keys
 
 _LOADING = (LoadImageFromFile, Resize, CenterCrop, mmpretrain_transforms.ResizeEdge)

@@ -194,8 +194,9 @@ class _SampleWrapper:
     @force_full_init
     def _get_batch(self, keys: Sequence[Any]) -> dict:
         read = read_keys(keys)
-        count = len(self)
-        return self._fetch(read._replace(idx=np.where(read.idx < 0, count, 0) + read.idx))
+        if read.source is None:  # only people count from the end
+            read = read._replace(idx=np.where(read.idx < 0, len(self), 0) + read.idx)
+        return self._fetch(read)
 
     def _fetch(self, keys: _Keys) -> dict:
         """Return a batch, whose keys hold indices of this data set, from the images in memory."""

@@ -160,9 +160,9 @@ class InMemoryDataset(_SampleWrapper):
 
     @force_full_init
     def _fetch(self, keys: _Keys) -> dict:
-        rows = keys.idx
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):  # a GPU would not say
-            raise IndexError(f"samples are numbered from 0 to {len(self) - 1}, got {rows.tolist()}")
+        rows, size = keys.idx, len(self._images)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < size:  # a GPU would not say
+            raise IndexError(f"samples are numbered from 0 to {size - 1}, got {rows.tolist()}")
         identity = self._table.identity[rows]
         chosen = self._augmentation.choose(keys, identity)
         pictures = self._augmentation.apply(self._at_home(), rows, chosen)
@@ -171,7 +171,7 @@ class InMemoryDataset(_SampleWrapper):
         if view is not None:
             count = self._augmentation.views
             assert count is not None
-            views = Views(self._pictures, len(self), count, rows, view)
+            views = Views(self._pictures, size, count, rows, view)
         samples = SampleBatch(
             gt_label=torch.from_numpy(self._table.labels[rows]),
             index=identity,

@@ -1,6 +1,7 @@
 """What to read, and by which randomness."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,10 +42,10 @@ def read_keys(keys: Sequence[Any]) -> _Keys:
     Raises:
         ValueError: If they are mixed.
     """
-    seeded = {isinstance(key, SampleKey) for key in keys}
-    if len(seeded) > 1:
+    kinds = set(map(type, keys))
+    if SampleKey not in kinds:
+        return _Keys(None, np.asarray(keys, dtype=np.int64))
+    if len(kinds) > 1:
         raise ValueError("a batch has keys with a seed and keys without; use one sampler")
-    table = np.asarray(keys, dtype=np.int64)
-    if seeded == {True}:
-        return _Keys(table[:, :2].T, table[:, 2])
-    return _Keys(None, table)
+    table = np.fromiter(chain.from_iterable(keys), np.int64, 3 * len(keys)).reshape(-1, 3)
+    return _Keys(table[:, :2].T, table[:, 2])

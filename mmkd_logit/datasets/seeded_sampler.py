@@ -1,6 +1,8 @@
 """Samplers that say which randomness belongs to a sample."""
 
 from collections.abc import Callable, Iterator, Sized
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
@@ -67,9 +69,11 @@ class SeededSampler(Sampler):
         if isinstance(self.sampler, InfiniteSampler):
             yield from self._endless(self.sampler)
         else:
-            epoch = self._epoch
-            for index in self.sampler:
-                yield SampleKey(self.seed, epoch, int(index))
+            # What SampleKey(...) does, without a call of Python's for each sample.
+            make = partial(tuple.__new__, SampleKey)
+            yield from map(
+                make, zip(repeat(self.seed), repeat(self._epoch), map(int, self.sampler))
+            )
 
     def _endless(self, sampler: InfiniteSampler) -> Iterator[SampleKey]:
         for index in sampler:

@@ -64,10 +64,10 @@ class BatchPreprocessor(ClsDataPreprocessor):
         images = images.to(self.device, non_blocking=True)
         if self.to_rgb and images.shape[1] == 3:
             images = images.flip(1)
-        images = images.to(torch.float32, memory_format=self._layout, copy=True)
+        images = images.to(torch.float32, copy=True)
         if self._enable_normalize:
             images = images.sub_(self.mean).div_(self.std)
         height, width = ((-length) % self.pad_size_divisor for length in images.shape[-2:])
         if height or width:
             images = functional.pad(images, (0, width, 0, height), "constant", self.pad_value)
-        return images
+        return images.contiguous(memory_format=self._layout)  # at the end, where it costs least

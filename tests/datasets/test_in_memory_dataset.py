@@ -23,7 +23,8 @@ from mmkd_logit.datasets import (
     InMemoryDataset,
     NoisyLabelDataset,
     SampleKey,
-    _batch_transforms,
+    _crop,
+    _flip,
 )
 
 SEEDED = dict(type="mmkd_logit.SeededSampler", sampler=dict(type="DefaultSampler", shuffle=True))
@@ -219,14 +220,14 @@ def test_the_devices_way_is_the_hosts():
     padded = torch.randint(256, (50, 3, 12, 13), generator=generator, dtype=torch.uint8)
     rows = torch.randint(50, (64,), generator=generator)
     chosen = torch.randint(4, (2, 64), generator=generator)
-    host = _batch_transforms.crop_on_host(padded, rows, chosen, (9, 8))
-    device = _batch_transforms.crop_on_device(padded, rows, chosen, (9, 8))
+    host = _crop.crop_on_host(padded, rows, chosen, (9, 8))
+    device = _crop.crop_on_device(padded, rows, chosen, (9, 8))
     assert torch.equal(host, device)
     for axes in ((-1,), (-2,), (-2, -1)):
         which = torch.rand(64, generator=generator) < 0.5
-        flipped = _batch_transforms.flip_on_device(host, which, axes)
+        flipped = _flip.flip_on_device(host, which, axes)
         before = host.clone()
-        assert torch.equal(_batch_transforms.flip_on_host(host.clone(), which, axes), flipped)
+        assert torch.equal(_flip.flip_on_host(host.clone(), which, axes), flipped)
         assert torch.equal(host, before)
         assert torch.equal(flipped[~which], host[~which])
         assert not torch.equal(flipped, host)

@@ -149,7 +149,13 @@ def test_checkpoint_of_another_network(teacher, capsys):
 def test_a_replaced_sample_is_an_error(teacher, capsys, monkeypatch):
     """A data set for training puts another in the place of one that it cannot read."""
     tiny, checkpoint = teacher
+    config = Path("tiny/from_disk.py")  # in memory nothing takes the place of another
+    config.write_text(
+        f"_base_ = './{Path(tiny.teacher).name}'\n"
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='mmkd_logit.Digits',"
+        "indices=64, pipeline=[dict(type='PackInputs')]))\n"
+    )
     prepare = Digits.prepare_data
     monkeypatch.setattr(Digits, "prepare_data", lambda self, i: prepare(self, i) if i else None)
-    message = error_of(capsys, main, tiny.teacher, checkpoint, "s.npz")
+    message = error_of(capsys, main, config, checkpoint, "s.npz")
     assert message.startswith("a sample came twice")

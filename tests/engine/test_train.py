@@ -296,7 +296,7 @@ def test_a_new_run_disowns_older_checkpoints(workplace, monkeypatch, capsys):
     def fail(self, index):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr("mmkd_logit.datasets.Digits.__getitem__", fail)
+    monkeypatch.setattr("mmkd_logit.datasets.InMemoryDataset._fetch", fail)
     option = "model.backbone.drop_rate=0.1"
     message = error_of(capsys, main, tiny.student, "--cfg-options", option)
     assert message == "the disk is gone"
