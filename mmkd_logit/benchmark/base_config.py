@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd_logit.engine import train
-from mmkd_logit.engine.teachers import model_teachers
+from mmkd_logit.engine.teachers import change_teachers, model_teachers
 
 from .data_forms import change_innermost, innermost
 
@@ -26,7 +26,8 @@ def base_config(
 ) -> tuple[Config, list[str]]:
     """Read a kd config as ``tools/train.py`` does, without what is not part of a step.
 
-    Validation and checkpoints go, training does not end. Where a teacher's checkpoint is missing
+    Validation, checkpoints and caches go (variants bring their own caches, and a full one on the
+    disk would make them all warm), training does not end. Where a teacher's checkpoint is missing
     the teacher keeps random weights.
 
     Args:
@@ -54,6 +55,7 @@ def base_config(
         cfg.train_dataloader.batch_size = batch_size
     if synthetic is not None:
         _use_random_images(cfg, synthetic)
+    change_teachers(cfg, _without_cache)
     notes = _without_checkpoints(cfg)
     cfg.train_dataloader.drop_last = True
     cfg.default_hooks = dict(cfg.get("default_hooks") or {}, checkpoint=None)
@@ -81,6 +83,12 @@ def edited(cfg: Config, **fields: Any) -> Config:
 def _stays(hook: dict) -> bool:
     """Leave out what writes checkpoints and what draws, as it does where nobody watches."""
     return hook["type"] not in ("mmkd_logit.FinalCheckpointHook", "mmkd_logit.ProgressBarHook")
+
+
+def _without_cache(spec: Any) -> Any:
+    if not isinstance(spec, dict):
+        return spec
+    return {key: value for key, value in spec.items() if key != "cache"}
 
 
 def _without_checkpoints(cfg: Config) -> list[str]:

@@ -52,7 +52,7 @@ def shared_rows(
     members = {name: _member(cfg, name, edit) for name in LOSSES}
     names = {f"s{number}": name for number, name in enumerate(members)}
     say(f"preparing {len(members)} students together")
-    joined = join_configs({key: members[name] for key, name in names.items()})
+    joined = edited(join_configs({key: members[name] for key, name in names.items()}))
     group = RunnerSession(joined)
     steps: dict[str, Callable[[], Any]] = {_TOGETHER: group.step}
     teacher, steps_alone = _parts(group)

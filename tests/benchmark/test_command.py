@@ -117,6 +117,15 @@ def test_loaders_alone(tmp_path, capsys):
     assert "| plain |" in capsys.readouterr().out
 
 
+def test_the_configs_own_cache_is_left_alone(tmp_path):
+    root = tmp_path / "caches"
+    option = f"model.teacher.cache={{'storage': 'disk', 'root': '{root}'}}"
+    words = ["--variants", "memory", "memory+cache", "--no-parts", "--cfg-options", option]
+    found = measure(tmp_path, *words)
+    assert [row["cache_hits"] for row in found["training"]] == [None, 1]
+    assert not root.exists()
+
+
 @pytest.mark.parametrize("mode", ["exact", "fast"])
 def test_a_row_of_the_table_in_its_parts(tmp_path, capsys, mode):
     found = measure(tmp_path, "--shared", mode)

@@ -341,9 +341,11 @@ def test_teachers_that_are_over_are_not_built_on_resume(tmp_path, teachers, monk
     settings = dict(epochs=4, custom_hooks=[stages], **SAVED)
     interrupted(model, tmp_path, 3 * ITERATIONS, **settings)
     built = []
-    original = frozen_teacher._build
+    original = frozen_teacher.build_network
     monkeypatch.setattr(
-        frozen_teacher, "_build", lambda spec: built.append(spec.checkpoint) or original(spec)
+        frozen_teacher,
+        "build_network",
+        lambda spec: built.append(spec.checkpoint) or original(spec),
     )
     train(model, tmp_path, resume=True, **settings)
     assert built == [teachers[0]["checkpoint"], teachers[1]["checkpoint"]]
