@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
 from .errors import one_line_errors
+from .fast import make_fast
 from .launch import prepare_launch, silence_known_warnings
 
 
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fill.add_argument("--epochs", type=int, help="only what the first N epochs of a run draw")
     fill.add_argument("--seed", type=int, help="with --epochs, of which run; the config's if not")
+    fill.add_argument("--fast", action="store_true", help="for runs with --fast")
     add_common_arguments(fill)
     for name, text in (
         ("inspect", "list the caches: for whom, how full, how large"),
@@ -60,6 +62,8 @@ def build_config(args: argparse.Namespace) -> Config:
         raise ValueError("say in the config how the run computes; leave out --amp")
     cfg = read_config(args.config)
     apply_common_arguments(cfg, args)
+    if args.fast:
+        make_fast(cfg)
     if not isinstance((cfg.get("train_dataloader") or {}).get("dataset"), dict):
         raise ValueError(f"{args.config} has no train_dataloader with a dataset")
     prepare_launch(cfg, "none")
@@ -98,7 +102,10 @@ def log_caches(runner: Runner) -> None:
         runner: After training.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    for teacher in getattr(model, "teachers", None) or ():
+    students = getattr(model, "students", None)
+    holders = [model] if students is None else students.values()
+    teachers = [each for holder in holders for each in getattr(holder, "teachers", None) or ()]
+    for teacher in {id(each): each for each in teachers}.values():
         if getattr(teacher, "cache", None) is not None:
             said = teacher.cache.report()
             asked = max(1, said["hits"] + said["misses"])

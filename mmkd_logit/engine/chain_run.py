@@ -67,7 +67,7 @@ def run_chain(
         FileNotFoundError: If a stage's config does not exist.
     """
     stages = read_chain(args, build)
-    _start_processes(stages[0].cfg)
+    start_processes(stages[0].cfg)
     for number, (name, own, _) in enumerate(stages, 1):
         cfg = build(copy.deepcopy(own))
         state = _agree(_state_of(cfg, args))
@@ -85,8 +85,12 @@ def run_chain(
             gc.collect()
 
 
-def _start_processes(cfg: Config) -> None:
-    """Join the processes now: until then slurm's do not know how many they are, or which."""
+def start_processes(cfg: Config) -> None:
+    """Join the processes now: until then slurm's do not know how many they are, or which.
+
+    Args:
+        cfg: Of the run to come.
+    """
     if cfg.launcher != "none" and not is_distributed():  # on GPUs; as the Runner would do it
         env_cfg = cfg.get("env_cfg") or {}
         set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)

@@ -40,6 +40,7 @@ _WATCHING_HOOKS = (
     "mmkd_logit.FinalCheckpointHook",
 )
 IN_MEMORY = "mmkd_logit.InMemoryDataset"
+CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
 # What is read from a config beside the Runner's own arguments.
@@ -245,7 +246,9 @@ def _without(value: Any, keys: tuple[str, ...]) -> Any:
 
 
 def without_exact_caches(value: Any) -> Any:
-    """Return settings without teachers' caches, but for the type that one rounds to.
+    """Return settings without teachers' caches, but for what these do to the logits' bits.
+
+    That is the type that one rounds to, and the batches in which misses are computed.
 
     Args:
         value: A config's content, or a teacher's.
@@ -260,4 +263,6 @@ def without_exact_caches(value: Any) -> Any:
         dtype = cache.get("dtype", "float32") if isinstance(cache, dict) else "float32"
         if dtype != "float32":
             kept["cache"] = dict(dtype=dtype)
+        if cache is not None and kept.get("micro_batch") is None:
+            kept["micro_batch"] = CACHED_MICRO_BATCH
     return kept

@@ -64,7 +64,7 @@ def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:
         work_dir: The folder.
         origin: Of :func:`origin_of`.
     """
-    part = Path(work_dir, f"{ORIGIN}.part")
+    part = Path(work_dir, f"{ORIGIN}.{os.getpid()}.part")
     part.write_text(json.dumps(origin))
     os.replace(part, Path(work_dir, ORIGIN))
 

@@ -53,6 +53,7 @@ class ResultsRecorder:
         self.path = Path(path) if path is not None else None
         self.command = ["python", f"tools/{tool}", *argv]
         self.begin = time.time()
+        self.end: float | None = None
         self.origin: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}
         self.numerics = EXACT
@@ -77,6 +78,10 @@ class ResultsRecorder:
         self.numerics = describe_numerics(cfg)
         self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
+    def stop(self) -> None:
+        """Stop the clock, where others are recorded before."""
+        self.end = time.time()
+
     def record(
         self,
         runner: Runner,
@@ -99,7 +104,7 @@ class ResultsRecorder:
         """
         if self.path is None:
             return None
-        seconds = time.time() - self.begin
+        seconds = (self.end or time.time()) - self.begin
         metrics = runner.test()
         train = training_metrics(runner) if args.train_metrics else None
         if not is_main_process():

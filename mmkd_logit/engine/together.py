@@ -3,46 +3,27 @@
 import argparse
 import copy
 import hashlib
-import json
-import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.dist import is_main_process
 
-from mmkd_logit.hooks import FinalCheckpointHook
-
-from .checkpoint import POINTER
+from .chain_run import start_processes
 from .config import config_hash
 from .errors import TrainingStarted, one_line_errors
 from .launch import silence_known_warnings
-from .provenance import origin_of, read_origin, write_origin
-from .results import ResultsRecorder, find_row, read_lines
-from .teachers import FINAL, explain_missing, find_missing_teachers
+from .provenance import origin_of, read_origin
+from .results import ResultsRecorder
+from .teachers import FINAL, explain_missing, find_missing_teachers, teacher_specs
 from .together_config import join_configs
+from .together_results import MarkMembersHook, Member, as_member, finish
 from .train import build_config, run_training
 from .train import build_parser as build_train_parser
 
 _NOT_IN_LINES = ("results", "resume", "train_teacher", "amp", "auto_scale_lr")
-
-
-class Member(NamedTuple):
-    """One of the runs.
-
-    Attributes:
-        args: Its parsed command line.
-        cfg: Its complete config, as for a run of its own.
-    """
-
-    args: argparse.Namespace
-    cfg: Config
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,7 +93,7 @@ def train_together(
     """Train, write each run's ``final.pth`` and append its results.
 
     What was cut off goes on. Each run's folder then holds what ``tools/train.py`` would leave
-    there of a finished run, but for the text of its log and its epochs' checkpoints.
+    there of a finished run, but for the text of its log and earlier checkpoints.
 
     Args:
         members: The runs.
@@ -126,6 +107,8 @@ def train_together(
     names = {f"s{number}": member for number, member in enumerate(members)}
     cfg = join_configs({name: member.cfg for name, member in names.items()})
     cfg.work_dir = common_work_dir([member.cfg for member in members])
+    _refuse_own_teachers([member.cfg for member in members])
+    start_processes(cfg)
     recorders = {}
     for name, member in names.items():
         missing = find_missing_teachers(member.cfg)
@@ -137,13 +120,13 @@ def train_together(
     resumes = read_origin(cfg.work_dir) == origin_of(cfg)
     if is_main_process():
         _announce(names, cfg)
-        for member in members:
-            _clear(member.cfg, resumes)
-    barrier()
-    runner = run_training(cfg, "auto" if resumes else None, started)
+    mark = MarkMembersHook([member.cfg for member in members])
+    runner = run_training(cfg, "auto" if resumes else None, started, mark)
+    for recorder in recorders.values():
+        recorder.stop()
     for name, member in names.items():
-        with _as_member(runner, name, member.cfg):
-            _finish(runner, name, member, recorders[name], started, cfg.work_dir)
+        with as_member(runner, name, member.cfg):
+            finish(runner, name, member, recorders[name], started, cfg.work_dir)
 
 
 def _announce(names: Mapping[str, Member], cfg: Config) -> None:
@@ -152,84 +135,17 @@ def _announce(names: Mapping[str, Member], cfg: Config) -> None:
     print(f"together in {cfg.work_dir}", flush=True)
 
 
-def _clear(cfg: Config, resumes: bool) -> None:
-    """Say in a run's folder whose weights will come, and remove those of others."""
-    folder = Path(cfg.work_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    origin = origin_of(cfg)
-    if not resumes or read_origin(folder) != origin:
-        for name in (POINTER, FINAL):
-            (folder / name).unlink(missing_ok=True)
-    write_origin(folder, origin)
-
-
-def _finish(
-    runner: Runner,
-    name: str,
-    member: Member,
-    recorder: ResultsRecorder,
-    started: TrainingStarted,
-    common: str,
-) -> None:
-    """Leave in a run's folder what others take from it, and record it."""
-    final = Path(runner.work_dir, FINAL)
-    if started.iteration is not None or not final.is_file():
-        FinalCheckpointHook().after_train(runner)
-    elif recorder.path is not None:
-        measured = ["train"] * member.args.train_metrics
-        if find_row(member.cfg, read_lines(recorder.path), runner.world_size, measured):
-            return
-    if is_main_process():
-        split_scalars(common, runner.work_dir, name)
-    barrier()
-    recorder.record(
-        runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
-    )
-
-
-def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
-    """Write what MMEngine logged of one student of a group as of a run of its own.
-
-    Args:
-        common: The folder of the group, with ``TIMESTAMP/vis_data/scalars.json``.
-        work_dir: The run's folder, which gets the same files.
-        name: The student's.
-    """
-    for source in Path(common).glob("*/vis_data/scalars.json"):
-        lines = []
-        for line in source.read_text().splitlines():
-            row = json.loads(line)
-            own = {
-                key.removeprefix(f"{name}/").removeprefix(f"{name}."): value
-                for key, value in row.items()
-                if re.match(rf"{name}[/.]", key) or not re.match(r"s\d+[/.]", key)
-            }
-            if len(own) > len(row.keys() & own.keys()):  # else the line is of nobody's values
-                lines.append(json.dumps(own))
-        target = Path(work_dir, *source.parts[-3:])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(f"{line}\n" for line in lines))
-
-
-_GROUP = "_mmkd_logit_group"
-
-
-def _students(runner: Runner) -> Any:
-    model = getattr(runner, _GROUP, runner.model)
-    return (model.module if is_model_wrapper(model) else model).students
-
-
-@contextmanager
-def _as_member(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
-    """Let a trained Runner be that of one of the runs."""
-    before = (runner.model, runner.cfg, runner._work_dir)
-    setattr(runner, _GROUP, runner.model)
-    runner.model, runner.cfg, runner._work_dir = _students(runner)[name], cfg, cfg.work_dir
-    try:
-        yield
-    finally:
-        delattr(runner, _GROUP)
-        runner.model, runner.cfg, runner._work_dir = before
+def _refuse_own_teachers(cfgs: Sequence[Config]) -> None:
+    """Let no run teach another of the list: its weights are only being made."""
+    made = {Path(cfg.work_dir, FINAL).resolve() for cfg in cfgs}
+    for cfg in cfgs:
+        for spec in teacher_specs(cfg):
+            checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
+            if isinstance(checkpoint, str) and Path(checkpoint).resolve() in made:
+                raise ValueError(
+                    f"the run in {cfg.work_dir} needs {checkpoint}, which another run of the list "
+                    "makes; train that one first"
+                )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from .config import seed_of
+from .teachers import FINAL
 
 # In these the runs may differ.
 _OWN = (
@@ -26,6 +27,10 @@ _ALLOWED_HOOKS = (
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.ChannelsLastHook",
 )
+_DEFAULT_HOOKS = (
+    *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
+    "visualization",
+)
 _DISTILLERS = ("mmkd_logit.LogitDistiller", "LogitDistiller")
 
 
@@ -39,6 +44,15 @@ def why_alone(cfg: Config) -> str | None:
         if not isinstance(hook, dict) or hook.get("type") not in _ALLOWED_HOOKS:
             kind = hook.get("type") if isinstance(hook, dict) else hook
             return f"{kind} of custom_hooks expects a model of its own"
+        if hook.get("filename", FINAL) != FINAL:
+            return f"its last checkpoint is named {hook['filename']}"
+    known = set(cfg.get("default_hooks") or {}) - set(_DEFAULT_HOOKS)
+    if known:
+        return f"{sorted(known)[0]} of default_hooks expects a model of its own"
+    if cfg.get("load_from") or cfg.get("resume"):
+        return "load_from and resume are for one model"
+    if _augments(cfg):
+        return "MixUp and the like are drawn for one student"
     if cfg.model.get("feature_kd"):
         return "feature_kd needs the teacher's features"
     if seed_of(cfg) is None:
@@ -50,6 +64,14 @@ def why_alone(cfg: Config) -> str | None:
     if checkpoint.get("save_best"):
         return "save_best is of one student"
     return None
+
+
+def _augments(cfg: Config) -> bool:
+    """Whether batches are mixed: by the model's ``train_cfg`` or by its preprocessor."""
+    models = [cfg.model, cfg.model.get("student") or {}]
+    mixed = [(model.get("train_cfg") or {}).get("augments") for model in models]
+    makers = [holder.get("data_preprocessor") or {} for holder in (cfg, *models)]
+    return any(mixed) or any(maker.get("batch_augments") for maker in makers)
 
 
 def batches_key(cfg: Config) -> str:
@@ -119,6 +141,7 @@ def _joined(first: Config, cfgs: Mapping[str, Config]) -> Config:
     if joint.get("val_cfg") is not None:
         joint.val_cfg = dict(joint.val_cfg, type="mmkd_logit.StudentGroupValLoop")
     wrapper = dict(joint.get("model_wrapper_cfg") or {}, type="mmkd_logit.StudentGroupDDP")
+    wrapper.setdefault("broadcast_buffers", False)  # as MMEngine does without such a field
     if joint.get("find_unused_parameters"):
         wrapper["find_unused_parameters"] = True
     joint.model_wrapper_cfg = wrapper

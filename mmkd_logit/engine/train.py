@@ -170,13 +170,16 @@ class _MarkStart(Hook):
             self.started.value, self.started.iteration = True, runner.iter
 
 
-def run_training(cfg: Config, resume: str | None, started: TrainingStarted) -> Runner:
+def run_training(
+    cfg: Config, resume: str | None, started: TrainingStarted, *more_hooks: Hook
+) -> Runner:
     """Build a Runner and train.
 
     Args:
         cfg: A complete config; its teachers are there.
         resume: As of :func:`apply_resume`.
         started: Set once the first iteration begins.
+        *more_hooks: Beside those of the config.
 
     Returns:
         The Runner, trained.
@@ -189,7 +192,8 @@ def run_training(cfg: Config, resume: str | None, started: TrainingStarted) -> R
     origin = origin_of(cfg)
     apply_resume(cfg, resume)
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(_MarkStart(started, origin))
+    for hook in (_MarkStart(started, origin), *more_hooks):
+        runner.register_hook(hook)
     runner.train()
     log_caches(runner)
     return runner

@@ -90,7 +90,11 @@ class Execution:
                         if missing:
                             self._start(unit, missing)
                 for key, well in self.pool.finished().items():
-                    for folder in self._members.pop(key):
+                    members = self._members.pop(key)
+                    if not well and len(members) > 1:
+                        waiting += self._apart(members, key)
+                        continue
+                    for folder in members:
                         self._end(folder, well, key)
                 self._tell_progress()
                 time.sleep(_PAUSE if self._members else 0)
@@ -180,6 +184,12 @@ class Execution:
             return []
         words = [teacher.config, str(final), str(scores)]
         return words + ["--cfg-options", *teacher.overrides] * bool(teacher.overrides)
+
+    def _apart(self, members: list[str], key: str) -> list[list[str]]:
+        """Let one that cannot be trained not stop those that were trained with it."""
+        for folder in members:
+            self._say(folder, f"failed together, see {Path(key, LOG)}; is trained alone")
+        return [[folder] for folder in members]
 
     def _end(self, folder: str, well: bool, key: str) -> None:
         row = self.found[folder] = self.find(folder) if well else None

@@ -39,7 +39,8 @@ def describe_preprocessor(preprocessor: Any) -> dict[str, Any]:
     Args:
         preprocessor: The student's.
     """
-    described: dict[str, Any] = {}
+    # A class of its own may do anything with the pictures.
+    described: dict[str, Any] = dict(type=type(preprocessor).__name__)
     for name in ("mean", "std"):
         value = getattr(preprocessor, name, None)
         described[name] = value.flatten().tolist() if isinstance(value, Tensor) else value
@@ -61,6 +62,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
             torch=torch.__version__,
             device=torch.cuda.get_device_name(device),
             tf32=[torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
+            benchmark=torch.backends.cudnn.benchmark,
         )
     return dict(
         torch=torch.__version__,

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._logit_store import TOO_LARGE
+
 
 class DeviceStore:
     """Logits (K,) for each of ``size`` numbers, in a tensor on a device.
@@ -52,13 +54,16 @@ class DeviceStore:
             logits: (N, K), in ``dtype``.
 
         Raises:
-            ValueError: If logits of another number of classes come.
+            ValueError: If logits of another number of classes come, or too large ones for
+                float16.
         """
         if logits.shape != (len(numbers), self.num_classes):
             raise ValueError(
                 f"the teacher cache is for {self.num_classes} classes, got logits of shape "
                 f"{tuple(logits.shape)} for {len(numbers)} images"
             )
+        if self.dtype == "float16" and not torch.isfinite(logits).all():
+            raise ValueError(TOO_LARGE)
         known = np.flatnonzero(numbers < self.size)
         if len(known) < len(numbers):
             chosen = torch.from_numpy(known).to(logits.device, non_blocking=True)

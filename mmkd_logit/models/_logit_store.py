@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 _DTYPES = dict(float32=np.float32, float16=np.float16)
+TOO_LARGE = (
+    "a logit of the teacher does not fit float16, whose largest number is 65504; set "
+    "dtype='float32' in the teacher's cache"
+)
 _PENDING = 8  # copies from a device that may be under way
 
 
@@ -96,10 +100,7 @@ class LogitStore:
         known = numbers < self.size
         rows, numbers = logits.numpy()[known], numbers[known]
         if self.dtype == "float16" and not np.isfinite(rows).all():
-            raise ValueError(
-                "a logit of the teacher does not fit float16, whose largest number is 65504; set "
-                "dtype='float32' in the teacher's cache"
-            )
+            raise ValueError(TOO_LARGE)
         padded = np.zeros((len(rows), len(self._weights) * 4 // rows.itemsize), rows.dtype)
         padded[:, : self.num_classes] = rows
         words = padded.view(np.uint32)

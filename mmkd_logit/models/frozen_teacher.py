@@ -14,7 +14,7 @@ from ._random_state import preserve_random_state
 from ._teacher_inference import TeacherInference
 from ._teacher_network import build_network, freeze
 from ._teacher_spec import TeacherSpec, resolve_teacher
-from .teacher_cache import TeacherCache
+from .teacher_cache import UNKEYED, TeacherCache
 
 _MICRO_BATCH = 32  # of a cache, where nobody says
 
@@ -111,6 +111,8 @@ class FrozenTeacher:
         Args:
             student_preprocessor: The data preprocessor that makes them.
         """
+        if self.cache is not None and getattr(student_preprocessor, "batch_augments", None):
+            raise ValueError(UNKEYED)
         described = describe_preprocessor(student_preprocessor)
         if described != self._preprocessor and self.cache is not None:
             self.cache.forget()

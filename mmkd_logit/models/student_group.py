@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
 
+from ._cache_identity import describe_preprocessor
 from ._distiller_parts import build_student, join_logits
 from ._random_state import preserve_random_state
 from ._student_pass import samples_for_loss
@@ -41,8 +42,9 @@ class StudentGroup(BaseModel):
             batches of all.
 
     Raises:
-        ValueError: If there is no student, a name or seed is wrong, or a student distils
-            features, whose teacher must run for it alone.
+        ValueError: If there is no student, a name or seed is wrong, students have different
+            preprocessors or mix batches, or one distils features, whose teacher must run for it
+            alone.
 
     Example:
         >>> from mmengine.registry import MODELS
@@ -75,6 +77,7 @@ class StudentGroup(BaseModel):
         for name, cfg in students.items():
             with self._streams[name].draw():
                 built[name] = _build_member(name, cfg, data_preprocessor, shared)
+        _check_preprocessors(built)
         self.students = nn.ModuleDict(built)
         self.data_preprocessor = next(iter(built.values())).data_preprocessor
 
@@ -208,6 +211,19 @@ def _read_seeds(seeds: Any, students: Mapping[str, dict]) -> dict[str, _Stream]:
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"a seed is an integer from 0 to 2**32 - 1, got {seed!r}")
     return {name: _Stream(seed) for name, seed in each.items()}
+
+
+def _check_preprocessors(students: Mapping[str, nn.Module]) -> None:
+    """Make sure that the first one's batches are what all expect."""
+    (name, first), *others = students.items()
+    for other, student in others:
+        mine, theirs = first.data_preprocessor, student.data_preprocessor
+        mixes = [getattr(each, "batch_augments", None) is not None for each in (mine, theirs)]
+        if any(mixes) or describe_preprocessor(mine) != describe_preprocessor(theirs):
+            raise ValueError(
+                f"the students {name} and {other} share batches, but not their data_preprocessor, "
+                "or it mixes them (batch_augments); give all the same one"
+            )
 
 
 def _build_member(

@@ -61,6 +61,8 @@ class StudentGroupOptimConstructor:
                     f"the optimizer of {name} accumulates gradients or scales its loss; train it "
                     "in a run of its own"
                 )
+            if hasattr(wrappers[name], "grad_name"):  # under which the norm is logged
+                wrappers[name].grad_name = f"{name}/{wrappers[name].grad_name}"
         precisions = {tuple(str(cfg.get(key)) for key in _SHARED) for cfg in self.students.values()}
         if len(precisions) > 1:
             raise ValueError(f"students of a group share one precision, got {sorted(precisions)}")

@@ -37,7 +37,7 @@ class TeacherCache:
     shape, rounded to ``dtype`` and only then used. So cold, warm and resumed runs agree, and it
     is of no importance who filled the cache. It is told apart by the hash of the teacher's
     weights and config, the normalisation of its input, the pictures, the settings of its
-    computation, torch's version and the processor's name; a change of any of these begins
+    computation, torch's version and the kind of processor; a change of any of these begins
     another cache.
 
     Size: images x views x classes x 4 or 2 bytes, and 4 for a checksum. The 162 views of

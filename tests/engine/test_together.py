@@ -12,8 +12,9 @@ from runs import assert_same
 from mmkd_logit.engine import together
 from mmkd_logit.engine import train as train_tool
 from mmkd_logit.engine.results import find_row, read_lines
-from mmkd_logit.engine.together import common_work_dir, read_members, split_scalars
+from mmkd_logit.engine.together import common_work_dir, read_members
 from mmkd_logit.engine.together_config import batches_key, join_configs, why_alone
+from mmkd_logit.engine.together_results import split_scalars
 
 
 @pytest.fixture

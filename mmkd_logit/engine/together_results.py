@@ -1,0 +1,174 @@
+"""What runs that were trained together leave, each in its folder."""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, Runner
+
+from mmkd_logit.hooks import FinalCheckpointHook
+
+from .checkpoint import POINTER
+from .errors import TrainingStarted
+from .provenance import origin_of, read_origin, write_origin
+from .results import ResultsRecorder, find_row, read_lines
+from .teachers import FINAL
+
+
+class Member(NamedTuple):
+    """One of the runs.
+
+    Attributes:
+        args: Its parsed command line.
+        cfg: Its complete config, as for a run of its own.
+    """
+
+    args: argparse.Namespace
+    cfg: Config
+
+
+class MarkMembersHook(Hook):
+    """Say in the runs' folders whose weights will come, and remove those of others.
+
+    Args:
+        cfgs: Of the runs.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, cfgs: Sequence[Config]) -> None:
+        self.origins = {cfg.work_dir: origin_of(cfg) for cfg in cfgs}
+
+    def before_train(self, runner: Runner) -> None:
+        """Do so, now that everything is built."""
+        if not is_main_process():
+            return
+        for work_dir, origin in self.origins.items():
+            folder = Path(work_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            if runner.iter < runner.max_iters or read_origin(folder) != origin:
+                for name in (POINTER, FINAL):
+                    (folder / name).unlink(missing_ok=True)
+            write_origin(folder, origin)
+
+
+def finish(
+    runner: Runner,
+    name: str,
+    member: Member,
+    recorder: ResultsRecorder,
+    started: TrainingStarted,
+    common: str,
+) -> None:
+    """Leave in a run's folder what others take from it, and record it.
+
+    Args:
+        runner: Of the group, as that of the run (:func:`as_member`).
+        name: The student's.
+        member: The run.
+        recorder: Its own.
+        started: Knows the first iteration.
+        common: The folder of the group.
+    """
+    final = Path(runner.work_dir, FINAL)
+    # One process looks at the files for all, since it writes some of them meanwhile.
+    if _agree(started.iteration is not None or not final.is_file()):
+        _save_last(runner)
+        FinalCheckpointHook().after_train(runner)
+        if is_main_process():
+            split_scalars(common, runner.work_dir, name)
+    else:
+        if _agree(_is_recorded(runner, member, recorder)):
+            return
+        state = CheckpointLoader.load_checkpoint(str(final), map_location="cpu")["state_dict"]
+        runner.model.load_state_dict(state)
+    barrier()
+    recorder.record(
+        runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
+    )
+
+
+def _agree(value: bool) -> bool:
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def _is_recorded(runner: Runner, member: Member, recorder: ResultsRecorder) -> bool:
+    if recorder.path is None:
+        return True
+    measured = ["train"] * member.args.train_metrics
+    rows = read_lines(recorder.path)
+    return find_row(member.cfg, rows, runner.world_size, measured) is not None
+
+
+def _save_last(runner: Runner) -> None:
+    """Write the checkpoint from which the run alone can be measured again."""
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    filename = f"epoch_{runner.epoch}.pth" if by_epoch else f"iter_{runner.iter}.pth"
+    meta = dict(epoch=runner.epoch, iter=runner.iter)
+    runner.save_checkpoint(runner.work_dir, filename, meta=meta)
+    if is_main_process():
+        Path(runner.work_dir, POINTER).write_text(str(Path(runner.work_dir, filename)))
+
+
+def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
+    """Write what MMEngine logged of one student of a group as of a run of its own.
+
+    Args:
+        common: The folder of the group, with ``TIMESTAMP/vis_data/scalars.json``.
+        work_dir: The run's folder, which gets the same files.
+        name: The student's.
+    """
+    for source in Path(common).glob("*/vis_data/scalars.json"):
+        lines = []
+        for line in source.read_text().splitlines():
+            row = json.loads(line)
+            own = {
+                key.removeprefix(f"{name}/").removeprefix(f"{name}."): value
+                for key, value in row.items()
+                if re.match(rf"{name}[/.]", key) or not re.match(r"s\d+[/.]", key)
+            }
+            if len(own) > len(row.keys() & own.keys()):  # else the line is of nobody's values
+                lines.append(json.dumps(own))
+        target = Path(work_dir, *source.parts[-3:])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(f"{line}\n" for line in lines))
+
+
+_GROUP = "_mmkd_logit_group"
+
+
+def _students(runner: Runner) -> Any:
+    model = getattr(runner, _GROUP, runner.model)
+    return (model.module if is_model_wrapper(model) else model).students
+
+
+@contextmanager
+def as_member(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
+    """Let a trained Runner be that of one of the runs.
+
+    Args:
+        runner: Of the group.
+        name: The student's.
+        cfg: The run's.
+    """
+    fields = ("model", "cfg", "_work_dir", "optim_wrapper", "param_schedulers")
+    before = {field: getattr(runner, field) for field in fields}
+    setattr(runner, _GROUP, runner.model)
+    schedules = (runner.param_schedulers or {}).get(name)
+    own = (_students(runner)[name], cfg, cfg.work_dir, runner.optim_wrapper[name], schedules)
+    vars(runner).update(zip(fields, own, strict=True))
+    try:
+        yield
+    finally:
+        delattr(runner, _GROUP)
+        vars(runner).update(before)
