@@ -568,12 +568,12 @@ def test_processes_meet_before_states_are_compared(monkeypatch):
     monkeypatch.setattr(chain_run, "init_dist", lambda *a, **k: met.append((a, k)))
     monkeypatch.setattr(chain_run, "set_multi_processing", lambda **k: met.append(k))
     env_cfg = dict(mp_cfg=dict(mp_start_method="fork"), dist_cfg=dict(backend="nccl", timeout=9))
-    chain_run._start_processes(Config(dict(launcher="slurm", env_cfg=env_cfg)))
+    chain_run.start_processes(Config(dict(launcher="slurm", env_cfg=env_cfg)))
     assert met == [
         dict(mp_start_method="fork", distributed=True),
         (("slurm",), dict(backend="nccl", timeout=9)),
     ]
-    chain_run._start_processes(Config(dict(launcher="none", env_cfg=env_cfg)))
+    chain_run.start_processes(Config(dict(launcher="none", env_cfg=env_cfg)))
     assert len(met) == 2
 
 

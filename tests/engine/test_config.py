@@ -149,6 +149,7 @@ def test_the_hash_sees_what_is_computed(project, words):
 )
 def test_the_hash_ignores_an_exact_teacher_cache(project, cache):
     cfg = configure(KD)
+    cfg.model.teacher.micro_batch = 32
     expected = config_hash(cfg)
     cfg.model.teacher.cache = cache
     assert config_hash(cfg) == expected
@@ -172,7 +173,7 @@ def test_the_hash_sees_how_a_teacher_computes_and_rounds(project):
         precision=dict(autocast="bfloat16"),
         compiled=dict(compile=True),
         pieces=dict(micro_batch=32),
-        both=dict(micro_batch=32, cache=dict(dtype="float16")),
+        both=dict(micro_batch=16, cache=dict(dtype="float16")),
     )
     for options in settings.values():
         cfg.model.teacher = {**configure(KD).model.teacher, **options}
@@ -181,6 +182,21 @@ def test_the_hash_sees_how_a_teacher_computes_and_rounds(project):
     # Where and how much of it is kept changes no result, also of a rounding one.
     cfg.model.teacher.cache.update(root="elsewhere", max_gib=1, storage="disk")
     assert config_hash(cfg) in seen
+
+
+def test_the_hash_sees_the_batches_that_a_cache_computes_in(project):
+    """Below 31 images a network rounds otherwise, and on a GPU at any size."""
+    from mmkd_logit.engine.config import CACHED_MICRO_BATCH
+    from mmkd_logit.models import frozen_teacher
+
+    assert CACHED_MICRO_BATCH == frozen_teacher._MICRO_BATCH
+    hashes = []
+    for options in ({}, dict(cache={}), dict(micro_batch=CACHED_MICRO_BATCH), dict(cache=None)):
+        cfg = configure(KD)
+        cfg.model.teacher.update(options)
+        hashes.append(config_hash(cfg))
+    plain, cached, pieces, without = hashes
+    assert cached == pieces != plain == without
 
 
 def test_the_hash_sees_caches_of_others(project):

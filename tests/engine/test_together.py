@@ -2,15 +2,17 @@
 
 import json
 import shlex
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from commands import Tiny, error_of, train
+from commands import Tiny, error_of, folder_of, train
 from runs import assert_same
 
 from mmkd_logit.engine import together
 from mmkd_logit.engine import train as train_tool
+from mmkd_logit.engine.provenance import file_hash
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.together import common_work_dir, read_members
 from mmkd_logit.engine.together_config import batches_key, join_configs, why_alone
@@ -52,6 +54,7 @@ def train_alone(lines):
     for line in lines:
         words = shlex.split(line.replace("together/", "alone/"))
         train_tool.main([words[0], "--results", "alone.jsonl", *words[1:]])
+        time.sleep(1.01 - time.time() % 1)  # MMEngine keeps every experiment by name and second
 
 
 def comparable(row):
@@ -180,6 +183,12 @@ def test_other_settings_begin_anew(tiny):
             "--cfg-options default_hooks.checkpoint.save_best=accuracy/top1",
             "must be trained alone: save_best",
         ),
+        (
+            "--cfg-options model.student.train_cfg.augments.type=Mixup",
+            "must be trained alone: MixUp and the like",
+        ),
+        ("--cfg-options load_from=x.pth", "must be trained alone: load_from and resume"),
+        ("--cfg-options default_hooks.ema.type=EMAHook", "must be trained alone: ema of default"),
         ("--resume", "a line names one run, without --resume"),
         ("--results x.jsonl", "a line names one run, without --results"),
         ("--train-teacher", "a line names one run, without --train-teacher"),
@@ -193,6 +202,61 @@ def test_what_cannot_share_is_one_line(tiny, capsys, more, text):
     error = error_of(capsys, together.main, write(lines_of(tiny, line)))
     assert re.search(text, error), error
     assert not Path("together/ce/final.pth").exists()
+
+
+def test_a_run_does_not_teach_another_of_the_list(tiny, capsys):
+    folder = folder_of(tiny.teacher)
+    before = Path(folder, "final.pth").read_bytes()
+    lines = [f"{tiny.teacher} --epochs 2", *lines_of(tiny)]
+    lines[0] += f" --work-dir {folder}"
+    error = error_of(capsys, together.main, write(lines))
+    assert "which another run of the list makes; train that one first" in error
+    assert Path(folder, "final.pth").read_bytes() == before
+
+
+def test_a_list_that_cannot_be_trained_removes_nothing(tiny, capsys):
+    lines = lines_of(tiny)
+    train_alone(lines[:1])
+    before = Path("alone/ce/final.pth").read_bytes()
+    lines = [line.replace("together/ce", "alone/ce") for line in lines]
+    lines[2] = lines[2].replace("tau=3", "tau=-1")
+    assert "tau" in error_of(capsys, together.main, write(lines))
+    assert Path("alone/ce/final.pth").read_bytes() == before
+    assert Path("alone/ce/last_checkpoint").is_file()
+
+
+def test_what_is_tested_is_what_is_there(tiny):
+    """The weights of a row and its metrics belong together, whoever wrote final.pth."""
+    together.main([write(lines_of(tiny)), "--results", "first.jsonl"])
+    final = Path("together/mse/final.pth")
+    content = torch.load(final, weights_only=False)
+    for value in content["state_dict"].values():
+        value.zero_()
+    torch.save(content, final)
+    together.main(["runs.txt", "--results", "rows.jsonl"])
+    rows, first = read_lines(Path("rows.jsonl")), read_lines(Path("first.jsonl"))
+    assert rows[1]["weights"] == file_hash(final) != first[1]["weights"]
+    assert rows[1]["test"] != first[1]["test"]
+    assert rows[2]["test"] == first[2]["test"]
+
+
+def test_one_run_can_be_measured_again_alone(tiny):
+    lines = lines_of(tiny)
+    together.main([write(lines), "--results", "rows.jsonl"])
+    before = Path("together/kl/final.pth").read_bytes()
+    words = shlex.split(lines[2])
+    more = ["--results", "again.jsonl", "--train-metrics", "--resume", "auto"]
+    train_tool.main([words[0], *more, *words[1:]])
+    (again,) = read_lines(Path("again.jsonl"))
+    row = read_lines(Path("rows.jsonl"))[2]
+    assert Path("together/kl/final.pth").read_bytes() == before
+    assert again["test"] == row["test"]
+    assert again["weights"] == row["weights"]
+    assert again["train"]
+    # Its optimizer is there too: it can be trained on.
+    state = torch.load("together/kl/epoch_2.pth", weights_only=False)
+    assert state["optimizer"]["param_groups"]
+    assert state["meta"]["epoch"] == 2
 
 
 def test_wrong_lists_are_one_line(workplace, capsys):

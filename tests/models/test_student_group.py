@@ -189,3 +189,20 @@ def test_paramwise_settings_are_each_students_own():
     }
     assert decays["alone"] == {5e-4}
     assert decays["mse"] == {0.0, 5e-4}
+
+
+def test_students_of_other_preprocessors_do_not_share_batches():
+    from mmengine.registry import MODELS
+
+    other = wrn(data_preprocessor=dict(type="mmpretrain.ClsDataPreprocessor", mean=[1], std=[2]))
+    mixing = wrn(train_cfg=dict(augments=dict(type="mmpretrain.Mixup", alpha=1.0)))
+    for net in (other, mixing):
+        for pair in (dict(a=wrn(), b=net), dict(b=net, a=wrn())):
+            with pytest.raises(ValueError, match="share batches, but not their data_preprocessor"):
+                MODELS.build(group_config(pair))
+
+
+def test_norms_of_gradients_are_logged_for_each():
+    group = build(group_config(dict(a=wrn(), b=wrn())))
+    wrapper = build_optim_wrapper(group, optimizers(dict(a=ADAM, b=ADAM)))
+    assert [each.grad_name for each in wrapper.values()] == ["a/grad_norm", "b/grad_norm"]

@@ -268,6 +268,31 @@ def test_pictures_without_numbers_are_refused(networks, tmp_path):
     assert model.student(batch()[0]).shape == (6, 4)
 
 
+def test_batches_that_are_mixed_never_reach_a_cache(networks, tmp_path):
+    """Also where mmpretrain's own preprocessor mixes them and leaves their numbers."""
+    from mmpretrain.models import ClsDataPreprocessor
+
+    from mmkd_logit.models import BatchPreprocessor
+
+    mix = dict(augments=dict(type="Mixup", alpha=1.0), probs=1.0)
+    for kind in (ClsDataPreprocessor, BatchPreprocessor):
+        teacher = teacher_of(networks[10], tmp_path)
+        mixing = kind(mean=[120.0], std=[60.0], num_classes=10, batch_augments=mix)
+        with pytest.raises(ValueError, match="MixUp, CutMix"):
+            teacher.expect_inputs_of(mixing)
+
+
+def test_preprocessors_of_another_class_have_another_cache():
+    from mmpretrain.models import ClsDataPreprocessor
+
+    from mmkd_logit.models import BatchPreprocessor
+    from mmkd_logit.models._cache_identity import describe_preprocessor
+
+    settings = dict(mean=[120.0], std=[60.0])
+    described = [describe_preprocessor(k(**settings)) for k in (ClsDataPreprocessor,) * 2]
+    assert described[0] == described[1] != describe_preprocessor(BatchPreprocessor(**settings))
+
+
 def test_distiller_takes_the_numbers_of_the_batch(networks):
     inputs, views = batch_of(12)
     samples = SampleBatch(torch.arange(12) % 10, views.index, (8, 8), views=views)
@@ -367,7 +392,7 @@ def test_another_number_of_classes_than_announced(tmp_path, storage):
 
 def test_a_logit_beyond_float16_is_an_error(tmp_path):
     views = Views("x", IMAGES, VIEWS, np.array([0]), np.array([0]))
-    for storage in ("memory", "disk"):
+    for storage in ("memory", "disk", "device"):
         cache = TeacherCache(storage, "float16", root=tmp_path)
         with pytest.raises(ValueError, match=r"does not fit float16.*dtype='float32'"):
             cache(torch.full((1, 3), 7e4), views, lambda x: x, lambda _: dict(num_classes=3))
