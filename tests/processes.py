@@ -18,7 +18,7 @@ def free_port():
 def run(*command, **variables):
     environment = {
         **os.environ,
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "CUDA_VISIBLE_DEVICES": "",
         "PORT": free_port(),
@@ -27,3 +27,12 @@ def run(*command, **variables):
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def run_on_two(worker, folder):
+    """Run a file of tests/distributed in two processes; it writes RANK.pt to the folder."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    done = run(*torchrun, str(HERE / "distributed" / worker), str(folder))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._logit_store import TOO_LARGE
+from ._logit_store import TOO_LARGE, check_shape
 
 
 class DeviceStore:
@@ -57,11 +57,7 @@ class DeviceStore:
             ValueError: If logits of another number of classes come, or too large ones for
                 float16.
         """
-        if logits.shape != (len(numbers), self.num_classes):
-            raise ValueError(
-                f"the teacher cache is for {self.num_classes} classes, got logits of shape "
-                f"{tuple(logits.shape)} for {len(numbers)} images"
-            )
+        check_shape(logits, len(numbers), self.num_classes)
         if self.dtype == "float16" and not torch.isfinite(logits).all():
             raise ValueError(TOO_LARGE)
         known = np.flatnonzero(numbers < self.size)

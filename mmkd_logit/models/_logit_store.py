@@ -70,11 +70,7 @@ class LogitStore:
             ValueError: If logits of another number of classes come, or too large ones for
                 float16.
         """
-        if logits.shape != (len(numbers), self.num_classes):
-            raise ValueError(
-                f"the teacher cache is for {self.num_classes} classes, got logits of shape "
-                f"{tuple(logits.shape)} for {len(numbers)} images"
-            )
+        check_shape(logits, len(numbers), self.num_classes)
         if not logits.is_cuda:
             self._store(numbers, logits)
             return
@@ -140,6 +136,24 @@ class LogitStore:
             words = self._rows.take(numbers, axis=0)
             wrong += int((self._sums.take(numbers) != self._checksum(words, numbers)).sum())
         return wrong
+
+
+def check_shape(logits: Tensor, images: int, num_classes: int) -> None:
+    """Make sure that there is a row of logits for each image.
+
+    Args:
+        logits: Those of the teacher.
+        images: How many there should be.
+        num_classes: K.
+
+    Raises:
+        ValueError: If there are others.
+    """
+    if logits.shape != (images, num_classes):
+        raise ValueError(
+            f"the teacher cache is for {num_classes} classes, got logits of shape "
+            f"{tuple(logits.shape)} for {images} images"
+        )
 
 
 def words_of_row(num_classes: int, dtype: str) -> int:

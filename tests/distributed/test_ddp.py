@@ -5,20 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import free_port, run
+from processes import run, run_on_two
 
-HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ddp")
-    done = run(
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"),
-        *(f"--master_port={free_port()}", str(HERE / "worker.py"), str(folder)),
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    folder = run_on_two("worker.py", tmp_path_factory.mktemp("ddp"))
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 

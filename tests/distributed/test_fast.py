@@ -1,12 +1,11 @@
 """Channels last and bfloat16 over two processes."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_on_two
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -15,15 +14,7 @@ from fast_worker import fast_run, train  # noqa: E402
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fast")
-    path = os.pathsep.join(map(str, (HERE.parent, HERE.parents[1])))
-    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    command += [str(HERE / "fast_worker.py"), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return run_on_two("fast_worker.py", tmp_path_factory.mktemp("fast"))
 
 
 def distance(first, second):

@@ -1,29 +1,16 @@
 """Stages of a run over two processes."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from processes import run_on_two
 from runs import sequential_run, steps_of
 
-HERE = Path(__file__).resolve().parent
 STATES = [("ScaledKLDivLoss", 1.0, 32), ("LogitMSELoss", 1.0, 32), ("LogitMSELoss", 0.5, 48)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sequential")
-    path = os.pathsep.join(map(str, (HERE.parent, HERE.parents[1])))
-    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    command += [str(HERE / "sequential_worker.py"), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return run_on_two("sequential_worker.py", tmp_path_factory.mktemp("sequential"))
 
 
 def runs(folder, name):
