@@ -16,6 +16,7 @@ from .execute import Execution
 from .exhibit import Exhibit, NothingChosenError
 from .plan import describe_plan
 from .pools import ClusterPool, LocalPool, Pool, default_devices
+from .record import describe_exhibit, write_record
 from .table import render, to_csv
 
 EXHIBITS = Path("configs", "paper")
@@ -131,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The command line without the program's name; ``sys.argv`` by default.
     """
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     silence_known_warnings()
     with one_line_errors():
@@ -155,9 +157,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows = [*read_lines(results), *read_lines(MEASURED)]
             return print("\n".join(describe_plan(execution, rows)))
         found = execution()
+        folder = Path(args.results, args.scale or "")
+        command = ["python", "tools/reproduce.py", *argv]
         for exhibit in exhibits:
             mine = {run: found[run.work_dir] for run in runs[exhibit.name]}
-            _write(exhibit, mine, Path(args.results, args.scale or ""))
+            _write(exhibit, mine, folder)
+            record = describe_exhibit(exhibit, mine, execution.configs, command, folder)
+            write_record(folder / f"{exhibit.name}.json", record)
         if None in found.values():
             raise SystemExit(1)
 

@@ -11,11 +11,7 @@ from .exhibit import Exhibit
 from .paired_difference import paired_difference
 from .run import Run
 
-_MARKS = {
-    "S": "S: read in a source",
-    "C": "C: derived and checked",
-    "R": "R: remembered, unverified",
-}
+MARKS = {"S": "read in a source", "C": "derived and checked", "R": "remembered, unverified"}
 
 
 class Cell(NamedTuple):
@@ -57,9 +53,14 @@ class Cell(NamedTuple):
         """The paper's number with its trust mark."""
         return "" if self.paper is None else f"{self.paper:.2f} {self.mark}"
 
+    @property
+    def gap(self) -> float | None:
+        """Ours - paper's, or None."""
+        return None if self.paper is None or self.mean is None else self.mean - self.paper
+
     def difference(self) -> str:
-        """Ours - paper's."""
-        return "" if None in (self.paper, self.mean) else f"{self.mean - self.paper:+.2f}"  # type: ignore[operator]
+        """Ours - paper's, as text."""
+        return "" if self.gap is None else f"{self.gap:+.2f}"
 
 
 def collect(exhibit: Exhibit, found: Mapping[Run, dict | None], metric: dict) -> dict[str, Cell]:
@@ -115,10 +116,10 @@ def render(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
             lines += [f"**{metric['title']}**", "", *_matrix(exhibit, cells), ""]
         else:
             lines += [*_list(exhibit, cells, metric["title"]), ""]
-        lines += [_compare(exhibit, cells, *pair) for pair in exhibit.comparisons]
+        lines += [f"- {compare(exhibit, cells, *pair)}" for pair in exhibit.comparisons]
         lines += [""] * bool(exhibit.comparisons)
     lines += [exhibit.note, ""] if exhibit.note else []
-    return "\n".join([*lines, _protocol(exhibit, found)])
+    return "\n".join([*lines, describe_protocol(exhibit, found)])
 
 
 def _line(values: Sequence[str]) -> str:
@@ -153,8 +154,16 @@ def _matrix(exhibit: Exhibit, cells: dict[str, Cell]) -> list[str]:
     return lines
 
 
-def _compare(exhibit: Exhibit, cells: dict[str, Cell], first: str, second: str) -> str:
-    what = f"- {exhibit.label(first)} minus {exhibit.label(second)}"
+def compare(exhibit: Exhibit, cells: Mapping[str, Cell], first: str, second: str) -> str:
+    """Say by how much one run is better than another, seed by seed.
+
+    Args:
+        exhibit: The exhibit.
+        cells: Of :func:`collect`.
+        first: Name of a run.
+        second: Name of another.
+    """
+    what = f"{exhibit.label(first)} minus {exhibit.label(second)}"
     a, b = cells[first].by_seed, cells[second].by_seed
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
@@ -169,7 +178,23 @@ def _compare(exhibit: Exhibit, cells: dict[str, Cell], first: str, second: str) 
     )
 
 
-def _protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
+def used_marks(exhibit: Exhibit) -> dict[str, str]:
+    """Return the trust marks that an exhibit's numbers of the paper have, and their meaning.
+
+    Args:
+        exhibit: The exhibit.
+    """
+    marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}
+    return {mark: MARKS.get(mark, "") for mark in sorted(marks)}
+
+
+def describe_protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
+    """Say how an exhibit's numbers were measured.
+
+    Args:
+        exhibit: The exhibit.
+        found: For each run its results row, or None if it failed.
+    """
     rows = [row for run, row in found.items() if row is not None and run.name in exhibit.cells]
     if not rows:
         return "Nothing finished."
@@ -185,8 +210,7 @@ def _protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
     # Rows from before this was noted are left as they were published.
     numerics = {row["numerics"] for row in rows if row.get("numerics")}
     digits = f" {each(numerics)};" if numerics else ""
-    marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}
-    legend = "; ".join(_MARKS.get(mark, mark) for mark in sorted(marks))
+    legend = "; ".join(": ".join(filter(None, pair)) for pair in used_marks(exhibit).items())
     return (
         "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
         f"deviation (n seeds); {each({row['epochs'] for row in rows})} epochs;{digits} "

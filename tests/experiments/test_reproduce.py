@@ -1,5 +1,6 @@
 """tools/reproduce.py, with real trainings of a second."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def test_from_nothing_to_the_table(tiny, capsys):
     assert "(paired t-test over 2 seeds)" in table
     assert Path("results/small.md").read_text() + "\n" == table
     assert len(Path("results/small.csv").read_text().splitlines()) == 4
+    record = json.loads(Path("results/small.json").read_text())
+    assert record["command"] == ["python", "tools/reproduce.py", "small", "--seeds", "2"]
+    assert [run["name"] for run in record["runs"]] == ["big", "alone", "kd"] * 2
+    for run in record["runs"]:
+        assert run["row"] in rows
+        folder = Path("results", record["root"])
+        assert folder.joinpath(run["files"]["log"]).is_file()
+        (scalars,) = run["files"]["scalars"]
+        assert "loss" in json.loads(folder.joinpath(scalars).read_text().splitlines()[0])
+    kinds = {run["name"]: run["method"]["kind"] for run in record["runs"]}
+    assert kinds == dict(big="ce", alone="ce", kd="mse")
+    assert record["runs"][2]["teachers"] == [record["runs"][0]["work_dir"]]
     teachers = {row["seed"]: row["weights"] for row in rows if row["config"] == tiny.teacher}
     for row in rows:
         assert row["teachers"] == ([teachers[row["seed"]]] if row["config"] == tiny.kd else [])
@@ -77,6 +90,9 @@ def test_failures_and_reduced_size(tiny, capsys):
     assert out.endswith("Nothing finished.\n\n")
     assert "failed, see work_dirs/" in err
     assert "nonsense" in err
+    record = json.loads(Path("results/small.json").read_text())
+    assert [run["row"] for run in record["runs"]] == [None] * 3
+    assert record["metrics"][0]["cells"]["kd"]["failed"] == 1
     assert "not trained, its teacher" in err
 
 
