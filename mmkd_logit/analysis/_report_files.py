@@ -1,0 +1,99 @@
+"""Files as a report names them: a link, where one is safe, and what they held."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+
+class Files:
+    """Names files for a report that lies in a folder.
+
+    A link is relative, leads to a file that is there, and stays in a folder that the report lies
+    in too: where the runs were made, or that of the results. Anything else is only named.
+
+    Args:
+        folder: Of the report.
+        results: Of the results.
+    """
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self.folder, self.results = _absolute(folder), _absolute(results)
+        self._hashes: dict[Path, str | None] = {}
+
+    def href(self, path: Path, root: Path) -> str | None:
+        """Return the link to a file, or None.
+
+        Args:
+            path: Of the file, seen from ``root``.
+            root: Where the runs were made.
+        """
+        target = _absolute(root / path)
+        bases = [_absolute(root), self.results]
+        if not any(target.is_relative_to(b) and self.folder.is_relative_to(b) for b in bases):
+            return None
+        if not target.is_file():
+            return None
+        return quote(Path(os.path.relpath(target, self.folder)).as_posix())
+
+    def describe(self, paths: Iterable[str | Path], root: Path) -> list[dict[str, Any]]:
+        """Return path, link and SHA-256 of files; None for those that are not there.
+
+        Args:
+            paths: Seen from ``root``.
+            root: Where the runs were made.
+        """
+        return [
+            dict(path=str(path), href=self.href(Path(path), root), sha256=self._hash(root / path))
+            for path in dict.fromkeys(map(str, paths))
+        ]
+
+    def link(self, label: str, path: str | Path | None, root: Path) -> list[dict[str, Any]]:
+        """Return a link by what it is called, or one that says that the file is missing.
+
+        Args:
+            label: Its text.
+            path: Seen from ``root``; nothing for None.
+            root: Where the runs were made.
+        """
+        if path is None:
+            return []
+        href = self.href(Path(path), root)
+        there = (root / path).is_file()
+        return [dict(label=label if there else f"{label} (gone)", href=href)]
+
+    def _hash(self, path: Path) -> str | None:
+        path = _absolute(path)
+        if path not in self._hashes:
+            known = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+            self._hashes[path] = known
+        return self._hashes[path]
+
+
+def _absolute(path: Path) -> Path:
+    # Symbolic links stay: a folder of runs may lie on another disk.
+    return Path(os.path.normpath(Path.cwd() / path))
+
+
+class Names:
+    """Hands out names for places in a page and for files, each once."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def __call__(self, text: str) -> str:
+        """Return a name of letters, digits, ``.``, ``_`` and ``-``.
+
+        Args:
+            text: What it shall resemble.
+        """
+        base = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:120] or "x"
+        name, number = base, 1
+        while name.lower() in self._used:  # of files too, where case may not count
+            number += 1
+            name = f"{base}-{number}"
+        self._used.add(name.lower())
+        return name
