@@ -55,7 +55,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{path} is not whole JSON ({error}); remove it, or let tools/reproduce.py write it again"
+            f"{path} is not whole JSON ({error}); remove it, or let "
+            "tools/reproduce.py write it again"
         ) from None
     if not isinstance(record, dict) or not {"format", "cells"} <= record.keys():
         return None

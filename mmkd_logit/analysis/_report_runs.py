@@ -45,7 +45,7 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("teachers' weights", ", ".join(map(str, row.get("teachers") or []))),
         ("weights", row.get("weights")),
         ("data", _pairs(row.get("data"))),
-        ("digits", row.get("numerics")),
+        ("numerics", row.get("numerics")),
         ("device", row.get("device")),
         ("processes", row["processes"] if row.get("processes", 1) != 1 else None),
         ("training", _seconds(row)),

@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,20 @@ def number(value: Any, signed: bool = False) -> str:
     if value is None:
         return ""
     return f"{float(value):{'+' if signed else ''}.2f}".replace("-", "−")
+
+
+def quoted(words: Sequence[str]) -> list[str]:
+    """Return a command's words as a shell takes them.
+
+    Args:
+        words: Of the command.
+    """
+    return [shlex.quote(str(word)) for word in words]
+
+
+def _spread(cell: Mapping[str, Any]) -> str:
+    std = "" if cell["std"] is None else f" ± {number(cell['std'])}"
+    return f"{std} ({cell['n']})"
 
 
 class ExhibitView:
@@ -56,17 +70,17 @@ class ExhibitView:
         failed = len(runs) - len(finished)
         epochs = sorted({run["epochs"] for run in finished})
         seeds = len({run["seed"] for run in runs})
-        scale = f" ({record['scale']})" if record.get("scale") else ""
         counts = f"{len(runs)} runs" + (f", {failed} failed" if failed else "")
         table = self.path.with_suffix(".csv")
         rows = self.files.results / "runs.jsonl"
         sources = [p for p in (self.path, table, rows) if p.is_file()]
         return dict(
             id=self.id,
-            title=record["title"] + scale,
+            title=record["title"],
+            scale=record.get("scale"),
             note=record.get("note"),
             protocol=record.get("protocol"),
-            command=shlex.join(record["command"]),
+            command=quoted(record["command"]),
             legend=list(record.get("legend", {}).items()),
             counts=counts,
             finished=len(finished),
@@ -95,7 +109,7 @@ class ExhibitView:
         return dict(
             title=metric["title"],
             matrix=any(columns),
-            corner="",
+            width=min(16, max([3, *(len(cell["spread"]) for cell in cells.values())])),
             columns=columns,
             with_paper=any(cell["paper"] for cell in cells.values()),
             rows=[
@@ -109,8 +123,7 @@ class ExhibitView:
         mean = cell["mean"]
         return dict(
             mean=number(mean),
-            std=number(cell["std"]),
-            n=", ".join(map(str, sorted(map(int, cell["by_seed"])))) and str(cell["n"]),
+            spread=_spread(cell),
             failed=int(cell["failed"]),
             paper=number(cell["paper"]),
             mark=cell["mark"],
@@ -138,7 +151,7 @@ class ExhibitView:
         return dict(
             seed=run["seed"],
             failed=not row,
-            command=shlex.join(run["command"]),
+            command=quoted(run["command"]),
             weights=(row or {}).get("weights") or "",
             numbers=[_measured(run, metric) for metric in metrics],
             files=self._links(run["files"]),
@@ -156,24 +169,25 @@ class ExhibitView:
             links += self.files.link(f"logits {split}", path, self.root)
         return links
 
-    def _gaps(self, failed: int) -> list[dict[str, str]]:
+    def _gaps(self, failed: int) -> list[dict[str, Any]]:
         """Say what is missing, and which command makes it."""
-        command = shlex.join(self.record["command"])
+        words = self.record["command"]
         runs = [run for run in self.record["runs"] if run["row"]]
         gaps = []
         if failed:
-            what = f"{failed} of {len(self.record['runs'])} runs failed"
-            gaps.append(dict(text=f"{what}. What is missing is trained by", command=command))
+            what = f"{failed} of {len(self.record['runs'])} runs failed. They are tried again by"
+            gaps.append(dict(text=what, command=quoted(words)))
         bare = [run for run in runs if not run["files"].get("dumps")]
         if bare:
-            dump = command if "--dump-logits" in self.record["command"] else f"{command} --dump-logits"
-            what = f"{len(bare)} of {len(runs)} finished runs kept no logits, which some figures need"
-            gaps.append(dict(text=f"{what}. They are written by", command=dump))
+            what = f"{len(bare)} of {len(runs)} finished runs kept no logits, which some figures "
+            dump = [word for word in words if word != "--dump-logits"] + ["--dump-logits"]
+            gaps.append(dict(text=f"{what}need. They are written by", command=quoted(dump)))
         silent = [run for run in runs if not run["files"].get("scalars")]
         if silent:
-            what = f"{len(silent)} of {len(runs)} finished runs left no scalars for curves of training"
-            again = shlex.join(silent[0]["command"])
-            gaps.append(dict(text=f"{what}. They are written by training, such as", command=again))
+            what = f"{len(silent)} of {len(runs)} finished runs left no scalars, which curves of "
+            again = quoted(silent[0]["command"])
+            text = f"{what}training need. They come with training, such as"
+            gaps.append(dict(text=text, command=again))
         return gaps
 
 

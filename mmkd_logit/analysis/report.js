@@ -123,8 +123,9 @@
   });
   stage.addEventListener("wheel", (event) => {
     event.preventDefault();
-    zoom(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
+    zoom(Math.exp(-event.deltaY / 400), event.clientX, event.clientY - top());
   }, { passive: false });
+  const top = () => stage.getBoundingClientRect().top;
   const fingers = new Map();
   stage.addEventListener("pointerdown", (event) => {
     stage.setPointerCapture(event.pointerId);
@@ -137,7 +138,7 @@
     const other = [...fingers.values()].find((each) => each.pointerId !== event.pointerId);
     if (other) {
       const far = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
-      zoom(far(event) / Math.max(1, far(before)), other.clientX, other.clientY);
+      zoom(far(event) / Math.max(1, far(before)), other.clientX, other.clientY - top());
     } else {
       view.x += event.clientX - before.clientX;
       view.y += event.clientY - before.clientY;

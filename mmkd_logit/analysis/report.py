@@ -65,7 +65,7 @@ def build_report(
             sections[exhibit]["figures"].append(figure)
     page = dict(
         title="Distilling logits: what was measured",
-        subtitle=f"Results in {Path(results).name}",
+        subtitle=f"Made from the files in {Path(results).name}/",
         problems=problems,
         facts=_facts([e.record for e in exhibits]),
         exhibits=list(sections.values()),
@@ -100,7 +100,8 @@ def _facts(records: Sequence[dict]) -> list[tuple[str, str]]:
     failed = len(runs) - len(rows)
     versions = {f"{name} {v}" for row in rows for name, v in (row.get("versions") or {}).items()}
     commits = {
-        str(row.get("commit") or "unknown")[:12] + (" with files changed" if row.get("dirty") else "")
+        str(row.get("commit") or "unknown")[:12]
+        + (" with files changed" if row.get("dirty") else "")
         for row in rows
     }
     # Runs together were timed together.
@@ -110,7 +111,7 @@ def _facts(records: Sequence[dict]) -> list[tuple[str, str]]:
         ("runs", f"{len(rows)} of {len(runs)} finished" + (f", {failed} failed" if failed else "")),
         ("training", duration(seconds) if rows else ""),
         ("devices", _join(row.get("device") for row in rows)),
-        ("digits", _join(row.get("numerics") for row in rows)),
+        ("numerics", _join(row.get("numerics") for row in rows)),
         ("commits", _join(commits)),
         ("versions", _join(versions)),
         ("finished", " to ".join(dict.fromkeys([*times[:1], *times[-1:]]))),

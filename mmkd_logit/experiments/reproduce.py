@@ -53,7 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--launcher", choices=["none", "slurm", "local"], default="none", help="job system")
     add("--jobs", type=int, default=64, help="jobs in the job system at one time")
     add_override_argument(parser, "--cluster-option", "of submitit, such as slurm_partition=gpu")
-    add("--results", default="results", help="folder of runs.jsonl and of the tables")
+    add("--results", default="results", help="folder of runs.jsonl, the tables and the report")
+    add("--no-report", action="store_true", help="write no page with all tables and figures")
     add(
         "--cfg-options",
         nargs="+",
@@ -164,8 +165,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             _write(exhibit, mine, folder)
             record = describe_exhibit(exhibit, mine, execution.configs, command, folder)
             write_record(folder / f"{exhibit.name}.json", record)
+        if not args.no_report:
+            _report(args.results)
         if None in found.values():
             raise SystemExit(1)
+
+
+def _report(results: str) -> None:
+    """Write the page about all exhibits in the folder; the tables stand without it."""
+    from mmkd_logit.analysis.report import build_report  # matplotlib takes its time
+
+    try:
+        path, problems = build_report(results)
+    except Exception as error:
+        return _say(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
+    for problem in problems:
+        _say(problem)
+    _say(f"report: {path}")
 
 
 def _write(exhibit: Exhibit, found: dict, folder: Path) -> None:
