@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-RC: dict[str, Any] = {
+RC: Any = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "figure.facecolor": "white",
