@@ -80,6 +80,7 @@ COMPONENTS = {
     "TrainAccuracyHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
     "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
+    "LogitDump": ("METRICS", dict(out_file="test.npz")),
     "StudentGroup": ("MODELS", dict(students=dict(alone=NET), seeds=0)),
     "StudentGroupOptimConstructor": (
         "OPTIM_WRAPPER_CONSTRUCTORS",

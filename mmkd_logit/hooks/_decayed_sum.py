@@ -26,7 +26,8 @@ class DecayedSum:
         self.layer = layer
         self._begin: Tensor | None = None
         self._scale = 0.0
-        self._decay, self._velocity = 1.0, None
+        self._decay = 1.0
+        self._velocity: float | None = None
         self._group: dict[str, Any] | None = None
         self._optimizer: Optimizer | None = None
         for optimizer in optimizers:
@@ -65,12 +66,11 @@ class DecayedSum:
         gradient = float(group["weight_decay"]) * self._decay
         step = gradient
         if momentum:
-            before = self._velocity
-            fresh = before is None
-            self._velocity = (
-                gradient if fresh else momentum * before + (1 - group["dampening"]) * gradient
-            )
-            step = gradient + momentum * self._velocity if group["nesterov"] else self._velocity
+            velocity = gradient
+            if self._velocity is not None:
+                velocity = momentum * self._velocity + (1 - group["dampening"]) * gradient
+            self._velocity = velocity
+            step = gradient + momentum * velocity if group["nesterov"] else velocity
         self._decay -= rate * step
 
     def values(self) -> dict[str, Tensor]:
