@@ -38,6 +38,8 @@ _WATCHING_HOOKS = (
     "mmkd_logit.ProgressBarHook",
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.FinalCheckpointHook",
+    "mmkd_logit.ClassifierSumHook",
+    "mmkd_logit.TrainAccuracyHook",
 )
 IN_MEMORY = "mmkd_logit.InMemoryDataset"
 CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache

@@ -26,6 +26,8 @@ _ALLOWED_HOOKS = (
     "mmkd_logit.ProgressBarHook",
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.ChannelsLastHook",
+    "mmkd_logit.ClassifierSumHook",
+    "mmkd_logit.TrainAccuracyHook",
 )
 _DEFAULT_HOOKS = (
     *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),

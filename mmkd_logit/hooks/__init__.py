@@ -1,17 +1,21 @@
 """What happens around training."""
 
 from .channels_last_hook import ChannelsLastHook
+from .classifier_sum_hook import ClassifierSumHook
 from .final_checkpoint_hook import FinalCheckpointHook
 from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .progress_bar_hook import ProgressBarHook
 from .sequential_teacher_hook import SequentialTeacherHook
+from .train_accuracy_hook import TrainAccuracyHook
 
 __all__ = [
     "ChannelsLastHook",
+    "ClassifierSumHook",
     "FinalCheckpointHook",
     "LabelNoiseHook",
     "LazyRuntimeInfoHook",
     "ProgressBarHook",
     "SequentialTeacherHook",
+    "TrainAccuracyHook",
 ]

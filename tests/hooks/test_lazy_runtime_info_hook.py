@@ -162,7 +162,8 @@ def test_iterations_between_two_log_lines_do_not_wait(tmp_path, monkeypatch, los
     hook = dict(type="RuntimeInfoHook") if theirs else LAZY
     model = digits_distiller(alpha=0.5, loss_kd=loss_kd)
     more = [dict(type="CountWaits"), dict(type="mmkd_logit.ProgressBarHook", always=True)]
-    more += [dict(type="mmkd_logit.LabelNoiseHook")]
+    more += [dict(type="mmkd_logit.LabelNoiseHook"), dict(type="mmkd_logit.TrainAccuracyHook")]
+    more += [dict(type="mmkd_logit.ClassifierSumHook")]
     cfg = run_config(model, tmp_path, epochs=1, default_hooks=hooks(hook, 3), custom_hooks=more)
     cfg.optim_wrapper = dict(type="mmkd_logit.AutocastOptimWrapper", **cfg.optim_wrapper)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None

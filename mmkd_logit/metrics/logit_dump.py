@@ -1,0 +1,220 @@
+"""Logits of every sample, to a file."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import (
+    all_gather_object,
+    broadcast_object_list,
+    get_world_size,
+    is_main_process,
+)
+from mmengine.evaluator import BaseMetric
+
+from mmkd_logit.registry import METRICS
+
+from ._npz_stream import npz_stream
+from ._part_files import PartFiles, Parts, check_parts, merged
+
+_OPTIONAL = ("prelogits", "teacher_logits", "teacher_prelogits")
+_LAYERS = ("weight", "bias", "teacher_weight", "teacher_bias")
+
+
+@METRICS.register_module()
+class LogitDump(BaseMetric):
+    """Write the logits, pre-logits and labels of every sample of a split to one ``.npz`` file.
+
+    N samples in the order of the data set, K classes, D features: ``index`` (N,), which
+    ``sample_idx`` says, ``label`` and ``clean_label`` (N,), int64; ``logits`` (N, K) and, where
+    samples have them, ``prelogits`` (N, D), ``teacher_logits`` (N, K) and ``teacher_prelogits``,
+    float32; what ``layers`` gives; ``classes`` (K,), where the data set names them; ``identity``, a
+    text in JSON. ``numpy.load`` reads it without pickle. The samples' fields come from
+    ``mmkd_logit.LogitOutputsHook``.
+
+    Memory is bounded: rows go to files beside the target, and the main process puts those of all
+    together, a few megabytes at a time. The target appears whole or not at all. Over several
+    processes it is the very file of one; they must see the same folder.
+
+    It measures nothing. ``tools/dump_logits.py`` and ``--dump-logits`` of the other tools use it.
+
+    Args:
+        out_file: To write, ``.npz``.
+        identity: What the file is of, for whoever reads it; also an attribute to set later.
+        layers: Returns ``weight`` (K, D), ``bias`` (K,) and those of the teacher, under
+            ``teacher_weight`` and ``teacher_bias``; asked once all samples have passed, since
+            ``EMAHook`` exchanges weights for the test. Also an attribute to set later.
+        collect_device: As of MMEngine's ``BaseMetric``; not used.
+        prefix: As of MMEngine's ``BaseMetric``; not used.
+        collect_dir: As of MMEngine's ``BaseMetric``; not used.
+
+    Raises:
+        ValueError: If ``out_file`` does not end in .npz; when samples pass, if one has no logits
+            or not one label, or other fields than the first; when evaluating, if samples are
+            missing or came twice.
+
+    Example:
+        >>> import tempfile
+        >>> from mmkd_logit.metrics import LogitDump
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> dump = LogitDump(f'{folder.name}/test.npz', identity=dict(seed=0))
+        >>> sample = dict(logits=torch.tensor([0.5, 2.0]), gt_label=torch.tensor([1]))
+        >>> dump.process({}, [sample, sample])
+        >>> dump.evaluate(2)
+        {}
+        >>> with np.load(f'{folder.name}/test.npz') as arrays:
+        ...     arrays['logits'].tolist(), str(arrays['identity'])
+        ([[0.5, 2.0], [0.5, 2.0]], '{"seed": 0}')
+        >>> folder.cleanup()
+    """
+
+    default_prefix = "dump"
+
+    def __init__(
+        self,
+        out_file: str,
+        identity: Mapping[str, Any] | None = None,
+        layers: Callable[[], Mapping[str, np.ndarray]] | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        if Path(out_file).suffix != ".npz":
+            raise ValueError(f"LogitDump writes .npz files, got out_file={str(out_file)!r}")
+        self.out_file = str(out_file)
+        self.identity = dict(identity or {})
+        self.layers = layers
+        self._files: PartFiles | None = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Append a batch to this process's files.
+
+        Args:
+            data_batch: Not looked at.
+            data_samples: N dicts with ``logits`` (K,), ``gt_label`` and the other fields.
+        """
+        if not data_samples:
+            return
+        rows = _rows_of(data_samples)
+        if self._files is None:
+            self._files = PartFiles(Path(self.out_file))
+        self._files.append(rows)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Write the file of all processes' samples and begin anew.
+
+        Args:
+            size: Number of samples in the data set.
+
+        Returns:
+            Nothing.
+        """
+        files, self._files = self._files, None
+        mine = Parts("", 0, {}) if files is None else files.parts
+        everyone = [mine]
+        if get_world_size() > 1:
+            everyone = all_gather_object(mine)
+        try:
+            layers = dict(self.layers()) if self.layers is not None else {}
+            self._write_for_all(everyone, size, layers)
+        finally:
+            if files is not None:
+                files.remove()
+        return {}
+
+    def _write_for_all(
+        self, parts: Sequence[Parts], size: int, layers: Mapping[str, np.ndarray]
+    ) -> None:
+        """Let the main process write, and all fail if it does."""
+        failed: list[Any] = [None]
+        cause: Exception | None = None
+        if is_main_process():
+            try:
+                self._write(parts, size, layers)
+            except Exception as error:  # whatever it is, the others wait for it
+                failed, cause = [f"{self.out_file}: {error}"], error
+        broadcast_object_list(failed)
+        if failed[0] is not None:
+            raise ValueError(failed[0]) from cause
+
+    def _write(self, parts: Sequence[Parts], size: int, layers: Mapping[str, np.ndarray]) -> None:
+        if not any(part.rows for part in parts):
+            raise ValueError("LogitDump got no samples")
+        check_parts(parts, size)
+        fields = dict(parts[0].fields)
+        index = np.arange(size)
+        if "index" in fields:
+            index = np.concatenate([*merged(parts, "index", size)])
+            _check_index(index)
+        with npz_stream(Path(self.out_file)) as file:
+            file.write("index", index)
+            for name, (kind, shape) in fields.items():
+                if name != "index":
+                    file.write_rows(name, kind, (size, *shape), merged(parts, name, size))
+            for name in _LAYERS:
+                if name in layers:
+                    file.write(name, np.asarray(layers[name], np.float32))
+            classes = (self.dataset_meta or {}).get("classes")
+            if classes is not None and len(classes) == fields["logits"][1][0]:
+                file.write("classes", np.array([str(each) for each in classes]))
+            file.write("identity", np.array(json.dumps(self.identity, sort_keys=True)))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Return nothing; :meth:`evaluate` does it all.
+
+        Args:
+            results: None.
+        """
+        return {}
+
+
+def _rows_of(samples: Sequence[dict]) -> dict[str, np.ndarray]:
+    """Return the fields of N samples as arrays of N rows."""
+    if any("logits" not in sample for sample in samples):
+        raise ValueError(
+            "LogitDump needs the logits of each sample; add "
+            "dict(type='mmkd_logit.LogitOutputsHook') to custom_hooks"
+        )
+    for sample in samples:
+        if "gt_label" not in sample or sample["gt_label"].numel() != 1:
+            raise ValueError(
+                f"LogitDump is for one label a sample, got gt_label {sample.get('gt_label')}"
+            )
+    labels = [int(sample["gt_label"]) for sample in samples]
+    rows: dict[str, Any] = dict(
+        label=labels,
+        clean_label=[
+            int(sample.get("clean_label", label))
+            for sample, label in zip(samples, labels, strict=True)
+        ],
+    )
+    if _has(samples, "sample_idx"):
+        rows["index"] = [int(sample["sample_idx"]) for sample in samples]
+    arrays = {name: np.array(values, np.int64) for name, values in rows.items()}
+    for name in ("logits", *_OPTIONAL):
+        if _has(samples, name):
+            values = torch.stack([sample[name].detach() for sample in samples])
+            arrays[name] = values.float().cpu().numpy()
+    return arrays
+
+
+def _has(samples: Sequence[dict], name: str) -> bool:
+    """Whether all samples have a field; some of them is an error."""
+    found = {name in sample and sample[name] is not None for sample in samples}
+    if len(found) > 1:
+        raise ValueError(f"some samples of a batch have {name} and others have not")
+    return found.pop()
+
+
+def _check_index(index: np.ndarray) -> None:
+    values, counts = np.unique(index, return_counts=True)
+    if len(values) < len(index):
+        raise ValueError(
+            f"sample {values[counts.argmax()]} came {counts.max()} times and "
+            f"{len(index) - len(values)} others are missing: a sample could not be read and "
+            "another took its place, or the data loader does not give each once"
+        )
