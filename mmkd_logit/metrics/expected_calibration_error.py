@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmkd_logit.registry import METRICS
 
-from ._stack import forget, labels_of, log_softmax, logits_of
+from ._stack import forget, labels_of, log_softmax, logits_of, once
 
 
 @METRICS.register_module()
@@ -136,8 +136,13 @@ class ExpectedCalibrationError(BaseMetric):
                 f"{type(self).__name__} needs pred_score, the probability of each class; the "
                 "model's head gives none"
             )
-        scores = torch.stack([sample["pred_score"].detach() for sample in data_samples])
+        each = [sample["pred_score"] for sample in data_samples]
         labels = [sample["gt_label"] for sample in data_samples]
+        judged = once("judged", each + labels, lambda: self._judge(each, labels))
+        return judged[0], judged[1]
+
+    def _judge(self, each: list[Tensor], labels: list[Tensor]) -> Tensor:
+        scores = torch.stack(each).detach()
         if scores.ndim != 2 or any(label.numel() != 1 for label in labels):
             raise ValueError(
                 f"{type(self).__name__} is for one label a sample and one score a class, got "
@@ -149,8 +154,9 @@ class ExpectedCalibrationError(BaseMetric):
                 f"{type(self).__name__} needs probabilities, got a largest pred_score of "
                 f"{confidence.min():g} to {confidence.max():g}"
             )
-        right = predicted == torch.cat([label.reshape(1) for label in labels]).to(predicted.device)
-        return confidence.clamp(max=1).cpu(), right.double().cpu()
+        flat = [label if label.ndim == 1 else label.reshape(1) for label in labels]
+        right = predicted == torch.cat(flat).to(predicted.device)
+        return torch.stack([confidence.clamp(max=1), right.double()]).cpu()
 
     def _of_teacher(self, data_samples: Sequence[dict]) -> tuple[Tensor, Tensor] | None:
         name = type(self).__name__

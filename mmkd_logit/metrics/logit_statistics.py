@@ -42,8 +42,8 @@ class LogitStatistics(LogitMetric):
     All but the entropy are in the unit of logits (or pre-logits), at temperature 1. Kim et al.
     (IJCAI 2021) compare the losses by sums and norms; TLD is the top-logit difference of their
     manuscript of 2020, "When does Knowledge Distillation Help?". KL takes no notice of s, MSE
-    draws it to t. What concerns the teacher is left out where samples have no ``teacher_logits``, the norm where they
-    have no ``prelogits``.
+    draws it to t. What concerns the teacher is left out where samples have no ``teacher_logits``,
+    the norm where they have no ``prelogits``.
 
     Args:
         label: Which label TLD takes for y: ``'gt_label'``, or ``'clean_label'``, the true one
@@ -115,6 +115,6 @@ def _entropy_and_margin(logits: Tensor, labels: Tensor, of: str, prefix: str) ->
     log_probs = log_softmax(logits, of)
     others = logits.scatter(1, labels, -torch.inf).amax(1)
     return {
-        f"{prefix}entropy": -(log_probs.exp() * log_probs).sum(1),
+        f"{prefix}entropy": -log_probs.exp().mul_(log_probs).sum(1),
         f"{prefix}tld": logits.gather(1, labels)[:, 0] - others,
     }

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmkd_logit.registry import METRICS
 
 from ._logit_metric import LogitMetric
-from ._stack import labels_of, logits_of
+from ._stack import labels_of, logits_of, predicted_classes
 
 
 @METRICS.register_module()
@@ -65,7 +65,7 @@ class NoisyLabelAccuracy(LogitMetric):
         logits = logits_of(samples, "student", self.name)
         assert logits is not None
         return dict(
-            predicted=logits.argmax(1),
+            predicted=predicted_classes(logits),
             label=labels_of(samples, "gt_label", logits.shape[1], self.name),
             clean=labels_of(samples, "clean_label", logits.shape[1], self.name),
             # A batch may have no noise beside others that have.

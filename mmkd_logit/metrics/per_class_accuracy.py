@@ -12,7 +12,7 @@ from torch import Tensor
 from mmkd_logit.registry import METRICS
 
 from ._logit_metric import LogitMetric
-from ._stack import labels_of, logits_of
+from ._stack import labels_of, logits_of, predicted_classes
 
 
 @METRICS.register_module()
@@ -70,7 +70,7 @@ class PerClassAccuracy(LogitMetric):
         assert logits is not None
         self._num_classes = logits.shape[1]
         labels = labels_of(samples, "gt_label", logits.shape[1], self.name)
-        return dict(label=labels, right=logits.argmax(1) == labels)
+        return dict(label=labels, right=predicted_classes(logits) == labels)
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
         """Return the statistics and write the file.
