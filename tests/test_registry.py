@@ -81,6 +81,12 @@ COMPONENTS = {
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
     "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
     "LogitDump": ("METRICS", dict(out_file="test.npz")),
+    "TeacherAgreement": ("METRICS", dict(topk=(1, 5))),
+    "LogitDistance": ("METRICS", dict(quantiles=(0.5,))),
+    "LogitStatistics": ("METRICS", dict(label="clean_label")),
+    "NegativeLogLikelihood": ("METRICS", dict(of="teacher")),
+    "PerClassAccuracy": ("METRICS", dict(out_file="classes.json")),
+    "NoisyLabelAccuracy": ("METRICS", {}),
     "StudentGroup": ("MODELS", dict(students=dict(alone=NET), seeds=0)),
     "StudentGroupOptimConstructor": (
         "OPTIM_WRAPPER_CONSTRUCTORS",

@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -6,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from logit_samples import evaluate, logit_case, softmax
+from logit_samples import samples_of as logit_samples
 from mmengine.registry import METRICS
 from mmpretrain.structures import DataSample
 from runs import digits_distiller, train
+from sklearn.calibration import calibration_curve
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mmkd_logit.metrics import ExpectedCalibrationError
 
@@ -218,3 +223,146 @@ def test_two_processes_equal_one(tmp_path, size):
     assert len(seen) == size + size % 2
     if size % 2 and size > 1:
         assert brute_force(scores[seen], labels[seen]) != pytest.approx(ranks[0]["value"])
+
+
+def adaptive(confidence, right, num_bins):
+    """Equal numbers in each bin, by counting; for confidences that all differ."""
+    order = np.argsort(confidence)
+    n = len(order)
+    # The first bin ends where at least n / B samples are in it, and so on.
+    ends = [-(-n * b // num_bins) for b in range(num_bins + 1)]
+    parts = [order[a:b] for a, b in itertools.pairwise(ends) if b > a]
+    return 100 / n * sum(abs(right[part].sum() - confidence[part].sum()) for part in parts)
+
+
+def judged(scores, labels):
+    return scores.astype(np.float64).max(1), (scores.argmax(1) == labels).astype(float)
+
+
+@pytest.mark.parametrize(("n", "num_bins"), [(500, 15), (37, 10), (10, 10), (7, 15), (20, 1)])
+def test_equal_mass(n, num_bins):
+    scores, labels = random_case(0, n=n)
+    confidence, right = judged(scores, labels)
+    assert len(set(confidence)) == n
+    found = ece(scores, labels, 16, num_bins=num_bins, binning="mass")
+    assert found == pytest.approx(adaptive(confidence, right, num_bins), rel=1e-9)
+    if num_bins == 1 or n <= num_bins:
+        expected = np.abs((right - confidence).mean() if num_bins == 1 else right - confidence)
+        assert found == pytest.approx(100 * np.mean(expected), rel=1e-9)
+    else:
+        assert found != pytest.approx(ece(scores, labels, num_bins=num_bins))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_mass_as_of_scikit_learn(seed):
+    """Its quantiles are samples where B divides n - 1 (B = 2^4, so that the place of each is
+    exact); the first bin has one more."""
+    num_bins, each = 16, 20
+    scores, labels = random_case(seed, n=num_bins * each + 1)
+    confidence, right = judged(scores, labels)
+    share, mean = calibration_curve(right, confidence, n_bins=num_bins, strategy="quantile")
+    size = np.array([each + 1] + [each] * (num_bins - 1))
+    expected = 100 * (size * np.abs(share - mean)).sum() / size.sum()
+    found = ece(scores, labels, num_bins=num_bins, binning="mass")
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_equal_mass_by_hand():
+    """Bins {.5, .6}, {.7, .9}: half of the first is right, all of the second."""
+    scores = np.stack([two(c) for c in (0.9, 0.5, 0.7, 0.6)])
+    found = ece(scores, [0, 0, 0, 1], num_bins=2, binning="mass")
+    assert found == pytest.approx(100 / 2 * (abs(0.5 - 0.55) + abs(1 - 0.8)))
+
+
+def test_equal_confidences_are_in_one_bin_in_any_order():
+    """Five of 0.6 and one of 0.9, in two bins: the five would be parted after the third."""
+    scores, labels = np.stack([two(0.6)] * 5 + [two(0.9)]), np.array([0, 0, 0, 1, 1, 0])
+    # All five: 3 of 5 are right, as they should be. Parted they would be 3 of 3 and 0 of 2.
+    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 4, 1, 2]):
+        found = ece(scores[order], labels[order], num_bins=2, binning="mass")
+        assert found == pytest.approx(100 / 6 * 0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("num_bins", [10, 15])
+@pytest.mark.parametrize("of", ["student", "teacher"])
+def test_equals_torchmetrics(of, num_bins, seed):
+    case = logit_case(seed, n=300)
+    logits = case.logits if of == "student" else case.teacher_logits
+    expected = multiclass_calibration_error(
+        torch.from_numpy(softmax(logits)),
+        torch.from_numpy(case.gt_label),
+        num_classes=10,
+        n_bins=num_bins,
+        norm="l1",
+    )
+    metric = ExpectedCalibrationError(num_bins, of=of)
+    (found,) = evaluate(metric, logit_samples(case)).values()
+    assert found == pytest.approx(100 * expected.item(), rel=1e-6)
+    assert found > 1
+
+
+def test_names_of_all_four():
+    case = logit_case(1, n=300)
+    # Right where the teacher is least and most certain: one sign of error would give one sum.
+    confidence = softmax(case.teacher_logits).max(1)
+    right = (confidence < 0.7) | (confidence > 0.95)
+    best = case.teacher_logits.argmax(1)
+    case.gt_label = np.where(right, best, (best + 1) % 10)
+    found = {}
+    for of in ("student", "teacher"):
+        for binning in ("width", "mass"):
+            metric = ExpectedCalibrationError(of=of, binning=binning)
+            found.update(evaluate(metric, logit_samples(case)))
+    student = judged(softmax(case.logits), case.gt_label)
+    teacher = judged(softmax(case.teacher_logits), case.gt_label)
+    assert found == pytest.approx(
+        {
+            "calibration/ece": brute_force(softmax(case.logits), case.gt_label),
+            "calibration/ece_adaptive": adaptive(*student, 15),
+            "calibration/teacher_ece": brute_force(softmax(case.teacher_logits), case.gt_label),
+            "calibration/teacher_ece_adaptive": adaptive(*teacher, 15),
+        },
+        rel=1e-9,
+    )
+    for key in ("calibration/ece", "calibration/teacher_ece_adaptive"):
+        assert found["calibration/teacher_ece"] != pytest.approx(found[key])
+
+
+@pytest.mark.parametrize("binning", ["width", "mass"])
+def test_no_teacher(binning):
+    case = logit_case(0, n=20)
+    metric = ExpectedCalibrationError(of="teacher", binning=binning)
+    assert evaluate(metric, logit_samples(case, "teacher_logits"), 8) == {}
+    assert len(evaluate(metric, logit_samples(case), 8)) == 1  # and anew
+    halves = logit_samples(case), logit_samples(case, "teacher_logits")
+    for first, second in (halves, halves[::-1]):
+        metric = ExpectedCalibrationError(of="teacher", binning=binning)
+        metric.process({}, first)
+        with pytest.raises(ValueError, match="got some samples with and some without teacher_lo"):
+            metric.process({}, second)
+
+
+@pytest.mark.parametrize("binning", ["width", "mass"])
+def test_teacher_without_the_hook(binning):
+    scores, labels = random_case(0, n=2)
+    metric = ExpectedCalibrationError(of="teacher", binning=binning)
+    with pytest.raises(ValueError, match=r"dict\(type='mmkd_logit.LogitOutputsHook'\)"):
+        metric.process({}, samples_of(scores, labels))
+
+
+def test_no_samples_of_equal_mass():
+    with pytest.raises(ValueError, match="got no samples"):
+        ExpectedCalibrationError(binning="mass").evaluate(0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(of="both"), "of must be 'student' or 'teacher', got 'both'"),
+        (dict(binning="quantile"), "binning must be 'width' or 'mass', got 'quantile'"),
+    ],
+)
+def test_wrong_settings(settings, words):
+    with pytest.raises(ValueError, match=words):
+        ExpectedCalibrationError(**settings)

@@ -1,0 +1,194 @@
+"""What the metrics take from a batch: stacked, checked, and worked out once for all of them."""
+
+from collections.abc import Callable, Sequence
+from operator import is_
+
+import torch
+from torch import Tensor
+
+HOOK = "mmkd_logit.LogitOutputsHook"
+
+# Several metrics look at one batch, one after the other; what they share is kept until the next
+# batch comes. The tensors that a value was made of are held beside it: an id() could come again.
+_kept: dict[str, tuple[list, Tensor]] = {}
+
+
+def forget() -> None:
+    """Let go of the last batch."""
+    _kept.clear()
+
+
+def once(name: str, inputs: list, make: Callable[[], Tensor]) -> Tensor:
+    """Return what was made of the same objects under the same name, or make it.
+
+    Args:
+        name: What is made.
+        inputs: What it is made of; none may be changed in place while a batch is measured.
+        make: Makes it.
+    """
+    known, value = _kept.get(name, ([], None))
+    if value is not None and len(known) == len(inputs) and all(map(is_, known, inputs)):
+        return value
+    value = make()
+    _kept[name] = inputs, value
+    return value
+
+
+def stacked(samples: Sequence[dict], field: str, metric: str) -> Tensor | None:
+    """Stack the vectors that :class:`LogitOutputsHook` leaves in each sample.
+
+    Args:
+        samples: N of them.
+        field: ``'logits'``, which must be there, or another, which may be missing from all.
+        metric: Who asks, for errors.
+
+    Returns:
+        (N, size) in float64 on the CPU without a gradient; None where no sample has the field.
+
+    Raises:
+        ValueError: If some samples lack the field, if the vectors have several sizes or are none,
+            or if a value is not finite.
+    """
+    values = [sample.get(field) for sample in samples]
+    missing = sum(value is None for value in values)
+    if missing == len(values) and field != "logits":
+        return None
+    if missing:
+        raise ValueError(
+            f"{metric} needs {field} in every sample, {missing} of {len(values)} have none; add "
+            f"dict(type='{HOOK}') to custom_hooks, which puts them there"
+        )
+    return once(field, values, lambda: _stack(values, samples, field, metric))
+
+
+def _stack(values: list[Tensor], samples: Sequence[dict], field: str, metric: str) -> Tensor:
+    try:
+        made = torch.stack(values)
+    except RuntimeError:  # asking each for its shape first takes longer than this
+        made = None
+    if made is None or made.ndim != 2 or not made.shape[1]:
+        shapes = sorted({tuple(value.shape) for value in values})
+        raise ValueError(
+            f"{metric} needs one vector of {field} a sample, all of one length, got shapes "
+            f"{', '.join(map(str, shapes))}"
+        )
+    made = made.detach().cpu().double()
+    # What is not finite makes the sum so; finite values may too, by their size.
+    if not made.sum().isfinite():
+        broken = (~made.isfinite()).any(1).nonzero()[:, 0].tolist()
+        if broken:
+            name = samples[broken[0]].get("sample_idx", f"number {broken[0]} of its batch")
+            raise ValueError(
+                f"{metric}: the {field} of sample {name} are not finite ({len(broken)} of "
+                f"{len(values)} samples of the batch); the network has diverged or its input is "
+                "broken"
+            )
+    return made
+
+
+def pair(samples: Sequence[dict], metric: str) -> tuple[Tensor, Tensor | None]:
+    """Stack the student's and the teacher's logits.
+
+    Args:
+        samples: N of them.
+        metric: Who asks, for errors.
+
+    Returns:
+        Twice (N, K); None in the teacher's place where there is none.
+
+    Raises:
+        ValueError: As of :func:`stacked`, and if the two have different classes.
+    """
+    logits = logits_of(samples, "student", metric)
+    assert logits is not None
+    teacher = logits_of(samples, "teacher", metric)
+    if teacher is not None and teacher.shape != logits.shape:
+        raise ValueError(
+            f"{metric} needs a teacher of the student's classes, got teacher_logits for "
+            f"{teacher.shape[1]} and logits for {logits.shape[1]}"
+        )
+    return logits, teacher
+
+
+def logits_of(samples: Sequence[dict], of: str, metric: str) -> Tensor | None:
+    """Stack the logits of one of the two.
+
+    Args:
+        samples: N of them.
+        of: ``'student'`` or ``'teacher'``.
+        metric: Who asks, for errors.
+
+    Returns:
+        (N, K); None for a teacher that is not there, while the student's logits are.
+
+    Raises:
+        ValueError: As of :func:`stacked`.
+    """
+    student = stacked(samples, "logits", metric)
+    return stacked(samples, "teacher_logits", metric) if of == "teacher" else student
+
+
+def log_softmax(logits: Tensor, of: str) -> Tensor:
+    """Return the logarithm of the probabilities.
+
+    Args:
+        logits: (N, K), of :func:`stacked`.
+        of: ``'student'`` or ``'teacher'``: whose they are.
+    """
+    return once(f"log_softmax of {of}", [logits], lambda: logits.log_softmax(1))
+
+
+def labels_of(samples: Sequence[dict], field: str, num_classes: int, metric: str) -> Tensor:
+    """Return one label of each sample.
+
+    Args:
+        samples: N of them.
+        field: ``'gt_label'``, or ``'clean_label'``, in whose place a sample that has none counts
+            with its ``gt_label``.
+        num_classes: What labels are below.
+        metric: Who asks, for errors.
+
+    Returns:
+        (N,), int64, on the CPU.
+
+    Raises:
+        ValueError: If a sample has no label, several, or one that is no class.
+    """
+    values = [sample.get(field) for sample in samples]
+    if any(value is None for value in values):
+        values = [
+            sample.get("gt_label") if value is None else value
+            for sample, value in zip(samples, values, strict=True)
+        ]
+    if any(value is None for value in values):
+        raise ValueError(f"{metric} needs a gt_label in every sample")
+    labels = once(field, values, lambda: _join(values, metric))
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"{metric} needs labels from 0 to {num_classes - 1}, as there are {num_classes} "
+            f"logits, got {field} from {int(labels.min())} to {int(labels.max())}"
+        )
+    return labels
+
+
+def _join(values: list, metric: str) -> Tensor:
+    if all(isinstance(value, int) for value in values):
+        return torch.tensor(values)
+    if not all(isinstance(value, Tensor) and value.shape == (1,) for value in values):
+        values = [torch.as_tensor(value).reshape(-1) for value in values]
+        sizes = sorted({len(value) for value in values})
+        if sizes != [1]:
+            raise ValueError(
+                f"{metric} is for one label a sample, got {', '.join(map(str, sizes))} of them"
+            )
+    return torch.cat(values).cpu().long()
+
+
+def predicted_classes(logits: Tensor) -> Tensor:
+    """Return the class of each row's largest logit, of equal ones the first.
+
+    Args:
+        logits: (N, K), of :func:`stacked`.
+    """
+    # numpy's is several times as fast on the CPU.
+    return once("predicted", [logits], lambda: torch.from_numpy(logits.numpy().argmax(1)))
