@@ -76,6 +76,7 @@ COMPONENTS = {
     "FinalCheckpointHook": ("HOOKS", {}),
     "LabelNoiseHook": ("HOOKS", {}),
     "LazyRuntimeInfoHook": ("HOOKS", {}),
+    "LogitOutputsHook": ("HOOKS", dict(prelogits="all")),
     "ProgressBarHook": ("HOOKS", {}),
     "TrainAccuracyHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),

@@ -38,6 +38,7 @@ _WATCHING_HOOKS = (
     "mmkd_logit.ProgressBarHook",
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.FinalCheckpointHook",
+    "mmkd_logit.LogitOutputsHook",
     "mmkd_logit.ClassifierSumHook",
     "mmkd_logit.TrainAccuracyHook",
 )

@@ -26,12 +26,13 @@ _ALLOWED_HOOKS = (
     "mmkd_logit.ProgressBarHook",
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.ChannelsLastHook",
+    "mmkd_logit.LogitOutputsHook",
     "mmkd_logit.ClassifierSumHook",
     "mmkd_logit.TrainAccuracyHook",
 )
 _DEFAULT_HOOKS = (
     *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
-    "visualization",
+    *("visualization", "logit_outputs", "classifier_sum", "train_accuracy"),
 )
 _DISTILLERS = ("mmkd_logit.LogitDistiller", "LogitDistiller")
 

@@ -5,6 +5,7 @@ from .classifier_sum_hook import ClassifierSumHook
 from .final_checkpoint_hook import FinalCheckpointHook
 from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
+from .logit_outputs_hook import LogitOutputsHook
 from .progress_bar_hook import ProgressBarHook
 from .sequential_teacher_hook import SequentialTeacherHook
 from .train_accuracy_hook import TrainAccuracyHook
@@ -15,6 +16,7 @@ __all__ = [
     "FinalCheckpointHook",
     "LabelNoiseHook",
     "LazyRuntimeInfoHook",
+    "LogitOutputsHook",
     "ProgressBarHook",
     "SequentialTeacherHook",
     "TrainAccuracyHook",

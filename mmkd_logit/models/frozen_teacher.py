@@ -168,8 +168,8 @@ class FrozenTeacher:
                 pictures apart.
         """
         if self.cache is None:
-            return self._compute(inputs)
-        return self.cache(inputs, views, self._compute, lambda views: self._describe(inputs))
+            return self.compute(inputs)
+        return self.cache(inputs, views, self.compute, lambda views: self._describe(inputs))
 
     def lacking(self, inputs: Tensor, views: Views) -> np.ndarray:
         """Tell which pictures the cache has not but would keep.
@@ -185,7 +185,19 @@ class FrozenTeacher:
             return np.ones(len(views.index), bool)
         return self.cache.lacking(inputs, views, lambda views: self._describe(inputs))
 
-    def _compute(self, inputs: Tensor) -> Tensor:
+    @torch.no_grad()
+    def compute(self, inputs: Tensor) -> Tensor:
+        """Compute the logits, whatever the cache may know.
+
+        Args:
+            inputs: As of the call.
+
+        Returns:
+            As the call.
+
+        Raises:
+            ValueError: If the network's output is not one tensor.
+        """
         model = self.model
         if self._device != inputs.device:
             model.to(inputs.device)
@@ -222,7 +234,7 @@ class FrozenTeacher:
             preprocessor=self._preprocessor,
             conversion=[part.flatten().tolist() for part in self._conversion or ()],
             inputs=str(inputs.dtype),
-            num_classes=self.num_classes or self._compute(inputs[:1]).shape[-1],
+            num_classes=self.num_classes or self.compute(inputs[:1]).shape[-1],
             computed=self.inference.settings(inputs.device),
             machine=describe_machine(inputs.device),
         )

@@ -183,6 +183,11 @@ class LogitDistiller(BaseModel):
         )
         self.__dict__.update(changes)
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a teacher has a part in the loss."""
+        return self.alpha > 0 or bool(self.features.terms)
+
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"
     ) -> Any:
@@ -213,7 +218,7 @@ class LogitDistiller(BaseModel):
         Returns:
             The terms described in the class.
         """
-        if self.alpha == 0 and not self.features.terms:
+        if not self.needs_teacher:
             samples = samples_for_loss(self.student, data_samples)
             return weigh_student_losses(self.student.loss(inputs, samples), self.alpha)
         with self.features.watch(self.student, self.teachers[0].model) as seen:
@@ -254,6 +259,17 @@ class LogitDistiller(BaseModel):
         """
         views = getattr(data_samples, "views", None)
         return join_logits([teacher(inputs, views) for teacher in self.teachers], self.ensemble)
+
+    def reference_logits(self, inputs: Tensor) -> Tensor:
+        """Logits of the teacher, or of the ensemble, for pictures that no cache knows.
+
+        Args:
+            inputs: As of :meth:`teacher_logits`.
+
+        Returns:
+            (N, K), without gradient.
+        """
+        return join_logits([teacher.compute(inputs) for teacher in self.teachers], self.ensemble)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         load_around_adapters(self, super()._load_from_state_dict, state_dict, prefix, *args)

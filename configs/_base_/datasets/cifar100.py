@@ -28,6 +28,13 @@ val_dataloader = dict(
             type='CIFAR100', data_root=data_root, split='test',
             pipeline={{_base_.test_pipeline}})),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
+val_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
+    dict(type='mmkd_logit.LogitStatistics')]
 test_dataloader = val_dataloader
-test_evaluator = [val_evaluator, dict(type='mmkd_logit.ExpectedCalibrationError')]
+test_evaluator = [
+    *val_evaluator,
+    dict(type='mmkd_logit.LogitDistance'), dict(type='mmkd_logit.PerClassAccuracy'),
+    *[dict(type='mmkd_logit.ExpectedCalibrationError', of=of, binning=binning)
+      for of in ('student', 'teacher') for binning in ('width', 'mass')],
+    *[dict(type='mmkd_logit.NegativeLogLikelihood', of=of) for of in ('student', 'teacher')]]

@@ -21,7 +21,9 @@ val_dataloader = dict(
         dataset=dict(type='mmkd_logit.Digits', split='val', pipeline=[dict(type='PackInputs')])),
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
+val_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
+    dict(type='mmkd_logit.LogitStatistics')]
 test_dataloader = dict(
     batch_size=256,
     num_workers=0,
@@ -30,4 +32,9 @@ test_dataloader = dict(
         dataset=dict(type='mmkd_logit.Digits', split='test', pipeline=[dict(type='PackInputs')])),
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
-test_evaluator = [val_evaluator, dict(type='mmkd_logit.ExpectedCalibrationError')]
+test_evaluator = [
+    *val_evaluator,
+    dict(type='mmkd_logit.LogitDistance'), dict(type='mmkd_logit.PerClassAccuracy'),
+    *[dict(type='mmkd_logit.ExpectedCalibrationError', of=of, binning=binning)
+      for of in ('student', 'teacher') for binning in ('width', 'mass')],
+    *[dict(type='mmkd_logit.NegativeLogLikelihood', of=of) for of in ('student', 'teacher')]]

@@ -14,3 +14,12 @@ train_dataloader = dict(
         sampler=dict(type='DefaultSampler', shuffle=True)))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
+val_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
+    dict(type='mmkd_logit.LogitStatistics')]
+test_evaluator = [
+    *val_evaluator,
+    dict(type='mmkd_logit.LogitDistance'), dict(type='mmkd_logit.PerClassAccuracy'),
+    *[dict(type='mmkd_logit.ExpectedCalibrationError', of=of, binning=binning)
+      for of in ('student', 'teacher') for binning in ('width', 'mass')],
+    *[dict(type='mmkd_logit.NegativeLogLikelihood', of=of) for of in ('student', 'teacher')]]
