@@ -4,6 +4,7 @@ import argparse
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mmengine
 from mmengine.config import Config, ConfigDict
@@ -88,7 +89,20 @@ def build_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+# Joining the predictions of several pictures leaves probabilities, and no logits.
+_OF_LOGITS = {"TeacherAgreement", "LogitDistance", "LogitStatistics", "NegativeLogLikelihood"}
+_OF_LOGITS |= {"PerClassAccuracy", "NoisyLabelAccuracy", "LogitDump"}
+
+
+def _needs_logits(metric: Any) -> bool:
+    name = str(metric.get("type")).rpartition(".")[-1] if isinstance(metric, dict) else ""
+    return name in _OF_LOGITS or metric.get("of") == "teacher" if name else False
+
+
 def _use_test_time_augmentation(cfg: Config) -> None:
+    evaluator = cfg.test_evaluator
+    if isinstance(evaluator, (list, tuple)):
+        cfg.test_evaluator = [metric for metric in evaluator if not _needs_logits(metric)]
     dataset = cfg.test_dataloader.dataset
     while dataset.type == IN_MEMORY:  # it makes one picture of an image
         dataset = cfg.test_dataloader.dataset = dataset.dataset
