@@ -68,7 +68,8 @@ def read_dump(path: str | Path) -> Dump:
     if not path.is_file():
         raise FileNotFoundError(f"the dump {path} does not exist; tools/dump_logits.py makes it")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: of a file that is cut off numpy would not close its own.
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         identity = json.loads(str(arrays.pop("identity")))
         known = {name: arrays[name] for name in ("index", "label", "clean_label", "logits")}

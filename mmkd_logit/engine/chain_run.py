@@ -48,6 +48,7 @@ def run_chain(
     args: argparse.Namespace,
     build: Build,
     run: Callable[[argparse.Namespace, Config], None],
+    finish: Callable[[argparse.Namespace, Config], None],
 ) -> None:
     """Train the stages of a chain that are not finished, in order.
 
@@ -61,6 +62,7 @@ def run_chain(
         args: Of ``tools/train.py``.
         build: Makes a stage's config.
         run: Trains a stage, tests it and records its results.
+        finish: Does what is left to do for a finished stage.
 
     Raises:
         ValueError: As of :func:`read_chain`; nothing has been trained then.
@@ -73,16 +75,18 @@ def run_chain(
         state = _agree(_state_of(cfg, args))
         if is_main_process():
             print(f"{name}: {state.text}", flush=True)
+        # MMEngine keeps every run by name and second, and two stages may share a config.
+        named = cfg.get("experiment_name") or Path(own.config).stem
+        cfg.experiment_name = f"{named}_stage{number}"
         if state.runs:
             _write_final(cfg, state.trains)
-            # MMEngine keeps every run by name and second, and two stages may share a config.
-            named = cfg.get("experiment_name") or Path(own.config).stem
-            cfg.experiment_name = f"{named}_stage{number}"
             own.resume = "auto" if state.resumes else None
             run(own, cfg)
             barrier()  # the next stage reads what the first process wrote
-            del cfg
-            gc.collect()
+        else:
+            finish(own, cfg)
+        del cfg
+        gc.collect()
 
 
 def start_processes(cfg: Config) -> None:

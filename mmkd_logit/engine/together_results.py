@@ -17,6 +17,7 @@ from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, Runner
 from mmkd_logit.hooks import FinalCheckpointHook
 
 from .checkpoint import POINTER
+from .dump_run import dump_run
 from .errors import TrainingStarted
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder, find_row, read_lines
@@ -85,15 +86,21 @@ def finish(
         FinalCheckpointHook().after_train(runner)
         if is_main_process():
             split_scalars(common, runner.work_dir, name)
+    elif _agree(_is_recorded(runner, member, recorder)):
+        return _dump(runner, member, recorder)
     else:
-        if _agree(_is_recorded(runner, member, recorder)):
-            return
         state = CheckpointLoader.load_checkpoint(str(final), map_location="cpu")["state_dict"]
         runner.model.load_state_dict(state)
     barrier()
     recorder.record(
         runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
     )
+    _dump(runner, member, recorder)
+
+
+def _dump(runner: Runner, member: Member, recorder: ResultsRecorder) -> None:
+    if member.args.dump_logits is not None:
+        dump_run(runner, member.args, recorder.origin, recorder.machine)
 
 
 def _agree(value: bool) -> bool:

@@ -17,6 +17,9 @@ from .chain import is_chain
 from .chain_run import run_chain
 from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
+from .dump import dump_checkpoint
+from .dump_files import FOLDER, add_dump_argument, lacking_dumps
+from .dump_run import dump_run, prepare_dumps
 from .epochs import scale_epochs
 from .errors import TrainingStarted, one_line_errors
 from .fast import make_fast
@@ -72,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --results, also measure on the un-augmented training images",
     )
+    add_dump_argument(parser)
     return parser
 
 
@@ -107,6 +111,8 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
             raise ValueError("--train-metrics goes with --results")
         if cfg.get("test_dataloader") is not None:
             training_data_loader(cfg)  # for its checks
+    if args.dump_logits is not None:
+        prepare_dumps(cfg, args.dump_logits)
     if args.auto_scale_lr:
         if not cfg.get("auto_scale_lr"):
             raise ValueError(
@@ -231,6 +237,8 @@ def _train(
     recorder.start(cfg)
     runner = run_training(cfg, args.resume, started)
     recorder.record(runner, args, started)
+    if args.dump_logits is not None:
+        dump_run(runner, args, recorder.origin, recorder.machine)
 
 
 def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted) -> None:
@@ -243,7 +251,15 @@ def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: Trainin
         started.value, started.iteration = False, None
         _train(stage_args, cfg, argv, started)
 
-    run_chain(args, build, run)
+    run_chain(args, build, run, _dump_finished)
+
+
+def _dump_finished(args: argparse.Namespace, cfg: Config) -> None:
+    """Dump what a finished run lacks."""
+    splits = lacking_dumps(cfg, args.dump_logits or ())
+    if splits:
+        final, folder = Path(cfg.work_dir, FINAL), Path(cfg.work_dir, FOLDER)
+        dump_checkpoint(cfg, args.config, str(final), splits, folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

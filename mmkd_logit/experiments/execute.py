@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from mmkd_logit.engine.dump_files import lacking_dumps
 from mmkd_logit.engine.provenance import ORIGIN, origin_of, read_origin
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.teachers import FINAL
@@ -17,6 +18,7 @@ from .sharing import units_of
 from .worker import are_newer
 
 TRAIN, TOGETHER = Path("tools", "train.py"), Path("tools", "train_together.py")
+DUMP = Path("tools", "dump_logits.py")
 _PAUSE = 0.2  # seconds between two looks at the processes
 _NEWS = 30  # seconds between two lines on the progress of one run
 
@@ -35,6 +37,8 @@ class Execution:
         measured: What the row of a run must hold, by its work folder, such as
             ``'train.accuracy/top1'``. Weights that are there are only measured again for it.
         share: How many students of the same teacher are trained together, at most.
+        dumps: The splits whose logits each run shall leave. Of runs that are done they are
+            computed from the weights that are there.
 
     Raises:
         FileNotFoundError: If the current folder is not the project's, or a config is missing.
@@ -50,6 +54,7 @@ class Execution:
         say: Callable[[str], None],
         measured: Mapping[str, Collection[str]] | None = None,
         share: int = 1,
+        dumps: Collection[str] = (),
     ) -> None:
         if not TRAIN.is_file():
             raise FileNotFoundError(f"{TRAIN} does not exist here; run from the project's folder")
@@ -68,11 +73,12 @@ class Execution:
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
         results.parent.mkdir(parents=True, exist_ok=True)
         self.results, self.pool, self.say = results, pool, say
-        self.measured = dict(measured or {})
+        self.measured, self.dumps = dict(measured or {}), tuple(dumps)
         self.found: dict[str, dict | None] = {}
         self.units = units_of(self.runs, self.configs, share)
         self._members: dict[str, list[str]] = {}  # what is under way, by the folder of its log
         self._news: dict[str, tuple[float, int]] = {}
+        self._bare: list[str] = []  # done before, but for their logits
 
     def __call__(self) -> dict[str, dict | None]:
         """Train.
@@ -82,13 +88,15 @@ class Execution:
         """
         waiting = list(self.units)
         try:
-            while waiting or self._members:
+            while waiting or self._members or self._bare:
                 for unit in list(waiting):
                     if self._is_ready(unit) and self.pool.has_room():
                         waiting.remove(unit)
                         missing = [folder for folder in unit if not self._settle(folder)]
                         if missing:
                             self._start(unit, missing)
+                while self._bare and self.pool.has_room():
+                    self._start_dump(self._bare.pop(0))
                 for key, well in self.pool.finished().items():
                     members = self._members.pop(key)
                     if not well and len(members) > 1:
@@ -126,12 +134,23 @@ class Execution:
         if row is None:
             return False
         self.found[folder] = row
-        self._say(folder, "done before")
+        bare = self._lacks_dumps(folder)
+        self._bare += [folder] * bare
+        self._say(folder, "done before, but for its logits" if bare else "done before")
         return True
+
+    def _lacks_dumps(self, folder: str) -> bool:
+        return bool(lacking_dumps(self.configs[folder], self.dumps))
+
+    def undumped(self) -> list[str]:
+        """List the work folders of runs that are done, but for logits that they shall leave."""
+        return [folder for folder, row in self.found.items() if row and self._lacks_dumps(folder)]
 
     def _start(self, unit: list[str], missing: list[str]) -> None:
         failed = [folder for folder in unit if folder in self.found and not self.found[folder]]
         whole = self._was_together(unit) and not failed
+        if whole:  # each leaves its own
+            self._bare = [folder for folder in self._bare if folder not in unit]
         if len(missing) > 1 or whole:
             return self._start_together(unit if whole else missing)
         (folder,) = missing
@@ -150,7 +169,16 @@ class Execution:
         words = self.runs[folder].arguments()
         if any(key.startswith("train") for key in self.measured.get(folder, ())):
             words.insert(1, "--train-metrics")
+        if self.dumps:
+            words[1:1] = ["--dump-logits", *self.dumps]
         return words
+
+    def _start_dump(self, folder: str) -> None:
+        words = self.runs[folder].arguments()
+        words[1:1] = [str(Path(folder, FINAL)), "--splits", *self.dumps]
+        self._say(folder, f"python {DUMP} {shlex.join(words)}")
+        self._watch(folder, [folder])
+        self.pool.start(folder, words, tool=DUMP.name)
 
     def _was_together(self, unit: list[str]) -> bool:
         """Whether all of a unit were begun together, so that they go on so."""
@@ -172,7 +200,8 @@ class Execution:
 
     def _watch(self, key: str, members: list[str]) -> None:
         log = Path(key, LOG)
-        self._members[key] = [folder for folder in members if folder not in self.found]
+        new = [folder for folder in members if folder not in self.found]
+        self._members[key] = new or list(members)
         self._news[key] = (time.monotonic(), log.stat().st_size if log.is_file() else 0)
 
     def _scoring(self, teacher: Run | None) -> list[str]:
@@ -192,15 +221,20 @@ class Execution:
         return [[folder] for folder in members]
 
     def _end(self, folder: str, well: bool, key: str) -> None:
-        row = self.found[folder] = self.find(folder) if well else None
+        log, before = Path(key, LOG), self.found.get(folder)
+        # Logits come after the row, and a table does not need them.
+        row = before or (self.find(folder) if well or self.dumps else None)
+        self.found[folder] = row
+        lines = [] if well else self._new_lines(key)
+        error = next((line for line in reversed(lines) if line.startswith("error: ")), "")
+        if row is not None and self._lacks_dumps(folder):
+            return self._say(folder, f"done, but for its logits; see {log} {error}".rstrip())
         if row is not None:
-            return self._say(folder, _short(row))
+            return self._say(folder, "its logits are written" if before else _short(row))
         if well:
             why = "its results row is not of this config, teacher and weights, or lacks a metric"
-            return self._say(folder, f"ended, but {why}; see {Path(key, LOG)}")
-        lines = self._new_lines(key)
-        why = next((line for line in reversed(lines) if line.startswith("error: ")), "")
-        self._say(folder, f"failed, see {Path(key, LOG)} {why}".rstrip())
+            return self._say(folder, f"ended, but {why}; see {log}")
+        self._say(folder, f"failed, see {log} {error}".rstrip())
 
     def _tell_progress(self) -> None:
         for key, members in self._members.items():

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from mmkd_logit.engine.config import seed_of
+from mmkd_logit.engine.dump_files import lacking_dumps
 from mmkd_logit.engine.fast import EXACT, describe_numerics
 from mmkd_logit.engine.provenance import describe_machine, origin_of, read_origin
 
@@ -28,7 +29,8 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
         row = execution.find(folder) if ready else None
         execution.found[folder] = row
         if row is not None:
-            state, cost = "done", ""
+            bare = lacking_dumps(cfg, execution.dumps)
+            state, cost = "done, but for its logits" if bare else "done", ""
         else:
             origin = {**origin_of(cfg), "processes": execution.pool.processes}
             cut_off = read_origin(folder) == origin

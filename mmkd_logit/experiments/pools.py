@@ -89,7 +89,7 @@ class LocalPool:
             key: Its work folder.
             words: Of ``tools/TOOL``.
             scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
-            tool: ``train.py`` or ``train_together.py``.
+            tool: Such as ``train.py``; those that ``worker.py`` knows.
         """
         device = self._free.pop(0)
         environment: dict[str, str] = {}
@@ -224,7 +224,7 @@ class ClusterPool:
             key: Its work folder.
             words: Of ``tools/TOOL``.
             scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
-            tool: ``train.py`` or ``train_together.py``.
+            tool: Such as ``train.py``; those that ``worker.py`` knows.
         """
         log = str(Path(key, LOG).resolve())
         self._jobs[key] = self._executor.submit(train_as_job, list(words), list(scoring), log, tool)

@@ -8,10 +8,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmkd_logit.engine.dump_files import find_dumps
+from mmkd_logit.engine.method import describe_method
 from mmkd_logit.engine.results import plain
 
 from .exhibit import Exhibit
-from .method import describe_method
 from .pools import LOG
 from .run import Run
 from .table import Cell, collect, compare, describe_protocol, used_marks
@@ -109,17 +110,17 @@ def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
 
     Returns:
         ``log``, the path of what it printed, or None; ``scalars``, those of MMEngine's
-        ``scalars.json``, oldest first; ``dumps``, those of ``logits/{split}.npz`` by split.
+        ``scalars.json``, oldest first; ``dumps``, those of ``logits/{split}.npz`` by split,
+        made with the weights of the row.
     """
     logs = [Path(work_dir, LOG)]
     if row and row.get("together", 1) > 1:
         lists = [word for word in row.get("command", ()) if word.endswith("runs.txt")]
         logs = [*(Path(name).with_name(LOG) for name in lists), *logs]
-    dumps = sorted(Path(work_dir, "logits").glob("*.npz"))
     return dict(
         log=next((str(log) for log in logs if log.is_file()), None),
         scalars=[str(path) for path in sorted(Path(work_dir).glob("*/vis_data/scalars.json"))],
-        dumps={path.stem: str(path) for path in dumps},
+        dumps=find_dumps(work_dir, (row or {}).get("weights")),
     )
 
 

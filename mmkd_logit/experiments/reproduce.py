@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmkd_logit.engine.dump_files import add_dump_argument
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.overrides import add_override_argument
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--launcher", choices=["none", "slurm", "local"], default="none", help="job system")
     add("--jobs", type=int, default=64, help="jobs in the job system at one time")
     add_override_argument(parser, "--cluster-option", "of submitit, such as slurm_partition=gpu")
+    add_dump_argument(parser)
     add("--results", default="results", help="folder of runs.jsonl, the tables and the report")
     add("--no-report", action="store_true", help="write no page with all tables and figures")
     add(
@@ -153,7 +155,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if run.name in exhibit.cells:
                     measured.setdefault(run.work_dir, set()).update(exhibit.measured)
         results = Path(args.results, "runs.jsonl")
-        execution = Execution(labels, results, _pool(args), _say, measured, args.share_teacher)
+        share, dumps = args.share_teacher, args.dump_logits or ()
+        execution = Execution(labels, results, _pool(args), _say, measured, share, dumps)
         if args.dry_run:
             rows = [*read_lines(results), *read_lines(MEASURED)]
             return print("\n".join(describe_plan(execution, rows)))
@@ -167,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_record(folder / f"{exhibit.name}.json", record)
         if not args.no_report:
             _report(args.results)
-        if None in found.values():
+        if None in found.values() or execution.undumped():
             raise SystemExit(1)
 
 

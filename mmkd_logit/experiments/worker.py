@@ -8,11 +8,16 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmkd_logit.engine.dump import main as dump_logits
 from mmkd_logit.engine.score import main as score
 from mmkd_logit.engine.together import main as train_together
 from mmkd_logit.engine.train import main as train
 
-_TOOLS = {"train.py": train, "train_together.py": train_together}
+_TOOLS = {
+    "train.py": train,
+    "train_together.py": train_together,
+    "dump_logits.py": dump_logits,
+}
 
 
 def train_in_process(
@@ -29,7 +34,7 @@ def train_in_process(
         scoring: That of ``tools/score_samples.py``, run before, or nothing.
         log: The file that what it prints is appended to.
         environment: Variables to set.
-        tool: ``train.py`` or ``train_together.py``.
+        tool: Of these.
     """
     os.environ.update(environment)
     _send_output_to(log)

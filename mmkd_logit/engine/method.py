@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd_logit.engine.teachers import later_teachers, teacher_specs
+from .teachers import later_teachers, teacher_specs
 
 _KINDS = {"ScaledKLDivLoss": "kl", "LogitMSELoss": "mse"}
 _SEQUENTIAL = "SequentialTeacherHook"
