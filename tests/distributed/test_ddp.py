@@ -3,9 +3,13 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from processes import run, run_on_two
+
+from mmkd_logit.analysis.files import read_dump
+from mmkd_logit.engine.dump import main as dump_logits
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -48,16 +52,14 @@ def test_teacher_is_outside_the_buckets_and_equal_on_both_ranks(ranks):
 def test_scripts_train_and_test_with_two_processes(workplace):
     """Plain training over two processes; its weights test the same with two and with one."""
     config = "configs/wrn/wrn10-1-thin_digits.py"
+    options = ["train_cfg.max_epochs=2", "train_dataloader.dataset.dataset.indices=125"]
     done = run(
-        *("tools/dist_train.sh", config, "2", "--results", "rows.jsonl"),
-        *(
-            "--cfg-options",
-            "train_cfg.max_epochs=2",
-            "train_dataloader.dataset.dataset.indices=128",
-        ),
+        *("tools/dist_train.sh", config, "2", "--results", "rows.jsonl", "--dump-logits"),
+        *("--cfg-options", *options),
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    final = "work_dirs/wrn10-1-thin_digits/seed0/final.pth"
+    folder = "work_dirs/wrn10-1-thin_digits/seed0"
+    final = f"{folder}/final.pth"
     both = run("tools/dist_test.sh", config, final, "2", "--out", "2.json", "--out-item", "metrics")
     assert both.returncode == 0, both.stderr[-3000:]
     one = run(
@@ -67,6 +69,14 @@ def test_scripts_train_and_test_with_two_processes(workplace):
     assert one.returncode == 0, one.stderr[-3000:]
     assert (workplace / "1.json").read_text() == (workplace / "2.json").read_text()
     assert (workplace / "rows.jsonl").read_text().count("\n") == 1  # one row, not one a rank
+    dump_logits([config, final, "--out", "logits", "--cfg-options", *options])
+    for split in ("train", "test"):  # the last batch of 125 is not the same for both ranks
+        both, one = (read_dump(f"{place}/{split}.npz") for place in (f"{folder}/logits", "logits"))
+        assert both.identity == one.identity
+        for name in ("index", "label", "clean_label", "weight", "bias", "classes"):
+            np.testing.assert_array_equal(getattr(both, name), getattr(one, name), err_msg=name)
+        np.testing.assert_allclose(both.logits, one.logits, atol=1e-5)
+        np.testing.assert_allclose(both.prelogits, one.prelogits, atol=1e-5)
 
 
 @pytest.mark.parametrize("script", ["dist_train.sh", "dist_test.sh", "slurm_train.sh"])
