@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from mmkd_logit.engine.dump_files import lacking_dumps
+from mmkd_logit.engine.dump_run import loader_of
 from mmkd_logit.engine.provenance import ORIGIN, origin_of, read_origin
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.teachers import FINAL
@@ -43,7 +44,8 @@ class Execution:
     Raises:
         FileNotFoundError: If the current folder is not the project's, or a config is missing.
         OSError: If the folder of the results cannot be made.
-        ValueError: If a run's overrides do not fit its config; nothing has been trained then.
+        ValueError: If a run's overrides do not fit its config, or it has no data of ``dumps``;
+            nothing has been trained then.
     """
 
     def __init__(
@@ -71,14 +73,23 @@ class Execution:
                 "one device (--devices 0,1 rather than 0+1), or leave such runs out with --only"
             )
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
+        self.measured, self.dumps = dict(measured or {}), tuple(dumps)
+        self._check_dumps()
         results.parent.mkdir(parents=True, exist_ok=True)
         self.results, self.pool, self.say = results, pool, say
-        self.measured, self.dumps = dict(measured or {}), tuple(dumps)
         self.found: dict[str, dict | None] = {}
         self.units = units_of(self.runs, self.configs, share)
         self._members: dict[str, list[str]] = {}  # what is under way, by the folder of its log
         self._news: dict[str, tuple[float, int]] = {}
         self._bare: list[str] = []  # done before, but for their logits
+
+    def _check_dumps(self) -> None:
+        for folder, cfg in self.configs.items():
+            for split in self.dumps:
+                try:
+                    loader_of(cfg, split)
+                except ValueError as error:
+                    raise ValueError(f"{folder}: {error}") from None
 
     def __call__(self) -> dict[str, dict | None]:
         """Train.

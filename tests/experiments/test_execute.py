@@ -1,10 +1,14 @@
 """What is run, what is skipped, and what is run again."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mmkd_logit.engine import dump as dump_tool
+from mmkd_logit.engine.dump_files import FORMAT, dump_path, find_dumps
 from mmkd_logit.engine.provenance import file_hash, origin_of, write_origin
 from mmkd_logit.engine.results import append_line, read_lines
 from mmkd_logit.engine.train import build_config, build_parser
@@ -14,7 +18,10 @@ from mmkd_logit.experiments.run import read_once
 
 RESULTS = Path("results", "runs.jsonl")
 CONFIG = """
-train_dataloader = dict(batch_size=8)
+train_dataloader = dict(batch_size=8, dataset=dict(type='X', pipeline=[]))
+test_dataloader = dict(batch_size=8, dataset=dict(type='X', pipeline=[]))
+val_dataloader, val_cfg, val_evaluator = test_dataloader, dict(), dict(type='Accuracy')
+test_cfg, test_evaluator = dict(), dict(type='Accuracy')
 train_cfg = dict(max_epochs=1)
 optim_wrapper = dict(optimizer=dict(lr=0.1))
 """
@@ -75,7 +82,12 @@ class Machine:
 
 
 @pytest.fixture
-def machine(workplace):
+def machine(project_of_three):
+    return Machine()
+
+
+@pytest.fixture
+def project_of_three(workplace):
     Path("teacher.py").write_text(CONFIG + "model = dict(type='Teacher')\n")
     Path("alone.py").write_text(CONFIG + "model = dict(type='Student')\n")
     Path("kd.py").write_text(
@@ -88,16 +100,54 @@ def machine(workplace):
         "            alone=dict(row='Alone', config='alone.py'),\n"
         "            kd=dict(row='Distilled', config='kd.py', teacher='big'))\n"
     )
-    return Machine()
 
 
-def prepare(machine, seeds=(0,), measured=(), **kwargs):
+class DumpingMachine(Machine):
+    """One that also 'writes' the logits that it is told to."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dumped = []
+        self.full = set()  # folders of which a disk that is full lets no logits be written
+
+    def start(self, key, words, scoring=(), tool="train.py"):
+        if tool == "train.py":
+            return super().start(key, words, scoring)
+        assert tool == "dump_logits.py"
+        args = dump_tool.build_parser().parse_args(words)
+        assert args.checkpoint == f"{key}/final.pth"
+        assert self.has_room()
+        self.under_way[key] = args
+
+    def train(self, args):
+        if hasattr(args, "checkpoint"):
+            return self.dump(dump_tool.build_config(args), args.splits)
+        well = super().train(args)
+        if well and args.dump_logits is not None:
+            return self.dump(build_config(args), args.dump_logits)
+        return well
+
+    def dump(self, cfg, splits):
+        if cfg.work_dir in self.full:
+            Path(cfg.work_dir, "train.log").write_text("error: no space left\n")
+            return False
+        self.dumped.append((cfg.work_dir, tuple(splits)))
+        for split in splits:
+            identity = dict(origin_of(cfg), format=FORMAT, split=split)
+            identity["weights"] = file_hash(Path(cfg.work_dir, "final.pth"))
+            path = dump_path(cfg.work_dir, split)
+            path.parent.mkdir(exist_ok=True)
+            np.savez(path, identity=np.array(json.dumps(identity)))
+        return True
+
+
+def prepare(machine, seeds=(0,), measured=(), dumps=(), **kwargs):
     read_once.cache_clear()
     exhibit = Exhibit("exhibit.py", **kwargs)
     runs = {run: exhibit.label(run.name) for run in exhibit.runs(list(seeds))}
     said = []
     measured = {run.work_dir: measured for run in runs}
-    return Execution(runs, RESULTS, machine, said.append, measured), runs, said
+    return Execution(runs, RESULTS, machine, said.append, measured, dumps=dumps), runs, said
 
 
 def go(machine, *args, **kwargs):
@@ -292,6 +342,76 @@ def test_a_torn_results_line_is_no_reason_to_stop(machine):
     go(machine, seeds=(0, 1))
     assert len(machine.calls) == 3
     assert len(read_lines(RESULTS)) == 6
+
+
+FOLDERS = [f"work_dirs/{name}/seed0" for name in ("teacher", "alone", "kd")]
+
+
+def test_logits_of_runs_that_are_done_and_to_do(project_of_three):
+    """Nothing is trained, and no row written, for what is only computed from weights."""
+    machine = DumpingMachine()
+    go(machine, only=("alone",))
+    found, said = go(machine, dumps=("train", "test"))
+    assert machine.calls == [("alone", 0, None), ("teacher", 0, None), ("kd", 0, None)]
+    assert sorted(machine.dumped) == sorted((folder, ("train", "test")) for folder in FOLDERS)
+    assert "[2/3] Alone, seed 0: done before, but for its logits" in said
+    words = "alone.py work_dirs/alone/seed0/final.pth --splits train test --seed 0"
+    assert any(f"Alone, seed 0: python tools/dump_logits.py {words}" in line for line in said)
+    assert "[2/3] Alone, seed 0: its logits are written" in said
+    assert all(found.values())
+    assert len(read_lines(RESULTS)) == 3
+    _, said = go(machine, dumps=("train", "test"))
+    assert [line.partition(": ")[2] for line in said] == ["done before"] * 3
+    assert (len(machine.calls), len(machine.dumped)) == (3, 3)
+    go(machine, dumps=("test", "val"))
+    assert machine.dumped[3:] == [(folder, ("test", "val")) for folder in FOLDERS]
+    assert len(machine.calls) == len(read_lines(RESULTS)) == 3
+
+
+def test_splits_that_a_run_has_not_are_known_before(project_of_three):
+    machine = DumpingMachine()
+    with open("kd.py", "a") as file:
+        file.write("val_dataloader = val_cfg = val_evaluator = None\n")
+    with pytest.raises(ValueError, match=r"kd/seed0: logits of the val split need val_dataloader"):
+        go(machine, dumps=("val",))
+    assert machine.calls == []
+
+
+def test_logits_of_other_weights_are_written_again(project_of_three):
+    machine = DumpingMachine()
+    go(machine, dumps=("test",))
+    with open("teacher.py", "a") as file:
+        file.write("optim_wrapper = dict(optimizer=dict(lr=0.2))\n")
+    machine.dumped.clear()
+    found, _ = go(machine)
+    assert find_dumps(FOLDERS[2], found[("kd", 0)]["weights"]) == {}
+    go(machine, dumps=("test",))
+    assert machine.dumped == [(folder, ("test",)) for folder in (FOLDERS[0], FOLDERS[2])]
+
+
+def test_logits_that_cannot_be_written_are_no_reason_to_lose_the_run(project_of_three):
+    machine = DumpingMachine(room=2)
+    go(machine, only=("alone",))
+    machine.full = {*FOLDERS[1:]}
+    execution, _, said = prepare(machine, dumps=("test",))
+    found = execution()
+    assert all(found.values())
+    assert execution.undumped() == FOLDERS[1:]
+    for number, (label, folder) in enumerate([("Alone", FOLDERS[1]), ("Distilled", FOLDERS[2])], 2):
+        why = f"done, but for its logits; see {folder}/train.log error: no space left"
+        assert f"[{number}/3] {label}, seed 0: {why}" in said
+    machine.full = set()
+    execution, _, _ = prepare(machine, dumps=("test",))
+    execution()
+    assert execution.undumped() == []
+    assert [call[0] for call in machine.calls] == ["alone", "teacher", "kd"]
+    machine.breaks["kd"] = "before"
+    with open("kd.py", "a") as file:
+        file.write("optim_wrapper = dict(optimizer=dict(lr=0.2))\n")
+    execution, _, said = prepare(machine, dumps=("test",))
+    assert execution()[FOLDERS[2]] is None  # a run that failed is not one without logits
+    assert execution.undumped() == []
+    assert "failed, see" in said[-1]
 
 
 def test_mistakes_are_known_before_the_first_training(machine, monkeypatch):

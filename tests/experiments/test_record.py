@@ -3,6 +3,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 
@@ -105,6 +106,12 @@ def test_files_of_a_run(tmp_path, monkeypatch):
     together = dict(row(1.0), together=3, command=["python", "t.py", "g/runs.txt", "--results"])
     assert find_files("w", together)["log"] == "g/train.log"
     Path("g/train.log").unlink()
+    np.savez("w/logits/train.npz", identity=np.array(json.dumps(dict(weights="abc"))))
+    dumps = dict(test="w/logits/test.npz", train="w/logits/train.npz")
+    assert find_files("w", None)["dumps"] == dumps
+    dumps.pop("test")  # of which nobody knows what it is of
+    assert find_files("w", dict(row(1.0), weights="abc"))["dumps"] == dumps
+    assert find_files("w", dict(row(1.0), weights="others"))["dumps"] == {}
     assert find_files("w", together)["log"] == "w/train.log"
 
 

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from commands import PROJECT, Tiny, error_of
 
+from mmkd_logit.analysis._report_files import Files, Names
+from mmkd_logit.analysis._report_read import read_exhibit_files
+from mmkd_logit.analysis._report_view import ExhibitView
+from mmkd_logit.analysis.files import read_dump
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.experiments.reproduce import main
 from mmkd_logit.experiments.run import read_once
@@ -72,6 +76,7 @@ def test_from_nothing_to_the_table(tiny, capsys):
     assert plan[-1].startswith("3 of 9 runs to do: ")
     assert " s of one device" in plan[-1]
     assert len(read_lines(Path("results/runs.jsonl"))) == 6
+    check_the_command_for_logits(capsys)
     with open("configs/paper/small.py", "a") as file:
         file.write("metrics = [dict(title='train', key='train.accuracy/top1')]\n")
     main(["small", "--only", "alone"])  # measured, not trained, again
@@ -79,6 +84,35 @@ def test_from_nothing_to_the_table(tiny, capsys):
     assert row["resumed_at"] == row["iterations"]
     assert row["weights"] in {row["weights"] for row in rows}  # students stay this teacher's
     assert f"| Alone | {row['train']['accuracy/top1']:.2f} (1) |" in capsys.readouterr().out
+
+
+def check_the_command_for_logits(capsys):
+    """The report names it; it computes from the weights that are there."""
+    main(["small"])
+    (exhibit,) = read_exhibit_files("results")
+    view = ExhibitView(
+        exhibit.record, exhibit.path, exhibit.root, Files(Path("results"), Path("results")), Names()
+    )
+    (gap,) = view.section()["gaps"]
+    assert gap["text"].startswith("3 of 3 finished runs kept no logits")
+    assert gap["command"] == ["python", "tools/reproduce.py", "small", "--dump-logits"]
+    main([*gap["command"][2:], "--dry-run"])
+    plan = capsys.readouterr().out.splitlines()
+    assert plan[-4].endswith("done, but for its logits (seed 0)")
+    main(gap["command"][2:])
+    assert capsys.readouterr().err.count("its logits are written") == 3
+    rows = read_lines(Path("results/runs.jsonl"))
+    assert len(rows) == 6
+    for run in json.loads(Path("results/small.json").read_text())["runs"]:
+        for split in ("train", "test"):
+            dump = read_dump(Path("results", "..", run["files"]["dumps"][split]))
+            assert dump.identity["weights"] == run["row"]["weights"]
+            assert dump.identity["data"] == run["row"]["data"][split]
+        top1 = 100 * (dump.logits.argmax(1) == dump.label).mean()
+        assert top1 == pytest.approx(run["row"]["test"]["accuracy/top1"])
+        assert (dump.teacher_logits is None) == (run["name"] != "kd")
+    main(gap["command"][2:])
+    assert capsys.readouterr().err.count("done before\n") == 3
 
 
 def test_failures_and_reduced_size(tiny, capsys):
@@ -140,9 +174,10 @@ def test_wrong_words(workplace, capsys):
     assert "none here" in error_of(capsys, main, "digits")
 
 
-@pytest.mark.parametrize("tool", ["train", "test", "reproduce"])
+@pytest.mark.parametrize("tool", ["train", "test", "reproduce", "dump_logits"])
 def test_the_tools_call_us(tool):
     text = (PROJECT / "tools" / f"{tool}.py").read_text()
     compile(text, tool, "exec")
     package = "experiments" if tool == "reproduce" else "engine"
-    assert f"from mmkd_logit.{package}.{tool} import main" in text
+    module = dict(dump_logits="dump").get(tool, tool)
+    assert f"from mmkd_logit.{package}.{module} import main" in text
