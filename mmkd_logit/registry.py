@@ -35,7 +35,12 @@ DATA_SAMPLERS = Registry(
 FUNCTIONS = Registry(
     "function", parent=MMENGINE_FUNCTIONS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
 )
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd_logit", locations=["mmkd_logit.hooks"])
+HOOKS = Registry(
+    "hook",
+    parent=MMENGINE_HOOKS,
+    scope="mmkd_logit",
+    locations=["mmkd_logit.hooks", "mmkd_logit.engine.figures_hook"],
+)
 METRICS = Registry(
     "metric", parent=MMENGINE_METRICS, scope="mmkd_logit", locations=["mmkd_logit.metrics"]
 )

@@ -73,6 +73,7 @@ COMPONENTS = {
     "BatchPreprocessor": ("MODELS", {}),
     "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
     "ClassifierSumHook": ("HOOKS", {}),
+    "FiguresHook": ("HOOKS", dict(always=True)),
     "FinalCheckpointHook": ("HOOKS", {}),
     "LabelNoiseHook": ("HOOKS", {}),
     "LazyRuntimeInfoHook": ("HOOKS", {}),

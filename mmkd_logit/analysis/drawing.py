@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
@@ -29,3 +31,14 @@ class Drawing:
     paper: str = ""
     exhibit: str | None = None
     numbers: dict[str, Any] = field(default_factory=dict)
+
+    def pixels(self, dpi: float = 120) -> np.ndarray:
+        """Return the picture as red, green and blue, (H, W, 3), uint8.
+
+        Args:
+            dpi: Pixels an inch.
+        """
+        self.figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(self.figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -41,6 +41,7 @@ _WATCHING_HOOKS = (
     "mmkd_logit.LogitOutputsHook",
     "mmkd_logit.ClassifierSumHook",
     "mmkd_logit.TrainAccuracyHook",
+    "mmkd_logit.FiguresHook",
 )
 # Nor do these change what is trained; which of their values ends a run, EarlyStoppingHook says.
 _WATCHING_METRICS = (

@@ -124,7 +124,7 @@ def dump_run(
     origin: Mapping[str, Any],
     machine: Mapping[str, Any],
 ) -> list[str]:
-    """Do what ``--dump-logits`` says, with the weights of ``final.pth``.
+    """Do what ``--dump-logits`` says, if it was given, with the weights of ``final.pth``.
 
     Args:
         runner: After training.
@@ -139,6 +139,8 @@ def dump_run(
         ValueError: As of :func:`dump_logits`.
         OSError: As of :func:`dump_logits`.
     """
+    if args.dump_logits is None:
+        return []
     final, folder = Path(runner.work_dir, FINAL), Path(runner.work_dir, FOLDER)
     return dump_logits(runner, args.dump_logits, folder, str(final), args.config, origin, machine)
 

@@ -29,10 +29,11 @@ _ALLOWED_HOOKS = (
     "mmkd_logit.LogitOutputsHook",
     "mmkd_logit.ClassifierSumHook",
     "mmkd_logit.TrainAccuracyHook",
+    "mmkd_logit.FiguresHook",
 )
 _DEFAULT_HOOKS = (
     *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
-    *("visualization", "logit_outputs", "classifier_sum", "train_accuracy"),
+    *("visualization", "logit_outputs", "classifier_sum", "train_accuracy", "figures"),
 )
 _DISTILLERS = ("mmkd_logit.LogitDistiller", "LogitDistiller")
 

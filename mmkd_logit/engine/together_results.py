@@ -19,6 +19,7 @@ from mmkd_logit.hooks import FinalCheckpointHook
 from .checkpoint import POINTER
 from .dump_run import dump_run
 from .errors import TrainingStarted
+from .figures_hook import OF_DUMPS, show_figures
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder, find_row, read_lines
 from .teachers import FINAL
@@ -87,7 +88,9 @@ def finish(
         if is_main_process():
             split_scalars(common, runner.work_dir, name)
     elif _agree(_is_recorded(runner, member, recorder)):
-        return _dump(runner, member, recorder)
+        if dump_run(runner, member.args, recorder.origin, recorder.machine):
+            show_figures(runner, OF_DUMPS, f"{name}-")
+        return
     else:
         state = CheckpointLoader.load_checkpoint(str(final), map_location="cpu")["state_dict"]
         runner.model.load_state_dict(state)
@@ -95,12 +98,8 @@ def finish(
     recorder.record(
         runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
     )
-    _dump(runner, member, recorder)
-
-
-def _dump(runner: Runner, member: Member, recorder: ResultsRecorder) -> None:
-    if member.args.dump_logits is not None:
-        dump_run(runner, member.args, recorder.origin, recorder.machine)
+    dump_run(runner, member.args, recorder.origin, recorder.machine)
+    show_figures(runner, prefix=f"{name}-")
 
 
 def _agree(value: bool) -> bool:

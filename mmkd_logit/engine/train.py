@@ -23,6 +23,7 @@ from .dump_run import dump_run, prepare_dumps
 from .epochs import scale_epochs
 from .errors import TrainingStarted, one_line_errors
 from .fast import make_fast
+from .figures_hook import OF_DUMPS, show_figures
 from .launch import prepare_launch, silence_known_warnings
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder
@@ -237,8 +238,8 @@ def _train(
     recorder.start(cfg)
     runner = run_training(cfg, args.resume, started)
     recorder.record(runner, args, started)
-    if args.dump_logits is not None:
-        dump_run(runner, args, recorder.origin, recorder.machine)
+    if dump_run(runner, args, recorder.origin, recorder.machine):
+        show_figures(runner, OF_DUMPS)
 
 
 def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted) -> None:
