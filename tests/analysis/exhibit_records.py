@@ -5,7 +5,6 @@ Nothing of the mm packages is imported, and nothing of ours but what reads the f
 
 import json
 import os
-import statistics
 
 import numpy as np
 
@@ -98,12 +97,12 @@ class Records:
         values, paper = self.by_name[name]
         by_seed = {str(s): v[key] for s, v in enumerate(values) if v is not None}
         numbers = list(by_seed.values())
-        mean = statistics.fmean(numbers) if numbers else None
+        mean = sum(numbers) / len(numbers) if numbers else None
         theirs = paper.get(key)
         return dict(
             by_seed=by_seed,
             mean=mean,
-            std=statistics.stdev(numbers) if len(numbers) > 1 else None,
+            std=float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
             n=len(numbers),
             failed=values.count(None),
             paper=theirs,
