@@ -96,7 +96,7 @@ def draw_line(axes: Axes, curve: Curve, look: Look, offset: float = 0.0) -> None
         curve.mean - curve.std,
         curve.mean + curve.std,
         color=look.color,
-        alpha=0.14,
+        alpha=0.12,
         lw=0,
         zorder=1,
     )

@@ -1,6 +1,7 @@
 """What every caption says: which exhibit, how many seeds and epochs, whose weights."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ def key_of(exhibit: ExhibitFile) -> str:
     """
     record = exhibit.record
     return "/".join(filter(None, [record.get("scale"), record["name"]]))
+
+
+def file_name(exhibit: ExhibitFile, figure: str, title: str = "") -> str:
+    """Return what the files of a figure are called.
+
+    Args:
+        exhibit: The exhibit.
+        figure: What is drawn.
+        title: Of what in the exhibit, if that is not all.
+    """
+    parts = [key_of(exhibit).replace("/", "-"), figure, title.replace("->", "to")]
+    return "-".join(re.sub(r"[^A-Za-z0-9.=+]+", "-", part).strip("-.") for part in parts if part)
 
 
 def own_source(exhibit: ExhibitFile) -> list[str]:

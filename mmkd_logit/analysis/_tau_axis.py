@@ -14,10 +14,17 @@ class TauAxis:
     Args:
         taus: All that will be drawn, from 0 to infinity.
         others: What is set beside them, to the right.
+        ticks: Temperatures that are written, if not all.
     """
 
-    def __init__(self, taus: Iterable[float], others: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        taus: Iterable[float],
+        others: Sequence[str] = (),
+        ticks: Sequence[float] | None = None,
+    ) -> None:
         self.taus = sorted(set(taus))
+        self._ticks = self.taus if ticks is None else list(ticks)
         inner = [tau for tau in self.taus if 0 < tau < math.inf] or [1.0]
         self._low, self._high = inner[0], inner[-1]
         self._gap = 10 ** max(0.3, 0.13 * math.log10(self._high / self._low))
@@ -70,8 +77,8 @@ class TauAxis:
         axes.set_xscale("log")
         left = self.place(self.taus[0]) if self.taus else self._low
         axes.set_xlim(left / self._gap**0.9, self._right * self._gap**0.5)
-        labels = ["∞" if tau == math.inf else f"{tau:g}" for tau in self.taus]
-        places = [*map(self.place, self.taus), *map(self.place, self._others)]
+        labels = ["∞" if tau == math.inf else f"{tau:g}" for tau in self._ticks]
+        places = [*map(self.place, self._ticks), *map(self.place, self._others)]
         axes.set_xticks(places, [*labels, *self._others])
         axes.minorticks_off()
         axes.set_xlabel("τ, temperature of KL")

@@ -17,7 +17,7 @@ from ._logged import (
     read_lines,
     sources_of,
 )
-from ._protocol import describe_epochs, describe_seeds, key_of
+from ._protocol import describe_epochs, describe_seeds, file_name, key_of
 from ._report_read import ExhibitFile
 from ._run_lines import Group, group_runs
 from .drawing import Drawing
@@ -131,7 +131,7 @@ def _draw(
     protocol = f"{seeds}; {describe_epochs(runs)}"
     foot(figure, f"{key_of(exhibit)} · {group.title} · {protocol}")
     return Drawing(
-        name=f"{key_of(exhibit)}-class-sums-{group.title}",
+        name=file_name(exhibit, "class-sums", group.title),
         title=f"Does the last layer's sum over classes learn? {group.title}",
         caption=_caption(curves, protocol, group.remark),
         figure=figure,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from ._grid_pairs import Pair, find_pairs
-from ._protocol import LAST, describe_epochs, describe_seeds, key_of, own_source
+from ._protocol import LAST, describe_epochs, describe_seeds, file_name, key_of, own_source
 from ._report_read import ExhibitFile
 from .drawing import Drawing
 from .style import foot, new_figure
@@ -53,7 +53,7 @@ def _draw(exhibit: ExhibitFile, pair: Pair) -> Drawing:
     protocol = f"{seeds}; {describe_epochs(runs)}; {LAST}"
     foot(figure, f"{key_of(exhibit)} · {protocol}")
     return Drawing(
-        name=f"{key_of(exhibit)}-grid-{pair.title}",
+        name=file_name(exhibit, "accuracy", pair.title),
         title=f"Accuracy over α and τ: {pair.title}",
         caption=_caption(protocol, with_paper, known),
         figure=figure,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from ._protocol import LAST, describe_epochs, describe_seeds, key_of, own_source
+from ._protocol import LAST, describe_epochs, describe_seeds, file_name, key_of, own_source
 from ._report_read import ExhibitFile
 from ._run_lines import taught_by_labels
 from ._tau_axis import TauAxis
@@ -78,7 +78,7 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
     band = "bands and bars ± one sample standard deviation" if "no spread" not in seeds else ""
     return [
         Drawing(
-            name=f"{key_of(exhibit)}-label-noise",
+            name=file_name(exhibit, "label-noise"),
             title=f"Accuracy against τ under label noise: {record['title']}",
             caption="Top-1 accuracy in percent against the temperature τ of KL (logarithmic, its "
             "ends broken off). Dashes tell the noises apart; the horizontal lines are the students "

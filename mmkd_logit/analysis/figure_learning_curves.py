@@ -16,7 +16,7 @@ from ._logged import (
     read_lines,
     sources_of,
 )
-from ._protocol import describe_epochs, describe_seeds, key_of
+from ._protocol import describe_epochs, describe_seeds, file_name, key_of
 from ._report_read import ExhibitFile
 from ._run_lines import Group, group_runs
 from .drawing import Drawing
@@ -91,7 +91,7 @@ def _draw(
     protocol = f"{seeds}; {describe_epochs(runs)}"
     foot(figure, f"{key_of(exhibit)} · {group.title} · {protocol}")
     return Drawing(
-        name=f"{key_of(exhibit)}-learning-curves-{group.title}",
+        name=file_name(exhibit, "learning-curves", group.title),
         title=f"Learning curves: {group.title}",
         caption=_caption(curves, bool(numbers.get("test")), protocol, group.remark),
         figure=figure,
