@@ -99,8 +99,8 @@ def _group(
     labels = {n: "teacher" if n in teachers else name_of(methods[n]) for n in names}
     looks = {n: TEACHER if n in teachers else look_of(methods[n]) for n in names}
     called = list(labels.values())
-    for name in names:  # what is called the same is called as in the table
-        if called.count(labels[name]) > 1:
+    for name in names:  # what is called the same, or by its code, is called as in the table
+        if called.count(labels[name]) > 1 or methods[name]["kind"] == "other":
             row, column = record["cells"][name]
             labels[name] = column or row
     for drawn in {look[:3] for look in looks.values()}:

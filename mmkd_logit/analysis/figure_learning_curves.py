@@ -29,7 +29,7 @@ _PAPER = (
 _TOP1 = "accuracy/top1"
 _PANELS: dict[str, tuple[str, str]] = {
     "batch_top1": ("training", "top-1 (%)"),
-    _TOP1: ("validation; open: test", "top-1 (%)"),
+    _TOP1: ("validation", "top-1 (%)"),
     "loss_kd": ("distillation loss", "loss (log scale)"),
 }
 
@@ -84,6 +84,8 @@ def _draw(
         numbers[name] = numbers_of(found)
         if name == _TOP1:
             numbers["test"] = _mark_tests(axes, lines)
+            if numbers["test"]:
+                axes.set_title("validation; open: test")
     drawn = [line for line in lines if any(line.label in found for found in curves.values())]
     end_axes(figure, panels, drawn)
     runs = [run for line in drawn for run in line.runs]

@@ -181,7 +181,7 @@ def _distances(axes: Axes, sweeps: dict[str, Sweep]) -> None:
             axes.plot(one.taus[kept], off[kept], color=_INKS[name], ls=dash)
             share = _at(one, 20, off)
             axes.plot(20, share, look.marker, mfc=look.color, mec=_INKS[name], ms=7, mew=0.7)
-            told.append(f"{what}, student {name}: {_percent(share)}")
+            told.append(f"{what}, {name}: {_percent(share)}")
     axes.set(
         xscale="log",
         yscale="log",

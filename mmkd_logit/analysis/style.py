@@ -49,13 +49,15 @@ class Look(NamedTuple):
 
 
 # Cross-entropy grey and the teacher black; tau runs from dark violet over blue and green to yellow,
-# MSE stands apart in red. Any two stay apart, CIE76 at least 13, and 20 among those of the paper's
-# tables, also for who lacks a kind of cones (tests/analysis/test_style.py); in grey, lines and
-# markers tell them apart.
+# MSE stands apart in red. Any two are apart by 12 (CIE76) or more, those of the paper's tables by
+# 19, also for who lacks a kind of cones (tests/analysis/test_style.py); in grey, lines and markers
+# tell them apart.
 TEACHER = Look("#000000", "-", "*", 0)
 CE = Look("#9a9a9a", (0, (5, 1.5)), "s", 1)
 MSE = Look("#c03a1e", "-", "D", 9)
 OTHER = Look("#c679af", (0, (3, 1, 1, 1, 1, 1)), "X", 20)
+# Of several other methods; apart from each other and from CE, tau = 20, MSE as above.
+_MORE = ["#c679af", "#724120", "#56b4e9", "#8f5bb5", "#f5996d", "#1f4e79", "#d5a1c3", "#5b2a4d"]
 _TAUS: dict[float, Look] = {
     0.1: Look("#230936", (0, (1, 1)), "<", 2.1),
     0.5: Look("#2b1b63", (0, (1, 2)), ">", 2.5),
@@ -107,22 +109,30 @@ def _order(tau: float) -> float:
 
 
 def shades(look: Look, count: int) -> list[Look]:
-    """Return looks for several runs of one method, from dark to light.
+    """Return looks for several runs that have one: of one method, or all of other methods.
 
     Args:
-        look: The method's.
+        look: Theirs.
         count: How many.
     """
     if count < 2:
         return [look] * count
     marks, dashes = "osv^DPX*h<>p", ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+    colors = _MORE if look.color == OTHER.color and count <= len(_MORE) else _ramp(look, count)
+    return [
+        Look(colors[i], dashes[i % 4], marks[i % 12], look.order + 0.01 * i / count)
+        for i in range(count)
+    ]
+
+
+def _ramp(look: Look, count: int) -> list[str]:
+    """Return colours from dark to light."""
     rgb = [int(look.color[i : i + 2], 16) for i in (1, 3, 5)]
     found = []
-    for i in range(count):
-        light = 0.6 * (2 * i / (count - 1) - 1)  # towards black below 0, towards white above
+    for share in (i / (count - 1) for i in range(count)):
+        light = -0.6 + 0.95 * share  # towards black below 0, towards white above
         parts = [c + (255 - c) * light if light > 0 else c * (1 + light) for c in rgb]
-        color = "#" + "".join(f"{round(part):02x}" for part in parts)
-        found.append(Look(color, dashes[i % 4], marks[i % 12], look.order + 0.01 * i / count))
+        found.append("#" + "".join(f"{round(part):02x}" for part in parts))
     return found
 
 

@@ -18,16 +18,16 @@ PROTOCOL = "Weights after the last epoch, nothing selected on the test data; mea
 def method(kind="kl", tau=None, alpha=1.0, rate=None, noise="symmetric", **others):
     """What experiments/method.py says of a run; ``tau`` a number or 'inf'."""
     loss = dict(ce=None, kl="ScaledKLDivLoss", mse="LogitMSELoss").get(kind)
-    return dict(
+    known = dict(
         kind=kind,
         tau=tau,
         alpha=None if kind == "ce" else alpha,
-        loss=others.pop("loss", loss),
+        loss=loss,
         label_noise=None if rate is None else dict(kind=noise, rate=rate),
         teacher_config=None if kind == "ce" else "configs/wrn/wrn16-2_digits.py",
         network="WideResNetCIFAR depth=10 widen_factor=1",
-        **others,
     )
+    return {**known, **others}
 
 
 class Records:
