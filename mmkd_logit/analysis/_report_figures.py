@@ -41,7 +41,7 @@ def show_figures(
     for drawing in drawings:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / stems(drawing.name)
-        svg, png = _write(drawing.figure, path)
+        svg, png = write_figure(drawing, path)
         kind, data = ("svg+xml", svg) if len(svg) <= _LARGEST_SVG else ("png", png)
         width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
         links = [f for s in ("svg", "png") for f in files.link(s.upper(), f"{path}.{s}", root)]
@@ -63,14 +63,30 @@ def show_figures(
     return shown
 
 
-def _write(figure: Any, path: Path) -> tuple[bytes, bytes]:
-    """Write a figure as SVG, the same bytes for the same figure, and as PNG."""
+def write_figure(drawing: "Drawing", path: Path) -> tuple[bytes, bytes]:
+    """Write a figure as SVG, the same bytes for the same figure, and as PNG.
+
+    Both carry title and caption, which a picture that is passed on would be without.
+
+    Args:
+        drawing: The figure.
+        path: Of the files, without ``.svg`` and ``.png``.
+
+    Returns:
+        The bytes of both.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
     written = []
+    told = {"Title": drawing.title, "Description": drawing.caption}
     # Text stays text: it is found, copied and read aloud.
     with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, facecolor="white", metadata=metadata)
+            drawing.figure.savefig(
+                buffer, format=kind, dpi=200, facecolor="white", metadata={**metadata, **told}
+            )
             Path(f"{path}.{kind}").write_bytes(buffer.getvalue())
             written.append(buffer.getvalue())
     return written[0], written[1]
