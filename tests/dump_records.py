@@ -21,12 +21,12 @@ def name_of(method, network=NETWORK):
     return short + (method if isinstance(method, str) and method != "inf" else f"kl-t{method}")
 
 
-def network_of(label, classes, features, seed, sharp=16.0, width=1.0):
+def network_of(label, classes, features, seed, sharp=7.0, width=1.0):
     """Logits, pre-logits and last layer of a network that knows most labels."""
     generator = np.random.default_rng(seed)
     weight = generator.normal(size=(classes, features)) / np.sqrt(features)
     noise = generator.normal(size=(len(label), features))
-    prelogits = np.maximum(sharp * weight[label] + width * noise, 0)
+    prelogits = sharp * weight[label] + width * noise
     bias = 0.1 * generator.normal(size=classes)
     arrays = dict(logits=prelogits @ weight.T + bias, prelogits=prelogits, weight=weight, bias=bias)
     return {name: values.astype(np.float32) for name, values in arrays.items()}
@@ -42,7 +42,7 @@ def arrays_of(method, seed, split, n=60, classes=4, features=8, teacher=True):
     if method is None:
         return {**whole, **taught}
     place = METHODS.index(method)
-    own = network_of(label, classes, features, 10 * seed + place, sharp=12.0 + place)
+    own = network_of(label, classes, features, 10 * seed + place, sharp=4.0 + place)
     if method != "ce":  # the nearer to the teacher, the later in the list
         own["logits"] = (own["logits"] + place * taught["logits"]) / np.float32(1 + place)
         if teacher:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 QUANTILES = dict(q05=0.05, q25=0.25, median=0.5, q75=0.75, q95=0.95)
+_FINE = 8  # cells that values are counted in, for each distance of two points
 
 
 def bandwidth(values: np.ndarray) -> float:
@@ -39,16 +40,17 @@ def smooth_density(
     Returns:
         The points and the density there.
     """
-    cell = (high - low) / (points - 1)
-    # A kernel narrower than half a cell would fall between the points.
-    sigma = max(bandwidth(values) / cell, 0.5)
+    cell = (high - low) / (points - 1) / _FINE
+    # A kernel narrower than the distance of two points would fall between them.
+    sigma = max(bandwidth(values) / cell, _FINE)
     margin = int(np.ceil(5 * sigma)) + 1
-    edges = low + cell * (np.arange(-margin, points + margin + 1) - 0.5)
+    count = (points - 1) * _FINE + 1
+    edges = low + cell * (np.arange(-margin, count + margin + 1) - 0.5)
     counts = np.histogram(values, edges)[0].astype(float)
     if floor is not None:
         counts += np.histogram(2 * floor - values, edges)[0]
-    smooth = gaussian_filter1d(counts, sigma, mode="constant", truncate=5)[margin:-margin]
-    grid = low + cell * np.arange(points)
+    smooth = gaussian_filter1d(counts, sigma, mode="constant", truncate=5)[margin:-margin:_FINE]
+    grid = low + cell * _FINE * np.arange(points)
     if floor is not None:
         smooth[grid < floor] = 0
     return grid, smooth / (len(values) * cell)
@@ -60,16 +62,13 @@ def common_range(
     """Return a range that holds nearly all values of every group.
 
     Args:
-        groups: Of finite values; empty ones do not count.
+        groups: Of finite values; empty ones do not count, and if all are it is from 0 to 1.
         outside: The share of a group that may lie beyond either end.
         floor: Where the range begins, if not where the values do.
-
-    Raises:
-        ValueError: If there are no values.
     """
     ends = [np.quantile(values, [outside, 1 - outside]) for values in groups if len(values)]
     if not ends:
-        raise ValueError("there are no finite values to draw")
+        return 0.0, 1.0
     low, high = (float(end) for end in (np.min(ends), np.max(ends)))
     low = low if floor is None else floor
     if high <= low:  # all the same

@@ -131,7 +131,7 @@ def _draw_reliability(samples: list[Samples]) -> Drawing:
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     every = [diagram for diagrams in found.values() for diagram in diagrams]
     seeds = {seed for diagram in every for seed in diagram.seeds}
-    notes = {d.name: f"{d.not_finite:,} samples by {d.name} have logits that are not finite"
+    notes = {d.name: f"{d.not_finite:,} values by {d.name} are not finite"
              for d in every if d.not_finite}  # fmt: skip
     return describe(
         samples,
