@@ -69,6 +69,9 @@ _TAUS: dict[float, Look] = {
     float("inf"): Look("#bba929", "-", "p", 8),
 }
 
+# Three classes of samples: colours of Okabe and Ito that are also light, middle and dark.
+CLASSES = (("#0072b2", "o"), ("#e69f00", "^"), ("#222222", "s"))
+
 
 def tau_of(method: Mapping[str, Any]) -> float | None:
     """Return a method's temperature as a number.

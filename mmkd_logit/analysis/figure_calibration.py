@@ -1,0 +1,185 @@
+"""How sure teacher and students are, and whether they are right as often: TLD and reliability."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
+
+from ._calibration import NUM_BINS, Reliability, reliability, top_logit_difference
+from ._captions import describe, describe_pooled, split_name
+from ._families import find_families
+from ._panels import mean_text, name_panel, panel_blocks, say_empty
+from ._pooled import draw_pooled, gather
+from ._report_read import ExhibitFile
+from ._samples import Samples, Teacher, dumped_splits
+from .drawing import Drawing
+from .files import Dump
+from .style import TEACHER, Look, new_figure
+
+_GAP = "#b2182b"
+_PAPER_TLD = "The earlier manuscript (MS20) shows the top-logit difference of teacher and students."
+_PAPER_ECE = (
+    "The earlier manuscript (MS20) gives the ECE on training samples of CIFAR-100, WRN-28-4 → "
+    "WRN-16-2: teacher 0.86 %, CE 3.40 %, KL at τ = 1 4.64 %, τ = 3 0.61 %, τ = 5 0.63 %, "
+    "τ = 20 0.78 %."
+)
+
+
+def draw(exhibit: ExhibitFile) -> list[Drawing]:
+    """Draw top-logit differences and calibration of each family of students of an exhibit.
+
+    Args:
+        exhibit: The exhibit.
+
+    Returns:
+        Two figures for each network, data and teacher; none without dumps.
+
+    Raises:
+        ValueError: If a dump cannot be read, or is of other weights than the run's.
+        FileNotFoundError: If a dump is gone.
+    """
+    drawings = []
+    for family in find_families(exhibit.record):
+        # Test first: that is what calibration is for.
+        splits = dumped_splits(family)[::-1]
+        if splits:
+            drawings.append(_draw_differences([Samples(exhibit, family, s) for s in splits]))
+            drawings.append(_draw_reliability([Samples(exhibit, family, s) for s in splits]))
+    return drawings
+
+
+def _difference(network: Dump | Teacher) -> dict[str, np.ndarray]:
+    return dict(tld=top_logit_difference(network.logits, network.label))
+
+
+def _draw_differences(samples: list[Samples]) -> Drawing:
+    found = {
+        each.split: gather(each, lambda s: _difference(s.dump), _difference)["tld"]
+        for each in samples
+    }
+    rows = max(map(len, found.values()))
+    figure = new_figure(1.1 + 0.42 * rows)
+    panels = figure.subplots(1, len(samples), squeeze=False)[0]
+    for place, (axes, (split, pooled)) in enumerate(zip(panels, found.items(), strict=True)):
+        draw_pooled(axes, pooled, names=place == 0)
+        axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
+        axes.set_title(split_name(split).capitalize(), loc="left")
+        axes.set_xlabel("top-logit difference (logits)")
+    return describe_pooled(
+        samples,
+        found,
+        figure,
+        part="tld",
+        title="Top-logit difference",
+        what="Densities (Gaussian kernels) of the top-logit difference, the logit of a sample's "
+        "label less the largest of the others: above 0 where the prediction is right; each is "
+        "scaled to its own peak, black ticks are medians",
+        paper=_PAPER_TLD,
+    )
+
+
+class _Diagram:
+    """One panel: the reliability of a method on a split, by seed."""
+
+    def __init__(self, name: str, look: Look) -> None:
+        self.name, self.look = name, look
+        self.seeds: dict[int, Reliability] = {}
+        self.not_finite = 0
+
+    def add(self, seed: int, network: Dump | Teacher) -> None:
+        finite = np.isfinite(network.logits).all(1)
+        self.not_finite += int((~finite).sum())
+        if finite.any():
+            self.seeds[seed] = reliability(network.logits[finite], network.label[finite])
+
+    def numbers(self) -> dict[int, dict]:
+        return {
+            seed: dict(
+                ece=found.ece,
+                count=found.count.tolist(),
+                accuracy=[None if np.isnan(v) else float(v) for v in found.accuracy],
+                confidence=[None if np.isnan(v) else float(v) for v in found.confidence],
+            )
+            for seed, found in sorted(self.seeds.items())
+        }
+
+
+def _diagrams(samples: Samples) -> list[_Diagram]:
+    found = {"teacher": _Diagram("teacher", TEACHER)}
+    found.update({m.name: _Diagram(m.name, m.look) for m in samples.family.methods})
+    for seed in samples.family.seeds:
+        for student in samples.students(seed):
+            found[student.method.name].add(seed, student.dump)
+        teacher = samples.teacher(seed)
+        if teacher is not None:
+            found["teacher"].add(seed, teacher)
+    return list(found.values())
+
+
+def _draw_reliability(samples: list[Samples]) -> Drawing:
+    found = {each.split: _diagrams(each) for each in samples}
+    heads = [split_name(split).capitalize() for split in found]
+    count = len(next(iter(found.values())))
+    figure, blocks = panel_blocks(heads, count, 1.75, ("confidence", "accuracy"))
+    for block, diagrams in zip(blocks, found.values(), strict=True):
+        for axes, diagram in zip(block, diagrams, strict=True):
+            _draw_panel(axes, diagram)
+    handles = [
+        Patch(facecolor="#cccccc", edgecolor="#777777", linewidth=0.7, label="accuracy of the bin"),
+        Patch(facecolor="none", edgecolor=_GAP, hatch="////////", label="gap to its confidence"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    every = [diagram for diagrams in found.values() for diagram in diagrams]
+    seeds = {seed for diagram in every for seed in diagram.seeds}
+    notes = {d.name: f"{d.not_finite:,} values by {d.name} are not finite"
+             for d in every if d.not_finite}  # fmt: skip
+    return describe(
+        samples,
+        figure,
+        part="reliability",
+        title="Reliability",
+        what=f"Samples sorted into {NUM_BINS} bins of equal width by the largest probability: the "
+        "share that is right, and how far that is from the mean probability; ECE is the mean of "
+        "these gaps over samples; pale bins hold less than 1 % of them",
+        paper=_PAPER_ECE,
+        seeds=seeds,
+        numbers={
+            split: {d.name: d.numbers() for d in ds if d.seeds} for split, ds in found.items()
+        },
+        notes=notes.values(),
+        how=", bars of the lowest, ECE as mean ± standard deviation",
+    )
+
+
+def _draw_panel(axes: Axes, diagram: _Diagram) -> None:
+    name_panel(axes, diagram.name, diagram.look)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.plot([0, 1], [0, 1], color="#555555", linewidth=0.8, linestyle=(0, (4, 3)), zorder=4)
+    if not diagram.seeds:
+        say_empty(axes, "no finite logits" if diagram.not_finite else "not dumped")
+        return
+    found = diagram.seeds[min(diagram.seeds)]
+    width = 1 / len(found.count)
+    for place in np.flatnonzero(found.count):
+        accuracy, confidence = found.accuracy[place], found.confidence[place]
+        pale = found.count[place] < 0.01 * found.count.sum()
+        color = diagram.look.color
+        axes.bar(
+            place * width, accuracy, width, align="edge", linewidth=0.7, zorder=2,
+            facecolor=to_rgba(color, 0.12 if pale else 0.4),
+            edgecolor=to_rgba(color, 0.4 if pale else 1),
+        )  # fmt: skip
+        axes.bar(
+            place * width, abs(accuracy - confidence), width, min(accuracy, confidence),
+            align="edge", facecolor="none", edgecolor=_GAP, hatch="////////", linewidth=0.5,
+            alpha=0.35 if pale else 1, zorder=3,
+        )  # fmt: skip
+    text = mean_text([each.ece for each in diagram.seeds.values()], " %")
+    axes.text(
+        0.04, 0.95, f"ECE {text}", transform=axes.transAxes, va="top", fontsize=7.5, zorder=5,
+        bbox=dict(facecolor="white", alpha=0.85, linewidth=0, pad=1.5),
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+"""The sum of each sample's logits, of teacher and students: how large, and of which sign."""
+
+import numpy as np
+
+from ._captions import describe_pooled
+from ._families import find_families
+from ._pooled import draw_pooled, gather
+from ._report_read import ExhibitFile
+from ._samples import Samples, dumped_splits
+from .drawing import Drawing
+from .style import new_figure
+
+_BINS = 80
+_PAPER = (
+    "The paper shows histograms of the magnitude of the summed logits of teacher and students on "
+    "the training set. KL at τ = ∞ is MSE / 2K less the squared difference of the two sums / 2K², "
+    "so it leaves the student's sum free, where MSE draws it to the teacher's."
+)
+
+
+def draw(exhibit: ExhibitFile) -> list[Drawing]:
+    """Draw the sums of logits of each family of students of an exhibit.
+
+    Args:
+        exhibit: The exhibit.
+
+    Returns:
+        A figure for each network, data and teacher; none without dumps.
+
+    Raises:
+        ValueError: If a dump cannot be read, or is of other weights than the run's.
+        FileNotFoundError: If a dump is gone.
+    """
+    return [
+        _draw(Samples(exhibit, family, split))
+        for family in find_families(exhibit.record)
+        for split in dumped_splits(family)[:1]
+    ]
+
+
+def _sums(logits: np.ndarray) -> dict[str, np.ndarray]:
+    total = logits.sum(1, dtype=np.float64)
+    return dict(magnitude=np.abs(total), signed=total)
+
+
+def _draw(samples: Samples) -> Drawing:
+    found = gather(samples, lambda s: _sums(s.dump.logits), lambda t: _sums(t.logits))
+    rows = len(found["signed"])
+    figure = new_figure(0.9 + 0.42 * rows)
+    left, right = figure.subplots(1, 2)
+    draw_pooled(left, found["magnitude"], bins=_BINS, floor=0.0)
+    draw_pooled(right, found["signed"], names=False, bins=_BINS)
+    right.axvline(0, color="#777777", linewidth=0.8, zorder=0)
+    left.set_xlabel("|sum of a sample's logits|")
+    right.set_xlabel("sum of a sample's logits")
+    return describe_pooled(
+        [samples],
+        found,
+        figure,
+        part="logit-sums",
+        title="Sums of logits",
+        what="Histograms of the sum over classes of each sample's logits, its magnitude on the "
+        "left; each is scaled to its own peak, black ticks are medians",
+        paper=_PAPER,
+    )

@@ -1,0 +1,358 @@
+"""Figures of dumped logits: what is drawn, read back from the axes, is what the dumps hold."""
+
+import io
+
+import numpy as np
+import pytest
+from dump_records import METHODS, arrays_of, exhibit_of, runs_of, whole_exhibit, write_dump
+from matplotlib.patches import StepPatch
+from scipy.special import softmax
+from scipy.stats import gaussian_kde
+
+from mmkd_logit.analysis import (
+    figure_calibration,
+    figure_distances,
+    figure_logit_sums,
+    figure_templates,
+)
+from mmkd_logit.analysis._density import bandwidth
+from mmkd_logit.analysis._panels import mean_text
+from mmkd_logit.analysis._template_plane import elongation, spread, template_plane
+from mmkd_logit.analysis.style import CLASSES, style
+
+PARTS = [figure_logit_sums, figure_distances, figure_templates, figure_calibration]
+NAMES = ["teacher", "CE", "KL τ = 1", "KL τ = 3", "KL τ = 5", "KL τ = 20", "KL τ = ∞", "MSE"]
+
+
+def method_of(name):
+    """What the dumps' builder calls a row; None for the teacher."""
+    return dict(zip(NAMES, (None, *METHODS), strict=True))[name]
+
+
+@pytest.fixture(autouse=True)
+def house_style():
+    with style():
+        yield
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Two seeds by every method, with both splits."""
+    return whole_exhibit(tmp_path_factory.mktemp("seeds"), seeds=(0, 1))
+
+
+def rows_of(axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def ticks_of(axes):
+    """The medians, by row."""
+    ticks = [
+        line for line in axes.lines
+        if line.get_color() == "black" and len(set(line.get_xdata())) == 1
+    ]  # fmt: skip
+    return {round(-line.get_ydata()[0]): line.get_xdata()[0] for line in ticks}
+
+
+def texts_of(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def pooled(seeds, split, measure, name):
+    """Values of a row over the seeds, computed from the arrays that were dumped."""
+    return np.concatenate([measure(arrays_of(method_of(name), s, split), s) for s in seeds])
+
+
+def save(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg")
+    assert len(buffer.getvalue()) < 600_000
+
+
+def test_sums_are_those_of_the_dumps(seeds):
+    (drawing,) = figure_logit_sums.draw(seeds)
+    left, right = drawing.figure.axes
+    assert rows_of(left) == NAMES
+
+    def total(arrays, seed):
+        return arrays["logits"].sum(1, dtype=np.float64)
+
+    for axes, change, key in ((left, np.abs, "magnitude"), (right, np.asarray, "signed")):
+        outlines = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
+        assert len(outlines) == 2 * len(NAMES)  # a filled one and its line
+        for row, name in enumerate(NAMES):
+            values = change(pooled((0, 1), "train", total, name))
+            heights, edges, base = outlines[2 * row + 1].get_data()
+            counts = np.histogram(values, edges)[0]
+            np.testing.assert_allclose((heights + row) / (heights + row).max(),
+                                       counts / counts.max(), atol=1e-9)  # fmt: skip
+            assert base == -row
+            assert ticks_of(axes)[row] == pytest.approx(np.median(values))
+            found = drawing.numbers[key][name]
+            assert found["pooled"]["median"] == pytest.approx(np.median(values))
+            assert found["pooled"]["n"] == 120
+            own = change(total(arrays_of(method_of(name), 1, "train"), 1))
+            assert found["seeds"][1]["mean"] == pytest.approx(own.mean())
+        assert edges[0] == (0 if key == "magnitude" else right.get_xlim()[0])
+    assert "Training set, n = 60 samples without augmentation" in drawing.caption
+    assert "2 seeds (0, 1), pooled; 20 epochs; last epoch, nothing selected" in drawing.caption
+    assert drawing.name == "cpu-table1-logit-sums"
+    assert drawing.exhibit == "cpu/table1"
+    assert len(drawing.sources) == 2 * len(METHODS)
+    save(drawing.figure)
+
+
+def test_distances_are_those_of_the_dumps(seeds):
+    (drawing,) = figure_distances.draw(seeds)
+    left, right = drawing.figure.axes
+
+    def apart(arrays, seed):
+        taught = arrays_of("mse", seed, "train")["teacher_logits"]  # that of the same seed
+        return np.linalg.norm(arrays["logits"].astype(float) - taught, axis=1)
+
+    def length(arrays, seed):
+        return np.linalg.norm(arrays["prelogits"].astype(float), axis=1)
+
+    for axes, measure, key in ((left, apart, "distance"), (right, length, "prelogit_norm")):
+        curves = [line for line in axes.lines if len(line.get_xdata()) > 2]
+        names = NAMES[1:] if key == "distance" else NAMES
+        assert list(drawing.numbers[key]) == names
+        for curve, name in zip(curves, names, strict=True):
+            values, row = pooled((0, 1), "train", measure, name), NAMES.index(name)
+            points, heights = curve.get_xdata(), curve.get_ydata() + row
+            kernels = gaussian_kde(values, bandwidth(values) / np.std(values, ddof=1))
+            expected = kernels(points) + kernels(-points)
+            np.testing.assert_allclose(
+                heights / heights.max(), expected / expected.max(), atol=0.01
+            )
+            assert ticks_of(axes)[row] == pytest.approx(np.median(values), rel=1e-6)
+            for seed in (0, 1):
+                own = measure(arrays_of(method_of(name), seed, "train"), seed)
+                found = drawing.numbers[key][name]["seeds"][seed]
+                assert found["mean"] == pytest.approx(own.mean(), rel=1e-6)
+                assert found["n"] == 60
+    assert "‖u − v‖₂" in left.get_xlabel()
+    save(drawing.figure)
+
+
+def points_in(axes):
+    """The drawn points of each class."""
+    return [
+        np.array(line.get_data()).T for line in axes.lines
+        if line.get_marker() in {marker for _, marker in CLASSES}
+    ]  # fmt: skip
+
+
+def panels_of(drawing):
+    """By split, by name."""
+    return {
+        part.get_suptitle(): {axes.get_title(loc="left"): axes for axes in part.axes}
+        for part in drawing.figure.subfigs
+    }
+
+
+def test_templates_are_those_of_the_dumps(seeds):
+    (drawing,) = figure_templates.draw(seeds)
+    panels = panels_of(drawing)
+    assert list(panels) == ["Training set", "Test set"]
+    assert drawing.numbers["classes"] == {0: "class 0", 1: "class 1", 2: "class 2"}
+    for head, split in (("Training set", "train"), ("Test set", "test")):
+        assert [name for name, axes in panels[head].items() if axes.get_visible()] == NAMES
+        for name in NAMES:
+            axes, cohesion = panels[head][name], drawing.numbers["cohesion"][split][name]
+            for seed in (0, 1):
+                arrays = arrays_of(method_of(name), seed, split)
+                chosen = arrays["clean_label"] < 3
+                points = template_plane(arrays["weight"][:3]).project(arrays["prelogits"][chosen])
+                groups = arrays["clean_label"][chosen]
+                assert cohesion[seed] == dict(
+                    spread=pytest.approx(spread(points, groups)),
+                    elongation=pytest.approx(elongation(points, groups)),
+                    n=len(points),
+                )
+                if seed == 0:
+                    for group, drawn in enumerate(points_in(axes)):
+                        np.testing.assert_allclose(drawn, points[groups == group])
+            values = [cohesion[seed]["spread"] for seed in (0, 1)]
+            assert axes.get_xlabel().startswith(f"spread {mean_text(values)}\n")
+            assert axes.get_aspect() == 1
+            assert axes.get_xlim() == panels["Training set"][name].get_xlim()
+    legend = drawing.figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["class 0", "class 1", "class 2"]
+    assert "the points are of seed 0" in drawing.caption
+    save(drawing.figure)
+
+
+def test_large_classes_are_thinned_out_but_counted(tmp_path):
+    exhibit = whole_exhibit(tmp_path, methods=("mse",), splits=("train",), n=2000)
+    (drawing,) = figure_templates.draw(exhibit)
+    (again,) = figure_templates.draw(exhibit)
+    axes = panels_of(drawing)["Training set"]["MSE"]
+    assert [len(points) for points in points_in(axes)] == [300, 300, 300]
+    for points, same in zip(
+        points_in(axes), points_in(panels_of(again)["Training set"]["MSE"]), strict=True
+    ):
+        np.testing.assert_array_equal(points, same)
+    assert drawing.numbers["cohesion"]["train"]["MSE"][0]["n"] > 1400
+
+
+def test_differences_are_those_of_the_dumps(seeds):
+    drawing, _ = figure_calibration.draw(seeds)
+    assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == [
+        "Test set",
+        "Training set",
+    ]
+
+    def difference(arrays, seed):
+        rows = zip(arrays["logits"].astype(float), arrays["label"], strict=True)
+        return np.array([row[y] - np.delete(row, y).max() for row, y in rows])
+
+    for axes, split in zip(drawing.figure.axes, ("test", "train"), strict=True):
+        for row, name in enumerate(NAMES):
+            values = pooled((0, 1), split, difference, name)
+            assert ticks_of(axes)[row] == pytest.approx(np.median(values), rel=1e-6)
+            found = drawing.numbers[split][name]["pooled"]
+            assert found["mean"] == pytest.approx(values.mean(), rel=1e-6)
+    save(drawing.figure)
+
+
+def test_bars_are_those_of_the_dumps(seeds):
+    _, drawing = figure_calibration.draw(seeds)
+    panels = panels_of(drawing)
+    assert list(panels) == ["Test set", "Training set"]
+    for head, split in (("Test set", "test"), ("Training set", "train")):
+        for name in NAMES:
+            axes, numbers = panels[head][name], drawing.numbers[split][name]
+            arrays = arrays_of(method_of(name), 0, split)
+            scores = softmax(arrays["logits"].astype(float), axis=1)
+            sure, right = scores.max(1), scores.argmax(1) == arrays["label"]
+            bins = np.minimum(np.ceil(sure * 15).astype(int) - 1, 14)
+            bars = [bar for bar in axes.patches if bar.get_width() < 0.5]
+            some = np.unique(bins)
+            assert len(bars) == 2 * len(some)
+            error = 0.0
+            for place, bar, gap in zip(some, bars[::2], bars[1::2], strict=True):
+                inside = bins == place
+                assert bar.get_x() == pytest.approx(place / 15)
+                assert bar.get_height() == pytest.approx(right[inside].mean())
+                ends = sorted([right[inside].mean(), sure[inside].mean()])
+                assert gap.get_y() == pytest.approx(ends[0], abs=1e-6)
+                assert gap.get_y() + gap.get_height() == pytest.approx(ends[1], abs=1e-6)
+                error += 100 * inside.mean() * (ends[1] - ends[0])
+            assert numbers[0]["ece"] == pytest.approx(error, rel=1e-6)
+            assert np.sum(numbers[0]["count"]) == len(bins)
+            both = [numbers[seed]["ece"] for seed in (0, 1)]
+            assert texts_of(axes) == [f"ECE {mean_text(both, ' %')}"]
+    save(drawing.figure)
+
+
+def test_means_over_seeds():
+    assert mean_text([0.1234]) == "0.12"
+    assert mean_text([1.0, 2.0], " %") == "1.50 ± 0.71 %"
+    assert mean_text([30.0, 20.0, np.nan]) == "25.0 ± 7.1"
+    assert mean_text([0.0123]) == "0.012"
+    assert mean_text([np.nan]) == mean_text([]) == "–"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_nothing_without_dumps(part, tmp_path):
+    runs = runs_of(0)
+    assert part.draw(exhibit_of(tmp_path, runs)) == []
+    assert part.draw(exhibit_of(tmp_path, [{**run, "row": None} for run in runs])) == []
+    assert part.draw(exhibit_of(tmp_path, [])) == []
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_stale_dump_is_refused(part, tmp_path):
+    exhibit = whole_exhibit(tmp_path, methods=("ce", "mse"))
+    run = exhibit.record["runs"][-1]
+    write_dump(tmp_path, run, "train", arrays_of("mse", 0, "train"), weights="of yesterday")
+    with pytest.raises(ValueError, match="weights are of yesterday"):
+        part.draw(exhibit)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_test_set_serves_where_nothing_else_was_dumped(part, tmp_path):
+    exhibit = whole_exhibit(tmp_path, methods=("ce", 3, "mse"), splits=("test",))
+    for drawing in part.draw(exhibit):
+        assert "Test set, n = 30 samples" in drawing.caption
+        assert "raining set" not in drawing.caption
+        assert drawing.numbers["splits"] == dict(test=[30])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_figure_for_each_student_network(part, tmp_path):
+    exhibit = whole_exhibit(tmp_path, methods=("ce", "mse"))
+    other = "WideResNetCIFAR depth=16 widen_factor=4"
+    teacher = exhibit.record["runs"][0]
+    more = runs_of(0, ("ce", "mse"), network=other, teacher=teacher)
+    for run in more:
+        write_dump(tmp_path, run, "train", arrays_of(run["method"]["kind"], 0, "train"))
+    drawings = part.draw(exhibit_of(tmp_path, [*exhibit.record["runs"], *more]))
+    assert len(drawings) == (4 if part is figure_calibration else 2)
+    assert len({drawing.name for drawing in drawings}) == len(drawings)
+    first, last = drawings[0], drawings[-1]
+    assert first.title.endswith("WRN-28-4 → WRN-16-2")
+    assert last.title.endswith("WRN-28-4 → WRN-16-4")
+    assert not set(first.sources) & set(last.sources)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_missing_is_told(part, tmp_path):
+    exhibit = whole_exhibit(tmp_path, methods=("ce", 3, 5, "mse"), seeds=(0, 1))
+    for run in exhibit.record["runs"]:
+        if run["name"] == "kl-t3":
+            run["row"] = None
+        if run["name"] == "kl-t5":
+            run["files"]["dumps"] = {}
+        if (run["name"], run["seed"]) == ("mse", 1):
+            run["row"] = None
+    for drawing in part.draw(exhibit):
+        assert "KL τ = 3 did not finish with 2 seeds; MSE did not finish with 1 seed" in (
+            drawing.caption
+        )
+        assert "not dumped: KL τ = 5" in drawing.caption
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_without_any_teacher(part, tmp_path):
+    runs = runs_of(0, ("ce", 3, "mse"))
+    for run in runs[1:]:
+        arrays = arrays_of(run["method"]["tau"] or run["method"]["kind"], 0, "train", teacher=False)
+        write_dump(tmp_path, run, "train", arrays)
+    drawings = part.draw(exhibit_of(tmp_path, runs))
+    assert drawings
+    if part is figure_distances:
+        told = "No teacher's logits of the same samples for CE, KL τ = 3, MSE"
+        assert told in drawings[0].caption
+        assert drawings[0].numbers["distance"] == {}
+        assert list(drawings[0].numbers["prelogit_norm"]) == ["CE", "KL τ = 3", "MSE"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_values_that_are_not_finite_are_told(part, tmp_path):
+    """Some of one student's, all of another's; and a single sample of each class."""
+    exhibit = whole_exhibit(tmp_path, methods=("ce", 3, "mse"), splits=("train",))
+    for run in exhibit.record["runs"][1:3]:
+        arrays = arrays_of(run["method"]["tau"] or "ce", 0, "train")
+        rows = slice(None) if run["name"] == "ce" else slice(0, 5)
+        arrays["logits"][rows, 1] = np.nan
+        arrays["prelogits"][rows] = np.inf
+        write_dump(tmp_path, run, "train", arrays)
+    for drawing in part.draw(exhibit):
+        if part is figure_templates:
+            found = drawing.numbers["cohesion"]["train"]
+            assert set(found) == {"teacher", "KL τ = 3", "MSE"}
+            assert "too few finite pre-logits" in texts_of(panels_of(drawing)["Training set"]["CE"])
+        else:
+            assert "60 values by CE are not finite; 5 values by KL τ = 3 are" in drawing.caption
+        save(drawing.figure)
+
+
+def test_one_sample(tmp_path):
+    exhibit = whole_exhibit(tmp_path, methods=("ce", "mse"), splits=("train",), n=1)
+    for part in PARTS:
+        for drawing in part.draw(exhibit):
+            assert "n = 1 samples" in drawing.caption
+            drawing.figure.draw_without_rendering()
+    assert figure_templates.draw(exhibit) == []

@@ -1,0 +1,171 @@
+"""Dumps of a family: of the run's weights, and each student beside the teacher of its seed."""
+
+import shlex
+
+import numpy as np
+import pytest
+from dump_records import arrays_of, exhibit_of, runs_of, whole_exhibit, write_dump
+
+from mmkd_logit.analysis._families import find_families
+from mmkd_logit.analysis._samples import Samples, dumped_splits
+
+
+def samples_of(exhibit, split="train"):
+    (family,) = find_families(exhibit.record)
+    return Samples(exhibit, family, split)
+
+
+def run_in(exhibit, name, seed=0):
+    return next(run for run in exhibit.record["runs"] if (run["name"], run["seed"]) == (name, seed))
+
+
+def by_name(samples):
+    return {(student.method.name, student.seed): student for student in samples.students()}
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two seeds of a student by cross-entropy and one by MSE, dumped."""
+    return whole_exhibit(tmp_path, seeds=(0, 1), methods=("ce", "mse"))
+
+
+def test_a_student_without_teacher_takes_that_of_its_seed(two):
+    samples = samples_of(two)
+    found = by_name(samples)
+    assert list(found) == [("CE", 0), ("MSE", 0), ("CE", 1), ("MSE", 1)]
+    for seed in (0, 1):
+        taught = arrays_of("mse", seed, "train")["teacher_logits"]
+        np.testing.assert_array_equal(found["CE", seed].teacher_logits, taught)
+        np.testing.assert_array_equal(found["MSE", seed].teacher_logits, taught)
+        np.testing.assert_array_equal(
+            found["CE", seed].dump.logits, arrays_of("ce", seed, "train")["logits"]
+        )
+    assert not np.array_equal(found["CE", 0].teacher_logits, found["CE", 1].teacher_logits)
+    assert samples.sources == [
+        f"work_dirs/{name}/seed{seed}/logits/train.npz" for seed in (0, 1) for name in ("ce", "mse")
+    ]
+    assert samples.sizes == {60}
+
+
+def dumped_teacher(tmp_path, students=False, **identity):
+    """The teacher's run is dumped; the students' dumps know no teacher."""
+    runs = runs_of(0, methods=("ce", "mse"))
+    write_dump(tmp_path, runs[0], "train", arrays_of(None, 0, "train"), **identity)
+    for run in runs[1:]:
+        arrays = arrays_of(run["name"], 0, "train", teacher=students)
+        write_dump(tmp_path, run, "train", arrays)
+    return exhibit_of(tmp_path, runs)
+
+
+def test_the_teachers_own_dump_serves(tmp_path):
+    samples = samples_of(dumped_teacher(tmp_path))
+    own = arrays_of(None, 0, "train")
+    for student in samples.students():
+        np.testing.assert_array_equal(student.teacher_logits, own["logits"])
+    teacher = samples.teacher(0)
+    for name in ("logits", "prelogits", "weight"):
+        np.testing.assert_array_equal(getattr(teacher, name), own[name])
+
+
+def test_what_students_say_of_the_teacher_comes_first(tmp_path):
+    exhibit = dumped_teacher(tmp_path, students=True)
+    arrays = arrays_of(None, 0, "train")
+    arrays["logits"] += 1
+    write_dump(tmp_path, run_in(exhibit, "teacher"), "train", arrays)
+    teacher = samples_of(exhibit).teacher(0)
+    taught = arrays_of("mse", 0, "train")["teacher_logits"]
+    np.testing.assert_array_equal(teacher.logits, taught)
+
+
+def test_prelogits_of_the_teacher_from_its_own_dump(tmp_path):
+    exhibit = dumped_teacher(tmp_path, students=True)
+    arrays = arrays_of("mse", 0, "train")
+    del arrays["teacher_prelogits"], arrays["teacher_weight"]
+    write_dump(tmp_path, run_in(exhibit, "mse"), "train", arrays)
+    teacher = samples_of(exhibit).teacher(0)
+    np.testing.assert_array_equal(teacher.prelogits, arrays_of(None, 0, "train")["prelogits"])
+
+
+def test_a_teacher_that_was_trained_anew_is_nobodys(tmp_path):
+    exhibit = dumped_teacher(tmp_path, weights="new")
+    run_in(exhibit, "teacher")["row"]["weights"] = "new"
+    samples = samples_of(exhibit)
+    assert samples.teacher(0) is None
+    assert [student.teacher_logits for student in samples.students()] == [None, None]
+
+
+@pytest.mark.parametrize("field", ["index", "clean_label"])
+def test_other_samples_are_not_compared(two, tmp_path, field):
+    arrays = arrays_of("ce", 1, "train")
+    arrays[field] = np.roll(arrays[field], 1)
+    write_dump(tmp_path, run_in(two, "ce", 1), "train", arrays)
+    found = by_name(samples_of(two))
+    assert found["CE", 1].teacher_logits is None
+    assert found["CE", 0].teacher_logits is not None
+    whole = arrays_of("ce", 0, "train")
+    short = {name: v if name == "weight" else v[:-1] for name, v in whole.items()}
+    short |= {name: whole[name] for name in ("weight", "bias", "classes")}
+    write_dump(tmp_path, run_in(two, "ce", 0), "train", short)
+    assert by_name(samples_of(two))["CE", 0].teacher_logits is None
+
+
+def test_several_teachers_own_dumps_are_not_their_mean(tmp_path):
+    runs = runs_of(0, methods=("mse",))
+    other = {**runs[0], "name": "other", "work_dir": "work_dirs/other/seed0"}
+    other["files"] = dict(dumps={})
+    runs[1]["teachers"].append(other["work_dir"])
+    runs[1]["row"]["teachers"] *= 2
+    write_dump(tmp_path, runs[0], "train", arrays_of(None, 0, "train"))
+    write_dump(tmp_path, runs[1], "train", arrays_of("mse", 0, "train", teacher=False))
+    samples = samples_of(exhibit_of(tmp_path, [runs[0], other, runs[1]]))
+    assert samples.teacher(0) is None
+
+
+@pytest.mark.parametrize("options", [[], ["--dump-logits", "train"]])
+def test_a_stale_dump_is_refused(two, tmp_path, options):
+    command = ["python", "tools/reproduce.py", "table 1", *options]
+    two.record["command"] = command
+    write_dump(tmp_path, run_in(two, "mse"), "train", arrays_of("mse", 0, "train"), weights="old")
+    with pytest.raises(ValueError, match="not of this run any more: its weights are old") as caught:
+        by_name(samples_of(two))
+    again = shlex.join(["python", "tools/reproduce.py", "table 1", "--dump-logits", "train"])
+    assert f"make it again with {again}, or" in str(caught.value)
+    assert "work_dirs/mse/seed0/logits/train.npz" in str(caught.value)
+    run = run_in(two, "mse")
+    assert run["row"]["weights"][:12] in str(caught.value)
+    # The other split is as it was.
+    assert len(by_name(samples_of(two, "test"))) == 4
+
+
+def test_a_dump_beside_another_teacher_is_refused(two, tmp_path):
+    write_dump(tmp_path, run_in(two, "mse"), "train", arrays_of("mse", 0, "train"), teachers=["x"])
+    with pytest.raises(ValueError, match=r"its teachers' weights are \[x\] and the run's \["):
+        by_name(samples_of(two))
+
+
+def test_a_dump_that_says_nothing_of_its_weights_is_refused(two, tmp_path):
+    write_dump(tmp_path, run_in(two, "ce"), "train", arrays_of("ce", 0, "train"), weights=None)
+    with pytest.raises(ValueError, match="its weights are None"):
+        by_name(samples_of(two))
+
+
+def test_a_dump_that_is_gone(two, tmp_path):
+    (tmp_path / "work_dirs/ce/seed1/logits/train.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"seed1/logits/train\.npz does not exist"):
+        by_name(samples_of(two))
+
+
+def test_what_is_missing(two):
+    del run_in(two, "ce")["files"]["dumps"]["train"]
+    assert samples_of(two).missing == []  # the other seed has one
+    del run_in(two, "ce", 1)["files"]["dumps"]["train"]
+    samples = samples_of(two)
+    assert samples.missing == ["CE"]
+    assert list(by_name(samples)) == [("MSE", 0), ("MSE", 1)]
+
+
+def test_splits(two, tmp_path):
+    (family,) = find_families(two.record)
+    assert dumped_splits(family) == ["train", "test"]
+    write_dump(tmp_path, run_in(two, "mse"), "val", arrays_of("mse", 0, "test"))
+    assert dumped_splits(family) == ["train", "test", "val"]
