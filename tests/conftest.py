@@ -1,6 +1,5 @@
 import gc
 import os
-import tarfile
 from pathlib import Path
 
 # Test processes that share a core wait for each other's threads: a hundred times slower.
@@ -8,8 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from mmengine.fileio.handlers.registry_utils import file_handlers
-from mmengine.runner import CheckpointLoader
+from traces import no_trace
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -59,15 +57,8 @@ def _half_the_time():
 
 @pytest.fixture(autouse=True)
 def _no_trace():
-    """A command line run in this process sets variables, and how files are read."""
-    environment, schemes = dict(os.environ), CheckpointLoader._schemes.copy()
-    handlers, unpacking = file_handlers.copy(), tarfile.TarFile.__dict__.get("extraction_filter")
-    yield
-    file_handlers.update(handlers)
-    tarfile.TarFile.extraction_filter = unpacking
-    os.environ.clear()
-    os.environ.update(environment)
-    CheckpointLoader._schemes = schemes
+    with no_trace():
+        yield
 
 
 @pytest.fixture(autouse=True)
