@@ -14,8 +14,7 @@ from mmengine.fileio import PickleHandler, YamlHandler, register_handler
 
 from .checkpoint import FORBID, FORCE, install_safe_checkpoint_loading
 
-
-# Each config that inherits from mmpretrain's has MMEngine read 85 files of YAML: seconds in Python.
+# In Python it takes seconds a config, as MMEngine reads 85 files of mmpretrain's for each.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
