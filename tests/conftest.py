@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader
+from traces import no_trace
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -57,12 +57,8 @@ def _half_the_time():
 
 @pytest.fixture(autouse=True)
 def _no_trace():
-    """A command line run in this process sets variables and checkpoint loaders."""
-    environment, schemes = dict(os.environ), CheckpointLoader._schemes.copy()
-    yield
-    os.environ.clear()
-    os.environ.update(environment)
-    CheckpointLoader._schemes = schemes
+    with no_trace():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from mmengine.device import get_device
 from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 
 from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.safe_reading import install_safe_reading
 
 from .timing import LEAST_ROUNDS, timed
 
@@ -26,6 +27,7 @@ def main(file: str) -> None:
             ``processes``, ``seconds``, ``threads`` and ``out``.
     """
     silence_known_warnings()
+    install_safe_reading()
     from .base_config import base_config
     from .variants import VARIANTS
 

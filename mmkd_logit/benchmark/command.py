@@ -14,6 +14,7 @@ from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.overrides import add_override_argument
 from mmkd_logit.engine.provenance import describe_machine
+from mmkd_logit.engine.safe_reading import install_safe_reading
 
 from .loss_table import error_rows, render_errors, render_speed, speed_rows
 
@@ -137,6 +138,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
     silence_known_warnings()
+    install_safe_reading()
     from .config_command import measure_config  # seconds of imports
 
     return measure_config(args, _say)

@@ -16,6 +16,7 @@ from .config import add_common_arguments, apply_common_arguments, read_config
 from .errors import one_line_errors
 from .fast import make_fast
 from .launch import prepare_launch, silence_known_warnings
+from .safe_reading import install_safe_reading
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -201,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()
+        install_safe_reading()
         if args.command == "fill":
             fill(args)
         else:

@@ -15,17 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as mm
 import torch
+from mmengine.dist import is_main_process
 from mmengine.fileio import get
 
 from ._checkpoint_globals import only_safe_globals
+from .download import fetch
 
 POINTER = "last_checkpoint"  # MMEngine writes it once the checkpoint is whole
 _REMOTE_FILES = (r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
-_FORCE, _FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 class UnsafeCheckpointError(ValueError):
@@ -35,8 +36,8 @@ class UnsafeCheckpointError(ValueError):
 @contextmanager
 def _weights_only_forced() -> Iterator[None]:
     """Make every ``torch.load`` below us, whoever calls it, read safely."""
-    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORBID)}
-    os.environ[_FORCE] = "1"
+    before = {name: os.environ.pop(name, None) for name in (FORCE, FORBID)}
+    os.environ[FORCE] = "1"
     theirs = getattr(mm, "get_torch_safe_globals", None)  # allows getattr
     if theirs is not None:
         mm.get_torch_safe_globals = list
@@ -46,7 +47,7 @@ def _weights_only_forced() -> Iterator[None]:
     finally:
         if theirs is not None:
             mm.get_torch_safe_globals = theirs
-        del os.environ[_FORCE]
+        del os.environ[FORCE]
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
@@ -78,11 +79,9 @@ def _without_orders(checkpoint: Any, filename: str) -> Any:
         return checkpoint
     if isinstance(checkpoint.get("meta"), dict):
         checkpoint["meta"].pop("config", None)  # MMEngine itself writes ``cfg``
-    hub = checkpoint.get("message_hub")
-    info = hub.get("runtime_info") if isinstance(hub, dict) else None
-    for key, value in info.items() if isinstance(info, dict) else ():
+    for key, value in _runtime_info(checkpoint).items():
         numbers = isinstance(value, list) and all(type(item) is int for item in value)
-        best = value is None or Path(str(value)).name.startswith("best_")
+        best = value is None or _is_best(value)
         if (key == "keep_ckpt_ids" and not numbers) or (
             str(key).startswith("best_ckpt") and not best
         ):
@@ -91,6 +90,34 @@ def _without_orders(checkpoint: Any, filename: str) -> Any:
                 f"checkpoints ({key} = {value!r})"
             )
     return checkpoint
+
+
+def _runtime_info(checkpoint: dict) -> dict:
+    hub = checkpoint.get("message_hub")
+    info = hub.get("runtime_info") if isinstance(hub, dict) else None
+    return info if isinstance(info, dict) else {}
+
+
+def _is_best(value: Any) -> bool:
+    """Whether it is what MMEngine calls a best checkpoint; it would also delete a folder."""
+    path = Path(value) if type(value) is str else Path()
+    return path.name.startswith("best_") and path.suffix == ".pth" and not path.is_dir()
+
+
+def stay_inside(checkpoint: dict, folder: str | Path) -> None:
+    """Let the best checkpoint of before, which MMEngine deletes for a better one, be a run's own.
+
+    One from elsewhere names a file in another place, and so does one whose folder was moved.
+
+    Args:
+        checkpoint: Of a run that is resumed; changed in place.
+        folder: Where the run writes checkpoints.
+    """
+    info, folder = _runtime_info(checkpoint), Path(folder)
+    for key in [key for key in info if str(key).startswith("best_ckpt") and info[key]]:
+        named = Path(info[key])
+        if named.resolve().parent != folder.resolve():
+            info[key] = str(folder / named.name)
 
 
 def _safely(loader: Callable) -> Callable:
@@ -125,9 +152,6 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
-_load_from_http = _safely(mm.load_from_http)
-
-
 def load_from_url(filename: str, map_location: Any = None) -> Any:
     """Download a checkpoint, or take it from torch's cache, and read it.
 
@@ -138,15 +162,18 @@ def load_from_url(filename: str, map_location: Any = None) -> Any:
     Raises:
         OSError: If it cannot be downloaded.
         UnsafeCheckpointError: If it could run code.
-        ValueError: If it cannot be read; the message names the cached file.
+        ValueError: If it cannot be read, or is not the file that its name says; it is not kept
+            then. Of a file that was in the cache before, the message says where.
     """
+    path, new = fetch(filename)
     try:
-        return _load_from_http(filename, map_location)
-    except OSError as error:
-        raise OSError(f"{filename} cannot be downloaded: {error}") from None
+        return load_from_file(str(path), map_location)
     except ValueError as error:
-        cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(filename).path).name)
-        raise type(error)(f"{error} (the download is kept as {cached}; delete it)") from None
+        if new and is_main_process():
+            path.unlink(missing_ok=True)
+        advice = "the download is not kept" if new else f"it was kept as {path}; delete it"
+        text = str(error).replace(str(path), filename)
+        raise type(error)(f"{text} ({advice})") from None
 
 
 def load_from_zoo(filename: str, map_location: Any = None) -> Any:

@@ -18,6 +18,7 @@ from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
+from .safe_reading import install_safe_reading
 from .train_metrics import training_data_loader
 
 
@@ -179,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()
+        install_safe_reading()
         cfg = build_config(args)
         install_safe_checkpoint_loading()
         scores = compute_scores(cfg, args.checkpoint)

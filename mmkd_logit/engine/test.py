@@ -17,6 +17,7 @@ from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, rea
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .results import plain
+from .safe_reading import install_safe_reading
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -124,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()
+        install_safe_reading()
         cfg = build_config(args)
         install_safe_checkpoint_loading()
         runner = Runner.from_cfg(cfg)

@@ -17,6 +17,7 @@ from .errors import TrainingStarted, one_line_errors
 from .launch import silence_known_warnings
 from .provenance import origin_of, read_origin
 from .results import ResultsRecorder
+from .safe_reading import install_safe_reading
 from .teachers import FINAL, explain_missing, find_missing_teachers, teacher_specs
 from .together_config import join_configs
 from .together_results import MarkMembersHook, Member, as_member, finish
@@ -159,5 +160,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = TrainingStarted()
     with one_line_errors(started):
         silence_known_warnings()
+        install_safe_reading()
         members = read_members(args.runs, args.launcher)
         train_together([copy.copy(member) for member in members], args.results, argv, started)

@@ -9,13 +9,13 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from .cache import log_caches
 from .chain import is_chain
 from .chain_run import run_chain
-from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint
+from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint, stay_inside
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
 from .dump import dump_checkpoint
 from .dump_files import FOLDER, add_dump_argument, lacking_dumps
@@ -27,6 +27,7 @@ from .figures_hook import OF_DUMPS, show_figures
 from .launch import prepare_launch, silence_known_warnings
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder
+from .safe_reading import install_safe_reading
 from .teachers import FINAL, MissingTeacher, explain_missing, find_missing_teachers
 from .train_metrics import training_data_loader
 
@@ -145,6 +146,18 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
         cfg.resume, cfg.load_from = True, resume
 
 
+def checkpoint_folder(runner: Runner) -> Path:
+    """Return where a run writes checkpoints.
+
+    Args:
+        runner: The run's.
+    """
+    saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    out = saving[0].out_dir if saving else None
+    name = Path(runner.work_dir).name  # MMEngine adds it
+    return Path(runner.work_dir) if out in (None, runner.work_dir) else Path(out, name)
+
+
 _ALWAYS = ("mmkd_logit.ProgressBarHook", "mmkd_logit.LabelNoiseHook")
 
 
@@ -163,6 +176,7 @@ class _MarkStart(Hook):
                 f"{runner.cfg.load_from} holds weights alone and cannot be resumed; take an "
                 "epoch_N.pth, or set load_from to begin a new training with these weights"
             )
+        stay_inside(checkpoint, checkpoint_folder(runner))
 
     def before_train(self, runner: Runner) -> None:
         if is_main_process():
@@ -274,6 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = TrainingStarted()
     with one_line_errors(started):
         silence_known_warnings()
+        install_safe_reading()
         if is_chain(args.config):
             _train_chain(args, argv, started)
         else:

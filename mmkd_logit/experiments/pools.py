@@ -3,9 +3,11 @@
 import ctypes
 import multiprocessing
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -186,7 +188,7 @@ class ClusterPool:
 
     Args:
         cluster: ``'slurm'``, or ``'local'`` to try it without one.
-        folder: For submitit's files.
+        folder: For submitit's files, which lie in a new folder there.
         at_once: How many jobs may be queued or running.
         settings: Of submitit's executor, such as ``slurm_partition`` or ``timeout_min``.
 
@@ -203,7 +205,9 @@ class ClusterPool:
             import submitit
         except ImportError:
             raise ValueError('a cluster needs submitit: pip install -e ".[cluster]"') from None
-        self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        # One that nobody has filled: results are handed around, and submitit reads pickles in it.
+        own = Path(folder, f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(8)}")
+        self._executor = submitit.AutoExecutor(folder=own, cluster=cluster)
         try:
             self._executor.update_parameters(**settings)
         except (NameError, TypeError, ValueError) as error:

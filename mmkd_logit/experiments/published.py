@@ -12,6 +12,7 @@ from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.results import append_line, holds, read_lines
+from mmkd_logit.engine.safe_reading import install_safe_reading
 from mmkd_logit.engine.teachers import model_teachers
 
 from .exhibit import Exhibit
@@ -159,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = build_parser().parse_args(argv)
     silence_known_warnings()
+    install_safe_reading()
     with one_line_errors():
         if not Path("configs", "paper").is_dir():
             raise FileNotFoundError("configs/paper does not exist here; run from the project")

@@ -12,6 +12,7 @@ from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.overrides import add_override_argument
 from mmkd_logit.engine.results import read_lines
+from mmkd_logit.engine.safe_reading import install_safe_reading
 
 from .execute import Execution
 from .exhibit import Exhibit, NothingChosenError
@@ -138,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     silence_known_warnings()
+    install_safe_reading()
     with one_line_errors():
         if args.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {args.seeds}")

@@ -20,25 +20,14 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.utils import digit_version
 from networks import distiller, wrn
+from payloads import Calls
 from runs import digits_distiller, digits_student, run_config, train
 
 from mmkd_logit.engine import UnsafeCheckpointError, install_safe_checkpoint_loading
+from mmkd_logit.engine.checkpoint import stay_inside
 from mmkd_logit.models import FrozenTeacher
 
 TORCH_26 = digit_version(torch.__version__) >= digit_version("2.6.0")
-
-
-class Calls:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *args):
-        self.reduced = function, args
-
-    def __call__(self):
-        """So that the result of one call can be called by another."""
-
-    def __reduce__(self):
-        return self.reduced
 
 
 def run_command(marker):
@@ -285,7 +274,7 @@ def test_downloads(tmp_path, server, evil):
     kept = tmp_path / "torch home" / "hub" / "checkpoints"
     assert (kept / "good.pth").is_file()
     (tmp_path / "page.pth").write_text("<html><body>Sign in</body></html>")
-    with pytest.raises(ValueError, match=r"page.pth .*the download is kept as .*; delete it"):
+    with pytest.raises(ValueError, match=r"page.pth .*the download is not kept"):
         CheckpointLoader.load_checkpoint(f"{server}/page.pth")
     with pytest.raises(UnsafeCheckpointError, match=r"evil.pth is refused"):
         CheckpointLoader.load_checkpoint(f"{server}/evil.pth")
@@ -433,13 +422,34 @@ def test_control_resuming_executes_a_config(trained, tmp_path, stock_loading):
 
 
 @pytest.mark.parametrize(
-    "info", [{"best_ckpt": "/home/me/thesis.tex"}, {"keep_ckpt_ids": ["/../../home/me/x"]}]
+    "info",
+    [
+        {"best_ckpt": "/home/me/thesis.tex"},
+        {"best_ckpt": "/home/me/best_thesis.tex"},
+        {"best_ckpt_a": "best_photos.pth"},  # a folder
+        {"best_ckpt": ["best_a.pth"]},
+        {"keep_ckpt_ids": ["/../../home/me/x"]},
+    ],
 )
-def test_resuming_deletes_no_strange_files(tmp_path, info):
+def test_resuming_deletes_no_strange_files(tmp_path, monkeypatch, info):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "best_photos.pth").mkdir()
     content = {"state_dict": {}, "meta": {}, "message_hub": {"runtime_info": info}}
     torch.save(content, tmp_path / "evil.pth")
     with pytest.raises(UnsafeCheckpointError, match="would delete files"):
         CheckpointLoader.load_checkpoint(str(tmp_path / "evil.pth"))
+
+
+def test_the_best_checkpoint_is_sought_in_the_runs_own_folder(tmp_path):
+    """MMEngine deletes it for a better one."""
+    own, other = tmp_path / "own", tmp_path / "other" / "best_x_epoch_3.pth"
+    info = dict(best_ckpt=str(other), best_ckpt_y=str(own / "best_y_epoch_1.pth"), best_score=3)
+    checkpoint = dict(message_hub=dict(runtime_info={**info, "best_ckpt_z": None}))
+    stay_inside(checkpoint, own)
+    moved = dict(info, best_ckpt=str(own / "best_x_epoch_3.pth"), best_ckpt_z=None)
+    assert checkpoint["message_hub"]["runtime_info"] == moved
+    for nothing in ({}, dict(message_hub=3), dict(message_hub={})):
+        stay_inside(nothing, own)
 
 
 def test_nothing_stays_changed(tmp_path, monkeypatch, evil):
