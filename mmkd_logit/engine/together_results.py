@@ -20,6 +20,7 @@ from .checkpoint import POINTER
 from .errors import TrainingStarted
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder, find_row, read_lines
+from .run_identity import describe_run
 from .teachers import FINAL
 
 
@@ -161,11 +162,14 @@ def as_member(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
         name: The student's.
         cfg: The run's.
     """
-    fields = ("model", "cfg", "_work_dir", "optim_wrapper", "param_schedulers")
+    fields = ("model", "cfg", "_work_dir", "optim_wrapper", "param_schedulers", "made_of")
     before = {field: getattr(runner, field) for field in fields}
     setattr(runner, _GROUP, runner.model)
     schedules = (runner.param_schedulers or {}).get(name)
-    own = (_students(runner)[name], cfg, cfg.work_dir, runner.optim_wrapper[name], schedules)
+    own = (
+        *(_students(runner)[name], cfg, cfg.work_dir, runner.optim_wrapper[name], schedules),
+        describe_run(cfg),
+    )
     vars(runner).update(zip(fields, own, strict=True))
     try:
         yield
