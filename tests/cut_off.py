@@ -120,6 +120,14 @@ def sequential(folder):
     return kind_of_run(folder, model, hooks=[EMA, hook], val_evaluator=evaluator)
 
 
+def cached(folder, storage="disk"):
+    """The teacher's logits are kept where MMKD_LOGIT_TEACHER_CACHE says."""
+    teacher = dict(config=digits_student(widen_factor=2), checkpoint=None)
+    teacher["cache"] = dict(storage=storage)
+    model = digits_distiller(digits_student(drop_rate=0.3), teacher=teacher)
+    return from_memory(kind_of_run(folder, model))
+
+
 def accumulating(folder):
     """Gradients of three iterations make a step, which no checkpoint waits for."""
     cfg = kd(folder)

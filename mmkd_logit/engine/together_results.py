@@ -83,7 +83,7 @@ def finish(
     # One process looks at the files for all, since it writes some of them meanwhile.
     if _agree(started.iteration is not None or not final.is_file()):
         _save_last(runner)
-        FinalCheckpointHook().after_train(runner)
+        _write_final(runner)
         if is_main_process():
             split_scalars(common, runner.work_dir, name)
     else:
@@ -95,6 +95,15 @@ def finish(
     recorder.record(
         runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
     )
+
+
+def _write_final(runner: Runner) -> None:
+    hook = FinalCheckpointHook()
+    runner.register_hook(hook)  # it has a say in what is saved
+    try:
+        hook.after_train(runner)
+    finally:
+        runner.hooks.remove(hook)
 
 
 def _agree(value: bool) -> bool:

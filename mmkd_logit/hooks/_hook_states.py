@@ -59,7 +59,7 @@ def count_steps(runner: Runner) -> None:
     schedulers = runner.param_schedulers or []
     lists = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
     for scheduler in (each for some in lists for each in some):
-        if runner.iter and scheduler.optimizer._global_step < 0:
+        if runner.iter and getattr(scheduler.optimizer, "_global_step", 0) < 0:
             scheduler.optimizer._global_step = 0
 
 
