@@ -43,6 +43,15 @@ _WATCHING_HOOKS = (
     "mmkd_logit.TrainAccuracyHook",
     "mmkd_logit.ResumeStateHook",
 )
+# Nor do these change what is trained; which of their values ends a run, EarlyStoppingHook says.
+_WATCHING_METRICS = (
+    "mmkd_logit.TeacherAgreement",
+    "mmkd_logit.LogitStatistics",
+    "mmkd_logit.LogitDistance",
+    "mmkd_logit.NegativeLogLikelihood",
+    "mmkd_logit.PerClassAccuracy",
+    "mmkd_logit.NoisyLabelAccuracy",
+)
 IN_MEMORY = "mmkd_logit.InMemoryDataset"
 CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -249,6 +258,10 @@ def computed_content(cfg: Config) -> str:
     content = without_exact_caches(_without(cfg.to_dict(), _WHERE_AND_HOW))
     hooks = content.get("custom_hooks") or []
     content["custom_hooks"] = [hook for hook in hooks if hook.get("type") not in _WATCHING_HOOKS]
+    evaluator = content.get("val_evaluator")
+    if isinstance(evaluator, list):
+        kept = [each for each in evaluator if each.get("type") not in _WATCHING_METRICS]
+        content["val_evaluator"] = kept[0] if len(kept) == 1 else kept  # the same to MMEngine
     return json.dumps(content, sort_keys=True, default=str)
 
 

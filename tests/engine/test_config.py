@@ -216,6 +216,20 @@ def test_the_hash_sees_hooks_that_change_weights(workplace):
     assert hash_of("plain.py") == hash_of(STUDENT)
 
 
+def test_the_hash_ignores_metrics_that_only_look(project):
+    cfg = configure(KD)
+    here = config_hash(cfg)
+    accuracy = dict(type="Accuracy", topk=(1, 5))
+    cfg.val_evaluator = [accuracy]
+    assert config_hash(cfg) == here
+    cfg.val_evaluator = dict(accuracy)
+    assert config_hash(cfg) == here
+    cfg.val_evaluator = [accuracy, dict(type="mmkd_logit.TeacherAgreement", topk=(1,))]
+    assert config_hash(cfg) == here
+    cfg.val_evaluator = [accuracy, dict(type="SingleLabelMetric")]
+    assert config_hash(cfg) != here
+
+
 def test_the_hash_is_the_same_on_another_machine(project, monkeypatch):
     here = hash_of(KD)
     monkeypatch.setattr("mmkd_logit.engine.launch.get_device", lambda: "cuda")

@@ -344,7 +344,7 @@ class Evil:
 
 
 def test_interruption(workplace, monkeypatch, capsys):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mmkd_logit.engine.train.run_training", interrupt)
