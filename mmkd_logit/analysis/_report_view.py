@@ -180,7 +180,7 @@ class ExhibitView:
         bare = [run for run in runs if not run["files"].get("dumps")]
         if bare:
             what = f"{len(bare)} of {len(runs)} finished runs kept no logits, which some figures "
-            dump = words if "--dump-logits" in words else [*words, "--dump-logits"]
+            dump = [word for word in words if word != "--dump-logits"] + ["--dump-logits"]
             gaps.append(dict(text=f"{what}need. They are written by", command=quoted(dump)))
         silent = [run for run in runs if not run["files"].get("scalars")]
         if silent:
