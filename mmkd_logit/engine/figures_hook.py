@@ -111,8 +111,9 @@ def _show(runner: Runner, part: str, exhibit: Any, prefix: str) -> None:
 
     with style():
         module = importlib.import_module(f"mmkd_logit.analysis.figure_{part}")
-        for drawing in module.draw(exhibit):
-            name = re.sub(r"[^\w.+=-]+", "-", prefix + drawing.name)
+        for number, drawing in enumerate(module.draw(exhibit), 1):
+            # The same for every run: TensorBoard shows those of one name beside each other.
+            name = f"{prefix}figure_{part}" + f"_{number}" * (number > 1)
             runner.visualizer.add_image(name, drawing.pixels(), step=runner.iter)
 
 
@@ -160,7 +161,7 @@ def exhibit_of(runner: Runner) -> Any:
     )
     record = dict(
         format=FORMAT,
-        name=name,
+        name="run",
         scale=None,
         title=name,
         note="",

@@ -296,6 +296,7 @@ def test_averaged_weights(tmp_path):
     runner = Runner.from_cfg(cfg)
     runner.train()
     trained = runner.model.head.fc.weight.detach().clone()
+    runner.test()  # as for --results; EMAHook then begins anew with the weights of training
     final = str(tmp_path / "final.pth")
     written = dump_logits(runner, ["test"], tmp_path / "logits", final, "x.py", origin, {})
     assert written == ["test"]
