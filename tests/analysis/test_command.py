@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmkd_logit.analysis import command
-from mmkd_logit.analysis._report_figures import write_figure
+from mmkd_logit.analysis._report_figures import render_figure
 from mmkd_logit.analysis.drawing import Drawing
 from mmkd_logit.analysis.figures import PARTS
 
@@ -145,12 +145,12 @@ def test_losses_need_no_folder(tmp_path, capsys, small):
     assert (status, out) == (0, [f"{tmp_path}/losses.png", f"{tmp_path}/losses.svg"])
 
 
-def test_the_same_figure_is_the_same_file(tmp_path, small):
+def test_the_same_figure_is_the_same_file(small):
     def svg(name):
         figure = Figure(figsize=(1, 1))
         figure.subplots().plot([1, 2])
         drawing = Drawing(name="x", title="T", caption="C", figure=figure)
-        return write_figure(drawing, tmp_path / name)[0]
+        return render_figure(drawing, name)[0]
 
     assert svg("x") == svg("x")
 
