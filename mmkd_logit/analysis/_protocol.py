@@ -11,16 +11,6 @@ from ._report_read import ExhibitFile
 LAST = "weights after the last epoch, nothing selected"
 
 
-def key_of(exhibit: ExhibitFile) -> str:
-    """Return what a report calls an exhibit, ``SCALE/NAME`` or ``NAME``.
-
-    Args:
-        exhibit: The exhibit.
-    """
-    record = exhibit.record
-    return "/".join(filter(None, [record.get("scale"), record["name"]]))
-
-
 def file_name(exhibit: ExhibitFile, figure: str, title: str = "") -> str:
     """Return what the files of a figure are called.
 
@@ -29,7 +19,7 @@ def file_name(exhibit: ExhibitFile, figure: str, title: str = "") -> str:
         figure: What is drawn.
         title: Of what in the exhibit, if that is not all.
     """
-    parts = [key_of(exhibit).replace("/", "-"), figure, title.replace("->", "to")]
+    parts = [exhibit.key.replace("/", "-"), figure, title.replace("->", "to")]
     return "-".join(re.sub(r"[^A-Za-z0-9.=+]+", "-", part).strip("-.") for part in parts if part)
 
 

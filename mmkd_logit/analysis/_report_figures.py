@@ -98,7 +98,7 @@ class _FigureView:
     def show(self, drawing: "Drawing") -> dict[str, Any]:
         """Return what the template takes."""
         stem = self.stems(drawing.name)
-        svg, png = _render(drawing, stem)
+        svg, png = render_figure(drawing, stem)
         # As an image and not as elements: names cannot clash, and nothing in it runs.
         kind, data = ("svg+xml", svg) if len(svg) <= _LARGEST_SVG else ("png", png)
         width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
@@ -130,24 +130,14 @@ class _FigureView:
         return links
 
 
-def write_figure(drawing: "Drawing", path: Path) -> None:
-    """Write a figure as SVG and PNG.
-
-    Args:
-        drawing: The figure.
-        path: Of the files, without ``.svg`` and ``.png``.
-
-    Raises:
-        OSError: If a file cannot be written.
-    """
-    for kind, content in zip(("svg", "png"), _render(drawing, path.name), strict=True):
-        write_whole(Path(f"{path}.{kind}"), content)
-
-
-def _render(drawing: "Drawing", salt: str) -> tuple[bytes, bytes]:
+def render_figure(drawing: "Drawing", salt: str) -> tuple[bytes, bytes]:
     """Return a figure as SVG, the same bytes for the same figure, and as PNG.
 
     Both carry title and caption, which a picture that is passed on would be without.
+
+    Args:
+        drawing: The figure.
+        salt: Of names in the SVG.
     """
     written = []
     told = {"Title": drawing.title, "Description": drawing.caption}

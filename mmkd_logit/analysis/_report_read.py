@@ -78,7 +78,9 @@ def _root(path: Path, way: str) -> Path:
     try:
         real = Path(os.path.realpath(path.parent / way))
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: root is {way!r}, which is no path ({error})") from None
+        raise ValueError(
+            f"{path}: root {way!r} is no path ({error}); let tools/reproduce.py write it again"
+        ) from None
     seen = Path(os.path.normpath(Path.cwd() / path.parent / way))
     return seen if os.path.realpath(seen) == str(real) else real
 

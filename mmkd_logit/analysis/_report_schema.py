@@ -149,7 +149,6 @@ def _expect(value: Any, kinds: tuple, where: str) -> None:
 def _is(value: Any, kind: Any) -> bool:
     if kind is None or isinstance(value, bool):
         return value is None if kind is None else kind is bool
-    if kind is float:
-        # Whole numbers that no float holds cannot be written as one either.
-        return isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**300)
+    if isinstance(value, int):
+        return kind in (int, float) and abs(value) < 10**300  # beyond, there is no such float
     return isinstance(value, kind)

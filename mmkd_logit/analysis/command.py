@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ._protocol import key_of
-from ._report_figures import write_figure
-from ._report_files import Names
+from ._report_figures import render_figure
+from ._report_files import Names, write_whole
 from ._report_read import ExhibitFile, read_exhibit_files
 from ._work_folders import exhibit_of_folders, is_work_folder
 from .drawing import Drawing
@@ -67,10 +66,10 @@ def draw_figure(
             try:
                 found += part.draw(exhibit)
             except (ValueError, OSError) as error:
-                problems.append(f"{key_of(exhibit)}: {error}")
+                problems.append(f"{exhibit.key}: {error}")
     if not found and not problems:
         problems.append(
-            f"nothing of {', '.join(map(key_of, exhibits))} can be drawn as {FIGURES[name][0]}; "
+            f"nothing of {', '.join(e.key for e in exhibits)} can be drawn as {FIGURES[name][0]}; "
             f"that needs {FIGURES[name][1]}"
         )
     return found, problems
@@ -93,11 +92,11 @@ def _read(
         exhibit for path in paths if path not in runs for exhibit in read_exhibit_files(path, root)
     ]
     if only:
-        known = sorted({key_of(exhibit) for exhibit in found})
+        known = sorted({exhibit.key for exhibit in found})
         strange = [n for n in only if not any(n in (key, key.split("/")[-1]) for key in known)]
         if strange:
             raise ValueError(f"no exhibit {', '.join(strange)} among {', '.join(known) or 'none'}")
-        found = [e for e in found if key_of(e) in only or e.record["name"] in only]
+        found = [e for e in found if e.key in only or e.record["name"] in only]
     return [*found, *([exhibit_of_folders(runs)] if runs else [])]
 
 
@@ -114,12 +113,13 @@ def write_drawings(drawings: Sequence[Drawing], folder: str | Path) -> list[Path
     Raises:
         OSError: If one cannot be written.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
     written, stems = [], Names()
     for drawing in drawings:
-        path = Path(folder, stems(drawing.name))
-        write_figure(drawing, path)
-        written += [Path(f"{path}.png"), Path(f"{path}.svg")]
+        stem = stems(drawing.name)
+        svg, png = render_figure(drawing, stem)
+        for kind, content in (("png", png), ("svg", svg)):
+            written.append(Path(folder, f"{stem}.{kind}"))
+            write_whole(written[-1], content)
     return written
 
 

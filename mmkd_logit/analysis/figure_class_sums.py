@@ -17,7 +17,7 @@ from ._logged import (
     read_lines,
     sources_of,
 )
-from ._protocol import describe_epochs, describe_seeds, file_name, key_of
+from ._protocol import describe_epochs, describe_seeds, file_name
 from ._report_read import ExhibitFile
 from ._run_lines import Group, group_runs
 from .drawing import Drawing
@@ -129,7 +129,7 @@ def _draw(
     seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
     runs = [run for line in drawn for run in line.runs]
     protocol = f"{seeds}; {describe_epochs(runs)}"
-    foot(figure, f"{key_of(exhibit)} · {group.title} · {protocol}")
+    foot(figure, f"{exhibit.key} · {group.title} · {protocol}")
     return Drawing(
         name=file_name(exhibit, "class-sums", group.title),
         title=f"Does the last layer's sum over classes learn? {group.title}",
@@ -137,7 +137,7 @@ def _draw(
         figure=figure,
         sources=sources_of(exhibit, drawn),
         paper=_PAPER,
-        exhibit=key_of(exhibit),
+        exhibit=exhibit.key,
         numbers={name: numbers_of(found) for name, found in curves.items() if found},
     )
 

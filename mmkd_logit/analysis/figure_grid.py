@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from ._grid_pairs import Pair, find_pairs
-from ._protocol import LAST, describe_epochs, describe_seeds, file_name, key_of, own_source
+from ._protocol import LAST, describe_epochs, describe_seeds, file_name, own_source
 from ._report_read import ExhibitFile
 from .drawing import Drawing
 from .style import foot, new_figure
@@ -51,7 +51,7 @@ def _draw(exhibit: ExhibitFile, pair: Pair) -> Drawing:
     runs = [run for run in exhibit.record["runs"] if run["name"] in pair.names.values()]
     seeds = describe_seeds(cell["n"] for cell in known)
     protocol = f"{seeds}; {describe_epochs(runs)}; {LAST}"
-    foot(figure, f"{key_of(exhibit)} · {protocol}")
+    foot(figure, f"{exhibit.key} · {protocol}")
     return Drawing(
         name=file_name(exhibit, "accuracy", pair.title),
         title=f"Accuracy over α and τ: {pair.title}",
@@ -59,7 +59,7 @@ def _draw(exhibit: ExhibitFile, pair: Pair) -> Drawing:
         figure=figure,
         sources=own_source(exhibit),
         paper=_PAPER,
-        exhibit=key_of(exhibit),
+        exhibit=exhibit.key,
         numbers=numbers,
     )
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from ._protocol import LAST, describe_epochs, describe_seeds, file_name, key_of, own_source
+from ._protocol import LAST, describe_epochs, describe_seeds, file_name, own_source
 from ._report_read import ExhibitFile
 from ._run_lines import taught_by_labels
 from ._tau_axis import TauAxis
@@ -74,7 +74,7 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
     seeds = describe_seeds(cell["n"] for cell in known)
     runs = [run for run in record["runs"] if run["name"] in names]
     protocol = f"{seeds}; {describe_epochs(runs)}; {LAST}"
-    foot(figure, f"{key_of(exhibit)} · {protocol}")
+    foot(figure, f"{exhibit.key} · {protocol}")
     band = "bands and bars ± one sample standard deviation" if "no spread" not in seeds else ""
     return [
         Drawing(
@@ -87,7 +87,7 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
             figure=figure,
             sources=own_source(exhibit),
             paper=_PAPER,
-            exhibit=key_of(exhibit),
+            exhibit=exhibit.key,
             numbers=numbers,
         )
     ]

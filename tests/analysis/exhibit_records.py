@@ -174,8 +174,8 @@ def write_dump(work_dir, split="train", identity=None, **arrays):
     """Write ``logits/{split}.npz`` of a run; what is not given follows from ``logits``."""
     folder = work_dir / "logits"
     folder.mkdir(parents=True, exist_ok=True)
-    count = len(arrays["logits"])
-    label = np.asarray(arrays.get("label", np.arange(count) % arrays["logits"].shape[1]))
+    count, classes = np.shape(arrays["logits"])
+    label = np.asarray(arrays.get("label", np.arange(count) % classes))
     known = dict(index=np.arange(count), label=label, clean_label=label)
     path = folder / f"{split}.npz"
     np.savez(path, **{**known, **arrays}, identity=np.array(json.dumps(identity or dict(seed=0))))
