@@ -29,9 +29,9 @@ def panel_blocks(
     columns = min(_COLUMNS, count)
     rows = -(-count // columns)
     width = WIDTH * columns / _COLUMNS if columns > 2 else 0.6 * WIDTH
-    figure = new_figure(len(heads) * (rows * height + 0.3) + 0.3, width)
+    figure = new_figure(len(heads) * (rows * height + 0.35) + 0.3, width)
     layout: Any = figure.get_layout_engine()
-    layout.set(hspace=0.06, h_pad=0.05)
+    layout.set(hspace=0.06, h_pad=0.07)
     blocks = []
     parts: Any = figure.subfigures(len(heads), 1, squeeze=False)
     for head, part in zip(heads, parts.flat, strict=True):
@@ -51,15 +51,21 @@ def panel_blocks(
     return figure, blocks
 
 
-def name_panel(axes: Axes, name: str, look: Look) -> None:
-    """Write the name of a method above a panel, under a bar of its colour.
+def name_panel(axes: Axes, name: str, look: Look, text: str = "") -> None:
+    """Write the name of a method above a panel, over a bar of its colour.
 
     Args:
         axes: The panel.
         name: Of the method.
         look: Of it.
+        text: A line between them.
     """
-    axes.set_title(name, loc="left", fontsize=9, pad=6)
+    axes.set_title(name, loc="left", fontsize=9, pad=17 if text else 6)
+    if text:
+        axes.annotate(
+            text, (0, 1.025), xycoords="axes fraction", xytext=(0, 4), fontsize=7.5,
+            textcoords="offset points", annotation_clip=False,
+        )  # fmt: skip
     axes.plot(
         [0, 1], [1.025, 1.025], color=look.color, linewidth=3, solid_capstyle="butt",
         transform=axes.transAxes, clip_on=False, scalex=False, scaley=False,

@@ -122,6 +122,6 @@ def draw_pooled(
             y, x = np.histogram(values, bins, (low, high))
         else:
             x, y = smooth_density(values, low, high, floor=floor)
-        ridges.append(Ridge(row.name, row.look, x, y, median, rounded(median)))
+        ridges.append(Ridge(row.name, row.look, x, y, median, rounded(median, high - low)))
     draw_ridges(axes, ridges, names, head="median")
     axes.set_xlim(low, high)

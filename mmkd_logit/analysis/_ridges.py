@@ -83,12 +83,12 @@ def draw_ridges(axes: Axes, ridges: Sequence[Ridge], names: bool = True, head: s
     axes.spines["left"].set_visible(False)
 
 
-def rounded(value: float | None) -> str:
-    """Return a number with three digits, as written beside a row.
+def rounded(value: float, span: float) -> str:
+    """Return a number with the digits that can be told apart on an axis.
 
     Args:
-        value: The number, or None.
+        value: The number.
+        span: From one end of the axis to the other.
     """
-    if value is None or not np.isfinite(value):
-        return "–"
-    return f"{value:#.3g}".rstrip(".").replace("-", "−")
+    digits = int(np.clip(2 - np.floor(np.log10(span / 2)), 0, 6))
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")

@@ -120,7 +120,7 @@ def _draw_reliability(samples: list[Samples]) -> Drawing:
     found = {each.split: _diagrams(each) for each in samples}
     heads = [split_name(split).capitalize() for split in found]
     count = len(next(iter(found.values())))
-    figure, blocks = panel_blocks(heads, count, 1.75, ("confidence", "accuracy"))
+    figure, blocks = panel_blocks(heads, count, 1.85, ("confidence", "accuracy"))
     for block, diagrams in zip(blocks, found.values(), strict=True):
         for axes, diagram in zip(block, diagrams, strict=True):
             _draw_panel(axes, diagram)
@@ -152,7 +152,8 @@ def _draw_reliability(samples: list[Samples]) -> Drawing:
 
 
 def _draw_panel(axes: Axes, diagram: _Diagram) -> None:
-    name_panel(axes, diagram.name, diagram.look)
+    text = mean_text([each.ece for each in diagram.seeds.values()], " %")
+    name_panel(axes, diagram.name, diagram.look, f"ECE {text}" if diagram.seeds else " ")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
@@ -178,8 +179,3 @@ def _draw_panel(axes: Axes, diagram: _Diagram) -> None:
             align="edge", facecolor="none", edgecolor=_GAP, hatch="////////", linewidth=0.5,
             alpha=0.35 if pale else 1, zorder=3,
         )  # fmt: skip
-    text = mean_text([each.ece for each in diagram.seeds.values()], " %")
-    axes.text(
-        0.04, 0.95, f"ECE {text}", transform=axes.transAxes, va="top", fontsize=7.5, zorder=5,
-        bbox=dict(facecolor="white", alpha=0.85, linewidth=0, pad=1.5),
-    )  # fmt: skip

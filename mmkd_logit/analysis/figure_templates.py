@@ -25,7 +25,7 @@ from .style import CLASSES, TEACHER, Look
 _MOST = 300  # points of a class in a panel
 _PAPER = (
     "For apple, aquarium fish and baby of CIFAR-100 (classes 0, 1, 2) the paper shows clusters "
-    "that are elongated for students by KL, and for those by MSE as tight as the teacher's."
+    "that are elongated for students by KL, and like the teacher's for those by MSE."
 )
 
 
@@ -89,7 +89,8 @@ def _choose_classes(samples: list[Samples]) -> dict[int, str]:
             if dump.classes is not None:
                 names = {k: str(dump.classes[k]).replace("_", " ") for k in usable}
             break
-    return {k: names.get(k, f"class {k}") for k in sorted(common or ())[:3]}
+    chosen = sorted(common or ())[:3]
+    return {k: names.get(k, "").removeprefix(str(k)) or f"class {k}" for k in chosen}
 
 
 def _clouds(samples: Samples, classes: list[int]) -> list[_Cloud]:
@@ -205,12 +206,12 @@ def _describe(
         part="templates",
         title="Pre-logits on the plane of three templates",
         what="Pre-logits of the samples of three classes "
-        f"({', '.join(f'{k}: {name}' for k, name in classes.items())}), projected on the plane "
+        f"({', '.join(classes.values())}), projected on the plane "
         "through these classes' rows of the last layer, in units of the pre-logits; at most "
         f"{_MOST} of a class are drawn. Spread: mean over classes of the trace of their "
         "covariance / mean squared distance between class means; elongation: mean over classes "
         "of the ratio of the larger to the smaller principal standard deviation; both of all "
-        "points on the plane, without units, 0 and 1 for the tightest",
+        "points on the plane, without units, and at least 0 and 1",
         paper=_PAPER,
         seeds=seeds,
         numbers=dict(
