@@ -6,7 +6,9 @@ from .final_checkpoint_hook import FinalCheckpointHook
 from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .logit_outputs_hook import LogitOutputsHook
+from .own_best_checkpoint_hook import OwnBestCheckpointHook
 from .progress_bar_hook import ProgressBarHook
+from .same_buffers_hook import SameBuffersHook
 from .sequential_teacher_hook import SequentialTeacherHook
 from .train_accuracy_hook import TrainAccuracyHook
 
@@ -17,7 +19,9 @@ __all__ = [
     "LabelNoiseHook",
     "LazyRuntimeInfoHook",
     "LogitOutputsHook",
+    "OwnBestCheckpointHook",
     "ProgressBarHook",
+    "SameBuffersHook",
     "SequentialTeacherHook",
     "TrainAccuracyHook",
 ]
