@@ -36,3 +36,15 @@ def run_on_two(worker, folder):
     done = run(*torchrun, str(HERE / "distributed" / worker), str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def run_ranks(worker, folder, *words, worlds=(2, 4)):
+    """Run a worker file of the tests in 2 and in 4 processes, forked from one that has imported it.
+
+    Its ``main(FOLDER/WORLD, *words)`` is called in each.
+    """
+    sizes = ",".join(map(str, worlds))
+    command = [sys.executable, str(HERE / "ranks.py"), str(HERE / worker), str(folder), sizes]
+    done = run(*command, *map(str, words))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder

@@ -194,14 +194,15 @@ def test_control_what_reads_nothing():
     assert readers_of(text) == set()
 
 
-# What mmengine and mmpretrain read with pickle, or run, beside torch.load (weights alone in our
-# processes) and mmengine.load (JSON and plain YAML): file -> why no file of a user's gets there.
+# What mmengine and mmpretrain read with pickle, or run, beside torch.load without a word (weights
+# alone) and mmengine.load (JSON and plain YAML): file -> why no file of a user's gets there.
 THEIRS = {
     "mmengine/config/config.py": "configs, which are programs; never a checkpoint's text",
     "mmengine/dist/dist.py": "what processes of one run send each other",
     "mmengine/dataset/base_dataset.py": "its own list of samples, in memory",
     "mmengine/fileio/handlers/pickle_handler.py": "replaced; engine/test_safe_reading.py",
     "mmengine/fileio/handlers/yaml_handler.py": "replaced; engine/test_safe_reading.py",
+    "mmengine/runner/checkpoint.py": "its loaders are replaced; engine/test_checkpoint.py",
     "mmengine/utils/dl_utils/hub.py": "of Parrots, which is not PyTorch",
     "mmpretrain/datasets/cifar.py": "after the MD5 was right; engine/test_safe_reading.py",
     "mmpretrain/datasets/utils.py": "archives, within their folder; engine/test_safe_reading.py",
@@ -214,6 +215,9 @@ _THEIRS = re.compile(
 )
 
 
+_WORDS = re.compile(r"pickle|weights_only|\beval\(|\bexec\(|yaml|extractall|unpack_archive")
+
+
 def dangerous(text):
     tree = ast.parse(text)
     names = names_of(tree)
@@ -223,9 +227,10 @@ def dangerous(text):
             name = names.get(first, first) + dot + rest
             if _THEIRS.fullmatch(name) and not name.endswith("model.eval"):
                 yield name
-            pickled = [k for k in node.keywords if k.arg == "allow_pickle"]
-            if pickled and ast.unparse(pickled[0].value) == "True":
-                yield "allow_pickle"
+            for keyword in node.keywords:
+                careful = dict(allow_pickle="False", weights_only="True").get(keyword.arg)
+                if careful and ast.unparse(keyword.value) != careful:
+                    yield name
 
 
 def test_readers_of_the_stack_are_known():
@@ -235,7 +240,9 @@ def test_readers_of_the_stack_are_known():
         for path in Path(folder).rglob("*.py"):
             name = path.relative_to(Path(folder).parent).as_posix()
             text = path.read_text()
-            words = re.search(r"pickle|\beval\(|\bexec\(|yaml|extractall|unpack_archive", text)
+            words = re.search(
+                r"pickle|weights_only|\beval\(|\bexec\(|yaml|extractall|unpack_archive", text
+            )
             if words and "/.mim/" not in name and any(dangerous(text)):
                 found.add(name)
     assert "mmpretrain/datasets/cifar.py" in found

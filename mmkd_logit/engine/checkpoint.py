@@ -105,22 +105,6 @@ def _is_best(value: Any) -> bool:
     return path.name.startswith("best_") and path.suffix == ".pth" and not path.is_dir()
 
 
-def stay_inside(checkpoint: dict, folder: str | Path) -> None:
-    """Let the best checkpoint of before, which MMEngine deletes for a better one, be a run's own.
-
-    One from elsewhere names a file in another place, and so does one whose folder was moved.
-
-    Args:
-        checkpoint: Of a run that is resumed; changed in place.
-        folder: Where the run writes checkpoints.
-    """
-    info, folder = _runtime_info(checkpoint), Path(folder)
-    for key in [key for key in info if str(key).startswith("best_ckpt") and info[key]]:
-        named = Path(info[key])
-        if named.resolve().parent != folder.resolve():
-            info[key] = str(folder / named.name)
-
-
 def _safely(loader: Callable) -> Callable:
     """Make a loader of MMEngine's, of ours or of anybody's read safely."""
 

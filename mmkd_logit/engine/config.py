@@ -43,6 +43,8 @@ _WATCHING_HOOKS = (
     "mmkd_logit.TrainAccuracyHook",
     "mmkd_logit.FiguresHook",
     "mmkd_logit.ResumeStateHook",
+    "mmkd_logit.OwnBestCheckpointHook",
+    "mmkd_logit.SameBuffersHook",
 )
 # Nor do these change what is trained; which of their values ends a run, EarlyStoppingHook says.
 _WATCHING_METRICS = (

@@ -1,8 +1,8 @@
 """What a command line changes in its process before it reads a file that may be anybody's.
 
-MMEngine reads ``.pkl`` with pickle and ``.yaml`` with a loader that calls any function, torch's
-reader of checkpoints is as careful as its caller says, and Python's tarfile writes wherever an
-archive says.
+MMEngine reads ``.pkl`` with pickle and ``.yaml`` with a loader that calls any function, an
+environment variable makes torch's reader of checkpoints careless, and Python's tarfile writes
+wherever an archive says.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from mmengine.fileio import PickleHandler, YamlHandler, register_handler
 
-from .checkpoint import FORBID, FORCE, install_safe_checkpoint_loading
+from .checkpoint import FORBID, install_safe_checkpoint_loading
 
 # In Python it takes seconds a config, as MMEngine reads 85 files of mmpretrain's for each.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -47,11 +47,12 @@ class _NoPickle(PickleHandler):
 def install_safe_reading() -> None:
     """Let this process, and those that it starts, run nothing that lies in a data file.
 
-    Checkpoints are read by :func:`install_safe_checkpoint_loading`, and every other call of
-    ``torch.load`` takes tensors and plain containers alone. What MMEngine reads by a file's
-    ending, such as annotations of a data set, is JSON or plain YAML; a pickle is refused, though
-    still written. No member of an archive is unpacked outside the folder that it is unpacked to,
-    on Python 3.10.12, 3.11.4, 3.12 and later.
+    Checkpoints are read by :func:`install_safe_checkpoint_loading`, and any other ``torch.load``
+    that does not say otherwise takes tensors and plain containers alone, whatever
+    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` says. What MMEngine reads by a file's ending, such as
+    annotations of a data set, is JSON or plain YAML; a pickle is refused, though still written.
+    No member of an archive is unpacked outside the folder that it is unpacked to, on Python
+    3.10.12, 3.11.4, 3.12 and later.
 
     Our command lines call it before they read anything. A config is a program all the same,
     whatever its ending: it names the functions to call.
@@ -62,7 +63,6 @@ def install_safe_reading() -> None:
     """
     install_safe_checkpoint_loading()
     os.environ.pop(FORBID, None)
-    os.environ[FORCE] = "1"
     register_handler(["yaml", "yml"])(_PlainYaml)
     register_handler(["pkl", "pickle"])(_NoPickle)
     if hasattr(tarfile, "data_filter"):

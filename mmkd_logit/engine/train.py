@@ -9,13 +9,13 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from .cache import log_caches
 from .chain import is_chain
 from .chain_run import run_chain
-from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint, stay_inside
+from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
 from .dump import dump_checkpoint
 from .dump_files import FOLDER, add_dump_argument, lacking_dumps
@@ -159,22 +159,12 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
         cfg.resume, cfg.load_from = True, resume
 
 
-def checkpoint_folder(runner: Runner) -> Path:
-    """Return where a run writes checkpoints.
-
-    Args:
-        runner: The run's.
-    """
-    saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-    out = saving[0].out_dir if saving else None
-    name = Path(runner.work_dir).name  # MMEngine adds it
-    return Path(runner.work_dir) if out in (None, runner.work_dir) else Path(out, name)
-
-
 _ALWAYS = (
     "mmkd_logit.ProgressBarHook",
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.ResumeStateHook",
+    "mmkd_logit.OwnBestCheckpointHook",
+    "mmkd_logit.SameBuffersHook",
 )
 
 
@@ -186,9 +176,6 @@ class _MarkStart(Hook):
     def __init__(self, started: TrainingStarted, origin: dict[str, Any]) -> None:
         self.started = started
         self.origin = origin
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        stay_inside(checkpoint, checkpoint_folder(runner))
 
     def before_train(self, runner: Runner) -> None:
         if is_main_process():

@@ -6,8 +6,10 @@ from .final_checkpoint_hook import FinalCheckpointHook
 from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .logit_outputs_hook import LogitOutputsHook
+from .own_best_checkpoint_hook import OwnBestCheckpointHook
 from .progress_bar_hook import ProgressBarHook
 from .resume_state_hook import ResumeStateHook
+from .same_buffers_hook import SameBuffersHook
 from .sequential_teacher_hook import SequentialTeacherHook
 from .train_accuracy_hook import TrainAccuracyHook
 
@@ -18,8 +20,10 @@ __all__ = [
     "LabelNoiseHook",
     "LazyRuntimeInfoHook",
     "LogitOutputsHook",
+    "OwnBestCheckpointHook",
     "ProgressBarHook",
     "ResumeStateHook",
+    "SameBuffersHook",
     "SequentialTeacherHook",
     "TrainAccuracyHook",
 ]

@@ -1,4 +1,4 @@
-"""What each of the two processes of test_cache.py does; run by torchrun, writes RANK.pt."""
+"""What each of the processes of test_cache.py does; writes RANK.pt."""
 
 import os
 import sys

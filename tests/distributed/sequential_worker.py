@@ -1,4 +1,4 @@
-"""What each of the two processes of test_sequential.py does; run by torchrun, writes RANK.pt."""
+"""What each of the processes of test_sequential.py does; writes RANK.pt."""
 
 import os
 import sys
@@ -13,12 +13,14 @@ from mmkd_logit.engine.launch import prepare_launch
 
 def main(folder):
     prepare_launch(Config(dict(model=dict(type="x"))), "pytorch")
-    rank = dist.get_rank()
+    rank, later = dist.get_rank(), int(dist.get_rank() > 0)
     result = {}
-    for name, begins in (("together", (1, 2)), ("apart", (1 + rank, 2 + rank))):
-        cfg = sequential_run(os.path.join(folder, name), begins, batch_size=8)
+    for name, begins in (("together", (1, 2)), ("apart", (1 + later, 2 + later))):
+        cfg = sequential_run(
+            os.path.join(folder, name), begins, batch_size=16 // dist.get_world_size()
+        )
         if name == "apart":
-            cfg.train_cfg.max_epochs = 4  # the later process must reach its last stage
+            cfg.train_cfg.max_epochs = 4  # the later processes must reach its last stage
         prepare_launch(cfg, "pytorch")
         result[name] = steps_of(cfg)
     torch.save(result, os.path.join(folder, f"{rank}.pt"))

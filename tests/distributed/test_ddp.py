@@ -1,4 +1,4 @@
-"""Two processes over gloo."""
+"""Two and four processes over gloo."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import run, run_on_two
+from processes import run, run_ranks
 
 from mmkd_logit.analysis.files import read_dump
 from mmkd_logit.engine.dump import main as dump_logits
@@ -15,9 +15,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    folder = run_on_two("worker.py", tmp_path_factory.mktemp("ddp"))
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+def folder(tmp_path_factory):
+    return run_ranks("distributed/worker.py", tmp_path_factory.mktemp("ddp"))
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def ranks(folder, request):
+    files = [folder / str(request.param) / f"{rank}.pt" for rank in range(request.param)]
+    return [torch.load(file, weights_only=False) for file in files]
 
 
 def test_group_is_gloo_and_the_wrapper_names_no_device(ranks):
@@ -25,7 +30,11 @@ def test_group_is_gloo_and_the_wrapper_names_no_device(ranks):
     assert ranks[0]["wrapper"]["device_ids"] is None
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, "features 0.0", "features 1.0"])
+CASES = [0.0, 0.5, 1.0, "features 0.0", "features 1.0", "KL", "KL, tau inf"]
+CASES += ["ensemble, logits", "ensemble, probs"]
+
+
+@pytest.mark.parametrize("alpha", CASES)
 def test_gradient_equals_one_process_on_the_joined_batch(ranks, alpha):
     joined = ranks[0][f"joined {alpha}"]
     assert ("feature_adapters.0.student.weight" in joined) == str(alpha).startswith("features")
@@ -34,19 +43,19 @@ def test_gradient_equals_one_process_on_the_joined_batch(ranks, alpha):
             torch.testing.assert_close(
                 rank[f"ddp {alpha}"][name], expected, rtol=1e-4, atol=1e-6, msg=name
             )
-    # The control: without DDP the two halves give other gradients.
+    # The control: without DDP the parts give other gradients.
     name = "head.fc.weight"
     alone = [rank[f"alone {alpha}"][name] for rank in ranks]
     assert not torch.allclose(alone[0], alone[1], rtol=1e-2)
     assert not torch.allclose(alone[0], joined[name], rtol=1e-2)
 
 
-def test_teacher_is_outside_the_buckets_and_equal_on_both_ranks(ranks):
+def test_teacher_is_outside_the_buckets_and_equal_on_all_ranks(ranks):
     assert ranks[0]["ddp names"]
     assert not any("teacher" in name for name in ranks[0]["ddp names"])
     assert len(ranks[0]["ddp names"]) == len(ranks[0]["joined 1.0"])
     for key, value in ranks[0]["teacher"].items():
-        assert torch.equal(value, ranks[1]["teacher"][key])
+        assert all(torch.equal(value, rank["teacher"][key]) for rank in ranks)
 
 
 def test_scripts_train_and_test_with_two_processes(workplace):

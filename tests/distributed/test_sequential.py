@@ -1,8 +1,8 @@
-"""Stages of a run over two processes."""
+"""Stages of a run over two and four processes."""
 
 import pytest
 import torch
-from processes import run_on_two
+from processes import run_ranks
 from runs import sequential_run, steps_of
 
 STATES = [("ScaledKLDivLoss", 1.0, 32), ("LogitMSELoss", 1.0, 32), ("LogitMSELoss", 0.5, 48)]
@@ -10,11 +10,12 @@ STATES = [("ScaledKLDivLoss", 1.0, 32), ("LogitMSELoss", 1.0, 32), ("LogitMSELos
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return run_on_two("sequential_worker.py", tmp_path_factory.mktemp("sequential"))
+    return run_ranks("distributed/sequential_worker.py", tmp_path_factory.mktemp("sequential"))
 
 
-def runs(folder, name):
-    return [torch.load(folder / f"{rank}.pt", weights_only=False)[name] for rank in (0, 1)]
+def runs(folder, name, world):
+    files = [folder / str(world) / f"{rank}.pt" for rank in range(world)]
+    return [torch.load(file, weights_only=False)[name] for file in files]
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +30,21 @@ def distance(first, second):
     return max((first[key] - second[key]).abs().max() / largest for key in first).item()
 
 
-def test_both_switch_at_the_same_iteration_to_the_gradients_of_one_process(folder, alone):
+@pytest.mark.parametrize("world", [2, 4])
+def test_all_switch_at_the_same_iteration_to_the_gradients_of_one_process(folder, alone, world):
     expected = [(i, *STATES[i // 4]) for i in range(12)]
     assert [state for state, _ in alone] == expected
-    for run in runs(folder, "together"):
+    for run in runs(folder, "together", world):
         assert [state for state, _ in run] == expected
-    for (_, one), (_, first), (_, second) in zip(alone, *runs(folder, "together"), strict=True):
-        assert all(torch.equal(first[key], second[key]) for key in first)
+    for (_, one), (_, first), *others in zip(alone, *runs(folder, "together", world), strict=True):
+        assert all(torch.equal(first[key], other[key]) for _, other in others for key in first)
         assert distance(one, first) < 1e-3
 
 
-def test_control_processes_that_switch_apart(folder, alone):
-    """DDP hides it: both have the same gradients, but not those of one process."""
-    first, second = runs(folder, "apart")
+@pytest.mark.parametrize("world", [2, 4])
+def test_control_processes_that_switch_apart(folder, alone, world):
+    """DDP hides it: all have the same gradients, but not those of one process."""
+    first, second = runs(folder, "apart", world)[:2]
     assert [a[0] == b[0] for a, b in zip(first, second, strict=True)] == [True] * 4 + [
         *([False] * 8 + [True] * 4)
     ]

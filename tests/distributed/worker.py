@@ -1,4 +1,4 @@
-"""What each of the two processes of test_ddp.py does; run by torchrun, writes RANK.pt."""
+"""What each of the processes of test_ddp.py does; writes RANK.pt."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from mmkd_logit.engine.launch import prepare_launch
 
 
 def without_batch_statistics():
-    """BatchNorm in evaluation, since gloo has no SyncBN and two halves are not the whole."""
+    """BatchNorm in evaluation, since gloo has no SyncBN and parts are not the whole."""
     cfg = wrn()
     cfg["backbone"]["norm_eval"] = True
     return cfg
@@ -41,18 +41,24 @@ def gradients(model, inputs, samples):
 def main(folder):
     cfg = Config(dict(model=dict(type="x")))
     prepare_launch(cfg, "pytorch")
-    rank = dist.get_rank()
+    rank, share = dist.get_rank(), 8 // dist.get_world_size()
     inputs, samples = batch(n=8)
-    half = slice(4 * rank, 4 * rank + 4)
+    own = slice(share * rank, share * rank + share)
     result = dict(backend=dist.get_backend(), wrapper=dict(cfg.model_wrapper_cfg))
     cases = {alpha: dict(alpha=alpha) for alpha in (0.0, 0.5, 1.0)}
+    cases["KL"] = dict(alpha=0.5, loss_kd=dict(type="mmkd_logit.ScaledKLDivLoss", tau=3))
+    cases["KL, tau inf"] = dict(loss_kd=dict(type="mmkd_logit.ScaledKLDivLoss", tau="inf"))
+    several = [dict(config=wrn(widen_factor=width), checkpoint=None) for width in (1, 2)]
+    for kind in ("logits", "probs"):
+        loss = dict(type="mmkd_logit.ScaledKLDivLoss", tau=2)
+        cases[f"ensemble, {kind}"] = dict(teacher=several, ensemble=kind, alpha=0.5, loss_kd=loss)
     for alpha in (0.0, 1.0):
         cases[f"features {alpha}"] = dict(alpha=alpha, feature_kd=[hint()])
     for alpha, settings in cases.items():
         model_cfg = distiller(student=without_batch_statistics(), **settings)
         ddp = MMDistributedDataParallel(build(model_cfg), device_ids=None)
-        result[f"ddp {alpha}"] = gradients(ddp, inputs[half], samples[half])
-        result[f"alone {alpha}"] = gradients(build(model_cfg), inputs[half], samples[half])
+        result[f"ddp {alpha}"] = gradients(ddp, inputs[own], samples[own])
+        result[f"alone {alpha}"] = gradients(build(model_cfg), inputs[own], samples[own])
         result[f"joined {alpha}"] = gradients(build(model_cfg), inputs, samples)
         if alpha == 1.0:
             result["ddp names"] = [name for name, _ in ddp.named_parameters()]

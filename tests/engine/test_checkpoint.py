@@ -24,7 +24,6 @@ from payloads import Calls
 from runs import digits_distiller, digits_student, run_config, train
 
 from mmkd_logit.engine import UnsafeCheckpointError, install_safe_checkpoint_loading
-from mmkd_logit.engine.checkpoint import stay_inside
 from mmkd_logit.models import FrozenTeacher
 
 TORCH_26 = digit_version(torch.__version__) >= digit_version("2.6.0")
@@ -438,18 +437,6 @@ def test_resuming_deletes_no_strange_files(tmp_path, monkeypatch, info):
     torch.save(content, tmp_path / "evil.pth")
     with pytest.raises(UnsafeCheckpointError, match="would delete files"):
         CheckpointLoader.load_checkpoint(str(tmp_path / "evil.pth"))
-
-
-def test_the_best_checkpoint_is_sought_in_the_runs_own_folder(tmp_path):
-    """MMEngine deletes it for a better one."""
-    own, other = tmp_path / "own", tmp_path / "other" / "best_x_epoch_3.pth"
-    info = dict(best_ckpt=str(other), best_ckpt_y=str(own / "best_y_epoch_1.pth"), best_score=3)
-    checkpoint = dict(message_hub=dict(runtime_info={**info, "best_ckpt_z": None}))
-    stay_inside(checkpoint, own)
-    moved = dict(info, best_ckpt=str(own / "best_x_epoch_3.pth"), best_ckpt_z=None)
-    assert checkpoint["message_hub"]["runtime_info"] == moved
-    for nothing in ({}, dict(message_hub=3), dict(message_hub={})):
-        stay_inside(nothing, own)
 
 
 def test_nothing_stays_changed(tmp_path, monkeypatch, evil):

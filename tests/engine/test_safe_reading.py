@@ -84,16 +84,15 @@ def test_control_mmengine_alone_runs_both(tmp_path):
 
 
 @pytest.mark.parametrize("write", [as_checkpoint, as_legacy_checkpoint])
-def test_torch_reads_weights_alone_whatever_its_caller_says(tmp_path, monkeypatch, marker, write):
+def test_torch_reads_weights_alone(tmp_path, monkeypatch, marker, write):
+    """As mmpretrain's hooks call it, which say nothing."""
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     install_safe_reading()
     write(tmp_path / "queue.pth", marker)
     with pytest.raises(pickle.UnpicklingError):
-        torch.load(tmp_path / "queue.pth", weights_only=False)
-    with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "queue.pth")
     torch.save(dict(a=torch.ones(2)), tmp_path / "queue.pth")
-    assert torch.load(tmp_path / "queue.pth", weights_only=False)["a"].tolist() == [1, 1]
+    assert torch.load(tmp_path / "queue.pth")["a"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("write", [as_checkpoint, as_legacy_checkpoint])
@@ -103,11 +102,19 @@ def test_control_torch_runs_what_it_reads(tmp_path, write):
     assert (tmp_path / "was executed").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE_NO_WEIGHTS:UserWarning")
+def test_control_the_variable_makes_torch_careless(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    as_checkpoint(tmp_path / "queue.pth", tmp_path / "was executed")
+    torch.load(tmp_path / "queue.pth")
+    assert (tmp_path / "was executed").exists()
+
+
 @pytest.mark.filterwarnings("ignore:'torch.load' received a zip file:UserWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_torchscript_is_refused(tmp_path, safe):
-    """An archive of a program, which torch 2.5 runs as it reads it with weights_only=True."""
+    """An archive of a program, which torch 2.5 ran as it read it with weights_only=True."""
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a.pth (is refused|cannot be read)"):
         mmengine.runner.CheckpointLoader.load_checkpoint(str(tmp_path / "a.pth"))

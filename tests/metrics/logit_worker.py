@@ -1,4 +1,4 @@
-"""All metrics of logits in each of two processes; run by torchrun, writes RANK.pt."""
+"""All metrics of logits in each of several processes; writes RANK.pt."""
 
 import os
 import sys
@@ -13,11 +13,11 @@ sys.path.insert(0, os.path.dirname(__file__))
 from test_logit_metrics import all_metrics
 
 
-def main(folder, sizes):
+def main(folder, *sizes):
     dist.init_process_group("gloo")
     os.chdir(folder)  # where MMEngine exchanges results
     found = {}
-    for size in sizes:
+    for size in map(int, sizes):
         indices = list(DefaultSampler(range(size), shuffle=False))
         samples = samples_of(logit_case(17, n=size))
         metrics, indices = {}, [int(index) for index in indices]
@@ -28,7 +28,3 @@ def main(folder, sizes):
         found[size] = dict(metrics=metrics, indices=indices)
     torch.save(found, Path(folder, f"{dist.get_rank()}.pt"))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], [int(size) for size in sys.argv[2:]])

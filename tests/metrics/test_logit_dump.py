@@ -2,7 +2,6 @@
 
 import gc
 import json
-import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 from mmengine.registry import METRICS
 from mmpretrain.structures import DataSample
-from processes import run
+from processes import run_ranks
 
 from mmkd_logit.metrics import LogitDump
 
@@ -116,19 +115,26 @@ def test_pieces_do_not_matter(tmp_path, monkeypatch, chunk):
     assert (tmp_path / "whole.npz").read_bytes() == (tmp_path / "pieces.npz").read_bytes()
 
 
-@pytest.mark.parametrize("size", [23, 24, 1])
-def test_two_processes_write_the_file_of_one(tmp_path, size):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    done = run(*torchrun, str(HERE / "dump_worker.py"), str(tmp_path), str(size), "4")
-    assert done.returncode == 0, done.stderr[-3000:]
+SIZES = (23, 24, 1)
+
+
+@pytest.fixture(scope="module")
+def dumped(tmp_path_factory):
+    return run_ranks("metrics/dump_worker.py", tmp_path_factory.mktemp("ranks"), 4, *SIZES)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_several_processes_write_the_file_of_one(dumped, tmp_path, world, size):
+    folder = dumped / str(world) / str(size)
     dump_of(tmp_path / "one.npz", batches_of(range(size), 5, size), size)
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
-    names = {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "one.npz").read_bytes() == (folder / "all.npz").read_bytes()
+    names = {path.name for path in folder.iterdir()}
     if size > 2:  # of fewer, none are missing
-        assert names == {"one.npz", "two.npz", "0.refused", "1.refused"}
-        for rank in (0, 1):
-            assert "process 1 of 2 has" in (tmp_path / f"{rank}.refused").read_text()
+        assert names == {"all.npz", *(f"{rank}.refused" for rank in range(world))}
+        for rank in range(world):
+            said = (folder / f"{rank}.refused").read_text()
+            assert f"process {world - 1} of {world} has" in said
 
 
 def test_only_what_there_is(tmp_path):

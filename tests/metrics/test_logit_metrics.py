@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from logit_samples import evaluate, logit_case, samples_of
 from mmengine.evaluator import Evaluator
 from mmpretrain.structures import DataSample
-from processes import run
+from processes import run_ranks
 
 from mmkd_logit.metrics import (
     ExpectedCalibrationError,
@@ -323,28 +322,34 @@ def test_labels_in_other_shapes_and_types():
     assert found == in_turn(samples, metrics=metrics)
 
 
-def test_two_processes_equal_one(tmp_path):
-    """The odd sizes are padded by a sample; counting it twice gives other values."""
-    sizes = (37, 38, 1)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    done = run(*torchrun, str(HERE / "logit_worker.py"), str(tmp_path), *map(str, sizes))
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
-    for size in sizes:
-        first, second = (rank[size] for rank in ranks)
-        assert first["metrics"] == second["metrics"]
+SIZES = (37, 38, 1)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    return run_ranks("metrics/logit_worker.py", tmp_path_factory.mktemp("ranks"), *SIZES)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_equal_one(evaluated, world):
+    """The odd sizes are padded by samples; counting them twice gives other values."""
+    folder = evaluated / str(world)
+    ranks = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
+    for size in SIZES:
+        results = [rank[size] for rank in ranks]
+        first = results[0]
+        assert all(result["metrics"] == first["metrics"] for result in results)
         samples = samples_of(logit_case(17, n=size))
         expected = in_turn(samples)
         assert expected == pytest.approx(first["metrics"], rel=1e-12)
-        seen = first["indices"] + second["indices"]
-        assert len(seen) == size + size % 2
+        seen = [index for result in results for index in result["indices"]]
+        assert len(seen) == -(-size // world) * world
         if size == 37:
             padded = in_turn([samples[i] for i in seen])
             same = [key for key in expected if padded[key] == pytest.approx(expected[key])]
-            # The repeated sample is none of those that could change these.
+            # The repeated samples are none of those that could change these.
             assert set(same) <= {"class_accuracy/min", "noisy/wrong_memorized"}
         # Only the main process writes.
-        assert not (tmp_path / f"classes_{size}_1.json").exists()
-        counts = json.loads((tmp_path / f"classes_{size}_0.json").read_text())["samples"]
+        assert not (folder / f"classes_{size}_1.json").exists()
+        counts = json.loads((folder / f"classes_{size}_0.json").read_text())["samples"]
         assert sum(counts) == size

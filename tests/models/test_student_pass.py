@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmengine.optim import OptimWrapper
+from mmengine.utils import digit_version
 from mmpretrain.models import ClsHead
 from mmpretrain.structures import DataSample
 from networks import batch, build, distiller, wrn
@@ -181,7 +182,8 @@ def test_a_step_is_one_graph(alpha, loss_kd):
 
     loss, losses = torch.compile(loss_of, backend=backend)(inputs, whole)
     loss.backward()
-    assert len(graphs) == 1
+    if digit_version(torch.__version__) >= digit_version("2.7.0"):
+        assert len(graphs) == 1
     for key, value in expected.items():
         torch.testing.assert_close(losses[key], value)
     for name, parameter in model.named_parameters():
