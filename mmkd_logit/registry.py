@@ -61,5 +61,9 @@ LOOPS = Registry(
     "loop",
     parent=MMENGINE_LOOPS,
     scope="mmkd_logit",
-    locations=["mmkd_logit.engine.student_group_val_loop"],
+    locations=[
+        "mmkd_logit.engine.resumable_epoch_based_train_loop",
+        "mmkd_logit.engine.resumable_iter_based_train_loop",
+        "mmkd_logit.engine.student_group_val_loop",
+    ],
 )

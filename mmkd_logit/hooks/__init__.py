@@ -7,6 +7,7 @@ from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .logit_outputs_hook import LogitOutputsHook
 from .progress_bar_hook import ProgressBarHook
+from .resume_state_hook import ResumeStateHook
 from .sequential_teacher_hook import SequentialTeacherHook
 from .train_accuracy_hook import TrainAccuracyHook
 
@@ -18,6 +19,7 @@ __all__ = [
     "LazyRuntimeInfoHook",
     "LogitOutputsHook",
     "ProgressBarHook",
+    "ResumeStateHook",
     "SequentialTeacherHook",
     "TrainAccuracyHook",
 ]

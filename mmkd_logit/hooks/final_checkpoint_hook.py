@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_logit._volatile import VOLATILE
 from mmkd_logit.registry import HOOKS
 
 
@@ -18,7 +21,8 @@ class FinalCheckpointHook(Hook):
     run may take it for a teacher. Without the optimizer it is a third to a half of
     ``epoch_N.pth``. With ``EMAHook`` its ``state_dict`` holds the averaged weights, as in
     MMEngine's own checkpoints. What a distiller trained beside the student, its
-    ``feature_adapters``, is left out: the file is the student's.
+    ``feature_adapters``, is left out: the file is the student's. So are times, paths and what was
+    logged: runs of the same bits leave the same bytes, cut off and resumed or not.
 
     Args:
         filename: Name of the file in the work folder.
@@ -57,11 +61,22 @@ class FinalCheckpointHook(Hook):
         barrier()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take the adapters out of our file; ``epoch_N.pth`` keeps them, to be resumed."""
+        """Take what is not the student's out of our file; ``epoch_N.pth`` keeps it."""
         if self._writing:
+            checkpoint.pop("message_hub", None)
+            checkpoint["meta"] = _lasting(checkpoint["meta"], runner)
             # Not above: command lines read the hooks before they silence mmpretrain's warnings.
             from mmkd_logit.models._feature_adapters import without_adapters
 
             for name in ("state_dict", "ema_state_dict"):  # after EMAHook, which has priority
                 if name in checkpoint:
                     checkpoint[name] = without_adapters(checkpoint[name])
+
+
+def _lasting(meta: dict[str, Any], runner: Runner) -> dict[str, Any]:
+    """Return what is not volatile of a checkpoint's ``meta``, and of the config in it."""
+    cfg = {key: value for key, value in runner.cfg.to_dict().items() if key not in VOLATILE}
+    # Where none is given, a resumed run has that of its checkpoint.
+    cfg["randomness"] = dict(cfg.get("randomness") or {}, seed=runner.seed)
+    kept = {key: value for key, value in meta.items() if key not in VOLATILE}
+    return dict(kept, cfg=Config(cfg).pretty_text)

@@ -16,11 +16,17 @@ class LabelNoiseHook(Hook):
     ``metainfo``, and does nothing where neither is used, now or in the checkpoint. MMEngine only
     warns when metainfo changes. ``tools/train.py`` adds this hook by itself.
 
+    Args:
+        resume_changed: Whether a run may be resumed with others all the same; they are logged.
+
     Raises:
         ValueError: When a run is resumed with other labels or another part of the data.
     """
 
     priority = "HIGH"
+
+    def __init__(self, resume_changed: bool = False) -> None:
+        self.resume_changed = resume_changed
 
     def before_train(self, runner: Runner) -> None:
         """Log the noise."""
@@ -38,11 +44,16 @@ class LabelNoiseHook(Hook):
         for key, what in (("label_noise", "labels"), ("data_subset", "samples")):
             before, now = theirs.get(key), ours.get(key)
             if (before or {}).get("sha256") != (now or {}).get("sha256"):
-                raise ValueError(
-                    f"cannot resume with other training {what}: the checkpoint's are "
-                    f"{_in_words(before)}, the config's {_in_words(now)}; restore the settings of "
-                    "train_dataloader.dataset, or begin a new run in another work folder"
+                told = (
+                    f"other training {what}: the checkpoint's are {_in_words(before)}, the "
+                    f"config's {_in_words(now)}"
                 )
+                if not self.resume_changed:
+                    raise ValueError(
+                        f"cannot resume with {told}; restore the settings of "
+                        "train_dataloader.dataset, or begin a new run in another work folder"
+                    )
+                runner.logger.warning(f"Going on with {told}")
 
 
 def train_metainfo(runner: Runner) -> dict[str, Any]:

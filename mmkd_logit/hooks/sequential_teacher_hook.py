@@ -96,7 +96,17 @@ class SequentialTeacherHook(Hook):
         return sum(stage.begin <= done for stage in self.stages)
 
     def _done(self, runner: Runner) -> int:
-        return runner.epoch if self.by_epoch else runner.iter
+        """Return the epochs or iterations done, but for one that is still to be validated."""
+        done = runner.epoch if self.by_epoch else runner.iter
+        return done - _is_to_be_validated(runner)
+
+    def _just_begun(self, runner: Runner) -> bool:
+        """Whether no iteration of the stage is done yet."""
+        if _is_to_be_validated(runner):
+            return False
+        if self.by_epoch and runner.iter > runner.epoch * len(runner.train_dataloader):
+            return False
+        return self._done(runner) == self.stages[self._stage - 1].begin
 
     def _follow(self, runner: Runner) -> None:
         """Bring the model to the stage that the run is in."""
@@ -122,7 +132,7 @@ class SequentialTeacherHook(Hook):
             # towards the recompilations it allows before it gives up compiling.
             torch.compiler.reset()
         gc.collect()  # a network may be in a circle of references
-        if self._done(runner) == self.stages[self._stage - 1].begin:
+        if self._just_begun(runner):
             scalars = runner.message_hub.log_scalars
             for name in list(scalars):
                 key = name.removeprefix("train/")
@@ -132,7 +142,7 @@ class SequentialTeacherHook(Hook):
     def _report(self, runner: Runner, distiller: LogitDistiller, stage: Stage) -> None:
         unit, end = ("epoch", runner.max_epochs) if self.by_epoch else ("iter", runner.max_iters)
         done = self._done(runner)
-        how = "" if done == stage.begin else "resumed in "
+        how = "" if self._just_begun(runner) else "resumed in "
         names = [teacher.name for teacher in distiller.teachers]
         ensemble = f" ({distiller.ensemble})" if len(names) > 1 else ""
         loss = " ".join(repr(distiller.loss_kd).split())
@@ -172,6 +182,12 @@ def _distiller(runner: Runner) -> LogitDistiller:
             f"{type(model).__name__}"
         )
     return model
+
+
+def _is_to_be_validated(runner: Runner) -> bool:
+    """Whether a resumed run first does a validation, which belongs to the stage before it."""
+    place = getattr(runner.train_loop, "place", None)
+    return place is not None and not place.validated and place.iter == runner.iter
 
 
 def _averages(runner: Runner) -> list[LogitDistiller]:

@@ -14,6 +14,8 @@ from mmkd_logit.registry import HOOKS
 
 from ._watched import logits_of, trained_networks
 
+_STATE = "train_accuracy"
+
 
 @HOOKS.register_module()
 class TrainAccuracyHook(Hook):
@@ -35,7 +37,7 @@ class TrainAccuracyHook(Hook):
         self._in_step = False
         self._logits: dict[str, Tensor] = {}
         self._labels: Tensor | None = None
-        self._right: dict[str, Tensor] = {}
+        self._right: dict[str, Tensor | int] = {}
         self._total = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -91,6 +93,18 @@ class TrainAccuracyHook(Hook):
             right = (values.argmax(1) == labels.to(values.device)).sum()
             self._right[prefix] = right + self._right.get(prefix, 0)
             outputs[f"{prefix}batch_top1"] = 100 * self._right[prefix] / self._total
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the counts of the epoch so far."""
+        if "optimizer" in checkpoint:
+            right = {prefix: int(count) for prefix, count in self._right.items()}
+            checkpoint[_STATE] = dict(right=right, total=self._total)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Go on counting, if the run goes on within an epoch."""
+        state = checkpoint.get(_STATE)
+        if runner._resume and isinstance(state, dict) and {"right", "total"} <= set(state):
+            self._right, self._total = dict(state["right"]), state["total"]
 
     def after_train(self, runner: Runner) -> None:
         """Look no longer."""

@@ -1,0 +1,25 @@
+"""What the workers of a data loader draw."""
+
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from mmkd_logit.datasets.seeded_sampler import SeededSampler
+
+
+def say_what_workers_draw(loader: DataLoader, runner: Runner, within: bool) -> None:
+    """Say in the log if a run is resumed whose workers' random states are gone.
+
+    Workers that begin with an epoch are seeded alike in each.
+
+    Args:
+        loader: Of the training data.
+        runner: Whose log it is.
+        within: Whether the run goes on within an epoch.
+    """
+    lost = loader.num_workers and (within or loader.persistent_workers)
+    if lost and not isinstance(loader.sampler, SeededSampler):
+        runner.logger.warning(
+            "What transforms draw at random in the data loader's workers is not resumed. Where "
+            "they do, use mmkd_logit.SeededSampler with mmkd_logit.SeededDataset, whose pictures "
+            "do not depend on workers."
+        )
