@@ -114,6 +114,11 @@ def _check_chain(args: argparse.Namespace, chain: Config) -> None:
             f"a chain finds its own checkpoints; leave out --resume {args.resume}, or resume the "
             "stage alone: python tools/train.py CONFIG --work-dir FOLDER --resume FILE"
         )
+    if getattr(args, "resume_changed", False):
+        raise ValueError(
+            "a chain trains what has changed anew; leave out --resume-changed, or resume the stage "
+            "alone: python tools/train.py CONFIG --work-dir FOLDER --resume --resume-changed"
+        )
     if not isinstance(chain.stages, (list, tuple)) or not chain.stages:
         raise ValueError(
             f"{args.config}: stages must be a list of dict(config='PATH'), got {chain.stages!r}"

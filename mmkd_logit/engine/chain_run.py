@@ -12,8 +12,10 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.utils.dl_utils import set_multi_processing
 
+from mmkd_logit.hooks.resume_state_hook import STATE
+
 from .chain import Build, read_chain
-from .checkpoint import last_checkpoint
+from .checkpoint import last_checkpoint, read_lazily
 from .provenance import origin_of, read_origin
 from .results import find_row, read_lines
 from .teachers import FINAL
@@ -133,6 +135,9 @@ def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
 
 def _is_last(checkpoint: Path, cfg: Config) -> bool:
     """Whether a checkpoint is of the end of training, so that resuming it trains nothing."""
+    state = read_lazily(str(checkpoint)).get(STATE)
+    if isinstance(state, dict):
+        return bool(state.get("finished"))
     end = cfg.train_cfg.get("max_epochs") or cfg.train_cfg.get("max_iters")
     return bool(re.fullmatch(rf"(epoch|iter)_{end}", checkpoint.stem))
 

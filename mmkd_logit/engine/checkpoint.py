@@ -10,6 +10,7 @@ import functools
 import io
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,26 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {filename} does not exist")
     return torch.load(path, map_location=map_location, weights_only=True)
+
+
+@_safely
+def read_lazily(filename: str, map_location: Any = "cpu") -> Any:
+    """Read a local checkpoint, but of its tensors only those that are looked at.
+
+    Args:
+        filename: Its path.
+        map_location: As of :func:`torch.load`.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        UnsafeCheckpointError: If it could run code.
+        ValueError: If it cannot be read.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint {filename} does not exist")
+    lazily = zipfile.is_zipfile(path)  # older versions of torch wrote no zip files
+    return torch.load(path, map_location=map_location, weights_only=True, mmap=lazily)
 
 
 _load_from_http = _safely(mm.load_from_http)

@@ -41,6 +41,7 @@ _WATCHING_HOOKS = (
     "mmkd_logit.LogitOutputsHook",
     "mmkd_logit.ClassifierSumHook",
     "mmkd_logit.TrainAccuracyHook",
+    "mmkd_logit.ResumeStateHook",
 )
 # Nor do these change what is trained; which of their values ends a run, EarlyStoppingHook says.
 _WATCHING_METRICS = (
@@ -242,6 +243,18 @@ def config_hash(cfg: Config) -> str:
     Returns:
         16 hexadecimal digits.
     """
+    return hashlib.sha256(computed_content(cfg).encode()).hexdigest()[:16]
+
+
+def computed_content(cfg: Config) -> str:
+    """Return what of a config says what it computes, of which :func:`config_hash` is the hash.
+
+    Args:
+        cfg: A complete config.
+
+    Returns:
+        JSON, of a dict.
+    """
     content = without_exact_caches(_without(cfg.to_dict(), _WHERE_AND_HOW))
     hooks = content.get("custom_hooks") or []
     content["custom_hooks"] = [hook for hook in hooks if hook.get("type") not in _WATCHING_HOOKS]
@@ -249,8 +262,7 @@ def config_hash(cfg: Config) -> str:
     if isinstance(evaluator, list):
         kept = [each for each in evaluator if each.get("type") not in _WATCHING_METRICS]
         content["val_evaluator"] = kept[0] if len(kept) == 1 else kept  # the same to MMEngine
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json.dumps(content, sort_keys=True, default=str)
 
 
 def _without(value: Any, keys: tuple[str, ...]) -> Any:

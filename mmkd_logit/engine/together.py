@@ -23,7 +23,7 @@ from .together_results import MarkMembersHook, Member, as_member, finish
 from .train import build_config, run_training
 from .train import build_parser as build_train_parser
 
-_NOT_IN_LINES = ("results", "resume", "train_teacher", "amp", "auto_scale_lr")
+_NOT_IN_LINES = (*("results", "resume", "resume_changed", "train_teacher", "amp", "auto_scale_lr"),)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from .checkpoint import POINTER
 from .errors import TrainingStarted
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder, find_row, read_lines
+from .run_identity import describe_run
 from .teachers import FINAL
 
 
@@ -82,7 +83,7 @@ def finish(
     # One process looks at the files for all, since it writes some of them meanwhile.
     if _agree(started.iteration is not None or not final.is_file()):
         _save_last(runner)
-        FinalCheckpointHook().after_train(runner)
+        _write_final(runner)
         if is_main_process():
             split_scalars(common, runner.work_dir, name)
     else:
@@ -94,6 +95,15 @@ def finish(
     recorder.record(
         runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
     )
+
+
+def _write_final(runner: Runner) -> None:
+    hook = FinalCheckpointHook()
+    runner.register_hook(hook)  # it has a say in what is saved
+    try:
+        hook.after_train(runner)
+    finally:
+        runner.hooks.remove(hook)
 
 
 def _agree(value: bool) -> bool:
@@ -161,11 +171,14 @@ def as_member(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
         name: The student's.
         cfg: The run's.
     """
-    fields = ("model", "cfg", "_work_dir", "optim_wrapper", "param_schedulers")
+    fields = ("model", "cfg", "_work_dir", "optim_wrapper", "param_schedulers", "made_of")
     before = {field: getattr(runner, field) for field in fields}
     setattr(runner, _GROUP, runner.model)
     schedules = (runner.param_schedulers or {}).get(name)
-    own = (_students(runner)[name], cfg, cfg.work_dir, runner.optim_wrapper[name], schedules)
+    own = (
+        *(_students(runner)[name], cfg, cfg.work_dir, runner.optim_wrapper[name], schedules),
+        describe_run(cfg),
+    )
     vars(runner).update(zip(fields, own, strict=True))
     try:
         yield

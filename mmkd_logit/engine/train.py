@@ -21,8 +21,12 @@ from .epochs import scale_epochs
 from .errors import TrainingStarted, one_line_errors
 from .fast import make_fast
 from .launch import prepare_launch, silence_known_warnings
+from .made_of_hook import MadeOfHook, allow_other_labels
 from .provenance import origin_of, read_origin, write_origin
 from .results import ResultsRecorder
+from .resumable_loops import use_resumable_loop
+from .resumable_runner import ResumableRunner
+from .run_identity import describe_run
 from .teachers import FINAL, MissingTeacher, explain_missing, find_missing_teachers
 from .train_metrics import training_data_loader
 
@@ -37,6 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="auto",
         help="continue from this checkpoint, or from the latest in the work folder",
+    )
+    parser.add_argument(
+        "--resume-changed",
+        action="store_true",
+        help="with --resume: go on also where config, data, labels or teacher have changed",
     )
     parser.add_argument("--no-validate", action="store_true", help="do not evaluate while training")
     parser.add_argument(
@@ -96,6 +105,8 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
         scale_epochs(cfg, args.epochs)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.resume_changed and args.resume is None:
+        raise ValueError("--resume-changed goes with --resume")
     if args.amp and args.fast:
         raise ValueError("--fast and --amp both choose the precision; give one of them")
     if args.amp:
@@ -130,32 +141,31 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
     if resume == "auto":
         last = last_checkpoint(cfg.work_dir)
         pointer = Path(cfg.work_dir, POINTER)
-        if last is None and pointer.is_file():
-            named = pointer.read_text().strip()
-            print(f"{named} of {pointer} does not exist; starting from the beginning", flush=True)
+        if last is None:
+            why = f"there is nothing to resume in {cfg.work_dir}"
+            if pointer.is_file():
+                why = f"{pointer.read_text().strip()} of {pointer} does not exist"
+            print(f"{why}; starting from the beginning", flush=True)
         resume = None if last is None else str(last)
     if resume is not None:
         cfg.resume, cfg.load_from = True, resume
 
 
-_ALWAYS = ("mmkd_logit.ProgressBarHook", "mmkd_logit.LabelNoiseHook")
+_ALWAYS = (
+    "mmkd_logit.ProgressBarHook",
+    "mmkd_logit.LabelNoiseHook",
+    "mmkd_logit.ResumeStateHook",
+)
 
 
 class _MarkStart(Hook):
-    """Notes that training has begun, and from what; refuses to resume from weights alone."""
+    """Notes that training has begun, and from what."""
 
     priority = "VERY_HIGH"
 
     def __init__(self, started: TrainingStarted, origin: dict[str, Any]) -> None:
         self.started = started
         self.origin = origin
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if runner.cfg.resume and not {"optimizer", "meta", "message_hub"} <= set(checkpoint):
-            raise ValueError(
-                f"{runner.cfg.load_from} holds weights alone and cannot be resumed; take an "
-                "epoch_N.pth, or set load_from to begin a new training with these weights"
-            )
 
     def before_train(self, runner: Runner) -> None:
         if is_main_process():
@@ -171,7 +181,11 @@ class _MarkStart(Hook):
 
 
 def run_training(
-    cfg: Config, resume: str | None, started: TrainingStarted, *more_hooks: Hook
+    cfg: Config,
+    resume: str | None,
+    started: TrainingStarted,
+    *more_hooks: Hook,
+    resume_changed: bool = False,
 ) -> Runner:
     """Build a Runner and train.
 
@@ -180,20 +194,30 @@ def run_training(
         resume: As of :func:`apply_resume`.
         started: Set once the first iteration begins.
         *more_hooks: Beside those of the config.
+        resume_changed: Whether to resume from a checkpoint of a run that differs.
 
     Returns:
         The Runner, trained.
+
+    Raises:
+        ValueError: If the checkpoint cannot be resumed, or is of a run that differs.
     """
     install_safe_checkpoint_loading()  # after the config's custom_imports
     hooks = list(cfg.get("custom_hooks") or [])
     known = [hook.get("type") for hook in hooks if isinstance(hook, dict)]
     added = [name for name in _ALWAYS if name not in known]
     cfg.custom_hooks = [*hooks, *(dict(type=name) for name in added)]
-    origin = origin_of(cfg)
+    if resume_changed:
+        allow_other_labels(cfg)
+    origin, made_of = origin_of(cfg), describe_run(cfg)
     apply_resume(cfg, resume)
-    runner = Runner.from_cfg(cfg)
-    for hook in (_MarkStart(started, origin), *more_hooks):
-        runner.register_hook(hook)
+    keeper = MadeOfHook(made_of, resume_changed)
+    keeper.look_ahead(cfg)
+    use_resumable_loop(cfg)
+    runner = ResumableRunner.from_cfg(cfg)
+    runner.made_of = made_of
+    for each in (_MarkStart(started, origin), keeper, *more_hooks):
+        runner.register_hook(each)
     runner.train()
     log_caches(runner)
     return runner
@@ -229,7 +253,8 @@ def _train(
     for teacher in missing:
         _train_teacher(teacher, args)
     recorder.start(cfg)
-    runner = run_training(cfg, args.resume, started)
+    changed = args.resume_changed
+    runner = run_training(cfg, args.resume, started, resume_changed=changed)
     recorder.record(runner, args, started)
 
 
