@@ -77,6 +77,7 @@ COMPONENTS = {
     "LabelNoiseHook": ("HOOKS", {}),
     "LazyRuntimeInfoHook": ("HOOKS", {}),
     "LogitOutputsHook": ("HOOKS", dict(prelogits="all")),
+    "ResumeStateHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
     "TrainAccuracyHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
@@ -96,6 +97,8 @@ COMPONENTS = {
     # These need processes or a Runner to be built; None means found only.
     "StudentGroupDDP": ("MODEL_WRAPPERS", None),
     "StudentGroupValLoop": ("LOOPS", None),
+    "ResumableEpochBasedTrainLoop": ("LOOPS", None),
+    "ResumableIterBasedTrainLoop": ("LOOPS", None),
 }
 
 BUILD = """

@@ -276,16 +276,6 @@ def test_resume_after_the_folder_was_moved(workplace):
     assert iterations("moved folder/final.pth") == 4
 
 
-def test_row_has_the_seed_that_was_used(workplace):
-    """MMEngine takes the seed of the checkpoint that it resumes."""
-    tiny = Tiny()
-    train(tiny.student, "--seed", 5)
-    checkpoint = folder_of(tiny.student, seed=5) / "epoch_1.pth"
-    words = ["--seed", 6, "--resume", checkpoint, "--results", "runs.jsonl"]
-    train(tiny.student, *words, train_cfg__max_epochs=2)
-    assert read_lines(Path("runs.jsonl"))[0]["seed"] == 5
-
-
 def test_a_new_run_disowns_older_checkpoints(workplace, monkeypatch, capsys):
     """Stopped before its first checkpoint it must not be resumed from another run's."""
     tiny = Tiny()
@@ -354,7 +344,7 @@ class Evil:
 
 
 def test_interruption(workplace, monkeypatch, capsys):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mmkd_logit.engine.train.run_training", interrupt)

@@ -88,17 +88,22 @@ def hash_in(config, **changes):
     return DATASETS.build(cfg.train_dataloader.dataset).metainfo["label_noise"]["sha256"][:16]
 
 
-def resume_error(capsys, config, folder, *options):
-    words = ["--resume", folder / "epoch_1.pth", "--work-dir", "other"]
-    words += ["--cfg-options", "train_cfg.max_epochs=2", *options]
-    return error_of(capsys, main, config, *words)
+def resume_error(config, folder, *options):
+    """Resume another run's checkpoint; our command line would refuse the config before."""
+    words = [config, "--work-dir", "other", "--cfg-options", "train_cfg.max_epochs=2"]
+    words += ["resume=True", f"load_from={folder / 'epoch_1.pth'}", *options]
+    cfg = build_config(build_parser().parse_args(words))
+    cfg.custom_hooks = [dict(type="mmkd_logit.LabelNoiseHook")]
+    with pytest.raises(ValueError, match=r"^cannot resume with other training") as error:
+        Runner.from_cfg(cfg).train()
+    return str(error.value)
 
 
-def test_resume_with_other_labels_is_refused(tiny, capsys):
+def test_resume_with_other_labels_is_refused(tiny):
     train(tiny.noisy)
     folder = folder_of(tiny.noisy)
     option = "train_dataloader.dataset.seed=1"
-    message = resume_error(capsys, tiny.noisy, folder, option)
+    message = resume_error(tiny.noisy, folder, option)
     sizes = "64 samples, rate 0.4"
     before, now = hash_in(tiny.noisy), hash_in(tiny.noisy, **{option[:-2]: 1})
     assert before != now
@@ -109,33 +114,47 @@ def test_resume_with_other_labels_is_refused(tiny, capsys):
         "begin a new run in another work folder",
         message,
     )
-    message = resume_error(capsys, tiny.noisy, folder, "train_dataloader.dataset.rate=0.6")
+    message = resume_error(tiny.noisy, folder, "train_dataloader.dataset.rate=0.6")
     assert "rate 0.4" in message
     assert "rate 0.6" in message
-    assert "the config's the data set's own" in resume_error(capsys, tiny.student, folder)
+    assert "the config's the data set's own" in resume_error(tiny.student, folder)
     assert not Path("other/epoch_2.pth").exists()
 
-    # The same labels go on, also when they are made in another way.
+    # The same labels go on.
     train(tiny.noisy, "--resume", folder / "epoch_1.pth", train_cfg__max_epochs=2)
     meta = torch.load(folder / "epoch_2.pth", weights_only=False)["meta"]
     assert meta["epoch"] == 2
     assert meta["dataset_meta"]["label_noise"]["sha256"].startswith(before)
 
 
-def test_a_clean_run_cannot_go_on_with_noise(tiny, capsys):
+def test_other_labels_are_refused_by_their_settings_unless_told_otherwise(tiny, capsys):
+    train(tiny.noisy)
+    setting = "train_dataloader.dataset.rate"
+    words = ["--resume", "--cfg-options", f"{setting}=0.6"]
+    assert f"differs in {setting}: 0.4 -> 0.6. " in error_of(capsys, main, tiny.noisy, *words)
+    again = dict(train_dataloader__dataset__rate=0.6, train_cfg__max_epochs=2)
+    train(tiny.noisy, "--resume", "--resume-changed", **again)
+    logs = "".join(path.read_text() for path in folder_of(tiny.noisy).glob("*/*.log"))
+    assert f"Going on all the same with {setting}: 0.4 -> 0.6" in logs
+    assert "Going on with other training labels: the checkpoint's are symmetric noise, " in logs
+    meta = torch.load(folder_of(tiny.noisy) / "epoch_2.pth", weights_only=False)["meta"]
+    assert meta["dataset_meta"]["label_noise"]["rate"] == 0.6
+
+
+def test_a_clean_run_cannot_go_on_with_noise(tiny):
     train(tiny.student)
-    message = resume_error(capsys, tiny.noisy, folder_of(tiny.student))
+    message = resume_error(tiny.noisy, folder_of(tiny.student))
     assert "the checkpoint's are the data set's own, the config's symmetric noise" in message
     # Weights are another matter: fine-tuning on noisy labels is a new run.
     train(tiny.noisy, load_from=folder_of(tiny.student) / "final.pth")
 
 
-def test_resume_with_other_samples_is_refused(tiny, capsys):
+def test_resume_with_other_samples_is_refused(tiny):
     train(tiny.part)
     folder = folder_of(tiny.part)
-    message = resume_error(capsys, tiny.part, folder, "train_dataloader.dataset.seed=1")
+    message = resume_error(tiny.part, folder, "train_dataloader.dataset.seed=1")
     assert message.startswith("cannot resume with other training samples: the checkpoint's are ")
-    assert "the config's the data set's own" in resume_error(capsys, tiny.student, folder)
+    assert "the config's the data set's own" in resume_error(tiny.student, folder)
     train(tiny.part, "--resume", train_cfg__max_epochs=2)
     assert (folder / "epoch_2.pth").is_file()
 

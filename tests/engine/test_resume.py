@@ -1,0 +1,227 @@
+"""Runs that are cut off and resumed equal those that are not, bit for bit."""
+
+import shutil
+
+import pytest
+import torch
+from cut_off import EMA, KINDS, Cut, Killed, kd, plain, train, train_in_parts
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from runs import weights
+from same_runs import assert_same_runs, curves, differences, value_differences
+
+from mmkd_logit.engine.checkpoint import load_from_file
+from mmkd_logit.engine.made_of_hook import MADE_OF
+from mmkd_logit.engine.resumable_loops import use_resumable_loop
+from mmkd_logit.hooks import resume_state_hook
+from mmkd_logit.hooks.resume_state_hook import STATE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cut_off_within_an_epoch_and_at_its_end(tmp_path, kind):
+    """Iteration 7 is done twice, the first time from the checkpoint within an epoch."""
+    train(KINDS[kind](tmp_path / "whole"))
+    train_in_parts(lambda: KINDS[kind](tmp_path / "parts"), 7, 9)
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+class Note(Hook):
+    """Notes the iterations that a run does, and their places in the epoch."""
+
+    def __init__(self):
+        self.seen, self.validations = [], 0
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen.append((runner.epoch, runner.iter, batch_idx))
+
+    def before_val(self, runner):
+        self.validations += 1
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run with dropout and MixUp, and one that was cut off after 6 of 12 iterations."""
+    folder = tmp_path_factory.mktemp("half")
+    train(plain(folder / "whole"))
+    with pytest.raises(Killed):
+        train(plain(folder / "part"), None, Cut(7))
+    return folder
+
+
+def go_on(half, folder, change=None, **kwargs):
+    """Resume the half run from a changed checkpoint, in another folder."""
+    checkpoint = load_from_file(str(half / "part" / "iter_6.pth"))
+    if change is not None:
+        change(checkpoint)
+    folder.mkdir(exist_ok=True)
+    torch.save(checkpoint, folder / "changed.pth")
+    note = Note()
+    runner = train(plain(folder, **kwargs), str(folder / "changed.pth"), note)
+    return runner, note.seen, load_from_file(str(half / "whole" / "iter_12.pth"))
+
+
+def test_an_iteration_keeps_its_number(half, tmp_path):
+    _, seen, whole = go_on(half, tmp_path)
+    assert seen == [(n // 4, n, n % 4) for n in range(6, 12)]
+    last = load_from_file(str(tmp_path / "iter_12.pth"))
+    assert value_differences(last["optimizer"], whole["optimizer"]) == []
+    assert (tmp_path / "final.pth").read_bytes() == (half / "whole/final.pth").read_bytes()
+    lines = curves(tmp_path)["loss"][0]
+    assert lines.tolist() == [8, 10, 12]
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "numpy_more"])
+def test_without_the_random_states_it_is_another_run(half, tmp_path, name):
+    """The control: dropout, crops and MixUp draw from these."""
+
+    def change(checkpoint):
+        states = checkpoint[STATE]["processes"][0]["random"]
+        if name == "torch":
+            states[name] = torch.Generator().manual_seed(5).get_state()
+        elif name == "numpy":
+            states[name] = states[name].flip(0)
+        else:
+            states[name][0] = (states[name][0] + 7) % 600
+
+    _, seen, whole = go_on(half, tmp_path, change)
+    assert len(seen) == 6
+    assert value_differences(
+        load_from_file(str(tmp_path / "iter_12.pth"))["optimizer"], whole["optimizer"]
+    )
+
+
+def test_a_checkpoint_of_others_is_resumed_and_said_to_be_inexact(half, tmp_path):
+    def change(checkpoint):
+        del checkpoint[STATE], checkpoint[MADE_OF]
+
+    runner, seen, whole = go_on(half, tmp_path, change, log_level="INFO")
+    assert seen == [(n // 4, n, n % 4) for n in range(6, 12)]
+    said = "".join(path.read_text() for path in tmp_path.glob("*/*.log"))
+    assert "Going on in epoch 2, after 6 iterations, not exactly: the checkpoint has no" in said
+    assert "changed.pth does not say of what run it is; nothing is compared with it" in said
+    assert not torch.equal(weights(runner)["head.fc.weight"], whole["state_dict"]["head.fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("hooks"), "the checkpoint's resume_state is damaged"),
+        (lambda state: state["place"].update(epoch=-1), r"'epoch': -1.* is no place in a run"),
+        (lambda state: state["processes"][0].pop("random"), "is damaged or of another model"),
+        (
+            lambda state: state["processes"][0]["random"].update(torch=torch.zeros(3)),
+            "the checkpoint's random states are damaged",
+        ),
+        (
+            lambda state: state["processes"][0]["buffers"].update({"model.no": torch.zeros(1)}),
+            r"the state in .*changed.pth is damaged or of another model \(KeyError\('model.no'\)\)",
+        ),
+    ],
+)
+def test_damaged_states_are_refused(half, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        go_on(half, tmp_path, lambda checkpoint: change(checkpoint[STATE]))
+    assert not (tmp_path / "final.pth").exists()
+
+
+def test_batches_of_another_size_begin_where_the_data_were_left(half, tmp_path):
+    shutil.copytree(half / "part", tmp_path / "part")
+    with pytest.raises(ValueError, match=r"processes x train_dataloader.batch_size: 1 x 16 -> 1"):
+        train(plain(tmp_path / "part", batch_size=8), "auto")
+    note = Note()
+    smaller = plain(tmp_path / "part", batch_size=8)
+    with pytest.raises(Killed):
+        train(smaller, "auto", note, Cut(11), resume_changed=True)
+    assert note.seen == [(1, 6, 4), (1, 7, 5), (1, 8, 6), (1, 9, 7), (2, 10, 0)]
+
+
+def evaluated(folder, **kwargs):
+    """A run by epochs that keeps its best weights, and stops early."""
+    stop = dict(type="EarlyStoppingHook", monitor="accuracy/top1", patience=2, min_delta=90.0)
+    saved = dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, save_best="accuracy/top1")
+    cfg = kd(folder, epochs=6, saved=saved, hooks=[EMA, stop], **kwargs)
+    cfg.param_scheduler = dict(
+        type="ReduceOnPlateauLR", monitor="accuracy/top1", rule="greater", patience=0, threshold=90
+    )
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a run of 6 epochs that has stopped after 3."""
+    folder = tmp_path_factory.mktemp("stopped") / "whole"
+    assert train(evaluated(folder)).iter == 12
+    return folder
+
+
+def test_cut_off_before_in_and_after_a_validation(stopped, tmp_path):
+    """The third cut is between what is written of the best weights and what comes after it."""
+    cuts = [Cut(4, "before_val"), Cut(4, "before_val_iter"), Cut(4, "after_val_epoch")]
+    train_in_parts(lambda: evaluated(tmp_path / "parts"), *cuts, Cut(8, "after_val_iter"))
+    assert_same_runs(stopped, tmp_path / "parts")
+    assert curves(stopped)["accuracy/top1"][0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("forgotten", ["validated", "unheard", "hooks"])
+def test_without_its_validations_it_is_another_run(stopped, tmp_path, monkeypatch, forgotten):
+    """The controls of the test above."""
+    phase = "before_val" if forgotten == "validated" else "after_val_epoch"
+    check = resume_state_hook._check
+
+    def forget(state):
+        if forgotten == "validated":
+            state["place"]["validated"] = True
+        else:
+            state[forgotten] = dict(unheard=None, hooks=[])[forgotten]
+        return check(state)
+
+    cuts = [Cut(8 if forgotten == "hooks" else 4, phase)]
+    monkeypatch.setattr(resume_state_hook, "_check", forget)
+    train_in_parts(lambda: evaluated(tmp_path / "parts"), *cuts)
+    assert differences(stopped, tmp_path / "parts")
+
+
+def test_a_finished_run_trains_nothing_and_stays_as_it_is(half, tmp_path):
+    shutil.copytree(half / "whole", tmp_path / "again")
+    note = Note()
+    runner = train(plain(tmp_path / "again"), "auto", note)
+    assert (runner.epoch, runner.iter, note.seen) == (3, 12, [])
+    assert note.validations == 1  # its last checkpoint was written before it
+    assert_same_runs(half / "whole", tmp_path / "again")
+
+
+def test_nothing_to_resume_is_said(tmp_path, capsys):
+    with pytest.raises(Killed):
+        train(plain(tmp_path), "auto", Cut(1))
+    assert f"nothing to resume in {tmp_path}; starting from the beginn" in capsys.readouterr().out
+
+
+def test_a_run_without_a_seed_takes_that_of_its_checkpoint(tmp_path):
+    """MMEngine takes it too late: the sampler then has another."""
+
+    def seedless(folder, **randomness):
+        return plain(folder, randomness=dict(seed=None) | randomness)
+
+    with pytest.raises(Killed):
+        train(seedless(tmp_path / "parts"), None, Cut(7))
+    seed = load_from_file(str(tmp_path / "parts/iter_6.pth"))["meta"]["seed"]
+    train(seedless(tmp_path / "parts"), "auto")
+    train(seedless(tmp_path / "whole", seed=seed))
+    files = [tmp_path / name / "final.pth" for name in ("whole", "parts")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_with_mmengines_runner_the_hook_and_the_loop_are_enough(tmp_path):
+    def cfg(folder, **kwargs):
+        made = plain(folder, **kwargs)
+        use_resumable_loop(made)
+        made.custom_hooks.append(dict(type="mmkd_logit.ResumeStateHook"))
+        return made
+
+    Runner.from_cfg(cfg(tmp_path / "whole")).train()
+    runner = Runner.from_cfg(cfg(tmp_path / "parts"))
+    runner.register_hook(Cut(7))
+    with pytest.raises(Killed):
+        runner.train()
+    Runner.from_cfg(cfg(tmp_path / "parts", resume=True)).train()
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")

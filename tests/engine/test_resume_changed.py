@@ -1,0 +1,196 @@
+"""A run does not go on from the checkpoint of another unnoticed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import Tiny, error_of, folder_of, train, write_chain
+from mmengine.config import Config
+
+from mmkd_logit.engine.checkpoint import load_from_file
+from mmkd_logit.engine.results import read_lines
+from mmkd_logit.engine.run_identity import describe_run, list_changes
+from mmkd_logit.engine.train import main
+
+RESUMED = "is of a run that differs in "
+ADVICE = (
+    ". Restore that, begin a new run in another --work-dir, or go on all the same with "
+    "--resume-changed"
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return describe_run(config(tmp_path_factory.mktemp("made")))
+
+
+def config(folder, **changes):
+    """A config with each kind of field, and what they name."""
+    for name in ("teacher.pth", "labels.npz"):
+        Path(folder, name).write_text(name)
+    teacher = dict(config="configs/wrn/wrn16-2.py", checkpoint=str(folder / "teacher.pth"))
+    noise = dict(type="mmkd_logit.NoisyLabelDataset", kind="file", file=str(folder / "labels.npz"))
+    cfg = Config(
+        dict(
+            model=dict(type="mmkd_logit.LogitDistiller", alpha=0.5, teacher=teacher),
+            train_dataloader=dict(batch_size=16, num_workers=0, dataset=noise),
+            val_dataloader=dict(batch_size=16),
+            test_dataloader=dict(batch_size=16),
+            train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=1),
+            param_scheduler=[dict(type="MultiStepLR", milestones=[1, 2])],
+            custom_hooks=[dict(type="EMAHook", momentum=0.1)],
+            randomness=dict(seed=0),
+            work_dir="here",
+        )
+    )
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model.alpha": 0.9}, ["model.alpha: 0.5 -> 0.9"]),
+        ({"randomness.seed": 1}, ["randomness.seed: 0 -> 1"]),
+        ({"train_cfg.val_interval": 2}, ["train_cfg.val_interval: 1 -> 2"]),
+        ({"param_scheduler.0.milestones": [1]}, ["param_scheduler.0.milestones: [1, 2] -> [1]"]),
+        ({"custom_hooks.0.momentum": 0.2}, ["custom_hooks.0.momentum: 0.1 -> 0.2"]),
+        ({"model.teacher.micro_batch": 8}, ["model.teacher.micro_batch: not set -> 8"]),
+        (
+            {"model.teacher.config": "x" * 99},
+            ['model.teacher.config: "configs/wrn/wrn16-2.py" -> "' + "x" * 56 + "..."],
+        ),
+        ({"train_dataloader.batch_size": 8}, ["processes x train_dataloader.batch_size: 1 x 16"]),
+        # What may differ.
+        ({"train_cfg.max_epochs": 9, "work_dir": "there", "launcher": "pytorch"}, []),
+        ({"train_dataloader.num_workers": 4, "val_dataloader.batch_size": 2}, []),
+        ({"test_dataloader.batch_size": 1, "default_hooks": dict(logger=dict(interval=1))}, []),
+        ({"custom_hooks": [dict(type="EMAHook", momentum=0.1), {"type": "mmkd_logit.X"}]}, ["c"]),
+    ],
+)
+def test_changes_are_told_by_field(tmp_path, made, changes, told):
+    found = list_changes(made, describe_run(config(tmp_path, **changes)))
+    assert len(found) == len(told), found
+    for text, begin in zip(found, told, strict=True):
+        assert text.startswith(begin)
+
+
+def test_files_count_by_their_content(tmp_path, made):
+    """Those of the other run lie in another folder."""
+    cfg = config(tmp_path)
+    assert list_changes(made, describe_run(cfg)) == []
+    (tmp_path / "teacher.pth").write_text("trained longer")
+    (tmp_path / "labels.npz").write_text("by other people")
+    told = list_changes(made, describe_run(cfg))
+    assert [text.partition(":")[0] for text in told] == [
+        "model.teacher.checkpoint",
+        "train_dataloader.dataset.file",
+    ]
+    before = describe_run(config(tmp_path))
+    (tmp_path / "teacher.pth").write_text("trained longer")
+    (tmp_path / "labels.npz").write_text("by other people")
+    weights, content = list_changes(before, describe_run(cfg))
+    assert weights.startswith("the teacher's weights: ")
+    assert content == f"the content of {tmp_path / 'labels.npz'}"
+
+
+def test_processes_may_change_with_the_batch(tmp_path, made, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert list_changes(made, describe_run(config(tmp_path))) == [
+        "processes x train_dataloader.batch_size: 1 x 16 -> 2 x 16"
+    ]
+    half = config(tmp_path, **{"train_dataloader.batch_size": 8})
+    assert list_changes(made, describe_run(half)) == []
+
+
+@pytest.mark.parametrize(
+    "damaged", [None, {}, dict(config="{", origin={}), dict(config="{}", origin=dict(files=3))]
+)
+def test_damaged_descriptions_are_refused(made, damaged):
+    with pytest.raises(ValueError, match="what the checkpoint says of its run is damaged"):
+        list_changes(damaged, made)
+
+
+def test_a_changed_run_stops_unless_told_otherwise(workplace, capsys):
+    tiny = Tiny()
+    train(tiny.kd, "--train-teacher")
+    folder = folder_of(tiny.kd)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    before = [path.read_bytes() for path in files]
+    words = [tiny.kd, "--resume", "--cfg-options", "model.alpha=0.9"]
+    message = error_of(capsys, main, *words)
+    assert message == f"{folder}/epoch_1.pth {RESUMED}model.alpha: not set -> 0.9{ADVICE}"
+    # Nothing was written, not even MMEngine's copy of the config.
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == files
+    assert [path.read_bytes() for path in files] == before
+    again = dict(model__alpha=0.9, train_cfg__max_epochs=2)
+    train(tiny.kd, "--resume", "--resume-changed", **again)
+    assert load_from_file(str(folder / "final.pth"))["meta"]["epoch"] == 2
+    assert "Going on all the same with model.alpha: not set -> 0.9" in logs(folder)
+
+
+def logs(folder):
+    return "".join(path.read_text() for path in Path(folder).glob("*/*.log"))
+
+
+def test_another_teacher_and_other_pictures(workplace, capsys, monkeypatch):
+    tiny = Tiny()
+    train(tiny.kd, "--train-teacher")
+    teacher = folder_of(tiny.teacher) / "final.pth"
+    content = torch.load(teacher, weights_only=True)
+    content["state_dict"]["head.fc.bias"] += 1
+    before = teacher.read_bytes()
+    torch.save(content, teacher)
+    message = error_of(capsys, main, tiny.kd, "--resume")
+    assert f"{RESUMED}the teacher's weights: " in message
+    teacher.write_bytes(before)
+
+    monkeypatch.setattr("mmkd_logit.datasets.Digits.get_data_info", shifted)
+    message = error_of(capsys, main, tiny.kd, "--resume")
+    assert f"{RESUMED}the training images or labels (hash " in message
+
+
+def shifted(self, idx):
+    """What another version of the data would hold."""
+    info = super(type(self), self).get_data_info(idx)
+    return dict(info, img=np.roll(info["img"], 1))
+
+
+def test_the_seed_is_the_checkpoints(workplace, capsys):
+    tiny = Tiny()
+    train(tiny.student, "--seed", 5)
+    words = ["--seed", 6, "--resume", folder_of(tiny.student, seed=5) / "epoch_1.pth"]
+    message = error_of(capsys, main, tiny.student, *words)
+    assert f"{RESUMED}randomness.seed: 5 -> 6{ADVICE}" in message
+    more = ["--resume-changed", "--results", "runs.jsonl"]
+    train(tiny.student, *words, *more, train_cfg__max_epochs=2)
+    assert read_lines(Path("runs.jsonl"))[0]["seed"] == 5
+
+
+def test_many_changes_are_cut_short(workplace, capsys):
+    tiny = Tiny()
+    train(tiny.student)
+    message = error_of(
+        capsys, main, "configs/wrn/wrn16-2.py", "--resume", folder_of(tiny.student) / "epoch_1.pth"
+    )
+    assert message.count(" -> ") == 8
+    assert " more. Restore that" in message
+
+
+def test_flags_that_do_not_go_together(workplace, capsys):
+    tiny = Tiny()
+    message = error_of(capsys, main, tiny.student, "--resume-changed")
+    assert message == "--resume-changed goes with --resume"
+    chain = write_chain(dict(config=tiny.student))
+    message = error_of(capsys, main, chain, "--resume", "--resume-changed")
+    assert message.startswith("a chain trains what has changed anew; leave out --resume-changed")
+
+
+def test_what_is_kept_of_a_config_is_text_that_runs_nothing(workplace):
+    tiny = Tiny()
+    train(tiny.student)
+    made_of = load_from_file(str(folder_of(tiny.student) / "epoch_1.pth"))["made_of"]
+    assert json.loads(made_of["config"])["model"]["type"] == "ImageClassifier"
+    assert set(made_of) == {"config", "origin", "data"}
