@@ -95,9 +95,9 @@ def plain(folder, **kwargs):
     return cfg
 
 
-def kd(folder, **kwargs):
+def kd(folder, epochs=3, **kwargs):
     student = digits_student(drop_rate=0.3)
-    return kind_of_run(folder, digits_distiller(student, alpha=0.5), **kwargs)
+    return kind_of_run(folder, digits_distiller(student, alpha=0.5), epochs, **kwargs)
 
 
 def ensemble(folder):

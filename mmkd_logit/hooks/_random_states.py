@@ -40,7 +40,8 @@ def restore_random_states(states: Any) -> None:
         version, gauss = states["python_more"]
         random.setstate((version, tuple(states["python"].tolist()), gauss))
         keys = states["numpy"].cpu().numpy().astype(np.uint32)
-        np.random.set_state(("MT19937", keys, *states["numpy_more"]))
+        position, has_gauss, cached = states["numpy_more"]
+        np.random.set_state(("MT19937", keys, int(position), int(has_gauss), float(cached)))
         torch.set_rng_state(states["torch"].cpu())
         if "cuda" in states and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"].cpu())

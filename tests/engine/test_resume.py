@@ -124,6 +124,17 @@ def test_damaged_states_are_refused(half, tmp_path, change, message):
     assert not (tmp_path / "final.pth").exists()
 
 
+def test_batches_of_another_size_begin_where_the_data_were_left(half, tmp_path):
+    shutil.copytree(half / "part", tmp_path / "part")
+    with pytest.raises(ValueError, match=r"processes x train_dataloader.batch_size: 1 x 16 -> 1"):
+        train(plain(tmp_path / "part", batch_size=8), "auto")
+    note = Note()
+    smaller = plain(tmp_path / "part", batch_size=8)
+    with pytest.raises(Killed):
+        train(smaller, "auto", note, Cut(11), resume_changed=True)
+    assert note.seen == [(1, 6, 4), (1, 7, 5), (1, 8, 6), (1, 9, 7), (2, 10, 0)]
+
+
 def evaluated(folder, **kwargs):
     """A run by epochs that keeps its best weights, and stops early."""
     stop = dict(type="EarlyStoppingHook", monitor="accuracy/top1", patience=2, min_delta=90.0)
@@ -135,22 +146,25 @@ def evaluated(folder, **kwargs):
     return cfg
 
 
-def test_cut_off_before_in_and_after_a_validation(tmp_path):
-    """The last cut is between what is written of the best weights and what comes after it."""
-    whole = train(evaluated(tmp_path / "whole"))
-    assert whole.iter == 12  # it has stopped
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a run of 6 epochs that has stopped after 3."""
+    folder = tmp_path_factory.mktemp("stopped") / "whole"
+    assert train(evaluated(folder)).iter == 12
+    return folder
+
+
+def test_cut_off_before_in_and_after_a_validation(stopped, tmp_path):
+    """The third cut is between what is written of the best weights and what comes after it."""
     cuts = [Cut(4, "before_val"), Cut(4, "before_val_iter"), Cut(4, "after_val_epoch")]
     train_in_parts(lambda: evaluated(tmp_path / "parts"), *cuts, Cut(8, "after_val_iter"))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
-    steps, values = curves(tmp_path / "parts")["accuracy/top1"]
-    assert steps.tolist() == [1, 2, 3]
-    assert values.max() == whole.message_hub.get_info("best_score")
+    assert_same_runs(stopped, tmp_path / "parts")
+    assert curves(stopped)["accuracy/top1"][0].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("forgotten", ["validated", "unheard", "hooks"])
-def test_without_its_validations_it_is_another_run(tmp_path, monkeypatch, forgotten):
+def test_without_its_validations_it_is_another_run(stopped, tmp_path, monkeypatch, forgotten):
     """The controls of the test above."""
-    train(evaluated(tmp_path / "whole"))
     phase = "before_val" if forgotten == "validated" else "after_val_epoch"
     check = resume_state_hook._check
 
@@ -164,7 +178,7 @@ def test_without_its_validations_it_is_another_run(tmp_path, monkeypatch, forgot
     cuts = [Cut(8 if forgotten == "hooks" else 4, phase)]
     monkeypatch.setattr(resume_state_hook, "_check", forget)
     train_in_parts(lambda: evaluated(tmp_path / "parts"), *cuts)
-    assert differences(tmp_path / "whole", tmp_path / "parts")
+    assert differences(stopped, tmp_path / "parts")
 
 
 def test_a_finished_run_trains_nothing_and_stays_as_it_is(half, tmp_path):
@@ -193,8 +207,8 @@ def test_a_run_without_a_seed_takes_that_of_its_checkpoint(tmp_path):
     seed = load_from_file(str(tmp_path / "parts/iter_6.pth"))["meta"]["seed"]
     train(seedless(tmp_path / "parts"), "auto")
     train(seedless(tmp_path / "whole", seed=seed))
-    final = "final.pth"
-    assert (tmp_path / "parts" / final).read_bytes() == (tmp_path / "whole" / final).read_bytes()
+    files = [tmp_path / name / "final.pth" for name in ("whole", "parts")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_with_mmengines_runner_the_hook_and_the_loop_are_enough(tmp_path):

@@ -1,0 +1,87 @@
+"""Batches that were served are passed over, not loaded."""
+
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from torch.utils.data import DataLoader
+
+from mmkd_logit.datasets import SeededSampler
+from mmkd_logit.engine._endless_batches import EndlessBatches
+from mmkd_logit.engine._served_batches import ServedBatches
+
+
+class Loads:
+    """Data that notes what is read of it, with the epoch where there is one."""
+
+    def __init__(self, size=22):
+        self.size, self.seen = size, []
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, key):
+        self.seen.append(key)
+        return torch.tensor(key)
+
+
+def loader_of(data, sampler="default", workers=0, **kwargs):
+    inner = dict(
+        default=lambda: DefaultSampler(data, seed=3),
+        seeded=lambda: SeededSampler(data, dict(type="DefaultSampler", shuffle=True), seed=3),
+        endless=lambda: InfiniteSampler(data, seed=3),
+    )[sampler]()
+    settings = dict(num_workers=workers, persistent_workers=workers > 0, **kwargs)
+    return DataLoader(data, batch_size=4, sampler=inner, **settings)
+
+
+def batches_of(loader, epoch):
+    loader.sampler.set_epoch(epoch)
+    return [batch.tolist() for batch in loader]
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("sampler", ["default", "seeded"])
+def test_the_rest_of_an_epoch_and_all_of_the_next(sampler, drop_last):
+    whole = [batches_of(loader_of(Loads(), sampler, drop_last=drop_last), e) for e in (1, 2)]
+    data = Loads()
+    loader = loader_of(data, sampler, drop_last=drop_last)
+    served = ServedBatches.install(loader)
+    assert ServedBatches.install(loader) is served
+    assert (len(loader), loader.batch_size) == (len(whole[0]), 4)
+    assert (served.drop_last, served.sampler) == (drop_last, loader.sampler)
+    loader.sampler.set_epoch(1)
+    assert served.pass_over(2) == 0
+    assert data.seen == []
+    assert batches_of(loader, 1) == whole[0][2:]
+    assert len(data.seen) == sum(map(len, whole[0][2:]))
+    assert batches_of(loader, 2) == whole[1]
+
+
+def test_workers_that_persist_read_the_rest():
+    """Such a loader asks for the batches twice before it reads, and keeps who gives them."""
+    whole = [batches_of(loader_of(Loads(), "seeded"), epoch) for epoch in (1, 2)]
+    loader = loader_of(Loads(), "seeded", workers=2, prefetch_factor=2)
+    served = ServedBatches.install(loader)
+    loader.sampler.set_epoch(1)
+    served.pass_over(3)
+    assert batches_of(loader, 1) == whole[0][3:]
+    assert batches_of(loader, 2) == whole[1]
+    served.pass_over(len(whole[0]))
+    assert batches_of(loader, 1) == []
+    assert batches_of(loader, 2) == whole[1]
+
+
+@pytest.mark.parametrize("sampler", ["default", "endless"])
+@pytest.mark.parametrize("count", [0, 3, 6, 13])
+def test_without_end(sampler, count):
+    whole = EndlessBatches(loader_of(Loads(), sampler))
+    expected = [next(whole).tolist() for _ in range(20)]
+    data = Loads()
+    loader = loader_of(data, sampler)
+    served = ServedBatches.install(loader)
+    with served.closed():  # as MMEngine 0.10 opens it
+        assert list(loader) == []
+    batches = EndlessBatches(loader)
+    served.pass_over(count, batches.begin_pass)
+    assert data.seen == []
+    assert [next(batches).tolist() for _ in range(20 - count)] == expected[count:]
