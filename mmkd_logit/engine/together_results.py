@@ -112,15 +112,6 @@ def _write_final(runner: Runner) -> None:
         runner.hooks.remove(hook)
 
 
-def _write_final(runner: Runner) -> None:
-    hook = FinalCheckpointHook()
-    runner.register_hook(hook)  # it has a say in what is saved
-    try:
-        hook.after_train(runner)
-    finally:
-        runner.hooks.remove(hook)
-
-
 def _agree(value: bool) -> bool:
     values = [value]
     broadcast_object_list(values)

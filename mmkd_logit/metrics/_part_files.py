@@ -7,25 +7,13 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 
+from ._parts import Parts
+
 _CHUNK = 2**21  # bytes
-
-
-class Parts(NamedTuple):
-    """What one process has written.
-
-    Attributes:
-        folder: Of its files, which the merging process must see.
-        rows: How many there are.
-        fields: Type and shape of a row, by name.
-    """
-
-    folder: str
-    rows: int
-    fields: dict[str, tuple[str, tuple[int, ...]]]
 
 
 class PartFiles:

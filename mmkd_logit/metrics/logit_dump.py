@@ -18,7 +18,8 @@ from mmengine.evaluator import BaseMetric
 from mmkd_logit.registry import METRICS
 
 from ._npz_stream import npz_stream
-from ._part_files import PartFiles, Parts, check_parts, merged
+from ._part_files import PartFiles, check_parts, merged
+from ._parts import Parts
 
 _OPTIONAL = ("prelogits", "teacher_logits", "teacher_prelogits")
 _LAYERS = ("weight", "bias", "teacher_weight", "teacher_bias")
