@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ._curves import Curve, Scalars
 from ._protocol import own_source
@@ -123,6 +123,11 @@ def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
     if len(means):
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.6 * float(means.min()))
+        low, high = axes.get_ylim()
+        if low > 1e-3 and high < 100 * low:  # few powers of ten, so others are written too
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def end_axes(

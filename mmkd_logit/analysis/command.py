@@ -13,17 +13,18 @@ from ._work_folders import exhibit_of_folders, is_work_folder
 from .drawing import Drawing
 from .style import style
 
+_LOGITS = "the logits of students by KL or MSE, which --dump-logits keeps"
 # By the module: what is drawn, and what it needs.
 FIGURES = {
     "grid": ("accuracy over alpha and tau", "an exhibit with several alphas, such as grid"),
-    "logit_sums": ("sums of logits", "logits, which --dump-logits keeps"),
-    "distances": ("distances to the teacher", "logits, which --dump-logits keeps"),
-    "templates": ("pre-logits of three classes", "logits, which --dump-logits keeps"),
+    "logit_sums": ("sums of logits", _LOGITS),
+    "distances": ("distances to the teacher", _LOGITS),
+    "templates": ("pre-logits of three classes", _LOGITS),
     "label_noise": (
         "accuracy against tau under label noise",
         "an exhibit with several tau on wrong labels, such as noisy-label",
     ),
-    "calibration": ("calibration and top-logit differences", "logits, which --dump-logits keeps"),
+    "calibration": ("calibration and top-logit differences", _LOGITS),
     "learning_curves": ("learning curves", "finished runs with their vis_data/scalars.json"),
     "losses": ("the losses against tau", "nothing"),
     "class_sums": (

@@ -23,8 +23,7 @@ _DASHES: Any = (0, (4, 1.5))
 _PAPER = (
     "The paper derives both limits of the gradient (read in a source): with growing tau it becomes "
     "(d - mean of d) / K for d = u - v, that of logit matching; divided by tau, with falling tau, "
-    "1 at the student's class less 1 at the teacher's, label matching. It trains at tau = 20 and "
-    "at infinity as if they were close."
+    "1 at the student's class less 1 at the teacher's, label matching."
 )
 
 
