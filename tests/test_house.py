@@ -153,7 +153,7 @@ def test_components_are_named_with_their_scope():
 
 
 def test_tools_hold_no_logic():
-    for path in (PROJECT / "tools").glob("*.py"):
+    for path in (PROJECT / "tools").rglob("*.py"):
         body = ast.parse(path.read_text()).body
         assert len(body) == 3, path.name  # docstring, import, if __name__
         assert isinstance(body[2], ast.If)

@@ -1,79 +1,162 @@
 """Figures in a report: inside it as images, and beside it as files."""
 
 import base64
+import importlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 
-from ._report_files import Files, Names
+from ._report_files import Files, Names, write_whole
+from ._report_read import ExhibitFile
+from .style import style
 
 if TYPE_CHECKING:
-    from .figures import Drawing
+    from .drawing import Drawing
+
+# Takes exhibits, where the first's runs were made, and a list for what cannot be drawn.
+Draw = Callable[[Sequence[ExhibitFile], Path, list[str]], Sequence["Drawing"]]
 
 _LARGEST_SVG = 1_500_000  # bytes; clouds of points are lighter as pixels
+_LONGEST = 200_000  # characters of the numbers drawn
+
+
+class Figures(NamedTuple):
+    """The figures of a report, each with the key of its exhibit or None.
+
+    Attributes:
+        shown: What the template takes.
+        missing: Lines about those that could not be drawn.
+        problem: What went wrong with all of them, or nothing.
+    """
+
+    shown: list[tuple[str | None, dict[str, Any]]]
+    missing: list[tuple[str | None, str]]
+    problem: str
 
 
 def show_figures(
-    drawings: Sequence["Drawing"], files: Files, names: Names, root: Path
-) -> list[tuple[str | None, dict[str, Any]]]:
-    """Write figures to ``RESULTS/figures`` and prepare them for the page.
+    exhibits: Sequence[ExhibitFile], draw: Draw | None, files: Files, names: Names
+) -> Figures:
+    """Draw figures, write them to ``RESULTS/figures`` and prepare them for the page.
 
-    As images and not as elements their names cannot clash, and nothing in them runs.
+    One that fails takes no other with it. Where the files cannot be written the page has the
+    figures all the same.
 
     Args:
-        drawings: The figures.
+        exhibits: Those that are reported.
+        draw: Gives their figures; ``figures.draw_all`` if None. It gets a list to which it adds a
+            line for each that cannot be drawn, which begins with the path of its exhibit.
         files: Of the report.
         names: Of places in the page.
-        root: What paths of sources are seen from.
-
-    Returns:
-        The exhibit each is for, or None, and what the template takes.
-
-    Raises:
-        OSError: If a file cannot be written.
     """
-    folder = files.results / "figures"
-    shown, stems = [], Names()
+    notes: list[str] = []
+    problems: list[str] = []
+    drawings: Sequence[Drawing] = []
+    try:
+        draw = draw or importlib.import_module(f"{__package__}.figures").draw_all
+        drawings = draw(exhibits, exhibits[0].root, notes)
+    except Exception as error:
+        problems.append(f"The figures could not be drawn: {_one_line(error)}")
+    keys = {f"{exhibit.path}, ": exhibit.key for exhibit in exhibits}
+    missing = [_split(note, keys) for note in notes]
+    view = _FigureView(exhibits, files, names)
+    shown = []
     for drawing in drawings:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / stems(drawing.name)
-        svg, png = _write(drawing.figure, path)
+        key = drawing.exhibit if drawing.exhibit in keys.values() else None
+        try:
+            shown.append((key, view.show(drawing)))
+        except Exception as error:
+            missing.append((key, f"figure {drawing.name}: {_one_line(error)}"))
+    if view.unwritten:
+        problems.append(f"The figures are on the page alone: {view.unwritten}")
+    return Figures(shown, missing, " ".join(problems))
+
+
+def _split(note: str, keys: dict[str, str]) -> tuple[str | None, str]:
+    """Split a line into the exhibit that it is about and the rest."""
+    for start, key in keys.items():
+        if note.startswith(start):
+            return key, note.removeprefix(start)
+    return None, note
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+class _FigureView:
+    def __init__(self, exhibits: Sequence[ExhibitFile], files: Files, names: Names) -> None:
+        self.roots: dict[str | None, Path] = {each.key: each.root for each in exhibits}
+        self.root = exhibits[0].root
+        self.files, self.names, self.stems = files, names, Names()
+        self.unwritten = ""
+
+    def show(self, drawing: "Drawing") -> dict[str, Any]:
+        """Return what the template takes."""
+        stem = self.stems(drawing.name)
+        svg, png = render_figure(drawing, stem)
+        # As an image and not as elements: names cannot clash, and nothing in it runs.
         kind, data = ("svg+xml", svg) if len(svg) <= _LARGEST_SVG else ("png", png)
         width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
-        links = [f for s in ("svg", "png") for f in files.link(s.upper(), f"{path}.{s}", root)]
-        figure = dict(
-            id=names(f"figure-{drawing.name}"),
+        return dict(
+            id=self.names(f"figure-{drawing.name}"),
             title=drawing.title,
             caption=drawing.caption,
             paper=drawing.paper,
             image=f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
             width=width,
             height=height,
-            files=links,
-            numbers=json.dumps(drawing.numbers, indent=1, default=_plain)[:200_000]
-            if drawing.numbers
-            else "",
-            sources=files.describe(drawing.sources, root),
+            files=self._write(stem, dict(svg=svg, png=png)),
+            numbers=_numbers(drawing.numbers),
+            sources=self.files.describe(
+                drawing.sources, self.roots.get(drawing.exhibit, self.root)
+            ),
         )
-        shown.append((drawing.exhibit, figure))
-    return shown
+
+    def _write(self, stem: str, contents: dict[str, bytes]) -> list[dict[str, Any]]:
+        links = []
+        for kind, content in contents.items():
+            path = Path("figures", f"{stem}.{kind}")
+            try:
+                write_whole(self.files.results / path, content)
+            except OSError as error:
+                self.unwritten = str(error)
+                return []
+            links += self.files.link(kind.upper(), str(path), self.files.results)
+        return links
 
 
-def _write(figure: Any, path: Path) -> tuple[bytes, bytes]:
-    """Write a figure as SVG, the same bytes for the same figure, and as PNG."""
+def render_figure(drawing: "Drawing", salt: str) -> tuple[bytes, bytes]:
+    """Return a figure as SVG, the same bytes for the same figure, and as PNG.
+
+    Both carry title and caption, which a picture that is passed on would be without.
+
+    Args:
+        drawing: The figure.
+        salt: Of names in the SVG.
+    """
     written = []
-    # Text stays text: it is found, copied and read aloud.
-    with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
+    told = {"Title": drawing.title, "Description": drawing.caption}
+    # Letters are drawn as outlines: an image in a page has no fonts but the reader's.
+    with style(), matplotlib.rc_context({"svg.hashsalt": salt}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, facecolor="white", metadata=metadata)
-            Path(f"{path}.{kind}").write_bytes(buffer.getvalue())
+            drawing.figure.savefig(
+                buffer, format=kind, dpi=200, facecolor="white", metadata={**metadata, **told}
+            )
             written.append(buffer.getvalue())
     return written[0], written[1]
+
+
+def _numbers(numbers: dict[str, Any]) -> str:
+    if not numbers:
+        return ""
+    text = json.dumps(numbers, indent=1, default=_plain)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}\n... cut off here"
 
 
 def _plain(value: Any) -> Any:

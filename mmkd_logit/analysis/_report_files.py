@@ -24,7 +24,7 @@ class Files:
         self.folder, self.results = _absolute(folder), _absolute(results)
         self._hashes: dict[Path, str | None] = {}
 
-    def href(self, path: Path, root: Path) -> str | None:
+    def href(self, path: str | Path, root: Path) -> str | None:
         """Return the link to a file, or None.
 
         Args:
@@ -35,24 +35,25 @@ class Files:
         bases = [_absolute(root), self.results]
         if not any(target.is_relative_to(b) and self.folder.is_relative_to(b) for b in bases):
             return None
-        if not target.is_file():
+        if not os.path.isfile(target):
             return None
-        return quote(Path(os.path.relpath(target, self.folder)).as_posix())
+        # Also the colon is quoted: a file may be called as a protocol is.
+        return quote(os.fsencode(os.path.relpath(target, self.folder)))
 
     def describe(self, paths: Iterable[str | Path], root: Path) -> list[dict[str, Any]]:
-        """Return path, link and SHA-256 of files; None for those that are not there.
+        """Return path, link and SHA-256 of files; None for those that cannot be read.
 
         Args:
             paths: Seen from ``root``.
             root: Where the runs were made.
         """
         return [
-            dict(path=str(path), href=self.href(Path(path), root), sha256=self._hash(root / path))
+            dict(path=path, href=self.href(path, root), sha256=self._hash(_absolute(root / path)))
             for path in dict.fromkeys(map(str, paths))
         ]
 
-    def link(self, label: str, path: str | Path | None, root: Path) -> list[dict[str, Any]]:
-        """Return a link by what it is called, or one that says that the file is missing.
+    def link(self, label: str, path: str | None, root: Path) -> list[dict[str, Any]]:
+        """Return a link by what it is called, or one that says where the file is or was.
 
         Args:
             label: Its text.
@@ -61,21 +62,60 @@ class Files:
         """
         if path is None:
             return []
-        href = self.href(Path(path), root)
-        there = (root / path).is_file()
-        return [dict(label=label if there else f"{label} (gone)", href=href)]
+        href = self.href(path, root)
+        if href is None:
+            there = self.exists(path, root)
+            label = f"{label}: {path}" if there else f"{label} (gone: {path})"
+        return [dict(label=label, href=href)]
+
+    def exists(self, path: str, root: Path) -> bool:
+        """Say whether a file is there.
+
+        Args:
+            path: Seen from ``root``.
+            root: Where the runs were made.
+        """
+        return os.path.isfile(_absolute(root / path))
 
     def _hash(self, path: Path) -> str | None:
-        path = _absolute(path)
         if path not in self._hashes:
-            known = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-            self._hashes[path] = known
+            self._hashes[path] = _sha256(path) if os.path.isfile(path) else None
         return self._hashes[path]
+
+
+def _sha256(path: Path) -> str | None:
+    known = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                known.update(block)
+    except OSError:
+        return None
+    return known.hexdigest()
 
 
 def _absolute(path: Path) -> Path:
     # Symbolic links stay: a folder of runs may lie on another disk.
     return Path(os.path.normpath(Path.cwd() / path))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: The file; its folder is made.
+        content: All of it.
+
+    Raises:
+        OSError: If it cannot be written; an earlier file is then as before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(f"{path}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Names:

@@ -1,5 +1,6 @@
 """What a report says of one run: by what it was trained, and what its results row knows."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,7 @@ def describe_method(method: Mapping[str, Any]) -> str:
     what = _KINDS.get(method["kind"]) or method.get("loss") or "several losses"
     sizes = dict(tau="τ", alpha="α")
     if method["kind"] != "ce":
-        told = [f"{s} = {method[k]:g}" if isinstance(method[k], (int, float)) else f"{s} = ∞"
-                for k, s in sizes.items() if method.get(k) is not None]  # fmt: skip
+        told = [f"{s} = {_size(method[k])}" for k, s in sizes.items() if method.get(k) is not None]
         what = ", ".join([what, *told])
     parts = [method.get("network"), what]
     if method.get("teacher_config"):
@@ -28,11 +28,18 @@ def describe_method(method: Mapping[str, Any]) -> str:
     return " · ".join(filter(None, parts))
 
 
-def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _size(value: Any) -> str:
+    if isinstance(value, str):
+        return "∞" if value == "inf" else value
+    return f"{value:g}"
+
+
+def run_facts(run: Mapping[str, Any], place: str | None = None) -> list[tuple[str, str]]:
     """List what is known of a run, in words.
 
     Args:
         run: Of an exhibit file.
+        place: Where its results row stands.
     """
     row = run["row"] or {}
     facts: list[tuple[str, Any]] = [
@@ -42,17 +49,17 @@ def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("own seed", row["seed"] if row.get("seed") not in (None, run["seed"]) else None),
         ("epochs", _epochs(run, row)),
         ("taught by", ", ".join(run.get("teachers") or [])),
-        ("teachers' weights", ", ".join(map(str, row.get("teachers") or []))),
+        ("teachers' weights", ", ".join(filter(None, row.get("teachers") or []))),
         ("weights", row.get("weights")),
         ("data", _pairs(row.get("data"))),
         ("numerics", row.get("numerics")),
         ("device", row.get("device")),
-        ("processes", row["processes"] if row.get("processes", 1) != 1 else None),
+        ("processes", row["processes"] if row.get("processes") not in (None, 1) else None),
         ("training", _seconds(row)),
         ("commit", _commit(row)),
         ("versions", _pairs(row.get("versions"))),
         ("finished", row.get("finished")),
-        ("log", (run["files"].get("log") if not row else None)),
+        ("results row", place),
     ]
     return [(term, str(value)) for term, value in facts if value not in (None, "")]
 
@@ -77,7 +84,7 @@ def _commit(row: Mapping[str, Any]) -> str:
 def _seconds(row: Mapping[str, Any]) -> str:
     if row.get("train_seconds") is None:
         return ""
-    together = f", {row['together']} runs together" if row.get("together", 1) > 1 else ""
+    together = f", {row['together']} runs together" if (row.get("together") or 1) > 1 else ""
     return f"{duration(row['train_seconds'])}{together}"
 
 
@@ -91,4 +98,20 @@ def duration(seconds: float) -> str:
         return f"{seconds:.3g} s"
     if seconds < 7200:
         return f"{seconds / 60:.3g} min"
-    return f"{seconds / 3600:.3g} h"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def number(value: Any, signed: bool = False) -> str:
+    """Return a number as tables show it; nothing for what is none.
+
+    Args:
+        value: Of JSON.
+        signed: Whether a plus is written.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return ""
+    try:
+        size = ".2f" if not math.isfinite(value) or abs(value) < 1e6 else ".4g"
+        return f"{float(value):{'+' if signed else ''}{size}}".replace("-", "−")
+    except OverflowError:  # a whole number that no float holds
+        return ""

@@ -4,25 +4,14 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ._report_files import Files, Names
-from ._report_runs import describe_method, run_facts
+from ._report_read import ExhibitFile
+from ._report_rows import ResultsRows
+from ._report_runs import describe_method, number, run_facts
 
 DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1", cells={}, comparisons=[])
-
-
-def number(value: Any, signed: bool = False) -> str:
-    """Return a number as tables show it; nothing for None.
-
-    Args:
-        value: The number, or None.
-        signed: Whether a plus is written.
-    """
-    if value is None:
-        return ""
-    return f"{float(value):{'+' if signed else ''}.2f}".replace("-", "−")
 
 
 def quoted(words: Sequence[str]) -> list[str]:
@@ -31,35 +20,49 @@ def quoted(words: Sequence[str]) -> list[str]:
     Args:
         words: Of the command.
     """
-    return [shlex.quote(str(word)) for word in words]
+    return [shlex.quote(word) for word in words]
+
+
+def plural(count: int, what: str) -> str:
+    """Return a number of things.
+
+    Args:
+        count: How many.
+        what: One of them.
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def arrows(text: str | None) -> str:
+    """Write arrows as one sign, which no line breaks in.
+
+    Args:
+        text: A title or label.
+    """
+    return (text or "").replace("->", "→")
 
 
 def _spread(cell: Mapping[str, Any]) -> str:
-    std = "" if cell["std"] is None else f" ± {number(cell['std'])}"
-    return f"{std} ({cell['n']})"
+    std = "" if cell["std"] is None else f"± {number(cell['std'])} "
+    return f"{std}({cell['n']})"
 
 
 class ExhibitView:
-    """Turns an exhibit file into sections of a page.
+    """Turns an exhibit file into a section of the page.
 
     Args:
-        record: What the file holds.
-        path: The file.
-        root: Where its runs were made.
+        exhibit: The file.
         files: Of the report.
         names: Of places in the page.
+        rows: Of the folder of results.
     """
 
-    def __init__(
-        self, record: Mapping[str, Any], path: Path, root: Path, files: Files, names: Names
-    ) -> None:
-        self.record, self.path, self.root = record, path, root
-        self.files, self.names = files, names
-        parts = filter(None, [record.get("scale"), record["name"]])
-        self.key = "/".join(parts)
-        self.id = names("-".join(["exhibit", *self.key.split("/")]))
+    def __init__(self, exhibit: ExhibitFile, files: Files, names: Names, rows: ResultsRows) -> None:
+        self.path, self.root, self.record = exhibit
+        self.files, self.names, self.rows = files, names, rows
+        self.id = names("-".join(["exhibit", *exhibit.key.split("/")]))
         self.places: dict[str, str] = {}
-        for run in record["runs"]:
+        for run in self.record["runs"]:
             if run["name"] not in self.places:
                 self.places[run["name"]] = names(f"{self.id}-{run['name']}")
 
@@ -68,35 +71,33 @@ class ExhibitView:
         record, runs = self.record, self.record["runs"]
         finished = [run for run in runs if run["row"]]
         failed = len(runs) - len(finished)
-        epochs = sorted({run["epochs"] for run in finished})
-        seeds = len({run["seed"] for run in runs})
-        counts = f"{len(runs)} runs" + (f", {failed} failed" if failed else "")
-        table = self.path.with_suffix(".csv")
-        rows = self.files.results / "runs.jsonl"
-        sources = [p for p in (self.path, table, rows) if p.is_file()]
+        epochs = sorted({run["epochs"] for run in finished if run["epochs"] is not None})
         return dict(
             id=self.id,
-            title=record["title"],
+            title=arrows(record["title"]),
             scale=record.get("scale"),
-            note=record.get("note"),
+            note=arrows(record.get("note")),
             protocol=record.get("protocol"),
             command=quoted(record["command"]),
-            legend=list(record.get("legend", {}).items()),
-            counts=counts,
+            legend=list((record.get("legend") or {}).items()),
+            counts=plural(len(runs), "run") + (f", {failed} failed" if failed else ""),
             finished=len(finished),
             failed=failed,
-            seeds=seeds,
+            seeds=len({run["seed"] for run in runs}),
             epochs="–".join(str(each) for each in dict.fromkeys([*epochs[:1], *epochs[-1:]])),
             tables=[self._table(metric) for metric in record["metrics"]],
-            sources=[self._source(path) for path in sources],
+            sources=self._sources(),
             figures=[],
+            missing=[],
             gaps=self._gaps(failed),
             groups=[self._group(name) for name in self.places],
         )
 
-    def _source(self, path: Path) -> dict[str, Any]:
-        (described,) = self.files.describe([Path.cwd() / path], self.root)
-        return dict(described, path=path.name)
+    def _sources(self) -> list[dict[str, Any]]:
+        """Describe the files of the tables, by their names in the folder of results."""
+        paths = [self.path, self.path.with_suffix(".csv"), self.rows.path]
+        names = [path.relative_to(self.rows.path.parent) for path in paths if path.is_file()]
+        return self.files.describe(names, self.files.results)
 
     def _table(self, metric: Mapping[str, Any]) -> dict[str, Any]:
         places = self.record["cells"]
@@ -110,13 +111,13 @@ class ExhibitView:
             title=metric["title"],
             matrix=any(columns),
             width=min(16, max([3, *(len(cell["spread"]) for cell in cells.values())])),
-            columns=columns,
+            columns=[arrows(column) for column in columns],
             with_paper=any(cell["paper"] for cell in cells.values()),
             rows=[
-                dict(label=label, cells=[line.get(column) for column in columns])
+                dict(label=arrows(label), cells=[line.get(column) for column in columns])
                 for label, line in grid.items()
             ],
-            comparisons=[pair["text"] for pair in metric.get("comparisons", [])],
+            comparisons=[arrows(pair["text"]) for pair in metric.get("comparisons") or []],
         )
 
     def _cell(self, name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,10 +125,10 @@ class ExhibitView:
         return dict(
             mean=number(mean),
             spread=_spread(cell),
-            failed=int(cell["failed"]),
+            failed=cell["failed"],
             paper=number(cell["paper"]),
             mark=cell["mark"],
-            meaning=self.record.get("legend", {}).get(cell["mark"], ""),
+            meaning=(self.record.get("legend") or {}).get(cell["mark"], ""),
             difference=number(cell["difference"], signed=True),
             value="" if mean is None or not math.isfinite(mean) else repr(float(mean)),
             target=self.places.get(name, self.id),
@@ -136,7 +137,7 @@ class ExhibitView:
     def _group(self, name: str) -> dict[str, Any]:
         runs = [run for run in self.record["runs"] if run["name"] == name]
         metrics = [m for m in self.record["metrics"] if name in m["cells"]] or [DEFAULT_METRIC]
-        label = ", ".join(filter(None, self.record["cells"].get(name, [])))
+        label = arrows(", ".join(filter(None, self.record["cells"].get(name, []))))
         return dict(
             id=self.places[name],
             label=label or f"{name} (no cell of its own)",
@@ -155,7 +156,7 @@ class ExhibitView:
             weights=(row or {}).get("weights") or "",
             numbers=[_measured(run, metric) for metric in metrics],
             files=self._links(run["files"]),
-            facts=run_facts(run),
+            facts=run_facts(run, self.rows.place(row)),
             row=json.dumps(row, indent=1, sort_keys=True) if row else "",
         )
 
@@ -175,19 +176,19 @@ class ExhibitView:
         runs = [run for run in self.record["runs"] if run["row"]]
         gaps = []
         if failed:
-            what = f"{failed} of {len(self.record['runs'])} runs failed. They are tried again by"
-            gaps.append(dict(text=what, command=quoted(words)))
+            what = f"{failed} of {plural(len(self.record['runs']), 'run')} failed."
+            gaps.append(dict(text=f"{what} What failed is tried again by", command=quoted(words)))
         bare = [run for run in runs if not run["files"].get("dumps")]
         if bare:
-            what = f"{len(bare)} of {len(runs)} finished runs kept no logits, which some figures "
-            dump = [word for word in words if word != "--dump-logits"] + ["--dump-logits"]
-            gaps.append(dict(text=f"{what}need. They are written by", command=quoted(dump)))
+            what = f"{len(bare)} of {plural(len(runs), 'finished run')} kept no logits, which some"
+            dump = words if "--dump-logits" in words else [*words, "--dump-logits"]
+            text = f"{what} figures need. They are written by"
+            gaps.append(dict(text=text, command=quoted(dump)))
         silent = [run for run in runs if not run["files"].get("scalars")]
         if silent:
-            what = f"{len(silent)} of {len(runs)} finished runs left no scalars, which curves of "
-            again = quoted(silent[0]["command"])
-            text = f"{what}training need. They come with training, such as"
-            gaps.append(dict(text=text, command=again))
+            what = f"{len(silent)} of {plural(len(runs), 'finished run')} left no scalars, which"
+            text = f"{what} curves of training need. They come with training, such as"
+            gaps.append(dict(text=text, command=quoted(silent[0]["command"])))
         return gaps
 
 

@@ -29,8 +29,8 @@ def draw_all(
     Args:
         exhibits: As read from a folder of results.
         root: Not used: each exhibit knows where its runs were made.
-        notes: Gets a line for each figure that lacks its files or could not be drawn; without it
-            such an error is raised.
+        notes: Gets a line for each figure that lacks its files or could not be drawn, which begins
+            with the path of its exhibit; without it such an error is raised.
 
     Returns:
         The figures: those of each exhibit in the order of the paper's, then those of none.
@@ -42,16 +42,20 @@ def draw_all(
     with style():
         for exhibit in exhibits:
             for name in PARTS:
-                try:
-                    part = importlib.import_module(f"{__package__}.figure_{name}")
-                    drawings += part.draw(exhibit)
-                except Exception as error:
-                    if notes is None:
-                        raise
-                    text = " ".join(str(error).split())
-                    known = isinstance(error, (ValueError, OSError))
-                    what = text if known else f"{type(error).__name__}: {text}"
-                    notes.append(f"{exhibit.path.name}, figure {name}: {what}")
-        losses = importlib.import_module(f"{__package__}.figure_losses")
-        drawings += losses.draw()
+                drawings += _draw(name, (exhibit,), f"{exhibit.path}, ", notes)
+        drawings += _draw("losses", (), "", notes)
     return drawings
+
+
+def _draw(name: str, given: tuple, where: str, notes: list[str] | None) -> list[Drawing]:
+    """Draw one part; where somebody takes notes, a part that fails takes no other with it."""
+    try:
+        return importlib.import_module(f"{__package__}.figure_{name}").draw(*given)
+    except Exception as error:
+        if notes is None:
+            raise
+        text = " ".join(str(error).split())
+        known = isinstance(error, (ValueError, OSError))
+        what = text if known else f"{type(error).__name__}: {text}"
+        notes.append(f"{where}figure {name}: {what}")
+        return []

@@ -3,17 +3,25 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
   // Tables: a click on a head sorts, numbers by size, what has none last either way.
-  const EMPTY = /^\s*(-|−|–|—|nan|\d+ failed)?\s*$/i;
+  // Labels are words and numbers: tau 0.25, tau 0.5, tau 10.
+  const EMPTY = /^\s*(-|−|–|—|[+−-]?(nan|inf)|(\d+ )?failed)?\s*$/i;
+  const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?/i;
   const keyOf = (row, column) => {
     const cell = row.cells[column];
-    const text = cell ? cell.dataset.value ?? cell.textContent : "";
+    const text = (cell ? cell.dataset.value ?? cell.textContent : "").trim();
     if (EMPTY.test(text)) return null;
-    const found = text.trim().replace(/^−/, "-").match(/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?/i);
-    return found ? Number(found[0]) : text.trim();
+    const found = cell.matches("td:not(.text)") && text.replace(/^−/, "-").match(NUMBER);
+    if (found) return [Number(found[0])];
+    const parts = text.split(/(\d+(?:\.\d+)?)/);
+    return parts.map((part, i) => (i % 2 ? Number(part) : part));
   };
   const compare = (a, b) => {
-    if (typeof a === "number" && typeof b === "number") return a - b;
-    return String(a).localeCompare(String(b), undefined, { numeric: true });
+    for (let i = 0; i < Math.min(a.length, b.length); i++) {
+      const numbers = typeof a[i] === "number" && typeof b[i] === "number";
+      const order = numbers ? a[i] - b[i] : String(a[i]).localeCompare(String(b[i]));
+      if (order) return order;
+    }
+    return a.length - b.length;
   };
   const sort = (table, head) => {
     const column = head.cellIndex;
@@ -49,7 +57,7 @@
     });
   }
 
-  // A link to something folded opens it; so does print, but for what would fill books.
+  // A link to something folded opens it; so does print, but for what would fill a book.
   const reveal = () => {
     let id = location.hash.slice(1);
     try { id = decodeURIComponent(id); } catch { return; }
@@ -62,9 +70,13 @@
   };
   addEventListener("hashchange", reveal);
   reveal();
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (link && link.hash === location.hash) reveal(); // which is no change
+  });
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = all("details:not([open]):not(.bulk)");
+    opened = all("details:not([open], .bulk, .long)");
     opened.forEach((each) => { each.open = true; });
   });
   addEventListener("afterprint", () => {
@@ -99,6 +111,7 @@
     const small = button.querySelector("img");
     image.src = small.src;
     image.alt = small.alt;
+    dialog.setAttribute("aria-label", small.alt);
     image.width = small.naturalWidth || 800;
     image.height = small.naturalHeight || 600;
     dialog.showModal();

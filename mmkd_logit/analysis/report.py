@@ -2,11 +2,10 @@
 
 import argparse
 import base64
+import functools
 import hashlib
-import importlib
-import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ._report_figures import show_figures
-from ._report_files import Files, Names
+from ._report_figures import Draw, show_figures
+from ._report_files import Files, Names, write_whole
 from ._report_read import ExhibitFile, read_exhibit_files
+from ._report_rows import ResultsRows
 from ._report_runs import duration
-from ._report_view import ExhibitView
+from ._report_view import ExhibitView, plural
 
 
 def build_report(
     results: str | Path,
     out: str | Path | None = None,
     root: str | Path | None = None,
-    draw: Callable[[Sequence[Any], Path], Sequence[Any]] | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Path, list[str]]:
     """Write the page, and the figures beside the results.
 
@@ -47,50 +47,48 @@ def build_report(
     """
     exhibits = read_exhibit_files(results, root)
     out = Path(results, "report.html") if out is None else Path(out)
-    files, names, problems = Files(out.parent, Path(results)), Names(), list[str]()
-    for name in ("main", "overview", "figures"):
+    files, names = Files(out.parent, Path(results)), Names()
+    for name in ("main", "overview", "figures", "others"):
         names(name)
-    views = [ExhibitView(e.record, e.path, e.root, files, names) for e in exhibits]
-    sections = {}
-    for view in views:
-        try:
-            sections[view.key] = view.section()
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{view.path} is not as tools/reproduce.py writes it ({error!r}); write it again"
-            ) from None
-    figures = _draw(exhibits, draw, files, names, problems)
-    for exhibit, figure in figures:
-        if exhibit in sections:
-            sections[exhibit]["figures"].append(figure)
+    rows = ResultsRows(Path(results))
+    sections = {e.key: ExhibitView(e, files, names, rows).section() for e in exhibits}
+    figures = show_figures(exhibits, draw, files, names)
+    across: dict[str, list] = dict(figures=[], missing=[])
+    for key, figure in figures.shown:
+        (sections[key] if key else across)["figures"].append(figure)
+    for key, text in figures.missing:
+        (sections[key] if key else across)["missing"].append(text)
+    problems = [*rows.problems, *_lost(exhibits, files), *filter(None, [figures.problem])]
+    if figures.missing:
+        what = plural(len(figures.missing), "figure")
+        problems.append(f"{what} could not be drawn; the page says at its exhibit why.")
+    records = [exhibit.record for exhibit in exhibits]
     page = dict(
+        across,
         title="Distilling logits: what was measured",
-        subtitle=f"Made from the files in {Path(results).name}/",
+        subtitle=f"Made from the files in {Path(results).resolve().name}/",
         problems=problems,
-        facts=_facts([e.record for e in exhibits]),
+        facts=_facts(records),
         exhibits=list(sections.values()),
-        figures=[figure for exhibit, figure in figures if exhibit not in sections],
+        others=rows.others(records),
+        rows=rows.describe(files),
     )
-    _write(out, render_page(page))
+    # A name of a file may hold bytes that are no text.
+    write_whole(out, render_page(page).encode("utf-8", "backslashreplace"))
     return out, problems
 
 
-def _draw(
-    exhibits: Sequence[ExhibitFile],
-    draw: Callable[[Sequence[Any], Path], Sequence[Any]] | None,
-    files: Files,
-    names: Names,
-    problems: list[str],
-) -> list[tuple[str | None, dict[str, Any]]]:
-    """Draw; a figure that fails takes no table with it."""
-    root = exhibits[0].root
-    try:
-        draw = draw or importlib.import_module(f"{__package__}.figures").draw_all
-        return show_figures(draw(exhibits, root), files, names, root)
-    except Exception as error:
-        text = " ".join(str(error).split())
-        problems.append(f"The figures could not be drawn: {type(error).__name__}: {text}")
+def _lost(exhibits: Sequence[ExhibitFile], files: Files) -> list[str]:
+    """Say how many runs' files are not where they were, as after a move."""
+    lost = 0
+    for exhibit in exhibits:
+        for found in (run["files"] for run in exhibit.record["runs"]):
+            dumps = (found.get("dumps") or {}).values()
+            paths = [*filter(None, [found.get("log")]), *(found.get("scalars") or []), *dumps]
+            lost += bool(paths) and not any(files.exists(path, exhibit.root) for path in paths)
+    if not lost:
         return []
+    return [f"The files of {plural(lost, 'run')} are gone; if they were moved, --root says where."]
 
 
 def _facts(records: Sequence[dict]) -> list[tuple[str, str]]:
@@ -105,7 +103,9 @@ def _facts(records: Sequence[dict]) -> list[tuple[str, str]]:
         for row in rows
     }
     # Runs together were timed together.
-    seconds = sum(row.get("train_seconds", 0) / max(1, row.get("together", 1)) for row in rows)
+    seconds = sum(
+        (row.get("train_seconds") or 0) / max(1, row.get("together") or 1) for row in rows
+    )
     times = sorted(filter(None, (row.get("finished") for row in rows)))
     facts = [
         ("runs", f"{len(rows)} of {len(runs)} finished" + (f", {failed} failed" if failed else "")),
@@ -132,11 +132,20 @@ def render_page(page: dict[str, Any]) -> str:
     Args:
         page: What the template takes.
     """
-    folder = resources(__package__)
-    texts = {kind: folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js")}
+    template, style, script = _template()
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src {_hash(texts['css'])}; script-src {_hash(texts['js'])}"
+        f"style-src {_hash(style)}; script-src {_hash(script)}"
+    )
+    texts = dict(style=Markup(style), script=Markup(script))
+    return template.render(page=page, policy=policy, **texts).lstrip()
+
+
+@functools.cache
+def _template() -> tuple[jinja2.Template, str, str]:
+    folder = resources(__package__)
+    page, style, script = (
+        folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html.j2", "css", "js")
     )
     environment = jinja2.Environment(
         autoescape=True,
@@ -144,25 +153,11 @@ def render_page(page: dict[str, Any]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    template = environment.from_string(folder.joinpath("report.html.j2").read_text("utf-8"))
-    style, script = Markup(texts["css"]), Markup(texts["js"])
-    return template.render(page=page, policy=policy, style=style, script=script).lstrip()
+    return environment.from_string(page), style, script
 
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(f"{path}.{os.getpid()}.part")
-    try:
-        # A name of a file may hold bytes that are no text.
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

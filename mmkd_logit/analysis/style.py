@@ -48,22 +48,25 @@ class Look(NamedTuple):
     order: float
 
 
-# Cross-entropy grey and the teacher black; tau runs through viridis' order from dark to light blue
-# and green, MSE stands apart in vermilion: also told apart by lightness, so in grey and by the
-# colour-blind (Okabe and Ito's vermilion).
+# Cross-entropy grey and the teacher black; tau runs from dark violet over blue and green to yellow,
+# MSE stands apart in red. Any two are apart by 12 (CIE76) or more, those of the paper's tables by
+# 19, also for who lacks a kind of cones (tests/analysis/test_style.py); in grey, lines and markers
+# tell them apart.
 TEACHER = Look("#000000", "-", "*", 0)
-CE = Look("#8a8a8a", (0, (5, 1.5)), "s", 1)
-MSE = Look("#d55e00", "-", "D", 9)
-OTHER = Look("#cc79a7", (0, (3, 1, 1, 1, 1, 1)), "X", 20)
+CE = Look("#9a9a9a", (0, (5, 1.5)), "s", 1)
+MSE = Look("#c03a1e", "-", "D", 9)
+OTHER = Look("#c679af", (0, (3, 1, 1, 1, 1, 1)), "X", 20)
+# Of several other methods; apart from each other and from CE, tau = 20, MSE as above.
+_MORE = ["#c679af", "#724120", "#56b4e9", "#8f5bb5", "#f5996d", "#1f4e79", "#d5a1c3", "#5b2a4d"]
 _TAUS: dict[float, Look] = {
-    0.1: Look("#1a0633", (0, (1, 1)), "<", 2.1),
-    0.5: Look("#311a63", (0, (1, 2)), ">", 2.5),
-    1.0: Look("#46327e", (0, (1, 1.2)), "v", 3),
-    3.0: Look("#365c8d", (0, (3, 1.2, 1, 1.2)), "^", 4),
-    5.0: Look("#277f8e", (0, (6, 1.5, 1, 1.5)), "o", 5),
-    10.0: Look("#1fa187", (0, (4, 1)), "h", 5.5),
-    20.0: Look("#4ac16d", (0, (8, 2)), "P", 6),
-    float("inf"): Look("#a0a51d", "-", "p", 8),
+    0.1: Look("#230936", (0, (1, 1)), "<", 2.1),
+    0.5: Look("#2b1b63", (0, (1, 2)), ">", 2.5),
+    1.0: Look("#4b1d8b", (0, (1, 1.2)), "v", 3),
+    3.0: Look("#2e4576", (0, (3, 1.2, 1, 1.2)), "^", 4),
+    5.0: Look("#067686", (0, (6, 1.5, 1, 1.5)), "o", 5),
+    10.0: Look("#2c9a70", (0, (4, 1)), "h", 5.5),
+    20.0: Look("#6faa54", (0, (8, 2)), "P", 6),
+    float("inf"): Look("#bba929", "-", "p", 8),
 }
 
 # Three classes of samples: colours of Okabe and Ito that are also light, middle and dark.
@@ -96,7 +99,54 @@ def look_of(method: Mapping[str, Any]) -> Look:
     if tau in _TAUS:
         return _TAUS[tau]
     near = min(_TAUS, key=lambda known: abs(known - tau))
-    return _TAUS[near]._replace(order=2 + 7 * tau / (tau + 5), linestyle=(0, (2, 3)))
+    return _TAUS[near]._replace(order=_order(tau), linestyle=(0, (2, 3)))
+
+
+def _order(tau: float) -> float:
+    """Return where a temperature without a colour of its own stands among the others."""
+    below = max((known for known in _TAUS if known <= tau), default=0.0)
+    above = min(known for known in _TAUS if known > tau)
+    share = 1 - below / tau if above == float("inf") else (tau - below) / (above - below)
+    first = _TAUS[below].order if below else 2.0
+    return first + share * (_TAUS[above].order - first)
+
+
+def shades(look: Look, count: int) -> list[Look]:
+    """Return looks for several runs that have one: of one method, or all of other methods.
+
+    Args:
+        look: Theirs.
+        count: How many.
+    """
+    if count < 2:
+        return [look] * count
+    marks, dashes = "osv^DPX*h<>p", ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+    colors = _MORE if look.color == OTHER.color and count <= len(_MORE) else _ramp(look, count)
+    return [
+        Look(colors[i], dashes[i % 4], marks[i % 12], look.order + 0.01 * i / count)
+        for i in range(count)
+    ]
+
+
+def _ramp(look: Look, count: int) -> list[str]:
+    """Return colours from dark to light."""
+    rgb = [int(look.color[i : i + 2], 16) for i in (1, 3, 5)]
+    found = []
+    for share in (i / (count - 1) for i in range(count)):
+        light = -0.6 + 0.95 * share  # towards black below 0, towards white above
+        parts = [c + (255 - c) * light if light > 0 else c * (1 + light) for c in rgb]
+        found.append("#" + "".join(f"{round(part):02x}" for part in parts))
+    return found
+
+
+def foot(figure: Figure, text: str) -> None:
+    """Write small below a figure what it must not be shown without: n and protocol.
+
+    Args:
+        figure: With the constrained layout of :func:`new_figure`.
+        text: One line.
+    """
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color="#5a5a5a")
 
 
 def name_of(method: Mapping[str, Any]) -> str:

@@ -1,0 +1,192 @@
+"""Figure 9: does the last layer's sum over classes learn anything?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from ._curves import Curve, Scalars, by_iteration, by_validation, over_seeds
+from ._logged import (
+    PREDICTED,
+    LoggedLine,
+    draw_line,
+    end_axes,
+    log_scale,
+    numbers_of,
+    read_lines,
+    sources_of,
+)
+from ._protocol import describe_epochs, describe_seeds, file_name
+from ._report_read import ExhibitFile
+from ._run_lines import Group, group_runs
+from .drawing import Drawing
+from .style import foot, new_figure
+
+_PAPER = (
+    "The paper shows no such curves, only histograms of summed logits. The prediction is derived "
+    "(C): KL, at any temperature, and CE do not change when a constant is added to all logits, so "
+    "their gradients sum to 0 over classes; MSE sees that constant and pulls it to the teacher's."
+)
+_NORM, _PREDICTED = "classifier/sum_norm", "classifier/sum_predicted"
+_OFF, _LOGITS = "classifier/sum_deviation", "logits/sum_deviation"
+_BIAS = "classifier/bias_sum"
+_NAMES = (_NORM, _PREDICTED, _OFF, _BIAS, _LOGITS)
+_PANELS: dict[str, tuple[str, str]] = {
+    _NORM: ("sum of the weights", "norm ‖s‖, share of first"),
+    _OFF: ("sum of the weights, off the prediction", "distance, share of first ‖s‖"),
+    _BIAS: ("sum of the biases", "sum, in logits"),
+    _LOGITS: ("summed logits, off the teacher's", "mean |Σu − Σv|, in logits"),
+}
+_POINTS = 300  # of a line; more are not seen
+_SHIFT_INVARIANT = ("ce", "kl")
+
+
+def draw(exhibit: ExhibitFile) -> list[Drawing]:
+    """Draw one figure for each row of a table in which some loss sees the sum of logits.
+
+    Of runs outside any exhibit all are drawn.
+
+    Args:
+        exhibit: The exhibit.
+
+    Raises:
+        FileNotFoundError: If scalars that the exhibit names are gone.
+        ValueError: If such runs finished and left no scalars, or scalars without these.
+    """
+    groups = [
+        group
+        for group in group_runs(exhibit.record)
+        if exhibit.record.get("outside") or _has_contrast(group)
+    ]
+    found, read = [], read_lines(exhibit, groups)
+    for group, lines in zip(groups, read, strict=True):
+        curves = _curves(lines)
+        if any(curves[name] for name in (_NORM, _OFF, _BIAS)):
+            found.append(_draw(exhibit, group, lines, curves))
+    if groups and any(read) and not found:
+        raise ValueError(
+            "the scalars lack 'classifier/sum_norm'; ClassifierSumHook, in every config's "
+            "default_hooks, logs it in training"
+        )
+    return found
+
+
+def _has_contrast(group: Group) -> bool:
+    kinds = {line.runs[0]["method"]["kind"] for line in group.lines}
+    return "mse" in kinds and bool(kinds.intersection(_SHIFT_INVARIANT))
+
+
+def _curves(lines: Sequence[LoggedLine]) -> dict[str, dict[str, Curve]]:
+    """Return the curves of each panel, and those predicted for the first, by label."""
+    found: dict[str, dict[str, Curve]] = {name: {} for name in _NAMES}
+    for line in lines:
+        seeds = [_seed(run, log) for run, log in zip(line.runs, line.scalars, strict=True)]
+        for name in _NAMES:
+            curve = over_seeds([seed[name] for seed in seeds if name in seed])
+            if curve is not None:
+                every = -(-len(curve.epochs) // _POINTS)
+                epochs, mean, std = (each[::-every][::-1] for each in curve[:3])
+                found[name][line.label] = Curve(epochs, mean, std, curve.n)
+    return found
+
+
+def _seed(run: Mapping[str, Any], scalars: Scalars) -> dict[str, dict[float, float]]:
+    """Return what a run logged of the sums, norms relative to the first prediction."""
+    row = run["row"]
+    known = row.get("iterations") and row.get("epochs")
+    per_epoch = row["iterations"] / row["epochs"] if known else None
+    found = {
+        name: by_validation(scalars, name)
+        if name == _LOGITS
+        else by_iteration(scalars, name, per_epoch)
+        for name in _NAMES
+        if name in scalars
+    }
+    begin = next(iter(found.get(_PREDICTED, {}).values()), 0.0)
+    for name in (_NORM, _PREDICTED):
+        if name in found and begin > 0:
+            found[name] = {epoch: value / begin for epoch, value in found[name].items()}
+        else:  # weights that began as zeros, or a run that was resumed without its beginning
+            found.pop(name, None)
+    return found
+
+
+def _draw(
+    exhibit: ExhibitFile,
+    group: Group,
+    lines: Sequence[LoggedLine],
+    curves: Mapping[str, dict[str, Curve]],
+) -> Drawing:
+    shown = [name for name in _PANELS if curves[name]]
+    rows = 2 if len(shown) == 4 else 1
+    figure = new_figure(height=0.6 + 2.6 * rows)
+    panels = figure.subplots(rows, len(shown) // rows, squeeze=False).ravel().tolist()
+    for axes, name in zip(panels, shown, strict=True):
+        _panel(axes, name, lines, curves)
+    drawn = [line for line in lines if any(line.label in found for found in curves.values())]
+    end_axes(figure, panels, drawn, predicted="weight decay alone")
+    seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
+    runs = [run for line in drawn for run in line.runs]
+    protocol = f"{seeds}; {describe_epochs(runs)}"
+    foot(figure, f"{exhibit.key} · {group.title} · {protocol}")
+    return Drawing(
+        name=file_name(exhibit, "class-sums", group.title),
+        title=f"Does the last layer's sum over classes learn? {group.title}",
+        caption=_caption(curves, protocol, group.remark),
+        figure=figure,
+        sources=sources_of(exhibit, drawn),
+        paper=_PAPER,
+        exhibit=exhibit.key,
+        numbers={name: numbers_of(found) for name, found in curves.items() if found},
+    )
+
+
+def _panel(
+    axes: Axes,
+    name: str,
+    lines: Sequence[LoggedLine],
+    curves: Mapping[str, dict[str, Curve]],
+) -> None:
+    found = curves[name]
+    for place, line in enumerate(lines):
+        if line.label in found:
+            draw_line(axes, found[line.label], line.look, place / len(lines))
+    if name == _NORM:
+        drawn: list[Curve] = []
+        for curve in curves[_PREDICTED].values():  # of one schedule all are the same
+            if not any(_same(curve, other) for other in drawn):
+                axes.plot(curve.epochs, curve.mean, zorder=4, **PREDICTED)
+                drawn.append(curve)
+    if name == _BIAS:
+        axes.axhline(0, zorder=4, **PREDICTED)
+    if name in (_OFF, _LOGITS):
+        log_scale(axes, found.values())
+        if name == _OFF:  # over so many decades they are a blur
+            axes.minorticks_off()
+    title, unit = _PANELS[name]
+    axes.set_title(title)
+    axes.set_ylabel(unit)
+
+
+def _same(one: Curve, other: Curve) -> bool:
+    return one.mean.shape == other.mean.shape and np.allclose(one.mean, other.mean, rtol=1e-6)
+
+
+def _caption(curves: Mapping[str, Any], protocol: str, remark: str) -> str:
+    parts = {
+        _NORM: "its norm, as a share of what is predicted at the first log line",
+        _OFF: "its distance from the prediction, as a share of its first norm (float32 "
+        "rounds at about 1e-7)",
+        _BIAS: "the sum of the biases, which no decay moves, in units of the logits",
+        _LOGITS: "the distance of the sums of student's and teacher's logits u and v of an image, "
+        "mean over the validation data",
+    }
+    told = "; ".join(text for name, text in parts.items() if curves[name])
+    text = (
+        f"The sum s over classes of the last layer's weights while they are trained: {told}. "
+        "Dotted: what weight decay alone makes of it, by the recursion of SGD from the first "
+        "weights on. Values after the iteration of each log line, mean over seeds"
+    )
+    text += "" if "no spread" in protocol else ", bands ± one sample standard deviation"
+    return " ".join(filter(None, [f"{text}; {protocol}.", remark]))

@@ -1,0 +1,154 @@
+"""Figure 7: how accuracy and the distillation loss went, over epochs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from ._curves import Curve, Scalars, by_epoch, by_validation, over_seeds
+from ._logged import (
+    LoggedLine,
+    draw_line,
+    end_axes,
+    log_scale,
+    numbers_of,
+    read_lines,
+    sources_of,
+)
+from ._protocol import describe_epochs, describe_seeds, file_name
+from ._report_read import ExhibitFile
+from ._run_lines import Group, group_runs
+from .drawing import Drawing
+from .style import foot, new_figure
+
+_PAPER = (
+    "The paper draws no learning curves. Its grid says that students at large tau end with lower "
+    "training and higher test accuracy than those at tau = 1 (CIFAR-100; read in a source)."
+)
+_TOP1 = "accuracy/top1"
+_PANELS: dict[str, tuple[str, str]] = {
+    "batch_top1": ("training", "top-1 (%)"),
+    _TOP1: ("validation", "top-1 (%)"),
+    "loss_kd": ("distillation loss", "loss (log scale)"),
+}
+
+
+def draw(exhibit: ExhibitFile) -> list[Drawing]:
+    """Draw one figure for each row of a table, or one of a list.
+
+    Args:
+        exhibit: The exhibit.
+
+    Raises:
+        FileNotFoundError: If scalars that the exhibit names are gone.
+        ValueError: If runs finished and none of them left scalars, or what they left is cut up.
+    """
+    groups = group_runs(exhibit.record)
+    found = []
+    for group, lines in zip(groups, read_lines(exhibit, groups), strict=True):
+        curves = {name: _curves(lines, name) for name in _PANELS}
+        curves = {name: each for name, each in curves.items() if each}
+        if curves:
+            found.append(_draw(exhibit, group, lines, curves))
+    return found
+
+
+def _curves(lines: Sequence[LoggedLine], name: str) -> dict[str, Curve]:
+    found = {}
+    for line in lines:
+        runs = [_values(scalars, name) for scalars in line.scalars if name in scalars]
+        curve = over_seeds(runs)
+        if curve is not None:
+            found[line.label] = curve
+    return found
+
+
+def _values(scalars: Scalars, name: str) -> dict[float, float]:
+    if name == _TOP1:
+        return by_validation(scalars, name)
+    return by_epoch(scalars, name, last=name == "batch_top1")
+
+
+def _draw(
+    exhibit: ExhibitFile,
+    group: Group,
+    lines: Sequence[LoggedLine],
+    curves: Mapping[str, dict[str, Curve]],
+) -> Drawing:
+    figure = new_figure(height=3.2)
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    numbers: dict[str, Any] = {}
+    for axes, (name, found) in zip(panels, curves.items(), strict=True):
+        _panel(axes, name, lines, found)
+        numbers[name] = numbers_of(found)
+        if name == _TOP1:
+            numbers["test"] = _mark_tests(axes, lines)
+            if numbers["test"]:
+                axes.set_title("validation; open: test")
+    drawn = [line for line in lines if any(line.label in found for found in curves.values())]
+    end_axes(figure, panels, drawn)
+    runs = [run for line in drawn for run in line.runs]
+    seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
+    protocol = f"{seeds}; {describe_epochs(runs)}"
+    foot(figure, f"{exhibit.key} · {group.title} · {protocol}")
+    return Drawing(
+        name=file_name(exhibit, "learning-curves", group.title),
+        title=f"Learning curves: {group.title}",
+        caption=_caption(curves, bool(numbers.get("test")), protocol, group.remark),
+        figure=figure,
+        sources=sources_of(exhibit, drawn),
+        paper=_PAPER,
+        exhibit=exhibit.key,
+        numbers=numbers,
+    )
+
+
+def _panel(axes: Axes, name: str, lines: Sequence[LoggedLine], found: Mapping[str, Curve]) -> None:
+    for place, line in enumerate(lines):
+        if line.label in found:
+            draw_line(axes, found[line.label], line.look, place / len(lines))
+    if name == "loss_kd":
+        log_scale(axes, found.values())
+    title, unit = _PANELS[name]
+    axes.set_title(title)
+    axes.set_ylabel(unit)
+
+
+def _mark_tests(axes: Axes, lines: Sequence[LoggedLine]) -> dict[str, float]:
+    """Mark what the last weights reach on the test data, at the end of each curve."""
+    found = {}
+    for line in lines:
+        values = [(run["row"].get("test") or {}).get(_TOP1, math.nan) for run in line.runs]
+        epochs = [run["epochs"] for run in line.runs if run.get("epochs")]
+        if not epochs or not math.isfinite(sum(values)):
+            continue
+        found[line.label] = sum(values) / len(values)
+        axes.plot(
+            max(epochs),
+            found[line.label],
+            line.look.marker,
+            mfc="none",
+            mec=line.look.color,
+            ms=7,
+            clip_on=False,
+            zorder=4,
+        )
+    return found
+
+
+def _caption(curves: Mapping[str, Any], tested: bool, protocol: str, remark: str) -> str:
+    parts = {
+        "batch_top1": "top-1 accuracy in percent on the augmented training images as they passed, "
+        "over each epoch",
+        _TOP1: "on the validation data after each epoch",
+        "loss_kd": "the distillation loss (natural logarithms, before alpha) in training, mean of "
+        "the log lines of each epoch",
+    }
+    told = "; ".join(parts[name] for name in curves)
+    text = f"{told[0].upper()}{told[1:]}. Mean over seeds"
+    text += "" if "no spread" in protocol else ", bands ± one sample standard deviation"
+    text += f"; {protocol}."
+    if tested:
+        text += " Open markers: test data, weights after the last epoch, nothing selected."
+    return " ".join(filter(None, [text, remark]))

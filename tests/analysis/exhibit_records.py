@@ -1,0 +1,182 @@
+"""Exhibit files as tools/reproduce.py writes them, with numbers that a test chooses.
+
+Nothing of the mm packages is imported, and nothing of ours but what reads the files.
+"""
+
+import json
+import os
+
+import numpy as np
+
+from mmkd_logit.analysis._report_read import ExhibitFile
+
+TOP1 = ("test top-1 (%)", "test.accuracy/top1")
+TRAIN = ("train top-1 (%)", "train.accuracy/top1")
+PROTOCOL = "Weights after the last epoch, nothing selected on the test data; mean ± std."
+
+
+def method(kind="kl", tau=None, alpha=1.0, rate=None, noise="symmetric", **others):
+    """What experiments/method.py says of a run; ``tau`` a number or 'inf'."""
+    loss = dict(ce=None, kl="ScaledKLDivLoss", mse="LogitMSELoss").get(kind)
+    known = dict(
+        kind=kind,
+        tau=tau,
+        alpha=None if kind == "ce" else alpha,
+        loss=loss,
+        label_noise=None if rate is None else dict(kind=noise, rate=rate),
+        teacher_config=None if kind == "ce" else "configs/wrn/wrn16-2_digits.py",
+        network="WideResNetCIFAR depth=10 widen_factor=1",
+    )
+    return {**known, **others}
+
+
+class Records:
+    """Collects runs; :meth:`file` writes them under a folder and reads them again.
+
+    Args:
+        root: Where the runs were made: work folders are ``root/work_dirs/{name}/seed{k}``.
+        name: Of the exhibit.
+        scale: Of the exhibit, or None.
+        metrics: Pairs of title and key.
+    """
+
+    def __init__(self, root, name="table1", scale="digits", metrics=(TOP1,), title="A title"):
+        self.root, self.name, self.scale = root, name, scale
+        self.title, self.metrics = title, metrics
+        self.places, self.by_name, self.runs, self.epochs = {}, {}, [], 3
+
+    def add(self, name, values, row=None, column="", paper=None, epochs=None, **kind):
+        """Add the runs of a cell.
+
+        Args:
+            name: Of the runs.
+            values: For each seed, from 0 on, its numbers by the key of the metric, or a number
+                for the first metric; None for a seed that failed.
+            row: Label of the cell's row; None for runs without a cell.
+            column: Label of the cell's column.
+            paper: The paper's numbers by the key of the metric.
+            **kind: Of :func:`method`.
+        """
+        if row is not None:
+            self.places[name] = [row, column]
+        first = self.metrics[0][1]
+        values = [v if v is None or isinstance(v, dict) else {first: v} for v in values]
+        self.by_name[name] = (values, paper or {})
+        for seed, value in enumerate(values):
+            self.runs.append(self._run(name, seed, value, epochs or self.epochs, method(**kind)))
+        return self
+
+    def work_dir(self, name, seed=0):
+        """Return the folder of a run, which is made."""
+        folder = self.root / "work_dirs" / name / f"seed{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _run(self, name, seed, value, epochs, how):
+        row = None
+        if value is not None:
+            row = dict(seed=seed, epochs=epochs, iterations=12 * epochs, test={}, train=None)
+            row.update(device="CPU", commit="0" * 40, dirty=False, together=1, train_seconds=1.0)
+            for key, number in value.items():
+                split, _, metric = key.partition(".")
+                row[split] = {**(row[split] or {}), metric: number}
+        return dict(
+            name=name,
+            seed=seed,
+            work_dir=f"work_dirs/{name}/seed{seed}",
+            config=f"configs/kd/{name}.py",
+            overrides=[],
+            epochs=epochs,
+            teachers=[],
+            method=how,
+            command=["python", "tools/train.py", f"configs/kd/{name}.py"],
+            row=row,
+        )
+
+    def _cell(self, name, key):
+        values, paper = self.by_name[name]
+        by_seed = {str(s): v[key] for s, v in enumerate(values) if v is not None}
+        numbers = list(by_seed.values())
+        mean = sum(numbers) / len(numbers) if numbers else None
+        theirs = paper.get(key)
+        return dict(
+            by_seed=by_seed,
+            mean=mean,
+            std=float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
+            n=len(numbers),
+            failed=values.count(None),
+            paper=theirs,
+            mark="" if theirs is None else "S",
+            difference=None if theirs is None or mean is None else mean - theirs,
+        )
+
+    def record(self):
+        """Return what the file holds; scalars and dumps are those that are there by now."""
+        metrics = [
+            dict(
+                title=title,
+                key=key,
+                cells={name: self._cell(name, key) for name in self.places},
+                comparisons=[],
+            )
+            for title, key in self.metrics
+        ]
+        return dict(
+            format=1,
+            name=self.name,
+            scale=self.scale,
+            title=self.title,
+            note="",
+            protocol=PROTOCOL,
+            legend={},
+            command=["python", "tools/reproduce.py", self.name],
+            root=os.path.relpath(self.root, self.path().parent),
+            cells=self.places,
+            metrics=metrics,
+            runs=[dict(run, files=self._files(run["work_dir"])) for run in self.runs],
+        )
+
+    def _files(self, work_dir):
+        def found(pattern):
+            paths = sorted((self.root / work_dir).glob(pattern))
+            return [path.relative_to(self.root).as_posix() for path in paths]
+
+        dumps = found("logits/*.npz")
+        return dict(
+            log=None,
+            scalars=found("*/vis_data/scalars.json"),
+            dumps={path.rpartition("/")[2].removesuffix(".npz"): path for path in dumps},
+        )
+
+    def path(self):
+        """Return where the file lies, as of tools/reproduce.py."""
+        folder = self.root / "results"
+        return (folder / self.scale if self.scale else folder) / f"{self.name}.json"
+
+    def file(self, **changed):
+        """Write the file, with fields of the record changed, and read it again."""
+        path = self.path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**self.record(), **changed}))
+        return ExhibitFile(path, self.root, json.loads(path.read_text()))
+
+
+def write_scalars(work_dir, lines, time="20260101_000000"):
+    """Write ``scalars.json`` of a run: one dict with ``step`` a line, in the order given."""
+    folder = work_dir / time / "vis_data"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scalars.json"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def write_dump(work_dir, split="train", identity=None, **arrays):
+    """Write ``logits/{split}.npz`` of a run; what is not given follows from ``logits``."""
+    folder = work_dir / "logits"
+    folder.mkdir(parents=True, exist_ok=True)
+    count, classes = np.shape(arrays["logits"])
+    label = np.asarray(arrays.get("label", np.arange(count) % classes))
+    known = dict(index=np.arange(count), label=label, clean_label=label)
+    path = folder / f"{split}.npz"
+    np.savez(path, **{**known, **arrays}, identity=np.array(json.dumps(identity or dict(seed=0))))
+    return path

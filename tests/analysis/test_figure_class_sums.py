@@ -1,0 +1,159 @@
+import math
+
+import pytest
+from analysis.exhibit_records import Records, write_scalars
+from matplotlib.colors import to_hex
+
+from mmkd_logit.analysis import style
+from mmkd_logit.analysis.figure_class_sums import draw
+
+METHODS = dict(ce=dict(kind="ce"), kl3=dict(tau=3), mse=dict(kind="mse"))
+STEPS = [(epoch, 12 * (epoch - 1) + inner) for epoch in (1, 2, 3) for inner in (5, 10)]
+
+
+def lines_of(kind, begin=2.0):
+    lines = []
+    for epoch, step in STEPS:
+        predicted = begin * 0.99**step
+        off = 0.2 if kind == "mse" else 1e-7
+        line = {
+            "classifier/sum_norm": predicted * (1 + off),
+            "classifier/sum_predicted": predicted,
+            "classifier/sum_deviation": off,
+            "classifier/bias_sum": -0.1 * epoch if kind == "mse" else 1e-8,
+        }
+        lines.append(dict(line, epoch=epoch, step=step))
+        if step % 12 == 10 and kind != "ce":
+            lines.append({"logits/sum_deviation": 5.0 - epoch, "step": epoch})
+    return lines
+
+
+def table(tmp_path, methods=METHODS, seeds=2, write=lines_of):
+    records = Records(tmp_path)
+    for name, how in methods.items():
+        records.add(name, [50.0 + seed for seed in range(seeds)], row="A", column=name, **how)
+        for seed in range(seeds):
+            found = write(how.get("kind", "kl"), 2.0 + seed)
+            write_scalars(records.work_dir(name, seed), found)
+    return records
+
+
+def lines_by_look(axes, look):
+    return [
+        [list(values) for values in line.get_data()]
+        for line in axes.lines
+        if len(line.get_xdata()) > 1
+        and to_hex(line.get_color()) == look.color
+        and line.get_marker() == look.marker
+    ]
+
+
+def test_draws_what_was_measured_beside_what_was_predicted(tmp_path):
+    (drawing,) = draw(table(tmp_path).file())
+    norm, off, bias, logits = drawing.figure.axes
+    epochs = [step / 12 for _, step in STEPS]
+    shares = [0.99**step / 0.99**5 for _, step in STEPS]
+    ((x, y),) = lines_by_look(norm, style.MSE)
+    assert x == pytest.approx(epochs)
+    # Seeds began at other norms; each counts as a share of its own.
+    assert y == pytest.approx([1.2 * share for share in shares])
+    (predicted,) = [line for line in norm.lines if to_hex(line.get_color()) == "#000000"
+                    and len(line.get_xdata()) > 1]  # fmt: skip
+    assert list(predicted.get_ydata()) == pytest.approx(shares)
+    ((_, y),) = lines_by_look(off, style.MSE)
+    assert y == pytest.approx([0.2] * 6)
+    ((_, y),) = lines_by_look(off, style.CE)
+    assert y == pytest.approx([1e-7] * 6)
+    assert off.get_yscale() == "log"
+    assert off.get_ylim()[0] < 1e-7
+    ((_, y),) = lines_by_look(bias, style.MSE)
+    assert y == pytest.approx([-0.1, -0.1, -0.2, -0.2, -0.3, -0.3])
+    ((x, y),) = lines_by_look(logits, style.MSE)
+    assert (x, y) == ([1, 2, 3], [4, 3, 2])
+    assert lines_by_look(logits, style.CE) == []
+    drawing.figure.canvas.draw()
+
+
+def test_numbers_caption_and_sources(tmp_path):
+    (drawing,) = draw(table(tmp_path).file())
+    found = drawing.numbers["classifier/sum_deviation"]
+    assert found["KL τ = 3"]["mean"] == [1e-7] * 6
+    assert found["MSE"]["n"] == 2
+    assert "n = 2 seeds; 3 epochs" in drawing.caption
+    assert len(drawing.sources) == 7
+
+
+def test_only_where_a_loss_sees_the_sum_and_another_does_not(tmp_path):
+    assert draw(table(tmp_path / "a", dict(ce=dict(kind="ce"), kl3=dict(tau=3))).file()) == []
+    assert draw(table(tmp_path / "b", dict(mse=dict(kind="mse"))).file()) == []
+    outside = table(tmp_path / "c", dict(kl3=dict(tau=3))).file(outside=True)
+    assert len(draw(outside)) == 1
+
+
+def test_a_resumed_run_without_prediction_shows_what_there_is(tmp_path):
+    def resumed(kind, begin):
+        lines = lines_of(kind, begin)
+        gone = ("classifier/sum_predicted", "classifier/sum_deviation")
+        return [{k: v for k, v in line.items() if k not in gone} for line in lines]
+
+    (drawing,) = draw(table(tmp_path, write=resumed).file())
+    assert set(drawing.numbers) == {"classifier/bias_sum", "logits/sum_deviation"}
+
+
+def test_weights_that_began_as_zeros_have_no_shares(tmp_path):
+    def zeros(kind, begin):
+        lines = [dict(line) for line in lines_of(kind, 0.0)]
+        for line in lines:
+            line.pop("classifier/sum_deviation", None)
+        return lines
+
+    (drawing,) = draw(table(tmp_path, write=zeros).file())
+    assert "classifier/sum_norm" not in drawing.numbers
+    drawing.figure.canvas.draw()
+
+
+def test_a_deviation_of_nothing_is_not_on_a_logarithmic_axis(tmp_path):
+    def exact(kind, begin):
+        lines = lines_of(kind, begin)
+        return [
+            dict(line, **{"classifier/sum_deviation": 0.0 if kind != "mse" else math.nan})
+            if "epoch" in line
+            else line
+            for line in lines
+        ]
+
+    (drawing,) = draw(table(tmp_path, write=exact).file())
+    drawing.figure.canvas.draw()
+
+
+def test_long_runs_are_thinned_and_keep_their_end(tmp_path):
+    def long(kind, begin):
+        return [
+            {"classifier/bias_sum": float(step), "epoch": 1 + (step - 1) // 12, "step": step}
+            for step in range(1, 1001)
+        ]
+
+    records = table(tmp_path, seeds=1, write=long)
+    for run in records.runs:
+        run["row"].update(iterations=1000, epochs=1000 / 12)
+    (drawing,) = draw(records.file())
+    found = drawing.numbers["classifier/bias_sum"]["MSE"]
+    assert len(found["mean"]) <= 300
+    assert found["mean"][-1] == 1000
+
+
+def test_says_what_is_missing(tmp_path):
+    def bare(kind, begin):
+        return [dict(step=5, epoch=1, loss=1.0)]
+
+    with pytest.raises(ValueError, match=r"lack 'classifier/sum_norm'; ClassifierSumHook"):
+        draw(table(tmp_path, write=bare).file())
+    with pytest.raises(ValueError, match=r"none of the 6 finished runs left"):
+        draw(_without_scalars(tmp_path / "b"))
+
+
+def _without_scalars(tmp_path):
+    exhibit = table(tmp_path).file()
+    for run in exhibit.record["runs"]:
+        run["files"]["scalars"] = []
+    return exhibit

@@ -1,0 +1,10 @@
+#!/usr/bin/env python
+"""Draw learning curves.
+
+python tools/analysis/learning_curves.py work_dirs/a/seed0 work_dirs/b/seed0
+"""
+
+from mmkd_logit.analysis.command import main
+
+if __name__ == "__main__":
+    main("learning_curves")
