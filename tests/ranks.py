@@ -59,7 +59,10 @@ if __name__ == "__main__":
     path, folder, worlds, *words = sys.argv[1:]
     main = import_worker(path).main
     import mmpretrain.models  # noqa: F401
+    import yapf.yapflib.yapf_api
 
+    # MMEngine formats each config five times a run.
+    yapf.yapflib.yapf_api.FormatCode = lambda text, **_: (text, True)
     for world in map(int, worlds.split(",")):
         Path(folder, str(world)).mkdir(exist_ok=True)
         run_world(main, world, [str(Path(folder, str(world))), *words])

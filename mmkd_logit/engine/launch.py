@@ -2,12 +2,14 @@
 
 import os
 import warnings
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 
+_SYNC_BN = ("SyncBN", "MMSyncBN", "SyncBatchNorm")
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -28,7 +30,7 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
 
     Raises:
         ValueError: If the variables that torchrun sets are missing, or there is no GPU and the
-            launcher is slurm or mpi.
+            launcher is slurm or mpi, or the network that is trained has SyncBN.
     """
     cfg.launcher = launcher
     if get_device() == "cpu":
@@ -47,6 +49,8 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
         raise ValueError(
             f"launcher {launcher!r} needs GPUs; without one use tools/dist_train.sh (gloo)"
         )
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        _refuse_sync_bn(cfg)
     if not dist.is_initialized():
         dist.init_process_group("gloo")
     wrapper = cfg.get("model_wrapper_cfg") or dict(
@@ -56,3 +60,25 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
     )
     wrapper["device_ids"] = None
     cfg.model_wrapper_cfg = wrapper
+
+
+def _refuse_sync_bn(cfg: Config) -> None:
+    """Say at once what PyTorch would say at the first batch; a frozen teacher may have it."""
+    where = "sync_bn" if cfg.get("sync_bn") else _find_sync_bn(cfg.get("model"), "model")
+    if where:
+        raise ValueError(
+            f"{where} asks for SyncBN, which PyTorch computes on GPUs only; on CPUs take BN (each "
+            "process then normalises by its own batch), or one process"
+        )
+
+
+def _find_sync_bn(value: Any, where: str) -> str | None:
+    if isinstance(value, dict):
+        if value.get("type") in _SYNC_BN:
+            return where
+        parts = [(f"{where}.{key}", part) for key, part in value.items() if key != "teacher"]
+    elif isinstance(value, (list, tuple)):
+        parts = [(f"{where}.{place}", part) for place, part in enumerate(value)]
+    else:
+        return None
+    return next(filter(None, (_find_sync_bn(part, name) for name, part in parts)), None)

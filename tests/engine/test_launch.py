@@ -54,6 +54,35 @@ def test_gloo_without_a_gpu(started_groups, monkeypatch):
     assert cfg.model_wrapper_cfg == dict(type="Mine", device_ids=None)
 
 
+NORM = dict(type="SyncBN")
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        (dict(sync_bn="torch"), "sync_bn"),
+        (dict(model=dict(backbone=dict(norm_cfg=NORM))), "model.backbone.norm_cfg"),
+        (dict(model=dict(student=dict(parts=[dict(type="MMSyncBN")]))), "model.student.parts.0"),
+        (dict(model=dict(teacher=dict(config=dict(norm_cfg=NORM)))), None),
+        (dict(model=dict(backbone=dict(norm_cfg=dict(type="BN")))), None),
+    ],
+)
+def test_sync_bn_needs_gpus(started_groups, monkeypatch, settings, where):
+    for name in TORCHRUN:
+        monkeypatch.setenv(name, "0")
+    launch.prepare_launch(Config(settings), "pytorch")  # one process
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if where is None:
+        launch.prepare_launch(Config(settings), "pytorch")
+        return
+    started_groups.clear()
+    with pytest.raises(ValueError, match=f"^{where} asks for SyncBN, which .* GPUs only; on CPUs"):
+        launch.prepare_launch(Config(settings), "pytorch")
+    assert not started_groups
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    launch.prepare_launch(Config(settings), "pytorch")
+
+
 @pytest.mark.parametrize("absent", TORCHRUN)
 @pytest.mark.parametrize("gpu", [False, True])
 def test_torchrun_is_named(started_groups, monkeypatch, absent, gpu):
