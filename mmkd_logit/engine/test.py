@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .results import plain
 from .safe_reading import install_safe_reading
+from .teachers import find_missing_teachers
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,8 +88,25 @@ def build_config(args: argparse.Namespace) -> Config:
         )
     if args.tta:
         _use_test_time_augmentation(cfg)
+    _leave_missing_teachers_alone(cfg)
     prepare_launch(cfg, args.launcher)
     return cfg
+
+
+def _leave_missing_teachers_alone(cfg: Config) -> None:
+    """Measure the student alone where its teacher is not there."""
+    missing = find_missing_teachers(cfg)
+    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
+    asking = [
+        hook
+        for hook in hooks
+        if isinstance(hook, dict) and hook.get("type") == "mmkd_logit.LogitOutputsHook"
+    ]
+    if not missing or not asking:
+        return
+    for hook in asking:
+        hook["teacher"] = False
+    print("the teacher is not there; what compares with it is not measured", file=sys.stderr)
 
 
 # Joining the predictions of several pictures leaves probabilities, and no logits.
