@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
+from mmkd_logit._atomic_files import write_bytes
+
 from ._report_files import Files, Names
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def _write(figure: Any, path: Path) -> tuple[bytes, bytes]:
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=200, facecolor="white", metadata=metadata)
-            Path(f"{path}.{kind}").write_bytes(buffer.getvalue())
+            write_bytes(f"{path}.{kind}", buffer.getvalue())
             written.append(buffer.getvalue())
     return written[0], written[1]
 

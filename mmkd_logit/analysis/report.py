@@ -4,7 +4,6 @@ import argparse
 import base64
 import hashlib
 import importlib
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files as resources
@@ -13,6 +12,8 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
+
+from mmkd_logit._atomic_files import write_text
 
 from ._report_figures import show_figures
 from ._report_files import Files, Names
@@ -71,7 +72,8 @@ def build_report(
         exhibits=list(sections.values()),
         figures=[figure for exhibit, figure in figures if exhibit not in sections],
     )
-    _write(out, render_page(page))
+    # A name of a file may hold bytes that are no text.
+    write_text(out, render_page(page), errors="backslashreplace")
     return out, problems
 
 
@@ -151,18 +153,6 @@ def render_page(page: dict[str, Any]) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(f"{path}.{os.getpid()}.part")
-    try:
-        # A name of a file may hold bytes that are no text.
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def build_parser() -> argparse.ArgumentParser:
