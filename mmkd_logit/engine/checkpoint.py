@@ -21,9 +21,10 @@ import mmengine.runner.checkpoint as mm
 import torch
 from mmengine.fileio import get
 
+from mmkd_logit._sealed_files import why_damaged
+
 from ._checkpoint_globals import only_safe_globals
 
-POINTER = "last_checkpoint"  # MMEngine writes it once the checkpoint is whole
 _REMOTE_FILES = (r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
 _FORCE, _FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -122,6 +123,9 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {filename} does not exist")
+    why = why_damaged(path)
+    if why is not None:
+        raise ValueError(why)
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
@@ -186,19 +190,6 @@ def load_from_store(filename: str, map_location: Any = None) -> Any:
     """
     content = get(filename, backend_args={"backend": "petrel"})
     return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-
-
-def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """Find the checkpoint that a run would go on from; its folder may have been moved since.
-
-    Args:
-        work_dir: The run's folder.
-    """
-    pointer = Path(work_dir, POINTER)
-    if not pointer.is_file():
-        return None
-    named = Path(pointer.read_text().strip())
-    return next((path for path in (Path(work_dir, named.name), named) if path.is_file()), None)
 
 
 def install_safe_checkpoint_loading() -> None:

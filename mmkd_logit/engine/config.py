@@ -41,6 +41,7 @@ _WATCHING_HOOKS = (
     "mmkd_logit.LogitOutputsHook",
     "mmkd_logit.ClassifierSumHook",
     "mmkd_logit.TrainAccuracyHook",
+    "mmkd_logit.PreemptionHook",
 )
 IN_MEMORY = "mmkd_logit.InMemoryDataset"
 CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .worker import train_as_job, train_in_process
+from .worker import Job, train_in_process
 
 LOG = "train.log"
 
@@ -227,7 +227,7 @@ class ClusterPool:
             tool: ``train.py`` or ``train_together.py``.
         """
         log = str(Path(key, LOG).resolve())
-        self._jobs[key] = self._executor.submit(train_as_job, list(words), list(scoring), log, tool)
+        self._jobs[key] = self._executor.submit(Job(), list(words), list(scoring), log, tool)
 
     def finished(self) -> dict[str, bool]:
         """Which jobs have ended since the last call, and whether well."""

@@ -1,22 +1,26 @@
 """What happens around training."""
 
+from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .channels_last_hook import ChannelsLastHook
 from .classifier_sum_hook import ClassifierSumHook
 from .final_checkpoint_hook import FinalCheckpointHook
 from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .logit_outputs_hook import LogitOutputsHook
+from .preemption_hook import PreemptionHook
 from .progress_bar_hook import ProgressBarHook
 from .sequential_teacher_hook import SequentialTeacherHook
 from .train_accuracy_hook import TrainAccuracyHook
 
 __all__ = [
+    "AtomicCheckpointHook",
     "ChannelsLastHook",
     "ClassifierSumHook",
     "FinalCheckpointHook",
     "LabelNoiseHook",
     "LazyRuntimeInfoHook",
     "LogitOutputsHook",
+    "PreemptionHook",
     "ProgressBarHook",
     "SequentialTeacherHook",
     "TrainAccuracyHook",
