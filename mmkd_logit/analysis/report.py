@@ -14,6 +14,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mmkd_logit._command_line import OneLineParser
+
 from ._report_figures import show_figures
 from ._report_files import Files, Names
 from ._report_read import ExhibitFile, read_exhibit_files
@@ -167,7 +169,7 @@ def _write(path: Path, text: str) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/report.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Write one HTML file with every table and figure of a folder of results"
     )
     parser.add_argument("results", help="the folder that tools/reproduce.py wrote to")

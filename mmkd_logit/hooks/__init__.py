@@ -3,10 +3,12 @@
 from .channels_last_hook import ChannelsLastHook
 from .classifier_sum_hook import ClassifierSumHook
 from .final_checkpoint_hook import FinalCheckpointHook
+from .finite_loss_hook import FiniteLossHook
 from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .logit_outputs_hook import LogitOutputsHook
 from .progress_bar_hook import ProgressBarHook
+from .run_check_hook import RunCheckHook
 from .sequential_teacher_hook import SequentialTeacherHook
 from .train_accuracy_hook import TrainAccuracyHook
 
@@ -14,10 +16,12 @@ __all__ = [
     "ChannelsLastHook",
     "ClassifierSumHook",
     "FinalCheckpointHook",
+    "FiniteLossHook",
     "LabelNoiseHook",
     "LazyRuntimeInfoHook",
     "LogitOutputsHook",
     "ProgressBarHook",
+    "RunCheckHook",
     "SequentialTeacherHook",
     "TrainAccuracyHook",
 ]
