@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from mmkd_logit._command_line import OneLineParser
 
+from ._quiet_runner import QuietRunner
 from .cache import log_caches
 from .chain import check_build, is_chain
 from .chain_run import run_chain
@@ -154,13 +155,6 @@ _ALWAYS = (
 )
 
 
-class _Runner(Runner):
-    """A Runner that leaves the config of an earlier run where it is until training begins."""
-
-    def dump_config(self) -> None:
-        """Write nothing yet; :class:`_MarkStart` lets it be written."""
-
-
 class _MarkStart(Hook):
     """Notes that training has begun, and from what; refuses to resume from weights alone."""
 
@@ -178,7 +172,7 @@ class _MarkStart(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        Runner.dump_config(runner)
+        Runner.dump_config(runner)  # which a QuietRunner does not by itself
         if is_main_process():
             if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
                 Path(runner.work_dir, POINTER).unlink(missing_ok=True)
@@ -212,7 +206,7 @@ def run_training(
     cfg.custom_hooks = [*hooks, *(dict(type=name) for name in added)]
     origin = origin_of(cfg)
     apply_resume(cfg, resume)
-    runner = _Runner.from_cfg(cfg)
+    runner = QuietRunner.from_cfg(cfg)
     for hook in (_MarkStart(started, origin), *more_hooks):
         runner.register_hook(hook)
     runner.train()
