@@ -47,7 +47,10 @@ def iterations(path):
         ),
         ([STUDENT, "--resume", "no/x.pth"], r"the checkpoint no/x.pth does not exist"),
         ([STUDENT, "--results", "tools"], r"--results: tools is a folder; name a file in it"),
-        ([STUDENT, "--results", "tools/train.py/runs"], r"--results: .*tools/train.py is a file and cannot hold runs"),
+        (
+            [STUDENT, "--results", "tools/train.py/runs"],
+            r"--results: .*tools/train.py is a file and cannot hold runs",
+        ),
         ([KD, "--results", "r.jsonl"], r"make it with: python tools/train.py"),
     ],
 )
