@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
 from ._report_figures import show_figures
@@ -44,22 +45,25 @@ def build_report(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no exhibits, or one that cannot be read.
+        ValueError: If it holds no exhibits, or one that cannot be read, or ``out`` is a folder.
         OSError: If the page cannot be written.
     """
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(f"the folder of the runs' files {root} does not exist")
     exhibits = read_exhibit_files(results, root)
     out = Path(results, "report.html") if out is None else Path(out)
+    check_out_file("the page", out)
     files, names, problems = Files(out.parent, Path(results)), Names(), list[str]()
     for name in ("main", "overview", "figures"):
         names(name)
-    views = [ExhibitView(e.record, e.path, e.root, files, names) for e in exhibits]
     sections = {}
-    for view in views:
+    for e in exhibits:
         try:
+            view = ExhibitView(e.record, e.path, e.root, files, names)
             sections[view.key] = view.section()
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{view.path} is not as tools/reproduce.py writes it ({error!r}); write it again"
+                f"{e.path} is not as tools/reproduce.py writes it ({error!r}); write it again"
             ) from None
     figures = _draw(exhibits, draw, files, names, problems)
     for exhibit, figure in figures:
