@@ -45,7 +45,19 @@ READERS = {
     ("mmkd_logit/analysis/figures.py", "importlib.import_module"): NAMED,
     ("mmkd_logit/analysis/files.py", "json.loads"): ROWS,
     ("mmkd_logit/analysis/files.py", "numpy.load"): ROWS,
-    ("mmkd_logit/analysis/report.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/analysis/_report_figures.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/analysis/_report_rows.py", "json.loads"): PLAIN,
+    ("mmkd_logit/analysis/_work_folders.py", "json.loads"): ROWS,
+    ("mmkd_logit/analysis/_work_folders.py", "numpy.load"): ROWS,
+    ("mmkd_logit/analysis/command.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/engine/checkpoint.py", "zipfile.is_zipfile"): PLAIN,
+    ("mmkd_logit/engine/dump_files.py", "json.loads"): ROWS,
+    ("mmkd_logit/engine/dump_files.py", "numpy.load"): ROWS,
+    ("mmkd_logit/engine/dump_run.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+        CHECKPOINT
+    ),
+    ("mmkd_logit/engine/figures_hook.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/engine/run_identity.py", "json.loads"): PLAIN,
     ("mmkd_logit/benchmark/_scaling_worker.py", "json.loads"): PLAIN,
     ("mmkd_logit/benchmark/bare_session.py", "torchvision.datasets.CIFAR100"): (
         SAFE + "test_pickles_of_cifar"

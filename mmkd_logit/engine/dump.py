@@ -17,6 +17,7 @@ from .errors import one_line_errors
 from .fast import make_fast
 from .launch import prepare_launch, silence_known_warnings
 from .provenance import describe_machine, origin_of, read_origin
+from .safe_reading import install_safe_reading
 
 
 def dump_checkpoint(
@@ -137,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()
+        install_safe_reading()
         cfg = build_config(args)
         folder = Path(args.out or Path(cfg.work_dir, FOLDER))
         written = dump_checkpoint(cfg, args.config, args.checkpoint, args.splits, folder)

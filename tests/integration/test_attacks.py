@@ -23,10 +23,12 @@ from payloads import (
 )
 from traces import no_trace
 
+from mmkd_logit.analysis._work_folders import _identity as identity_of_work_folder
 from mmkd_logit.analysis.files import read_dump, read_scalars
 from mmkd_logit.analysis.report import main as report
 from mmkd_logit.engine import train as train_tool
 from mmkd_logit.engine.cache import main as cache
+from mmkd_logit.engine.dump_files import read_identity
 from mmkd_logit.engine.provenance import read_origin
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.score import main as score
@@ -336,6 +338,9 @@ def test_dumps_rows_scalars_and_origins(tmp_path, marker):
     for name in ("dump.npz", "pickle.npz"):
         with pytest.raises(ValueError, match=f"{name} is not a whole dump"):
             read_dump(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} is not a whole dump"):
+            identity_of_work_folder(str(tmp_path / name))
+        assert read_identity(tmp_path / name) is None
     as_pickle(tmp_path / "origin.json", marker)
     assert read_origin(tmp_path) is None
     as_pickle(tmp_path / "rows.jsonl", marker)
