@@ -170,7 +170,8 @@ def test_a_replaced_config_has_a_folder_of_its_own(workplace, capsys):
     texts = said(capsys)
     assert texts[0].startswith("finished before")
     assert texts[1] == f"starts in {folder_of(chain)}/2_{Path(other.kd).stem}"
-    assert texts[2] == f"starts anew in {last}: its config has changed; its teacher has changed"
+    # The other stage 2 learned the same, byte for byte, and lies elsewhere.
+    assert texts[2] == f"starts anew in {last}: its config has changed"
 
 
 def test_weights_that_nobody_answers_for_are_not_finished(workplace, capsys):
@@ -183,7 +184,7 @@ def test_weights_that_nobody_answers_for_are_not_finished(workplace, capsys):
     texts = said(capsys)
     assert texts[0].startswith("finished before")
     assert texts[1] == f"starts anew in {second}: nothing says what made {second}/final.pth"
-    assert texts[2].endswith("its teacher has changed")
+    assert texts[2].startswith("finished before")  # its teacher is the same again, byte for byte
 
 
 def test_other_weights_of_the_same_stage_are_another_teacher(workplace, capsys):
