@@ -1,4 +1,5 @@
 import gc
+import logging
 import os
 from pathlib import Path
 
@@ -53,6 +54,12 @@ def _half_the_time():
         gc.freeze()
         yield
         gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _loggers_of_earlier_tests(monkeypatch):
+    """MMEngine's loggers go on writing to what pytest took for the screen, and closed since."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
 @pytest.fixture(autouse=True)

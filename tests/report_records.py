@@ -106,7 +106,7 @@ def drawing_of(name="curves", exhibit=None, **fields):
     """A small figure."""
     figure = new_figure(2.0, 3.0)
     figure.subplots().plot([0, 1], [0, 1])
-    texts = dict(title=f"Figure {name}", caption="What is drawn.", paper="The same.")
+    texts = dict(title=f"Figure {name}", caption="What is drawn.", paper="Alike.")
     return Drawing(name, figure=figure, exhibit=exhibit, **{**texts, **fields})
 
 

@@ -4,6 +4,7 @@ import base64
 import importlib
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -130,6 +131,10 @@ class _FigureView:
         return links
 
 
+# What XML cannot hold, though a string of a JSON file can.
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
 def render_figure(drawing: "Drawing", salt: str) -> tuple[bytes, bytes]:
     """Return a figure as SVG, the same bytes for the same figure, and as PNG.
 
@@ -141,6 +146,7 @@ def render_figure(drawing: "Drawing", salt: str) -> tuple[bytes, bytes]:
     """
     written = []
     told = {"Title": drawing.title, "Description": drawing.caption}
+    told = {key: _NO_XML.sub("\ufffd", text) for key, text in told.items()}
     # Letters are drawn as outlines: an image in a page has no fonts but the reader's.
     with style(), matplotlib.rc_context({"svg.hashsalt": salt}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):

@@ -74,7 +74,7 @@ class RunnerSession:
             student = getattr(member, "student", member)
             found += [(student, "extract_feat", "student"), (student.head, "forward", "student")]
         if self._members != [self.model]:  # then teachers are asked for the logits, not members
-            return found + [(teacher, "_compute", "teacher") for teacher in self.teachers]
+            return found + [(teacher, "compute", "teacher") for teacher in self.teachers]
         if self.teachers:
             found.append((self.model, "teacher_logits", "teacher"))
         return found

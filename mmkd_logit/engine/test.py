@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from .checkpoint import install_safe_checkpoint_loading
 from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, read_config
@@ -19,7 +20,7 @@ from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .results import plain
 from .safe_reading import install_safe_reading
-from .teachers import find_missing_teachers
+from .teachers import find_missing_teachers, model_teachers
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -95,18 +96,32 @@ def build_config(args: argparse.Namespace) -> Config:
 
 def _leave_missing_teachers_alone(cfg: Config) -> None:
     """Measure the student alone where its teacher is not there."""
-    missing = find_missing_teachers(cfg)
     hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
     asking = [
         hook
         for hook in hooks
         if isinstance(hook, dict) and hook.get("type") == "mmkd_logit.LogitOutputsHook"
     ]
-    if not missing or not asking:
+    if not asking:
+        return
+    why = "it is not there" if find_missing_teachers(cfg) else _what_keeps_away(model_teachers(cfg))
+    if not why:
         return
     for hook in asking:
         hook["teacher"] = False
-    print("the teacher is not there; what compares with it is not measured", file=sys.stderr)
+    print(f"nothing is compared with the teacher: {why}", file=sys.stderr)
+
+
+def _what_keeps_away(teachers: list[Any]) -> str | None:
+    """Say why a teacher cannot be downloaded, as on a machine without network."""
+    for spec in teachers:
+        address = spec.get("checkpoint") if isinstance(spec, dict) else None
+        if isinstance(address, str) and "://" in address:
+            try:
+                CheckpointLoader.load_checkpoint(address, map_location="cpu", logger="silent")
+            except OSError as error:
+                return str(error)
+    return None
 
 
 # Joining the predictions of several pictures leaves probabilities, and no logits.

@@ -75,7 +75,7 @@ def test_tables_runs_and_figures(tmp_path):
         "paper",
         "71.00 ± 1.41 (2)",
         "60.25",
-        "What is drawn. The paper: The same.",
+        "What is drawn. The paper: Alike.",
         "runs.jsonl, line 3",
         hashlib.sha256((tmp_path / "results/table1.json").read_bytes()).hexdigest(),
         hashlib.sha256((tmp_path / "results/runs.jsonl").read_bytes()).hexdigest(),

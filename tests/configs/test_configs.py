@@ -262,7 +262,8 @@ def test_noisy_config(name, project, monkeypatch):
         **NOISES[noise],
     )
     metrics = [metric.type for metric in cfg.pop("train_evaluator")]
-    assert metrics == ["Accuracy", "mmkd_logit.CleanLabelAccuracy"]
+    ours = ["CleanLabelAccuracy", "NoisyLabelAccuracy"]
+    assert metrics == ["Accuracy", *(f"mmkd_logit.{name}" for name in ours)]
     cfg.train_dataloader.dataset = plain.train_dataloader.dataset
     if others:
         teacher = f"{network}_{noise}{data}"

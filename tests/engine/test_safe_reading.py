@@ -12,6 +12,8 @@ import torch
 import yaml
 from commands import error_of
 from mmengine.config import Config
+from mmengine.fileio import PickleHandler, YamlHandler
+from mmengine.fileio.handlers.registry_utils import file_handlers
 from mmengine.registry import DATASETS, init_default_scope
 from mmpretrain.datasets import CIFAR100
 from payloads import (
@@ -70,7 +72,9 @@ def test_yaml_is_plain(tmp_path, marker, safe):
     assert mmengine.load(tmp_path / "own.yaml") == dict(a=(1, 2))
 
 
-def test_control_mmengine_alone_runs_both(tmp_path):
+def test_control_mmengine_alone_runs_both(tmp_path, monkeypatch):
+    for ending, handler in (("pkl", PickleHandler()), ("yaml", YamlHandler())):
+        monkeypatch.setitem(file_handlers, ending, handler)
     as_pickle(tmp_path / "a.pkl", tmp_path / "of a pickle")
     mmengine.load(str(tmp_path / "a.pkl"))
     as_yaml(tmp_path / "a.yaml", tmp_path / "of yaml")

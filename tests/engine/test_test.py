@@ -60,10 +60,15 @@ def test_the_plain_config_measures_what_the_distilling_one_does(trained, tmp_pat
     assert student != metrics_of(trained.tiny.student, teacher, tmp_path)
 
 
-def test_testing_needs_no_teacher(trained, tmp_path):
-    lonely = Tiny()
+@pytest.mark.parametrize("reach", ["here", "network"])
+def test_testing_needs_no_teacher(trained, tmp_path, capsys, reach):
+    lonely, words = Tiny(), []
     assert not folder_of(lonely.teacher).exists()
-    metrics = metrics_of(lonely.kd, trained.checkpoint, tmp_path)
+    if reach == "network":
+        words = ["--cfg-options", "model.teacher.checkpoint=http://127.0.0.1:9/teacher.pth"]
+    metrics = metrics_of(lonely.kd, trained.checkpoint, tmp_path, *words)
+    why = dict(here="it is not there", network="http://127.0.0.1:9/teacher.pth cannot be downl")
+    assert f"nothing is compared with the teacher: {why[reach]}" in capsys.readouterr().err
     assert metrics == metrics_of(trained.tiny.student, trained.checkpoint, tmp_path)
 
 

@@ -80,10 +80,13 @@ def test_train_resume_and_test(at_imagenet, teacher, tmp_path):
     assert len(state) == len(torchvision.models.resnet18().state_dict())
 
     small = [f"{k.replace('__', '.')}={v}" for k, v in SMALL.items() if k.startswith("test_")]
-    for config in (CONFIG, "configs/resnet/resnet18_in1k.py"):
-        words = ["--out", "metrics.json", "--out-item", "metrics", "--cfg-options", *small]
-        commands.test(config, final, *words)
-        assert json.loads(Path("metrics.json").read_text()) == row["test"]
+    words = ["--out", "metrics.json", "--out-item", "metrics", "--cfg-options", *small]
+    commands.test(CONFIG, final, *words, f"model.teacher.checkpoint={teacher}")
+    assert json.loads(Path("metrics.json").read_text()) == row["test"]
+    commands.test("configs/resnet/resnet18_in1k.py", final, *words)
+    alone = json.loads(Path("metrics.json").read_text())
+    assert {"accuracy/top1", "calibration/nll", "calibration/ece"} <= alone.keys()
+    assert alone.items() < row["test"].items()
 
 
 def loader(name, folder="resnet", what="val_dataloader", **dataset):
