@@ -336,7 +336,7 @@ def test_rows_of_finished_stages_are_made_up_for(workplace, capsys):
     # Without the checkpoint of the end, or with an earlier one, nothing is trained again.
     first, second, _ = stage_folders(chain)
     (first / "last_checkpoint").unlink()
-    earlier = torch.load(second / "epoch_1.pth", weights_only=True)
+    earlier = torch.load(second / "epoch_1.pth", weights_only=False)
     earlier[STATE]["finished"] = False
     torch.save(earlier, second / "epoch_1.pth")
     train(chain, "--results", "other.jsonl")
