@@ -1,7 +1,6 @@
 """``tools/score_samples.py``: how sure a teacher is of each training sample."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
+
+from mmkd_logit._atomic_files import replacing
 
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
@@ -160,15 +161,8 @@ def write_scores(path: str | Path, scores: dict[str, np.ndarray]) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.savez_compressed(file, **scores)  # type: ignore[arg-type]
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez_compressed(file, **scores)  # type: ignore[arg-type]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """What happens around training."""
 
+from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .channels_last_hook import ChannelsLastHook
 from .classifier_sum_hook import ClassifierSumHook
 from .final_checkpoint_hook import FinalCheckpointHook
@@ -7,6 +8,7 @@ from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .logit_outputs_hook import LogitOutputsHook
 from .own_best_checkpoint_hook import OwnBestCheckpointHook
+from .preemption_hook import PreemptionHook
 from .progress_bar_hook import ProgressBarHook
 from .resume_state_hook import ResumeStateHook
 from .same_buffers_hook import SameBuffersHook
@@ -14,6 +16,7 @@ from .sequential_teacher_hook import SequentialTeacherHook
 from .train_accuracy_hook import TrainAccuracyHook
 
 __all__ = [
+    "AtomicCheckpointHook",
     "ChannelsLastHook",
     "ClassifierSumHook",
     "FinalCheckpointHook",
@@ -21,6 +24,7 @@ __all__ = [
     "LazyRuntimeInfoHook",
     "LogitOutputsHook",
     "OwnBestCheckpointHook",
+    "PreemptionHook",
     "ProgressBarHook",
     "ResumeStateHook",
     "SameBuffersHook",
