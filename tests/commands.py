@@ -12,6 +12,21 @@ PROJECT = Path(__file__).resolve().parents[1]
 STUDENT = "configs/wrn/wrn10-1-thin_digits.py"
 KD = "configs/kd/wrn16-2_wrn10-1-thin_kl-t3_digits.py"
 
+# What the configs of digits measure on the test data.
+METRICS = {
+    *("accuracy/top1", "accuracy/top5"),
+    *("class_accuracy/mean", "class_accuracy/std", "class_accuracy/min"),
+    *("calibration/ece", "calibration/ece_adaptive", "calibration/nll"),
+    *("logits/sum_mean", "logits/sum_std", "logits/norm", "logits/entropy", "logits/tld"),
+}
+METRICS_BESIDE_A_TEACHER = {
+    *("agreement/top1", "agreement/top5", "distance/mean"),
+    *("distance/q05", "distance/q25", "distance/q50", "distance/q75", "distance/q95"),
+    *("calibration/teacher_ece", "calibration/teacher_ece_adaptive", "calibration/teacher_nll"),
+    *("logits/teacher_sum_mean", "logits/sum_deviation"),
+    *("logits/teacher_entropy", "logits/teacher_tld"),
+}
+
 _number = itertools.count()  # MMEngine keeps every experiment by its config's name
 
 _PLAIN = """

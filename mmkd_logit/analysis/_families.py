@@ -93,14 +93,14 @@ def find_families(record: Mapping[str, Any]) -> list[Family]:
 def _data_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Number the names of runs by their training data.
 
-    Names whose runs of one seed saw the same samples are alike; noisy labels differ by the seed.
+    Names of which any runs saw the same samples are alike; noisy labels differ by the seed.
     A name without any finished run counts to the first one of its network and label noise.
     """
     group = {run["name"]: number for number, run in enumerate(runs)}
     seen: dict[str, str] = {}
     finished = [run for run in runs if run["row"]]
     for run in finished:
-        key = json.dumps([run["seed"], _noise(run), (run["row"].get("data") or {}).get("train")])
+        key = json.dumps([_noise(run), (run["row"].get("data") or {}).get("train")])
         other = seen.setdefault(key, run["name"])
         old, new = group[run["name"]], group[other]
         group = {name: new if number == old else number for name, number in group.items()}

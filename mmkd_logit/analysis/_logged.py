@@ -1,6 +1,6 @@
 """Lines of a figure that were logged in training: read, drawn and told of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ._curves import Curve, Scalars
-from ._protocol import own_source
+from ._protocol import describe_epochs, describe_seeds, file_name, own_source
 from ._report_read import ExhibitFile
 from ._run_lines import Group
+from .drawing import Drawing
 from .files import read_scalars
-from .style import TEACHER, Look
+from .style import TEACHER, Look, foot
 
 PREDICTED: dict[str, Any] = dict(color=TEACHER.color, linestyle=(0, (1, 1.5)), lw=1.2)
 
@@ -70,15 +71,23 @@ def read_lines(exhibit: ExhibitFile, groups: Sequence[Group]) -> list[list[Logge
     return found
 
 
-def sources_of(exhibit: ExhibitFile, lines: Sequence[LoggedLine]) -> list[str]:
-    """Return the files that lines were drawn from.
+def draw_panel(
+    axes: Axes, lines: Sequence[LoggedLine], curves: Mapping[str, Curve], title: str, unit: str
+) -> None:
+    """Draw the lines that have a curve.
 
     Args:
-        exhibit: The exhibit.
-        lines: Of a figure.
+        axes: The panel.
+        lines: Of the figure.
+        curves: By the label of the line.
+        title: Above the panel.
+        unit: Of the y axis.
     """
-    runs = [run for line in lines for run in line.runs]
-    return [*own_source(exhibit), *(path for run in runs for path in run["files"]["scalars"])]
+    for place, line in enumerate(lines):
+        if line.label in curves:
+            draw_line(axes, curves[line.label], line.look, place / len(lines))
+    axes.set_title(title)
+    axes.set_ylabel(unit)
 
 
 def draw_line(axes: Axes, curve: Curve, look: Look, offset: float = 0.0) -> None:
@@ -130,17 +139,57 @@ def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
             axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def end_axes(
-    figure: Figure, panels: Sequence[Axes], lines: Sequence[LoggedLine], predicted: str = ""
-) -> None:
-    """Name the axis of epochs and write one legend for all panels.
+def describe_lines(
+    exhibit: ExhibitFile,
+    group: Group,
+    lines: Sequence[LoggedLine],
+    curves: Mapping[str, Mapping[str, Curve]],
+    figure: Figure,
+    part: str,
+    title: str,
+    what: str,
+    paper: str,
+    numbers: dict[str, Any],
+    more: str = "",
+    predicted: str = "",
+) -> Drawing:
+    """Put a picture of lines together with its legend and what a reader needs to trust it.
 
     Args:
-        figure: The figure.
-        panels: All of it.
-        lines: All that are in some panel.
+        exhibit: The exhibit.
+        group: What is drawn of it.
+        lines: Of the figure; those without any curve are not in it.
+        curves: By panel and by the label of the line.
+        figure: The picture.
+        part: What names of files hold.
+        title: Of it, without the group's.
+        what: Is drawn, up to the mean over seeds.
+        paper: What the paper shows there.
+        numbers: What was drawn.
+        more: Behind the protocol.
         predicted: What the line of :data:`PREDICTED` is called, if there is one.
     """
+    drawn = [line for line in lines if any(line.label in found for found in curves.values())]
+    runs = [run for line in drawn for run in line.runs]
+    _end_axes(figure, drawn, predicted)
+    seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
+    protocol = f"{seeds}; {describe_epochs(runs)}"
+    foot(figure, f"{exhibit.key} · {group.title} · {protocol}")
+    bands = "" if "no spread" in protocol else ", bands ± one sample standard deviation"
+    return Drawing(
+        name=file_name(exhibit, part, group.title),
+        title=f"{title} {group.title}",
+        caption=" ".join(filter(None, [f"{what}{bands}; {protocol}.", more, group.remark])),
+        figure=figure,
+        sources=[*own_source(exhibit), *(path for r in runs for path in r["files"]["scalars"])],
+        paper=paper,
+        exhibit=exhibit.key,
+        numbers=numbers,
+    )
+
+
+def _end_axes(figure: Figure, lines: Sequence[LoggedLine], predicted: str) -> None:
+    """Name the axis of epochs and write one legend for all panels."""
     entries = [(line.label, _style_of(line.look)) for line in lines]
     entries += [(predicted, PREDICTED)] if predicted else []
     rows = -(-sum(38 + 4.8 * len(label) for label, _ in entries) // 500)  # in points
@@ -148,7 +197,7 @@ def end_axes(
     # Legends are filled by columns, and read by rows.
     entries = [entry for column in range(columns) for entry in entries[column::columns]]
     figure.legend(
-        [panels[0].plot([], [], **style)[0] for _, style in entries],
+        [figure.axes[0].plot([], [], **style)[0] for _, style in entries],
         [label for label, _ in entries],
         loc="outside upper center",
         ncols=columns,
@@ -156,7 +205,7 @@ def end_axes(
         columnspacing=1.4,
     )
     figure.get_layout_engine().set(w_pad=0.07)  # type: ignore[union-attr, call-arg]
-    for axes in panels:
+    for axes in figure.axes:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 

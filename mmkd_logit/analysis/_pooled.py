@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ._density import common_range, smooth_density, summarize
 from ._ridges import Ridge, draw_ridges, rounded
 from ._samples import Samples, Student, Teacher
-from .style import TEACHER, Look
+from .style import TEACHER, Look, new_figure
 
 Measure = Mapping[str, np.ndarray | None]
 
@@ -87,6 +88,25 @@ def gather(
     return {quantity: list(rows.values()) for quantity, rows in found.items()}
 
 
+def pooled_panels(
+    rows: int, labels: Sequence[str], heads: Sequence[str] = ()
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels for :func:`draw_pooled` beside each other.
+
+    Args:
+        rows: In each.
+        labels: Of the x axes.
+        heads: Written above the panels, if anything.
+    """
+    figure = new_figure(0.9 + 0.2 * bool(heads) + 0.42 * rows)
+    panels = list(figure.subplots(1, len(labels), squeeze=False)[0])
+    for axes, label in zip(panels, labels, strict=True):
+        axes.set_xlabel(label)
+    for axes, head in zip(panels, heads, strict=False):
+        axes.set_title(head, loc="left")
+    return figure, panels
+
+
 def draw_pooled(
     axes: Axes,
     rows: Sequence[Pooled],
@@ -94,6 +114,7 @@ def draw_pooled(
     bins: int = 0,
     floor: float | None = None,
     empty: str = "not dumped",
+    zero: bool = False,
 ) -> None:
     """Draw one quantity: a density or a histogram a row, with its median.
 
@@ -104,6 +125,7 @@ def draw_pooled(
         bins: Of the histograms; 0 for densities by Gaussian kernels.
         floor: What no value can be below.
         empty: Written where there are no values.
+        zero: Whether a line stands at 0, where the sign changes.
     """
     low, high = common_range([row.finite for row in rows], floor=floor)
     ridges = []
@@ -124,4 +146,6 @@ def draw_pooled(
             x, y = smooth_density(values, low, high, floor=floor)
         ridges.append(Ridge(row.name, row.look, x, y, median, rounded(median, high - low)))
     draw_ridges(axes, ridges, names, head="median")
+    if zero:
+        axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
     axes.set_xlim(low, high)

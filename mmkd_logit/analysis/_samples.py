@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._families import Family, Method
+from ._families import Family, Method, find_families
 from ._report_read import ExhibitFile
 from .files import Dump, read_dump
 
@@ -211,3 +211,13 @@ def dumped_splits(family: Family) -> list[str]:
     """
     found = {split for run in _runs(family) for split in run["files"].get("dumps") or {}}
     return sorted(found, key=lambda s: (_SPLITS.index(s) if s in _SPLITS else len(_SPLITS), s))
+
+
+def dumped_samples(exhibit: ExhibitFile) -> list[list[Samples]]:
+    """Return, for each family of students that has dumps, the splits they were dumped on.
+
+    Args:
+        exhibit: The exhibit.
+    """
+    families = [(family, dumped_splits(family)) for family in find_families(exhibit.record)]
+    return [[Samples(exhibit, family, s) for s in splits] for family, splits in families if splits]

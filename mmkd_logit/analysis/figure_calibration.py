@@ -7,14 +7,13 @@ from matplotlib.patches import Patch
 
 from ._calibration import NUM_BINS, Reliability, reliability, top_logit_difference
 from ._captions import describe, describe_pooled, split_name
-from ._families import find_families
 from ._panels import mean_text, name_panel, panel_blocks, say_empty
-from ._pooled import draw_pooled, gather
+from ._pooled import draw_pooled, gather, pooled_panels
 from ._report_read import ExhibitFile
-from ._samples import Samples, Teacher, dumped_splits
+from ._samples import Samples, Teacher, dumped_samples
 from .drawing import Drawing
 from .files import Dump
-from .style import TEACHER, Look, new_figure
+from .style import TEACHER, Look
 
 _GAP = "#b2182b"
 _PAPER_TLD = "The earlier manuscript (MS20) shows the top-logit difference of teacher and students."
@@ -38,14 +37,11 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
         ValueError: If a dump cannot be read, or is of other weights than the run's.
         FileNotFoundError: If a dump is gone.
     """
-    drawings = []
-    for family in find_families(exhibit.record):
-        # Test first: that is what calibration is for.
-        splits = dumped_splits(family)[::-1]
-        if splits:
-            drawings.append(_draw_differences([Samples(exhibit, family, s) for s in splits]))
-            drawings.append(_draw_reliability([Samples(exhibit, family, s) for s in splits]))
-    return drawings
+    return [
+        part(samples[::-1])  # test first: that is what calibration is for
+        for samples in dumped_samples(exhibit)
+        for part in (_draw_differences, _draw_reliability)
+    ]
 
 
 def _difference(network: Dump | Teacher) -> dict[str, np.ndarray]:
@@ -57,14 +53,11 @@ def _draw_differences(samples: list[Samples]) -> Drawing:
         each.split: gather(each, lambda s: _difference(s.dump), _difference)["tld"]
         for each in samples
     }
-    rows = max(map(len, found.values()))
-    figure = new_figure(1.1 + 0.42 * rows)
-    panels = figure.subplots(1, len(samples), squeeze=False)[0]
-    for place, (axes, (split, pooled)) in enumerate(zip(panels, found.items(), strict=True)):
-        draw_pooled(axes, pooled, names=place == 0)
-        axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
-        axes.set_title(split_name(split).capitalize(), loc="left")
-        axes.set_xlabel("top-logit difference (logits)")
+    labels = ["top-logit difference (logits)"] * len(samples)
+    heads = [split_name(split).capitalize() for split in found]
+    figure, panels = pooled_panels(max(map(len, found.values())), labels, heads)
+    for place, (axes, pooled) in enumerate(zip(panels, found.values(), strict=True)):
+        draw_pooled(axes, pooled, names=place == 0, zero=True)
     return describe_pooled(
         samples,
         found,

@@ -10,18 +10,16 @@ from ._curves import Curve, Scalars, by_iteration, by_validation, over_seeds
 from ._logged import (
     PREDICTED,
     LoggedLine,
-    draw_line,
-    end_axes,
+    describe_lines,
+    draw_panel,
     log_scale,
     numbers_of,
     read_lines,
-    sources_of,
 )
-from ._protocol import describe_epochs, describe_seeds, file_name
 from ._report_read import ExhibitFile
 from ._run_lines import Group, group_runs
 from .drawing import Drawing
-from .style import foot, new_figure
+from .style import new_figure
 
 _PAPER = (
     "The paper shows no such curves, only histograms of summed logits. The prediction is derived "
@@ -123,35 +121,25 @@ def _draw(
     figure = new_figure(height=0.6 + 2.6 * rows)
     panels = figure.subplots(rows, len(shown) // rows, squeeze=False).ravel().tolist()
     for axes, name in zip(panels, shown, strict=True):
-        _panel(axes, name, lines, curves)
-    drawn = [line for line in lines if any(line.label in found for found in curves.values())]
-    end_axes(figure, panels, drawn, predicted="weight decay alone")
-    seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
-    runs = [run for line in drawn for run in line.runs]
-    protocol = f"{seeds}; {describe_epochs(runs)}"
-    foot(figure, f"{exhibit.key} · {group.title} · {protocol}")
-    return Drawing(
-        name=file_name(exhibit, "class-sums", group.title),
-        title=f"Does the last layer's sum over classes learn? {group.title}",
-        caption=_caption(curves, protocol, group.remark),
-        figure=figure,
-        sources=sources_of(exhibit, drawn),
+        draw_panel(axes, lines, curves[name], *_PANELS[name])
+        _end_panel(axes, name, curves)
+    return describe_lines(
+        exhibit,
+        group,
+        lines,
+        curves,
+        figure,
+        part="class-sums",
+        title="Does the last layer's sum over classes learn?",
+        what=_what(curves),
         paper=_PAPER,
-        exhibit=exhibit.key,
         numbers={name: numbers_of(found) for name, found in curves.items() if found},
+        predicted="weight decay alone",
     )
 
 
-def _panel(
-    axes: Axes,
-    name: str,
-    lines: Sequence[LoggedLine],
-    curves: Mapping[str, dict[str, Curve]],
-) -> None:
-    found = curves[name]
-    for place, line in enumerate(lines):
-        if line.label in found:
-            draw_line(axes, found[line.label], line.look, place / len(lines))
+def _end_panel(axes: Axes, name: str, curves: Mapping[str, dict[str, Curve]]) -> None:
+    """Draw what is predicted, and choose the scale."""
     if name == _NORM:
         drawn: list[Curve] = []
         for curve in curves[_PREDICTED].values():  # of one schedule all are the same
@@ -161,19 +149,16 @@ def _panel(
     if name == _BIAS:
         axes.axhline(0, zorder=4, **PREDICTED)
     if name in (_OFF, _LOGITS):
-        log_scale(axes, found.values())
+        log_scale(axes, curves[name].values())
         if name == _OFF:  # over so many decades they are a blur
             axes.minorticks_off()
-    title, unit = _PANELS[name]
-    axes.set_title(title)
-    axes.set_ylabel(unit)
 
 
 def _same(one: Curve, other: Curve) -> bool:
     return one.mean.shape == other.mean.shape and np.allclose(one.mean, other.mean, rtol=1e-6)
 
 
-def _caption(curves: Mapping[str, Any], protocol: str, remark: str) -> str:
+def _what(curves: Mapping[str, Any]) -> str:
     parts = {
         _NORM: "its norm, as a share of what is predicted at the first log line",
         _OFF: "its distance from the prediction, as a share of its first norm (float32 "
@@ -183,10 +168,8 @@ def _caption(curves: Mapping[str, Any], protocol: str, remark: str) -> str:
         "mean over the validation data",
     }
     told = "; ".join(text for name, text in parts.items() if curves[name])
-    text = (
+    return (
         f"The sum s over classes of the last layer's weights while they are trained: {told}. "
         "Dotted: what weight decay alone makes of it, by the recursion of SGD from the first "
         "weights on. Values after the iteration of each log line, mean over seeds"
     )
-    text += "" if "no spread" in protocol else ", bands ± one sample standard deviation"
-    return " ".join(filter(None, [f"{text}; {protocol}.", remark]))

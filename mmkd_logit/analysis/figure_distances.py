@@ -3,12 +3,10 @@
 import numpy as np
 
 from ._captions import describe_pooled
-from ._families import find_families
-from ._pooled import draw_pooled, gather
+from ._pooled import draw_pooled, gather, pooled_panels
 from ._report_read import ExhibitFile
-from ._samples import Samples, Student, dumped_splits
+from ._samples import Samples, Student, dumped_samples
 from .drawing import Drawing
-from .style import new_figure
 
 _PAPER = (
     "On the training set the paper finds students by KL at small τ far from the teacher, those at "
@@ -32,11 +30,7 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
         ValueError: If a dump cannot be read, or is of other weights than the run's.
         FileNotFoundError: If a dump is gone.
     """
-    return [
-        _draw(Samples(exhibit, family, split))
-        for family in find_families(exhibit.record)
-        for split in dumped_splits(family)[:1]
-    ]
+    return [_draw(samples[0]) for samples in dumped_samples(exhibit)]
 
 
 def _norm(vectors: np.ndarray | None) -> np.ndarray | None:
@@ -53,12 +47,10 @@ def _of_student(student: Student) -> dict[str, np.ndarray | None]:
 
 def _draw(samples: Samples) -> Drawing:
     found = gather(samples, _of_student, lambda t: dict(prelogit_norm=_norm(t.prelogits)))
-    figure = new_figure(0.9 + 0.42 * len(found["distance"]))
-    left, right = figure.subplots(1, 2)
+    labels = ["‖u − v‖₂, student's logits to teacher's", "‖r‖₂, norm of the pre-logits"]
+    figure, (left, right) = pooled_panels(len(found["distance"]), labels)
     draw_pooled(left, found["distance"], floor=0.0, empty="")
     draw_pooled(right, found["prelogit_norm"], names=False, floor=0.0)
-    left.set_xlabel("‖u − v‖₂, student's logits to teacher's")
-    right.set_xlabel("‖r‖₂, norm of the pre-logits")
     alone = [
         method.name
         for method, row in zip(samples.family.methods, found["distance"][1:], strict=True)

@@ -7,20 +7,11 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from ._curves import Curve, Scalars, by_epoch, by_validation, over_seeds
-from ._logged import (
-    LoggedLine,
-    draw_line,
-    end_axes,
-    log_scale,
-    numbers_of,
-    read_lines,
-    sources_of,
-)
-from ._protocol import describe_epochs, describe_seeds, file_name
+from ._logged import LoggedLine, describe_lines, draw_panel, log_scale, numbers_of, read_lines
 from ._report_read import ExhibitFile
 from ._run_lines import Group, group_runs
 from .drawing import Drawing
-from .style import foot, new_figure
+from .style import new_figure
 
 _PAPER = (
     "The paper draws no learning curves. Its grid says that students at large tau end with lower "
@@ -79,40 +70,30 @@ def _draw(
     figure = new_figure(height=3.2)
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     numbers: dict[str, Any] = {}
+    tested = ""
     for axes, (name, found) in zip(panels, curves.items(), strict=True):
-        _panel(axes, name, lines, found)
+        draw_panel(axes, lines, found, *_PANELS[name])
         numbers[name] = numbers_of(found)
+        if name == "loss_kd":
+            log_scale(axes, found.values())
         if name == _TOP1:
             numbers["test"] = _mark_tests(axes, lines)
             if numbers["test"]:
                 axes.set_title("validation; open: test")
-    drawn = [line for line in lines if any(line.label in found for found in curves.values())]
-    end_axes(figure, panels, drawn)
-    runs = [run for line in drawn for run in line.runs]
-    seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
-    protocol = f"{seeds}; {describe_epochs(runs)}"
-    foot(figure, f"{exhibit.key} · {group.title} · {protocol}")
-    return Drawing(
-        name=file_name(exhibit, "learning-curves", group.title),
-        title=f"Learning curves: {group.title}",
-        caption=_caption(curves, bool(numbers.get("test")), protocol, group.remark),
-        figure=figure,
-        sources=sources_of(exhibit, drawn),
+                tested = "Open markers: test data, weights after the last epoch, nothing selected."
+    return describe_lines(
+        exhibit,
+        group,
+        lines,
+        curves,
+        figure,
+        part="learning-curves",
+        title="Learning curves:",
+        what=_what(curves),
         paper=_PAPER,
-        exhibit=exhibit.key,
         numbers=numbers,
+        more=tested,
     )
-
-
-def _panel(axes: Axes, name: str, lines: Sequence[LoggedLine], found: Mapping[str, Curve]) -> None:
-    for place, line in enumerate(lines):
-        if line.label in found:
-            draw_line(axes, found[line.label], line.look, place / len(lines))
-    if name == "loss_kd":
-        log_scale(axes, found.values())
-    title, unit = _PANELS[name]
-    axes.set_title(title)
-    axes.set_ylabel(unit)
 
 
 def _mark_tests(axes: Axes, lines: Sequence[LoggedLine]) -> dict[str, float]:
@@ -137,7 +118,7 @@ def _mark_tests(axes: Axes, lines: Sequence[LoggedLine]) -> dict[str, float]:
     return found
 
 
-def _caption(curves: Mapping[str, Any], tested: bool, protocol: str, remark: str) -> str:
+def _what(curves: Mapping[str, Any]) -> str:
     parts = {
         "batch_top1": "top-1 accuracy in percent on the augmented training images as they passed, "
         "over each epoch",
@@ -146,9 +127,4 @@ def _caption(curves: Mapping[str, Any], tested: bool, protocol: str, remark: str
         "the log lines of each epoch",
     }
     told = "; ".join(parts[name] for name in curves)
-    text = f"{told[0].upper()}{told[1:]}. Mean over seeds"
-    text += "" if "no spread" in protocol else ", bands ± one sample standard deviation"
-    text += f"; {protocol}."
-    if tested:
-        text += " Open markers: test data, weights after the last epoch, nothing selected."
-    return " ".join(filter(None, [text, remark]))
+    return f"{told[0].upper()}{told[1:]}. Mean over seeds"

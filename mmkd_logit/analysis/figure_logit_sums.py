@@ -3,12 +3,10 @@
 import numpy as np
 
 from ._captions import describe_pooled
-from ._families import find_families
-from ._pooled import draw_pooled, gather
+from ._pooled import draw_pooled, gather, pooled_panels
 from ._report_read import ExhibitFile
-from ._samples import Samples, dumped_splits
+from ._samples import Samples, dumped_samples
 from .drawing import Drawing
-from .style import new_figure
 
 _BINS = 80
 _PAPER = (
@@ -31,11 +29,7 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
         ValueError: If a dump cannot be read, or is of other weights than the run's.
         FileNotFoundError: If a dump is gone.
     """
-    return [
-        _draw(Samples(exhibit, family, split))
-        for family in find_families(exhibit.record)
-        for split in dumped_splits(family)[:1]
-    ]
+    return [_draw(samples[0]) for samples in dumped_samples(exhibit)]
 
 
 def _sums(logits: np.ndarray) -> dict[str, np.ndarray]:
@@ -45,14 +39,10 @@ def _sums(logits: np.ndarray) -> dict[str, np.ndarray]:
 
 def _draw(samples: Samples) -> Drawing:
     found = gather(samples, lambda s: _sums(s.dump.logits), lambda t: _sums(t.logits))
-    rows = len(found["signed"])
-    figure = new_figure(0.9 + 0.42 * rows)
-    left, right = figure.subplots(1, 2)
+    labels = ["|sum of a sample's logits|", "sum of a sample's logits"]
+    figure, (left, right) = pooled_panels(len(found["signed"]), labels)
     draw_pooled(left, found["magnitude"], bins=_BINS, floor=0.0)
-    draw_pooled(right, found["signed"], names=False, bins=_BINS)
-    right.axvline(0, color="#777777", linewidth=0.8, zorder=0)
-    left.set_xlabel("|sum of a sample's logits|")
-    right.set_xlabel("sum of a sample's logits")
+    draw_pooled(right, found["signed"], names=False, bins=_BINS, zero=True)
     return describe_pooled(
         [samples],
         found,

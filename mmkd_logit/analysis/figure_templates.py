@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ._captions import describe, split_name
-from ._families import find_families
 from ._panels import mean_text, name_panel, panel_blocks, say_empty
 from ._report_read import ExhibitFile
-from ._samples import Samples, Teacher, dumped_splits
+from ._samples import Samples, Teacher, dumped_samples
 from ._template_plane import elongation, spread, template_plane
 from .drawing import Drawing
 from .files import Dump
@@ -68,8 +67,7 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
         FileNotFoundError: If a dump is gone.
     """
     drawings = []
-    for family in find_families(exhibit.record):
-        samples = [Samples(exhibit, family, split) for split in dumped_splits(family)]
+    for samples in dumped_samples(exhibit):
         classes = _choose_classes(samples)
         if len(classes) == 3:
             drawings.append(_draw(samples, classes))

@@ -1,5 +1,6 @@
 """Data sets."""
 
+from . import _silent_import  # noqa: F401  (before anything that imports mmpretrain's)
 from .batch_collate import batch_collate
 from .data_subset import DataSubset
 from .digits import Digits

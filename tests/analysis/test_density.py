@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import gaussian_kde
+from scipy.stats import gaussian_kde, norm
 
 from mmkd_logit.analysis._density import bandwidth, common_range, smooth_density, summarize
 
@@ -22,6 +22,12 @@ def test_bandwidth(values):
     assert bandwidth(values) == pytest.approx(
         0.9 * min(values.std(), quartiles / 1.349) * 1200**-0.2
     )
+    # Heavy tails: the quartiles, which for a normal distribution are 1.349 deviations apart.
+    tails = np.random.default_rng(1).standard_t(2, 4000)
+    quartiles = np.subtract(*np.quantile(tails, [0.75, 0.25]))
+    assert quartiles / 1.349 < 0.5 * tails.std()
+    assert bandwidth(tails) == pytest.approx(0.9 * quartiles / 1.349 * 4000**-0.2)
+    assert 2 * norm.ppf(0.75) == pytest.approx(1.349, abs=1e-4)
     # Half of them the same: the deviation alone.
     tied = np.array([0.0] * 90 + [1.0] * 10)
     assert bandwidth(tied) == pytest.approx(0.9 * tied.std() * 100**-0.2)

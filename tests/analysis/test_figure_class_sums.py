@@ -126,6 +126,26 @@ def test_a_deviation_of_nothing_is_not_on_a_logarithmic_axis(tmp_path):
     drawing.figure.canvas.draw()
 
 
+def test_bands_below_zero_do_not_take_a_logarithmic_axis_with_them(tmp_path):
+    """Of two seeds a hundredfold apart the deviation exceeds the mean."""
+
+    def apart(kind, begin):
+        share = 1.0 if begin == 2.0 else 0.01
+        scaled = ("logits/sum_deviation", "classifier/sum_deviation")
+        return [{k: v * share if k in scaled else v for k, v in line.items()}
+                for line in lines_of(kind, begin)]  # fmt: skip
+
+    (drawing,) = draw(table(tmp_path, write=apart).file())
+    for axes, name in zip(drawing.figure.axes[1::2], ("classifier", "logits"), strict=True):
+        found = drawing.numbers[f"{name}/sum_deviation"].values()
+        assert max(s - m for f in found for m, s in zip(f["mean"], f["std"], strict=True)) > 0
+        least, most = (end(min(f["mean"]) for f in found) for end in (min, max))
+        assert axes.get_yscale() == "log"
+        low, high = axes.get_ylim()
+        assert low == pytest.approx(0.6 * least, rel=1e-4)
+        assert high > most
+
+
 def test_long_runs_are_thinned_and_keep_their_end(tmp_path):
     def long(kind, begin):
         return [

@@ -183,6 +183,34 @@ def test_templates_are_those_of_the_dumps(seeds):
     save(drawing.figure)
 
 
+def test_under_label_noise(tmp_path):
+    """Templates show the classes that samples are of, calibration what they are labelled."""
+    exhibit = whole_exhibit(tmp_path, methods=("ce", "mse"), splits=("train",))
+    clean = arrays_of("mse", 0, "train")["clean_label"]
+    label = np.full_like(clean, 3)
+    for run in exhibit.record["runs"][1:]:
+        arrays = {**arrays_of(run["name"], 0, "train"), "label": label}
+        write_dump(tmp_path, run, "train", arrays)
+    (drawing,) = figure_templates.draw(exhibit)
+    for name in ("teacher", "CE", "MSE"):
+        arrays = arrays_of(method_of(name), 0, "train")
+        plane = template_plane(arrays["weight"][:3])
+        points, groups = plane.project(arrays["prelogits"][clean < 3]), clean[clean < 3]
+        found = drawing.numbers["cohesion"]["train"][name][0]
+        assert found["spread"] == pytest.approx(spread(points, groups))
+        assert found["n"] == len(points)
+    for drawing, key in zip(figure_calibration.draw(exhibit), ("tld", "reliability"), strict=True):
+        for name in ("teacher", "CE", "MSE"):
+            logits = arrays_of(method_of(name), 0, "train")["logits"].astype(float)
+            found = drawing.numbers["train"][name]
+            if key == "tld":
+                expected = np.mean(logits[:, 3] - logits[:, :3].max(1))
+                assert found["pooled"]["mean"] == pytest.approx(expected, rel=1e-6)
+            else:
+                right = np.nansum(np.array(found[0]["accuracy"], float) * found[0]["count"])
+                assert right == pytest.approx((logits.argmax(1) == 3).sum())
+
+
 def test_large_classes_are_thinned_out_but_counted(tmp_path):
     exhibit = whole_exhibit(tmp_path, methods=("mse",), splits=("train",), n=2000)
     (drawing,) = figure_templates.draw(exhibit)

@@ -109,12 +109,14 @@ def test_other_samples_are_not_compared(two, tmp_path, field):
     assert by_name(samples_of(two))["CE", 0].teacher_logits is None
 
 
-def test_several_teachers_own_dumps_are_not_their_mean(tmp_path):
+@pytest.mark.parametrize("known", [True, False])
+def test_several_teachers_own_dumps_are_not_their_mean(tmp_path, known):
+    """Also where the student's row does not say whose weights they were."""
     runs = runs_of(0, methods=("mse",))
     other = {**runs[0], "name": "other", "work_dir": "work_dirs/other/seed0"}
     other["files"] = dict(dumps={})
     runs[1]["teachers"].append(other["work_dir"])
-    runs[1]["row"]["teachers"] *= 2
+    runs[1]["row"]["teachers"] = runs[1]["row"]["teachers"] * 2 if known else None
     write_dump(tmp_path, runs[0], "train", arrays_of(None, 0, "train"))
     write_dump(tmp_path, runs[1], "train", arrays_of("mse", 0, "train", teacher=False))
     samples = samples_of(exhibit_of(tmp_path, [runs[0], other, runs[1]]))
