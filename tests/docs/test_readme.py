@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import METRICS, METRICS_BESIDE_A_TEACHER
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
@@ -49,17 +50,36 @@ def test_files_that_pages_name_exist(page):
 
 
 def test_commands_name_existing_flags():
+    from mmkd_logit.analysis.command import build_parser as figure_parser
+    from mmkd_logit.analysis.report import build_parser as report_parser
+    from mmkd_logit.engine.dump import build_parser as dump_parser
     from mmkd_logit.engine.test import build_parser as test_parser
     from mmkd_logit.engine.train import build_parser as train_parser
     from mmkd_logit.experiments.published import build_parser as publish_parser
     from mmkd_logit.experiments.reproduce import build_parser as reproduce_parser
 
-    parsers = (train_parser, test_parser, publish_parser, reproduce_parser)
-    known = "".join(parser().format_help() for parser in parsers)
+    parsers = (train_parser, test_parser, publish_parser, reproduce_parser, dump_parser)
+    known = "".join(parser().format_help() for parser in (*parsers, report_parser))
+    known += figure_parser("grid").format_help()
     for page in PAGES:
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()):
-            if flag not in ("--losses", "--check"):
+            if flag not in ("--losses", "--check", "--logdir"):
                 assert flag in known, f"{page.name}: {flag}"
+
+
+def test_every_figure_and_every_metric_is_there():
+    from mmkd_logit import metrics
+    from mmkd_logit.analysis.command import FIGURES
+
+    figures = README[README.index("`python tools/analysis/...`") : README.index("TensorBoard")]
+    rows = re.findall(r"^\| `(\w+)\.py[ `]", figures, re.MULTILINE)
+    assert sorted(rows) == sorted(FIGURES)
+    named = README[README.index("## Metrics") : README.index("## ImageNet")]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", named, re.MULTILINE)) == sorted(metrics.__all__)
+    keys = set(re.findall(r"`(?:\w+/)?(\w+)`", named))
+    for key in METRICS | METRICS_BESIDE_A_TEACHER:
+        if not key.startswith(("accuracy/", "distance/q")):  # mmpretrain's; a range is named
+            assert key.split("/")[1] in keys, key
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
