@@ -13,6 +13,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mmkd_logit._command_line import OneLineParser
+
 from ._report_figures import Draw, show_figures
 from ._report_files import Files, Names, write_whole
 from ._report_read import ExhibitFile, read_exhibit_files
@@ -162,7 +164,7 @@ def _hash(text: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/report.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Write one HTML file with every table and figure of a folder of results"
     )
     parser.add_argument("results", help="the folder that tools/reproduce.py wrote to")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
+from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.overrides import add_override_argument
@@ -21,7 +22,7 @@ from .loss_table import error_rows, render_errors, render_speed, speed_rows
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/benchmark.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Measure cost and accuracy on this machine; tables on standard output"
     )
     parser.add_argument("config", nargs="?", help="a kd config, to time its training")

@@ -79,6 +79,12 @@ class InMemoryDataset(_SampleWrapper):
         """Yes."""
         return True
 
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the pictures."""
+        self.full_init()
+        return self._augmentation.shape
+
     def _prepare(self) -> None:
         count = len(self.dataset)
         if not count:
@@ -193,8 +199,17 @@ class InMemoryDataset(_SampleWrapper):
             (N, C, H, W), uint8.
 
         Raises:
-            ValueError: If views of this data set have no numbers.
+            ValueError: If views of this data set have no numbers, or not these.
         """
         if self._augmentation.views is None:
             raise ValueError("the pictures of this data set have no numbers: they are too many")
+        for what, numbers, count in (
+            ("images", index, len(self._images)),
+            ("views", view, self._augmentation.views),
+        ):
+            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
+                raise ValueError(
+                    f"{what} are numbered from 0 to {count - 1}, got {numbers.min()} to "
+                    f"{numbers.max()}"
+                )
         return self._augmentation.apply(self._at_home(), index, self._augmentation.of_number(view))

@@ -11,8 +11,11 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmkd_logit._command_line import OneLineParser
+
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
+from .config_check import check_config
 from .errors import one_line_errors
 from .fast import make_fast
 from .launch import prepare_launch, silence_known_warnings
@@ -21,7 +24,7 @@ from .safe_reading import install_safe_reading
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/cache.py``."""
-    parser = argparse.ArgumentParser(description="The caches of teachers' logits on disk")
+    parser = OneLineParser(description="The caches of teachers' logits on disk")
     commands = parser.add_subparsers(dest="command", required=True)
     fill = commands.add_parser("fill", help="compute in advance what a run will look up")
     fill.add_argument("config", help="config of a distilling run")
@@ -68,6 +71,7 @@ def build_config(args: argparse.Namespace) -> Config:
     if not isinstance((cfg.get("train_dataloader") or {}).get("dataset"), dict):
         raise ValueError(f"{args.config} has no train_dataloader with a dataset")
     prepare_launch(cfg, "none")
+    check_config(cfg)
     return cfg
 
 

@@ -198,15 +198,7 @@ def _check_settings(cfg: Config) -> None:
 
 def _check_model(stages: list[Stage]) -> None:
     """Build a stage's model and hooks, and compare its classes with those of the stage before."""
-    cfg = copy.deepcopy(stages[-1].cfg)
-    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
-    try:
-        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmpretrain"):
-            MODELS.build(cfg.model)
-            for hook in cfg.get("custom_hooks") or []:
-                HOOKS.build(hook)
-    except Exception as error:
-        raise ValueError(f"{stages[-1].args.config} cannot be built: {error}") from error
+    check_build(stages[-1].cfg, stages[-1].args.config)
     classes = [
         (_network(stage.cfg)["model"].get("head") or {}).get("num_classes") for stage in stages[-2:]
     ]
@@ -214,6 +206,27 @@ def _check_model(stages: list[Stage]) -> None:
         raise ValueError(
             f"its student has {classes[1]} classes, that of the stage before {classes[0]}"
         )
+
+
+def check_build(cfg: Config, name: str) -> None:
+    """Build the model and the hooks of a run that is to begin when others have ended.
+
+    Args:
+        cfg: Its complete config.
+        name: What the message calls it.
+
+    Raises:
+        ValueError: If they cannot be built.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmpretrain"):
+            MODELS.build(cfg.model)
+            for hook in cfg.get("custom_hooks") or []:
+                HOOKS.build(hook)
+    except Exception as error:
+        raise ValueError(f"{name} cannot be built: {error}") from error
 
 
 def _check_teachers(stages: list[Stage], train_teacher: bool) -> None:

@@ -14,8 +14,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from mmkd_logit._command_line import OneLineParser
+
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
+from .config_check import check_config
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .safe_reading import install_safe_reading
@@ -24,7 +27,7 @@ from .train_metrics import training_data_loader
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/score_samples.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Write a teacher's entropy and top-logit difference for each training sample; "
         "mmkd_logit.DataSubset selects by them"
     )
@@ -61,6 +64,7 @@ def build_config(args: argparse.Namespace) -> Config:
     for name in ("train_dataloader", "test_dataloader"):
         if not isinstance((cfg.get(name) or {}).get("dataset"), dict):
             raise ValueError(f"{args.config} has no {name} with a dataset")
+    check_config(cfg)
     cfg.test_dataloader = training_data_loader(cfg)
     cfg.test_dataloader.update(sampler=dict(type="DefaultSampler", shuffle=False), drop_last=False)
     prepare_launch(cfg, "none")

@@ -13,8 +13,11 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from mmkd_logit._command_line import OneLineParser
+
 from .checkpoint import install_safe_checkpoint_loading
 from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, read_config
+from .config_check import check_config
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .results import plain
@@ -24,9 +27,7 @@ from .teachers import find_missing_teachers
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/test.py``: mmpretrain's flags."""
-    parser = argparse.ArgumentParser(
-        description="Test a checkpoint; a distilling config tests its student"
-    )
+    parser = OneLineParser(description="Test a checkpoint; a distilling config tests its student")
     parser.add_argument("config", help="config file, or mmpretrain::PATH")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     add_common_arguments(parser)
@@ -90,6 +91,8 @@ def build_config(args: argparse.Namespace) -> Config:
         _use_test_time_augmentation(cfg)
     _leave_missing_teachers_alone(cfg)
     prepare_launch(cfg, args.launcher)
+    if not args.tta:  # which wraps the model
+        check_config(cfg)
     return cfg
 
 
@@ -107,6 +110,19 @@ def _leave_missing_teachers_alone(cfg: Config) -> None:
     for hook in asking:
         hook["teacher"] = False
     print("the teacher is not there; what compares with it is not measured", file=sys.stderr)
+
+
+def _load_exactly(runner: Runner, checkpoint: str) -> None:
+    """Load the weights, all of them: MMEngine would warn, and measure what is left at random."""
+    try:
+        runner.load_checkpoint(checkpoint, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = "; ".join(line[:200] for line in lines[1:4]) or str(error)
+        raise ValueError(
+            f"{checkpoint} does not fit the network of this config: {reason}. Name the config that "
+            "the checkpoint was trained by"
+        ) from None
 
 
 # Joining the predictions of several pictures leaves probabilities, and no logits.
@@ -147,7 +163,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         install_safe_reading()
         cfg = build_config(args)
         install_safe_checkpoint_loading()
+        hooks = list(cfg.get("custom_hooks") or [])
+        cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.RunCheckHook")]
         runner = Runner.from_cfg(cfg)
+        _load_exactly(runner, args.checkpoint)
         if args.out and args.out_item != "metrics":
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
+from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
@@ -28,7 +29,7 @@ _RESULTS = re.compile(r"    Results:\n(?:      .*\n)+")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/publish_results.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=f"Render the rows of {MEASURED} into the tables of READMEs and the metafiles"
     )
     parser.add_argument("--check", action="store_true", help="only say whether they are up to date")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.dump_files import add_dump_argument
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
@@ -27,7 +28,7 @@ MEASURED = Path("configs", "paper", "measured.jsonl")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/reproduce.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Train what exhibits still need, skip what is done, print their tables"
     )
     add = parser.add_argument

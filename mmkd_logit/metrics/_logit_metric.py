@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from ._collecting import check_collecting
 from ._stack import forget
 
 
@@ -24,6 +26,10 @@ class LogitMetric(BaseMetric):
         collect_device: ``'cpu'`` or ``'gpu'``, where processes exchange their rows.
         prefix: Stands before the keys in the place of the metric's own.
         collect_dir: Folder to exchange them through; see MMEngine's ``BaseMetric``.
+
+    Raises:
+        ValueError: If one is of another kind; when evaluating, if there are fewer samples than the
+            data set has.
     """
 
     def __init__(
@@ -32,6 +38,7 @@ class LogitMetric(BaseMetric):
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        check_collecting(collect_device, prefix, collect_dir)
         super().__init__(collect_device, prefix, collect_dir)
         self._names: list[str] | None = None
 
@@ -90,6 +97,11 @@ class LogitMetric(BaseMetric):
             size: Number of samples in the data set.
         """
         try:
+            if 0 < len(self.results) * get_world_size() < size:
+                raise ValueError(
+                    f"{self.name} got {len(self.results)} of {size} samples; the data loader must "
+                    "give each once: set drop_last=False and no sampler that leaves some out"
+                )
             return super().evaluate(size)
         finally:
             self._names = None

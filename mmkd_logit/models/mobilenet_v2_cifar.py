@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from mmpretrain.models.backbones.mobilenet_v2 import MobileNetV2
 
+from mmkd_logit._checks import check_number
 from mmkd_logit.registry import MODELS
 
 
@@ -18,6 +19,9 @@ class MobileNetV2CIFAR(MobileNetV2):
 
     Args:
         **kwargs: Of mmpretrain's ``MobileNetV2``, such as ``widen_factor``.
+
+    Raises:
+        ValueError: If ``widen_factor`` is not above 0.
 
     Example:
         >>> import torch
@@ -34,5 +38,6 @@ class MobileNetV2CIFAR(MobileNetV2):
     ]
 
     def __init__(self, **kwargs: Any) -> None:
+        check_number("widen_factor", kwargs.get("widen_factor", 1.0), zero=False)
         super().__init__(**kwargs)
         self.conv1.conv.stride = self.conv1.stride = (1, 1)  # fixed to 2 by the parent

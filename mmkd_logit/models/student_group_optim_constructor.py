@@ -34,6 +34,12 @@ class StudentGroupOptimConstructor:
                 "'mmkd_logit.StudentGroupOptimConstructor', students={NAME: dict(optimizer=...)}), "
                 f"got {optim_wrapper_cfg!r} and paramwise_cfg={paramwise_cfg!r}"
             )
+        for name, cfg in students.items():
+            if not isinstance(cfg, Mapping) or not isinstance(cfg.get("optimizer"), Mapping):
+                raise ValueError(
+                    f"the optimizer of {name} must be dict(optimizer=dict(type=..., lr=...)), got "
+                    f"{cfg!r}"
+                )
         self.students = {name: dict(cfg) for name, cfg in students.items()}
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:

@@ -1,0 +1,203 @@
+"""Plain settings of a config, checked before MMEngine meets them one by one."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmkd_logit._arguments import did_you_mean, refuse_unknown
+from mmkd_logit._checks import check_count, check_flag, check_number, check_text
+from mmkd_logit.optim._clip_grad import check_clip_grad
+
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_DICTS = (*_LOADERS, "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness", "env_cfg")
+_MORE_DICTS = ("default_hooks", "auto_scale_lr", "log_processor", "model_wrapper_cfg", "visualizer")
+
+_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")
+
+Check = Callable[[str, Any], Any]
+
+
+def check_values(cfg: Config) -> None:
+    """Check the values of a config's plain settings.
+
+    Args:
+        cfg: A complete config.
+
+    Raises:
+        ValueError: If one is of the wrong kind or out of range.
+    """
+    for name in (*_DICTS, *_MORE_DICTS):
+        if not isinstance(cfg.get(name), dict | None):
+            raise ValueError(f"{name} must be a dict of settings, got {cfg[name]!r}")
+    for path, holder, checks in _settings(cfg):
+        for name, check in checks.items():
+            if holder.get(name) is not None:
+                check(f"{path}.{name}" if path else name, holder[name])
+    for path, wrapper in _optimizers(cfg):
+        check_clip_grad(wrapper.get("clip_grad"), f"{path}.clip_grad")
+        if wrapper.get("constructor") in (None, "DefaultOptimWrapperConstructor"):
+            _check_paramwise(f"{path}.paramwise_cfg", wrapper.get("paramwise_cfg") or {})
+    work_dir = Path(str(cfg.get("work_dir") or "."))
+    for folder in (work_dir, *work_dir.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"work_dir={str(work_dir)!r}: {folder} is a file; name a folder")
+
+
+def _check_paramwise(path: str, given: dict) -> None:
+    """Refuse misspelt names; what is none of MMEngine's at all, it passes over, and so do we."""
+    refuse_unknown(path, [name for name in given if did_you_mean(name, _PARAMWISE)], _PARAMWISE)
+
+
+def _settings(cfg: Config) -> Iterator[tuple[str, dict, dict[str, Check]]]:
+    yield "", cfg, _TOP
+    yield "train_cfg", cfg.get("train_cfg") or {}, _TRAIN
+    for name in _LOADERS:
+        yield name, cfg.get(name) or {}, _LOADER
+    for name in ("randomness", "env_cfg", "auto_scale_lr"):
+        yield name, cfg.get(name) or {}, _PLAIN
+    hooks = cfg.get("default_hooks") or {}
+    for name, checks in (("logger", _LOGGER), ("checkpoint", _CHECKPOINT)):
+        if isinstance(hooks.get(name), dict):
+            yield f"default_hooks.{name}", hooks[name], checks
+    for path, wrapper in _optimizers(cfg):
+        yield path, wrapper, dict(accumulative_counts=check_count)
+        if isinstance(wrapper.get("optimizer"), dict):
+            yield f"{path}.optimizer", wrapper["optimizer"], _OPTIMIZER
+    for path, schedule in schedules(cfg):
+        yield path, schedule, _SCHEDULE
+
+
+def _optimizers(cfg: Config) -> Iterator[tuple[str, dict]]:
+    wrapper = cfg.get("optim_wrapper") or {}
+    yield "optim_wrapper", wrapper
+    for name, each in (wrapper.get("students") or {}).items():
+        yield f"optim_wrapper.students.{name}", each
+
+
+def schedules(cfg: Config) -> Iterator[tuple[str, dict]]:
+    """Give the parameter schedulers of a config, by their places.
+
+    Args:
+        cfg: A config with one, a list of them, or a dict of lists.
+
+    Raises:
+        ValueError: If there is something else.
+    """
+    yield from _schedules("param_scheduler", cfg.get("param_scheduler"))
+
+
+def _schedules(path: str, given: Any) -> Iterator[tuple[str, dict]]:
+    if given is None:
+        return
+    if isinstance(given, (list, tuple)):
+        for number, each in enumerate(given):
+            yield from _schedules(f"{path}.{number}", each)
+    elif not isinstance(given, dict):
+        raise ValueError(f"{path} must be a dict such as dict(type='MultiStepLR'), got {given!r}")
+    elif "type" in given:
+        yield path, given
+    else:
+        for name, each in given.items():
+            if not isinstance(each, (dict, list, tuple)):
+                raise ValueError(f"{path} has no type, and its {name} is no scheduler: {each!r}")
+            yield from _schedules(f"{path}.{name}", each)
+
+
+def _finite(path: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ValueError(f"{path} must be a finite number, got {value!r}")
+
+
+def _from_zero(path: str, value: Any) -> None:
+    check_count(path, value, 0)
+
+
+def _count_or_never(path: str, value: Any) -> None:
+    if type(value) is not int or (value < 1 and value != -1):
+        raise ValueError(f"{path} must be an integer from 1 on, or -1, got {value!r}")
+
+
+def _milestones(path: str, value: Any) -> None:
+    listed = isinstance(value, (list, tuple))
+    if not listed or any(type(each) is not int or each < 0 for each in value):
+        raise ValueError(f"{path} must be a list of integers from 0 on, got {value!r}")
+
+
+def _level(path: str, value: Any) -> None:
+    if value not in _LEVELS:
+        raise ValueError(f"{path} must be one of {', '.join(_LEVELS)}, got {value!r}")
+
+
+def _compile(path: str, value: Any) -> None:
+    if not isinstance(value, (bool, dict)):
+        raise ValueError(
+            f"{path} must be True, False or a dict of torch.compile's arguments, got {value!r}"
+        )
+
+
+def _checkpoint(path: str, value: Any) -> None:
+    check_text(path, value, "the path or URL of a checkpoint, or None")
+
+
+_TOP: dict[str, Check] = dict(
+    log_level=_level,
+    load_from=_checkpoint,
+    resume=check_flag,
+    find_unused_parameters=check_flag,
+    default_scope=check_text,
+    compile=_compile,
+)
+_TRAIN: dict[str, Check] = dict(
+    max_epochs=check_count,
+    max_iters=check_count,
+    val_interval=check_count,
+    val_begin=_from_zero,
+    by_epoch=check_flag,
+)
+_LOADER: dict[str, Check] = dict(
+    batch_size=check_count,
+    num_workers=_from_zero,
+    drop_last=check_flag,
+    pin_memory=check_flag,
+    persistent_workers=check_flag,
+)
+_PLAIN: dict[str, Check] = dict(
+    deterministic=check_flag,
+    diff_rank_seed=check_flag,
+    cudnn_benchmark=check_flag,
+    base_batch_size=check_count,
+    enable=check_flag,
+)
+_LOGGER: dict[str, Check] = dict(interval=check_count)
+_CHECKPOINT: dict[str, Check] = dict(interval=_count_or_never, max_keep_ckpts=_count_or_never)
+_OPTIMIZER: dict[str, Check] = dict(
+    lr=check_number,
+    momentum=check_number,
+    dampening=check_number,
+    weight_decay=check_number,
+    nesterov=check_flag,
+)
+_SCHEDULE: dict[str, Check] = dict(
+    milestones=_milestones,
+    gamma=check_number,
+    begin=_from_zero,
+    end=check_count,
+    T_max=check_count,
+    step_size=check_count,
+    by_epoch=check_flag,
+    convert_to_iter_based=check_flag,
+    factor=_finite,
+    start_factor=_finite,
+    end_factor=_finite,
+    eta_min=_finite,
+    power=_finite,
+)
+# Those of MMEngine's DefaultOptimWrapperConstructor, which asks for these and looks at no others.
+_PARAMWISE = (
+    *("custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult"),
+    *("dwconv_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate"),
+)
