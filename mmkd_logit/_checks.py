@@ -2,7 +2,9 @@
 
 import math
 import numbers
+import os
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 
@@ -87,3 +89,27 @@ def check_text(name: str, value: object, what: str = "text") -> str:
     if isinstance(value, str) and value:
         return value
     raise ValueError(f"{name} must be {what}, got {value!r}")
+
+
+def check_out_file(name: str, path: str | Path) -> None:
+    """Make sure that a file can be written, before the work that it will hold is done.
+
+    Args:
+        name: What the message calls it.
+        path: The file; it and its folders need not exist.
+
+    Raises:
+        ValueError: If it is a folder, a folder of it is a file, or one may not be written.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise ValueError(f"{name}: {path} is a folder; name a file in it")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise ValueError(f"{name}: {path} may not be written; name another file")
+    for folder in file.absolute().parents:
+        if folder.is_dir():
+            if not file.exists() and not os.access(folder, os.W_OK):
+                raise ValueError(f"{name}: {folder} may not be written; name another folder")
+            return
+        if folder.exists():
+            raise ValueError(f"{name}: {folder} is a file and cannot hold {file.name}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
+from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
@@ -115,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _check(args: argparse.Namespace) -> None:
     if not (args.losses or args.error_table or args.config):
         raise ValueError("nothing to measure: give a kd config, --losses or --error-table")
+    if args.json:
+        check_out_file("--json", args.json)
     if args.compile and not args.losses:
         raise ValueError("--compile goes with --losses")
     instead = [name for name in ("data", "scaling", "shared") if getattr(args, name)]

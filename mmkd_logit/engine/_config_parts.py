@@ -19,6 +19,7 @@ _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _EVALUATORS = ("val_evaluator", "test_evaluator", "train_evaluator")
 # What the Runner, and no class, reads from the config of a component.
 _ALWAYS = ("type", "_scope_")
+_GIVEN = ("runner", "dataloader", "evaluator", "params", "param_name")  # by the Runner
 _WRAPPER = ("optimizer", "paramwise_cfg", "constructor", "students")
 _RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
 _ENVIRONMENT = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
@@ -61,7 +62,9 @@ class Part(NamedTuple):
             target = _find(self.registry, self.spec.get("type", self.default), self.path)
         names, open_ = arguments_of(target) if callable(target) else ([], False)
         if not open_ and not (callable(target) and _keeps_the_rest(target)):
-            refuse_unknown(self.path, self.spec, (*self.also, *names, *_ALWAYS))
+            known = [name for name in (*self.also, *names) if name not in _GIVEN]
+            given = [name for name in self.spec if name not in _ALWAYS]
+            refuse_unknown(self.path, given, list(dict.fromkeys(known)))
 
 
 def _find(registry: Registry, kind: Any, path: str) -> Any:

@@ -15,6 +15,11 @@ _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DICTS = (*_LOADERS, "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness", "env_cfg")
 _MORE_DICTS = ("default_hooks", "auto_scale_lr", "log_processor", "model_wrapper_cfg", "visualizer")
 
+_TOGETHER = (
+    ("train_dataloader", "train_cfg", "optim_wrapper"),
+    ("val_dataloader", "val_cfg", "val_evaluator"),
+    ("test_dataloader", "test_cfg", "test_evaluator"),
+)
 _LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")
 
 Check = Callable[[str, Any], Any]
@@ -32,6 +37,10 @@ def check_values(cfg: Config) -> None:
     for name in (*_DICTS, *_MORE_DICTS):
         if not isinstance(cfg.get(name), dict | None):
             raise ValueError(f"{name} must be a dict of settings, got {cfg[name]!r}")
+    for names in _TOGETHER:
+        absent = [name for name in names if cfg.get(name) is None]
+        if absent and len(absent) < len(names):
+            raise ValueError(f"a run needs {', '.join(names)}; {absent[0]} is missing")
     for path, holder, checks in _settings(cfg):
         for name, check in checks.items():
             if holder.get(name) is not None:

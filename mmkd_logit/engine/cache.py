@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmkd_logit._checks import check_choice, check_count, check_text
 from mmkd_logit._command_line import OneLineParser
 
 from .checkpoint import install_safe_checkpoint_loading
@@ -144,8 +145,12 @@ def _open(folder: Path) -> Any:
     from mmkd_logit.models._disk_store import META, DiskStore, read_meta
 
     meta = read_meta(folder / META)
-    if meta is None or not {"rows", "num_classes", "dtype"} <= set(meta):
+    if meta is None:
         raise ValueError(f"{folder / META} cannot be read")
+    for name in ("rows", "num_classes", "samples", "per_sample"):
+        check_count(f"{name} of {folder / META}", meta.get(name))
+    check_choice(f"dtype of {folder / META}", meta.get("dtype"), ("float32", "float16"))
+    check_text(f"pictures of {folder / META}", meta.get("pictures"), "their hash")
     return DiskStore(folder, meta, meta["rows"], look=True)
 
 
@@ -181,19 +186,20 @@ def _verify(folder: Path) -> bool:
 
 
 def _each(root: str | None, do: Any) -> None:
-    good, count = True, 0
+    count = 0
+    damaged: list[str] = []
     for folder in list_caches(root):
         count += 1
         try:
-            good &= do(folder)
+            damaged += [] if do(folder) else [str(folder)]
         except (ValueError, OSError) as error:
-            print(f"{folder.name}  {error}")
-            good = False
+            damaged.append(f"{folder} ({error})")
     if not count:
         print("no caches")
-    if not good:
+    if damaged:
         raise ValueError(
-            "a cache is damaged; training computes again what does not fit, or remove its folder"
+            f"a cache is damaged: {', '.join(damaged)}; training computes again what does not fit, "
+            "or remove the folder"
         )
 
 

@@ -22,12 +22,6 @@ from .teachers import (
 _STAGE_FIELDS = {"config", "overrides"}
 _CHAIN_FIELDS = {"stages", "randomness", "work_dir"}
 _DISTILLERS = ("mmkd_logit.LogitDistiller", "LogitDistiller")
-_TOGETHER = (
-    ("train_dataloader", "train_cfg", "optim_wrapper"),
-    ("val_dataloader", "val_cfg", "val_evaluator"),
-    ("test_dataloader", "test_cfg", "test_evaluator"),
-)
-
 Build = Callable[[argparse.Namespace], Config]
 
 
@@ -95,7 +89,6 @@ def read_chain(args: argparse.Namespace, build: Build) -> list[Stage]:
             if result:
                 own.cfg_options["model.teacher"] = [_teacher(own, build, result[-1])]
             result.append(Stage(name, own, build(copy.deepcopy(own))))
-            _check_settings(result[-1].cfg)
             _check_model(result)
             _check_teachers(result, own.train_teacher)
         except (ValueError, OSError) as error:
@@ -182,18 +175,6 @@ def _network(cfg: Config) -> dict[str, Any]:
         model, preprocessor = model.student, model.get("data_preprocessor", preprocessor)
     network = ConfigDict(model=model, data_preprocessor=preprocessor)
     return copy.deepcopy(network).to_dict()
-
-
-def _check_settings(cfg: Config) -> None:
-    """Refuse what the Runner would refuse, but after the stages before have been trained."""
-    for names in _TOGETHER:
-        absent = [name for name in names if cfg.get(name) is None]
-        if absent and (len(absent) < len(names) or names is _TOGETHER[0]):
-            raise ValueError(f"a run needs {', '.join(names)}; {absent[0]} is missing")
-    for name in ("max_epochs", "max_iters"):
-        length = cfg.train_cfg.get(name, 1)
-        if type(length) is not int or length < 1:
-            raise ValueError(f"train_cfg.{name} must be a positive integer, got {length!r}")
 
 
 def _check_model(stages: list[Stage]) -> None:

@@ -77,7 +77,10 @@ def _clear_errors(filename: str) -> Iterator[None]:
 def _without_orders(checkpoint: Any, filename: str) -> Any:
     """Take out what MMEngine would execute, and refuse what it would delete, when resuming."""
     if not isinstance(checkpoint, dict):
-        return checkpoint
+        raise ValueError(
+            f"{filename} holds a {type(checkpoint).__name__} and no weights; a checkpoint is a "
+            "dict with a state_dict, or a state_dict"
+        )
     if isinstance(checkpoint.get("meta"), dict):
         checkpoint["meta"].pop("config", None)  # MMEngine itself writes ``cfg``
     for key, value in _runtime_info(checkpoint).items():
@@ -134,6 +137,9 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {filename} does not exist")
+    with path.open("rb") as file:
+        if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
+            raise ValueError("it is a web page: the address moved, or asks for a login")
     return torch.load(path, map_location=map_location, weights_only=True)
 
 

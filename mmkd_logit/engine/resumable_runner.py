@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from mmengine.runner import Runner
+from ._quiet_runner import QuietRunner
 
 
-class ResumableRunner(Runner):
-    """MMEngine's Runner, which collects the state of every process before the first one saves.
+class ResumableRunner(QuietRunner):
+    """A Runner that collects the state of every process before the first one saves.
 
     Attributes:
         made_of: What the run is made of, as its checkpoints say (:mod:`.run_identity`).

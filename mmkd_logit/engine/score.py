@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
 from .checkpoint import install_safe_checkpoint_loading
@@ -53,6 +54,7 @@ def build_config(args: argparse.Namespace) -> Config:
     """
     if Path(args.out).suffix != ".npz":
         raise ValueError(f"{args.out} must end in .npz")
+    check_out_file("the scores", args.out)
     if args.launcher != "none":
         raise ValueError("scores are computed by one process; leave out --launcher")
     if args.amp:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
+from ._quiet_runner import QuietRunner
 from .checkpoint import install_safe_checkpoint_loading
 from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, read_config
 from .config_check import check_config
@@ -63,6 +66,15 @@ def build_config(args: argparse.Namespace) -> Config:
         raise ValueError(
             f"--out {args.out}: {args.out_item or 'pred'} can be written to {', '.join(allowed)}"
         )
+    if args.out:
+        check_out_file("--out", args.out)
+    if args.interval < 1 or args.wait_time < 0:
+        raise ValueError(
+            "--interval is a number of samples from 1 on and --wait-time one of seconds from 0 on, "
+            f"got {args.interval} and {args.wait_time:g}"
+        )
+    if args.amp and not torch.cuda.is_available():
+        raise ValueError("--amp needs a GPU; leave it out on a CPU")
     if "://" not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
         raise FileNotFoundError(f"the checkpoint {args.checkpoint} does not exist")
     cfg = read_config(args.config)
@@ -165,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         install_safe_checkpoint_loading()
         hooks = list(cfg.get("custom_hooks") or [])
         cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.RunCheckHook")]
-        runner = Runner.from_cfg(cfg)
+        runner = QuietRunner.from_cfg(cfg)
         _load_exactly(runner, args.checkpoint)
         if args.out and args.out_item != "metrics":
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

@@ -188,7 +188,7 @@ class _MarkStart(Hook):
         self.origin = origin
 
     def before_train(self, runner: Runner) -> None:
-        Runner.dump_config(runner)
+        Runner.dump_config(runner)  # which a QuietRunner does not by itself
         if is_main_process():
             if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
                 Path(runner.work_dir, POINTER).unlink(missing_ok=True)

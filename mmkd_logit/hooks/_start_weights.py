@@ -19,9 +19,14 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
         source: The file, for the message.
 
     Raises:
-        ValueError: If less than half of the weights fit.
+        ValueError: If it holds no weights, or less than half of them fit.
     """
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f"{source} holds a {type(checkpoint).__name__} and no weights; a checkpoint is a dict "
+            "with a state_dict, or a state_dict"
+        )
+    state = checkpoint.get("state_dict", checkpoint)
     if not isinstance(state, Mapping) or _renames(model):
         return
     given = {str(key).removeprefix("module."): value for key, value in state.items()}
@@ -35,14 +40,16 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
         for name, value in wanted.items()
         if not isinstance(given.get(name), Tensor) or given[name].shape != value.shape
     ]
-    if 2 * len(misfits) > len(wanted):
+    count = sum(value.numel() for value in wanted.values())
+    lacking = sum(wanted[name].numel() for name in misfits)
+    if 2 * lacking > count:
         first = misfits[0]
         theirs = given.get(first)
         what = f"has {tuple(theirs.shape)}" if isinstance(theirs, Tensor) else "has none"
         raise ValueError(
-            f"{source} is of another network: {len(wanted) - len(misfits)} of {len(wanted)} "
-            f"weights fit; of {first}, {tuple(wanted[first].shape)}, it {what}. Take a checkpoint "
-            "of this network, or train without it"
+            f"{source} is of another network: {count - lacking} of {count} weights fit; of "
+            f"{first}, {tuple(wanted[first].shape)}, it {what}. Take a checkpoint of this network, "
+            "or train without it"
         )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
 from mmkd_logit._arguments import first_line
@@ -42,8 +42,8 @@ class RunCheckHook(Hook):
     priority = "VERY_HIGH"
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare a checkpoint with the model that is to begin with it."""
-        if not runner._resume:
+        """Compare a checkpoint with the model that is to be trained from it."""
+        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
             check_loaded(_unwrapped(runner), checkpoint, str(runner._load_from))
 
     def before_train(self, runner: Runner) -> None:
@@ -58,7 +58,7 @@ class RunCheckHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Check the test data."""
-        _check_data(runner, runner.test_dataloader, "test")
+        _check_data(runner, runner.test_dataloader, "test", teach=False)
 
 
 def _unwrapped(runner: Runner) -> nn.Module:
@@ -78,7 +78,7 @@ def _check_weights(network: nn.Module, prefix: str, runner: Runner) -> None:
         )
 
 
-def _check_data(runner: Runner, loader: Any, what: str) -> None:
+def _check_data(runner: Runner, loader: Any, what: str, teach: bool = True) -> None:
     from mmpretrain.models.classifiers import BaseClassifier
 
     model: Any = _unwrapped(runner)
@@ -95,7 +95,7 @@ def _check_data(runner: Runner, loader: Any, what: str) -> None:
         for prefix, network in networks.items():
             classes = _try_network(network, inputs, f"student {prefix.rstrip('/')}".strip(), what)
             _check_labels(loader.dataset, classes, what)
-            for teacher, place in _teachers(network, runner):
+            for teacher, place in _teachers(network, runner) if teach else ():
                 # Those of stages to come stay on the CPU until they are needed.
                 images = inputs.cpu() if place == "cpu" else inputs
                 theirs = _try_teacher(teacher, images, what)
