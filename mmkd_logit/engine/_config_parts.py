@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mmengine import registry as registries
 from mmengine.config import Config
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
 
@@ -73,16 +73,19 @@ def _find(registry: Registry, kind: Any, path: str) -> Any:
         raise ValueError(f"{path} has no type; say which component it is with type=...")
     if not isinstance(kind, str):
         return kind
-    with registry.switch_scope_and_registry(None) as place:
-        try:
-            found = place.get(kind)
-        except Exception:  # MMEngine raises what it likes where a module cannot be imported
-            found = None
+    # As MMEngine's build does, but without a warning where a package has no registry of the kind.
+    scope = DefaultScope.get_current_instance()
+    child = registry._search_child(scope.scope_name) if scope is not None else None
+    place = registry if child is None else child  # an empty one is false
+    try:
+        found = place.get(kind)
+    except Exception:  # MMEngine raises what it likes where a module cannot be imported
+        found = None
+    if found is None:
         places = [place, *([place.parent] if place.parent else [])]
         known = [name for each in places for name in each.module_dict]
         ours = registry._search_child("mmkd_logit")
         known += [f"mmkd_logit.{name}" for name in (ours.module_dict if ours else ())]
-    if found is None:
         hint = did_you_mean(kind, known) or "; check its spelling and scope"
         raise ValueError(f"{path}.type: no {registry.name} {kind!r} is registered{hint}")
     return found

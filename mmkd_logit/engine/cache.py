@@ -193,6 +193,7 @@ def _each(root: str | None, do: Any) -> None:
         try:
             damaged += [] if do(folder) else [str(folder)]
         except (ValueError, OSError) as error:
+            print(f"{folder.name}  {error}")
             damaged.append(f"{folder} ({error})")
     if not count:
         print("no caches")

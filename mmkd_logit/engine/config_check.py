@@ -1,6 +1,8 @@
 """What MMEngine would pass over in silence, or fail on when a run has begun to write."""
 
+import importlib
 import importlib.util
+from contextlib import suppress
 from difflib import get_close_matches
 from inspect import signature
 
@@ -52,6 +54,8 @@ def check_config(cfg: Config) -> None:
             "default_scope must be an installed package with registries, such as 'mmpretrain', "
             f"got {scope!r}"
         )
+    with suppress(ImportError):  # as MMEngine, which makes its registries known so
+        importlib.import_module(f"{scope}.registry")
     with DefaultScope.overwrite_default_scope(scope):
         for part in parts_of(cfg):
             part.check()

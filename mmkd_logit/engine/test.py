@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
@@ -73,8 +72,6 @@ def build_config(args: argparse.Namespace) -> Config:
             "--interval is a number of samples from 1 on and --wait-time one of seconds from 0 on, "
             f"got {args.interval} and {args.wait_time:g}"
         )
-    if args.amp and not torch.cuda.is_available():
-        raise ValueError("--amp needs a GPU; leave it out on a CPU")
     if "://" not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
         raise FileNotFoundError(f"the checkpoint {args.checkpoint} does not exist")
     cfg = read_config(args.config)
