@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
 from ._report_figures import Draw, show_figures
@@ -44,11 +45,14 @@ def build_report(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no exhibits, or one that cannot be read.
+        ValueError: If it holds no exhibits, or one that cannot be read, or ``out`` is a folder.
         OSError: If the page cannot be written.
     """
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(f"the folder of the runs' files {root} does not exist")
     exhibits = read_exhibit_files(results, root)
     out = Path(results, "report.html") if out is None else Path(out)
+    check_out_file("the page", out)
     files, names = Files(out.parent, Path(results)), Names()
     for name in ("main", "overview", "figures", "others"):
         names(name)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
-from mmkd_logit._checks import check_out_file
+from mmkd_logit._arguments import first_line
+from mmkd_logit._checks import check_number, check_out_file
 from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
@@ -129,6 +130,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--shared takes no --variants")
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {args.workers}")
+    check_number("--seconds", args.seconds, zero=False)
+    for tau in args.tau:
+        check_number("--tau", tau, zero=False)
+    _check_device(args.device)
     for name in ("threads", "batch_size", "synthetic"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -138,6 +143,18 @@ def _check(args: argparse.Namespace) -> None:
             f"MMEngine trains on {get_device()} here, not on {args.device}; "
             "CUDA_VISIBLE_DEVICES= hides the GPUs"
         )
+
+
+def _check_device(device: str | None) -> None:
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # of torch, which has many
+        raise ValueError(
+            f"--device {device} cannot be used here ({first_line(error)}); take cpu"
+            + (" or cuda" if torch.cuda.is_available() else "")
+        ) from None
 
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
@@ -152,8 +169,6 @@ def _speed(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for compiled in (False, True) if args.compile else (False,):
         for tau in args.tau:
-            if not 0 < tau < float("inf"):
-                raise ValueError(f"--tau must be a finite number above 0, got {tau}")
             rows += speed_rows(
                 tau=tau,
                 compiled=compiled,

@@ -22,6 +22,7 @@ from .reproduce import build_parser as reproduce_parser
 from .run import Run, read_once
 from .table import render
 
+_ROW = ("config", "config_hash", "seed", "teachers", "weights", "test", "finished")
 _BLOCK = re.compile(r"(<!-- measured: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _ENTRY = re.compile(r"  - Name: (\S+)\n(?:    .*\n)+")
 _RESULTS = re.compile(r"    Results:\n(?:      .*\n)+")
@@ -197,7 +198,15 @@ def _add_rows(file: Path) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"the results file {file} does not exist")
     known = {(row["weights"], row["finished"]) for row in read_lines(MEASURED)}
-    for row in read_lines(file):
+    new = read_lines(file)
+    for number, row in enumerate(new, 1):
+        lacking = [name for name in _ROW if name not in row]
+        if lacking:
+            raise ValueError(
+                f"row {number} of {file} has no {', '.join(lacking)}; rows are those that "
+                "tools/train.py --results writes"
+            )
+    for row in new:
         if (row["weights"], row["finished"]) not in known:
             append_line(MEASURED, row)
             print(f"added {row['config']}, seed {row['seed']}", file=sys.stderr)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
+from mmkd_logit.engine.config_check import check_config
 from mmkd_logit.engine.dump_files import add_dump_argument
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
@@ -96,7 +98,10 @@ def find_exhibits(names: Sequence[str], scale: str | None) -> list[Path]:
 
 def _pool(args: argparse.Namespace) -> Pool:
     if args.launcher == "none":
-        devices = args.devices.split(",") if args.devices else default_devices()
+        if args.cluster_option:
+            raise ValueError("--cluster-option is for jobs; add --launcher slurm, or leave it out")
+        given = args.devices is not None
+        devices = args.devices.split(",") if given else default_devices()
         return LocalPool(devices)
     if args.devices:
         raise ValueError("--devices is for this machine; --cluster-option says what a job gets")
@@ -158,8 +163,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if run.name in exhibit.cells:
                     measured.setdefault(run.work_dir, set()).update(exhibit.measured)
         results = Path(args.results, "runs.jsonl")
+        check_out_file("--results", results)
         share, dumps = args.share_teacher, args.dump_logits or ()
         execution = Execution(labels, results, _pool(args), _say, measured, share, dumps)
+        if args.cfg_options:  # the configs themselves are tested
+            for cfg in execution.configs.values():
+                check_config(cfg)
         if args.dry_run:
             rows = [*read_lines(results), *read_lines(MEASURED)]
             return print("\n".join(describe_plan(execution, rows)))
