@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmkd_logit._command_line import OneLineParser
+
 from ._report_figures import render_figure
 from ._report_files import Names, write_whole
 from ._report_read import ExhibitFile, read_exhibit_files
@@ -131,7 +133,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
         name: Of :data:`FIGURES`.
     """
     what, needs = FIGURES[name]
-    parser = argparse.ArgumentParser(description=f"Draw {what} as PNG and SVG; needs {needs}")
+    parser = OneLineParser(description=f"Draw {what} as PNG and SVG; needs {needs}")
     if name != "losses":
         runs = ", or work folders of runs outside any exhibit" if name in _FOLDERS else ""
         parser.add_argument(

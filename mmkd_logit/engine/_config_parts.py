@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from mmengine import registry as registries
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope, Registry
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
@@ -225,7 +226,7 @@ def _evaluator_parts(path: str, evaluator: Any) -> Iterator[Part]:
 def _hook_parts(cfg: Config) -> Iterator[Part]:
     hooks = cfg.get("default_hooks") or {}
     for name, hook in hooks.items():
-        if hook is None:
+        if hook is None or isinstance(hook, Hook):
             continue
         if not isinstance(hook, dict) or "type" not in hook:
             hint = did_you_mean(name, [other for other in hooks if other != name])
@@ -237,6 +238,8 @@ def _hook_parts(cfg: Config) -> Iterator[Part]:
     if not isinstance(custom, (list, tuple)):
         raise ValueError(f"custom_hooks must be a list of hooks, got {custom!r}")
     for number, hook in enumerate(custom):
+        if isinstance(hook, Hook):
+            continue
         path = f"custom_hooks.{number}"
         yield Part(path, hook, registries.HOOKS, None, ("priority",))
         for k, stage in enumerate(hook.get("stages") or () if isinstance(hook, dict) else ()):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from torch import optim
 
 from mmkd_logit._arguments import did_you_mean, refuse_unknown
 from mmkd_logit._checks import check_count, check_flag, check_number, check_text
@@ -20,6 +21,8 @@ _TOGETHER = (
     ("val_dataloader", "val_cfg", "val_evaluator"),
     ("test_dataloader", "test_cfg", "test_evaluator"),
 )
+_WRAPPERS = {None, "OptimWrapper", "AmpOptimWrapper", "ApexOptimWrapper"}
+_WRAPPERS |= {"mmkd_logit.AutocastOptimWrapper"}
 _LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")
 
 Check = Callable[[str, Any], Any]
@@ -46,7 +49,8 @@ def check_values(cfg: Config) -> None:
             if holder.get(name) is not None:
                 check(f"{path}.{name}" if path else name, holder[name])
     for path, wrapper in _optimizers(cfg):
-        check_clip_grad(wrapper.get("clip_grad"), f"{path}.clip_grad")
+        if wrapper.get("type") in _WRAPPERS:
+            check_clip_grad(wrapper.get("clip_grad"), f"{path}.clip_grad")
         if wrapper.get("constructor") in (None, "DefaultOptimWrapperConstructor"):
             _check_paramwise(f"{path}.paramwise_cfg", wrapper.get("paramwise_cfg") or {})
     work_dir = Path(str(cfg.get("work_dir") or "."))
@@ -73,8 +77,9 @@ def _settings(cfg: Config) -> Iterator[tuple[str, dict, dict[str, Check]]]:
             yield f"default_hooks.{name}", hooks[name], checks
     for path, wrapper in _optimizers(cfg):
         yield path, wrapper, dict(accumulative_counts=check_count)
-        if isinstance(wrapper.get("optimizer"), dict):
-            yield f"{path}.optimizer", wrapper["optimizer"], _OPTIMIZER
+        optimizer = wrapper.get("optimizer")
+        if isinstance(optimizer, dict) and hasattr(optim, str(optimizer.get("type"))):
+            yield f"{path}.optimizer", optimizer, _OPTIMIZER  # what those of others take, they know
     for path, schedule in schedules(cfg):
         yield path, schedule, _SCHEDULE
 
@@ -126,14 +131,19 @@ def _from_zero(path: str, value: Any) -> None:
 
 
 def _count_or_never(path: str, value: Any) -> None:
-    if type(value) is not int or (value < 1 and value != -1):
-        raise ValueError(f"{path} must be an integer from 1 on, or -1, got {value!r}")
+    if type(value) is not int or value < -1:
+        raise ValueError(f"{path} must be an integer from 1 on, or -1 for never, got {value!r}")
 
 
 def _milestones(path: str, value: Any) -> None:
-    listed = isinstance(value, (list, tuple))
-    if not listed or any(type(each) is not int or each < 0 for each in value):
-        raise ValueError(f"{path} must be a list of integers from 0 on, got {value!r}")
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{path} must be a list of numbers from 0 on, got {value!r}")
+    for each in value:
+        check_number(f"one of {path}", each)
+
+
+def _above_zero(path: str, value: Any) -> None:
+    check_number(path, value, zero=False)
 
 
 def _level(path: str, value: Any) -> None:
@@ -193,10 +203,10 @@ _OPTIMIZER: dict[str, Check] = dict(
 _SCHEDULE: dict[str, Check] = dict(
     milestones=_milestones,
     gamma=check_number,
-    begin=_from_zero,
-    end=check_count,
-    T_max=check_count,
-    step_size=check_count,
+    begin=check_number,  # a part of an epoch, where these are converted to iterations
+    end=_above_zero,
+    T_max=_above_zero,
+    step_size=_above_zero,
     by_epoch=check_flag,
     convert_to_iter_based=check_flag,
     factor=_finite,

@@ -2,11 +2,13 @@
 
 import importlib
 import importlib.util
+import re
 from contextlib import suppress
 from difflib import get_close_matches
 from inspect import signature
 
 from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
@@ -49,7 +51,7 @@ def check_config(cfg: Config) -> None:
     _check_fields(cfg)
     check_values(cfg)
     scope = cfg.get("default_scope") or "mmpretrain"
-    if importlib.util.find_spec(scope) is None:
+    if importlib.util.find_spec(scope) is None and ROOT._search_child(scope) is None:
         raise ValueError(
             "default_scope must be an installed package with registries, such as 'mmpretrain', "
             f"got {scope!r}"
@@ -65,6 +67,8 @@ def _check_fields(cfg: Config) -> None:
     known = fields_of(Config())
     for name in cfg:
         if name in known or name.startswith("_") or name.endswith("_pipeline"):
+            continue
+        if any(re.match(rf"{field}(_|\d)", name) for field in known):  # a second one
             continue
         close = get_close_matches(name, known, 1, cutoff=_CLOSE)
         if close:

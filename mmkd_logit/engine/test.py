@@ -11,12 +11,11 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
 
 from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
-from ._quiet_runner import QuietRunner
+from ._exact_runner import ExactRunner
 from .checkpoint import install_safe_checkpoint_loading
 from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, read_config
 from .config_check import check_config
@@ -121,19 +120,6 @@ def _leave_missing_teachers_alone(cfg: Config) -> None:
     print("the teacher is not there; what compares with it is not measured", file=sys.stderr)
 
 
-def _load_exactly(runner: Runner, checkpoint: str) -> None:
-    """Load the weights, all of them: MMEngine would warn, and measure what is left at random."""
-    try:
-        runner.load_checkpoint(checkpoint, strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = "; ".join(line[:200] for line in lines[1:4]) or str(error)
-        raise ValueError(
-            f"{checkpoint} does not fit the network of this config: {reason}. Name the config that "
-            "the checkpoint was trained by"
-        ) from None
-
-
 # Joining the predictions of several pictures leaves probabilities, and no logits.
 _OF_LOGITS = {"TeacherAgreement", "LogitDistance", "LogitStatistics", "NegativeLogLikelihood"}
 _OF_LOGITS |= {"PerClassAccuracy", "NoisyLabelAccuracy", "LogitDump"}
@@ -174,8 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         install_safe_checkpoint_loading()
         hooks = list(cfg.get("custom_hooks") or [])
         cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.RunCheckHook")]
-        runner = QuietRunner.from_cfg(cfg)
-        _load_exactly(runner, args.checkpoint)
+        runner = ExactRunner.from_cfg(cfg)
         if args.out and args.out_item != "metrics":
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()

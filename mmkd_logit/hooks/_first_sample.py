@@ -6,10 +6,38 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 from mmkd_logit._arguments import first_line
 
-_MOST = 100_000  # samples whose labels are read one by one; of more the names of classes must do
+_MOST = 100_000  # samples whose labels are read one by one
+_IGNORED = -100  # as a label, by torch's cross entropy
+_KNOWN = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmkd_logit", "timm"}
+_KNOWN |= {"transformers"}
+
+
+def from_known_place(thing: Any) -> bool:
+    """Whether a function or the class of an object is of a library whose ways are known here.
+
+    Args:
+        thing: Any; None is known.
+    """
+    if thing is None:
+        return True
+    thing = getattr(thing, "func", thing)  # a functools.partial
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    return str(module).partition(".")[0] in _KNOWN
+
+
+def is_known(loader: Any) -> bool:
+    """Whether one sample of a loader can be had without its sampler.
+
+    Args:
+        loader: Of a Runner.
+    """
+    parts = (loader.sampler, loader.batch_sampler, loader.collate_fn)
+    stream = isinstance(loader.dataset, IterableDataset)
+    return not stream and all(map(from_known_place, parts))
 
 
 def batch_of_one(loader: Any, what: str) -> Any:
@@ -57,18 +85,25 @@ def _refuse_empty(loader: Any, what: str) -> None:
 def label_range(dataset: Any) -> tuple[int, int] | None:
     """Return the smallest and the largest label of a data set, or None where nobody knows.
 
+    Labels of -100, which mmpretrain's losses leave out, do not count.
+
     Args:
-        dataset: Any; of many samples that are not in memory the names of the classes are counted.
+        dataset: Any; of very many samples that are not in memory some are looked at.
     """
+    from mmkd_logit.datasets._sample_wrapper import _SampleWrapper
+
     try:
-        if getattr(dataset, "in_memory", False) or len(dataset) <= _MOST:
+        if isinstance(dataset, _SampleWrapper):  # which have them at hand
             labels = torch.as_tensor(dataset.get_gt_labels())
-            if labels.ndim == 1 and len(labels) and not labels.is_floating_point():
-                return int(labels.min()), int(labels.max())
+        else:
+            places = range(0, len(dataset), 1 + len(dataset) // _MOST)
+            labels = torch.as_tensor([dataset.get_data_info(i)["gt_label"] for i in places])
     except (AttributeError, TypeError, ValueError, KeyError, RuntimeError):
-        pass  # several labels a sample, or none: not ours to judge
-    classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    return (0, len(classes) - 1) if classes else None
+        return None  # several labels a sample, or none: not ours to judge
+    if labels.ndim != 1 or labels.is_floating_point():
+        return None
+    labels = labels[labels != _IGNORED]
+    return (int(labels.min()), int(labels.max())) if len(labels) else None
 
 
 @contextmanager

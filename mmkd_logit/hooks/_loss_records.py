@@ -1,6 +1,6 @@
 """What is kept of the iterations since somebody last looked at their losses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +21,14 @@ class Record(NamedTuple):
         iteration: Its number, from 0 on.
         samples: The batch's annotations, on the host.
         sums: Row sums of logits (N,) on their device, by whose they are: finite where these are.
+        terms: The names of what was logged.
     """
 
     epoch: int
     iteration: int
     samples: Any
     sums: dict[str, Tensor]
+    terms: tuple[str, ...] = ()
 
 
 def row_sums(logits: Tensor) -> Tensor:
@@ -101,22 +103,22 @@ def describe_logits(record: Record, prefix: str) -> str:
     return "its logits were not seen"
 
 
-def describe_terms(scalars: Any, prefix: str, back: int) -> str:
+def describe_terms(scalars: Any, prefix: str, records: Sequence[Record]) -> str:
     """Give the loss terms of an iteration.
 
     Args:
         scalars: MMEngine's ``log_scalars``.
         prefix: Of the student.
-        back: How many iterations ago it was.
+        records: The iteration's and those of all after it, which may have had other terms.
     """
     found = []
-    for key, buffer in scalars.items():
-        name = key.removeprefix(f"train/{prefix}")
-        if name == key or "/" in name or not ("loss" in name or name in _TERMS):
+    for key in records[0].terms:
+        name = key.removeprefix(prefix)
+        if not key.startswith(prefix) or "/" in name or not ("loss" in name or name in _TERMS):
             continue
-        values = buffer.data[0]
-        if len(values) > back:
-            found.append(f"{name}={float(values[len(values) - 1 - back]):.6g}")
+        buffer, since = scalars.get(f"train/{key}"), sum(key in each.terms for each in records)
+        if buffer is not None and len(buffer.data[0]) >= since:
+            found.append(f"{name}={float(buffer.data[0][-since]):.6g}")
     return ", ".join(found)
 
 

@@ -36,10 +36,10 @@ class FinalCheckpointHook(Hook):
 
     def __init__(self, filename: str = "final.pth") -> None:
         check_text("filename", filename, "the name of a file, such as 'final.pth'")
-        if Path(filename).name != filename or not filename.endswith(".pth"):
+        if Path(filename).name != filename:
             raise ValueError(
-                "filename must end in .pth and name no folder, as the file lies in the work "
-                f"folder, got {filename!r}"
+                "filename must name no folder, as the file lies in the work folder, got "
+                f"{filename!r}"
             )
         self.filename = filename
         self._writing = False

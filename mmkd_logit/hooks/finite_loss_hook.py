@@ -100,7 +100,8 @@ class FiniteLossHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Keep what is needed to explain it, and look at all since, if it is time."""
-        record = Record(runner.epoch, runner.iter, self._samples, self._sums or {})
+        terms = tuple(outputs or ())
+        record = Record(runner.epoch, runner.iter, self._samples, self._sums or {}, terms)
         self._records.append(record)
         self._sums = None
         logged = any(self.every_n_inner_iters(batch_idx, n) for n in self._intervals)
@@ -165,12 +166,12 @@ class FiniteLossHook(Hook):
             losses = buffer.data[0][-len(self._records) :]
             place = first_broken(losses)
             if place is not None:
-                back = len(losses) - 1 - place
-                return self._describe(runner, self._records[-1 - back], prefix, back)
+                return self._describe(runner, self._records[place - len(losses) :], prefix)
         return None
 
-    def _describe(self, runner: Runner, record: Record, prefix: str, back: int) -> str:
-        terms = describe_terms(runner.message_hub.log_scalars, prefix, back)
+    def _describe(self, runner: Runner, records: list[Record], prefix: str) -> str:
+        record = records[0]
+        terms = describe_terms(runner.message_hub.log_scalars, prefix, records)
         numbers = sample_numbers(record.samples)
         who = f" of the student {prefix.rstrip('/')}" if prefix else ""
         batch = f"; the batch has samples {shorten(numbers)}" if numbers else ""

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from mmkd_logit._arguments import first_line
 from mmkd_logit.registry import HOOKS
 
-from ._first_sample import batch_of_one, evaluating, label_range, shape_of
+from ._first_sample import (
+    batch_of_one,
+    evaluating,
+    from_known_place,
+    is_known,
+    label_range,
+    shape_of,
+)
 from ._start_weights import check_loaded, check_pretrained
 from ._watched import trained_networks
 
@@ -24,14 +31,15 @@ class RunCheckHook(Hook):
     earlier one, or after an epoch, or would be passed over. Looked at are
 
     - the weights, which must be finite, whoever gave them,
-    - ``load_from`` and ``init_cfg=dict(type='Pretrained')``: where a file fits less than half of
-      the weights outside the head, it is of another network, and MMEngine would only warn,
+    - ``load_from`` and ``init_cfg=dict(type='Pretrained')``: where a file has less than a tenth
+      of the weights outside the head, it is of another network, and MMEngine would only warn,
     - one sample of the training and of the validation data, whose image passes preprocessor,
       student and teachers in evaluation mode, without leaving a trace in them or in the random
       generators: channels, sizes and the number of classes must agree, logits be finite,
     - the labels, which must be classes of the network, and the loader, which must give batches.
 
-    It looks at classifiers of mmpretrain and at distillers; ``tools/train.py`` and
+    It tries classifiers of mmpretrain and ours, and distillers, on data that mmengine, mmpretrain
+    or we join to batches; others may want what it does not know. ``tools/train.py`` and
     ``tools/test.py`` add it by themselves.
 
     Raises:
@@ -79,21 +87,21 @@ def _check_weights(network: nn.Module, prefix: str, runner: Runner) -> None:
 
 
 def _check_data(runner: Runner, loader: Any, what: str, teach: bool = True) -> None:
-    from mmpretrain.models.classifiers import BaseClassifier
-
     model: Any = _unwrapped(runner)
     networks = {
         prefix: network
         for prefix, network in trained_networks(runner).items()
-        if isinstance(getattr(network, "student", network), BaseClassifier)
+        if _can_be_tried(getattr(network, "student", network))
     }
-    if not networks:
+    if not networks or not is_known(loader):
         return
     with evaluating(model):
         batch = batch_of_one(loader, what)
         inputs = _prepare(model, batch, what)
         for prefix, network in networks.items():
             classes = _try_network(network, inputs, f"student {prefix.rstrip('/')}".strip(), what)
+            if classes is None:
+                continue
             _check_labels(loader.dataset, classes, what)
             for teacher, place in _teachers(network, runner) if teach else ():
                 # Those of stages to come stay on the CPU until they are needed.
@@ -106,10 +114,18 @@ def _check_data(runner: Runner, loader: Any, what: str, teach: bool = True) -> N
                     )
 
 
+def _can_be_tried(network: nn.Module) -> bool:
+    """Whether a network surely takes an image by itself, in evaluation mode."""
+    from mmpretrain.models.classifiers import BaseClassifier
+
+    known = from_known_place(network) and from_known_place(getattr(network, "head", None))
+    return isinstance(network, BaseClassifier) and known
+
+
 def _prepare(model: Any, batch: Any, what: str) -> Any:
     """Return the images as the networks get them."""
     try:
-        return model.data_preprocessor(batch, False)["inputs"]
+        inputs = model.data_preprocessor(batch, False)["inputs"]
     except Exception as error:  # of torch, mostly
         images = batch.get("inputs") if isinstance(batch, dict) else None
         shape = "?" if images is None else shape_of(images)
@@ -119,23 +135,31 @@ def _prepare(model: Any, batch: Any, what: str) -> Any:
             f"data_preprocessor, with {values} values as mean, cannot take the {what} images, "
             f"(C, H, W) = {shape} ({first_line(error)}); give it one mean and std a channel"
         ) from error
+    if isinstance(inputs, Tensor) and not torch.isfinite(inputs).all():
+        raise ValueError(
+            f"the first {what} image holds NaN or infinity once it is normalised; look at mean and "
+            "std of data_preprocessor, and at the data's transforms"
+        )
+    return inputs
 
 
-def _try_network(network: Any, inputs: Any, who: str, what: str) -> int:
-    """Return for how many classes a network gives logits."""
+def _try_network(network: Any, inputs: Any, who: str, what: str) -> int | None:
+    """Return for how many classes a network gives logits, or None if it gives something else."""
     from mmkd_logit.models._distiller_parts import as_logits
 
+    distils = hasattr(network, "student")
     try:
-        logits = as_logits(
-            getattr(network, "student", network)(inputs, mode="tensor"), f"the {who}"
-        )
+        output = getattr(network, "student", network)(inputs, mode="tensor")
+        logits = as_logits(output, f"the {who}") if distils else output
     except Exception as error:
         raise ValueError(
             f"the {who} cannot take the {what} images, (C, H, W) = {shape_of(inputs)} "
             f"({first_line(error)}); make backbone.in_channels, the head and the data's transforms "
             "agree"
         ) from error
-    return _classes_of(logits, f"the {who}", what)
+    if not distils and not (isinstance(logits, Tensor) and logits.ndim == 2):
+        return None
+    return _classes_of(logits, f"the {who}")
 
 
 def _try_teacher(teacher: Any, inputs: Tensor, what: str) -> int:
@@ -146,17 +170,17 @@ def _try_teacher(teacher: Any, inputs: Tensor, what: str) -> int:
             f"teacher {teacher.name} cannot take the {what} images, (C, H, W) = "
             f"{shape_of(inputs)} ({first_line(error)}); it must be trained on such images"
         ) from error
-    return _classes_of(logits, f"teacher {teacher.name}", what)
-
-
-def _classes_of(logits: Tensor, whose: str, what: str) -> int:
-    if logits.ndim != 2:
-        raise ValueError(f"{whose} gives logits of shape {tuple(logits.shape)}, not (N, K)")
     if not torch.isfinite(logits).all():
         raise ValueError(
-            f"the logits of {whose} for the first {what} image are not finite; look at its weights "
-            "and at mean and std of data_preprocessor"
+            f"the logits of teacher {teacher.name} for the first {what} image are not finite; "
+            "look at its weights and at its config's data_preprocessor"
         )
+    return _classes_of(logits, f"teacher {teacher.name}")
+
+
+def _classes_of(logits: Tensor, whose: str) -> int:
+    if logits.ndim != 2:
+        raise ValueError(f"{whose} gives logits of shape {tuple(logits.shape)}, not (N, K)")
     return logits.shape[1]
 
 
@@ -174,7 +198,7 @@ def _teachers(network: Any, runner: Runner) -> list[tuple[Any, str]]:
 
 
 def _check_labels(dataset: Any, classes: int, what: str) -> None:
-    found = label_range(dataset)
+    found = label_range(dataset) if classes > 1 else None  # of one logit, labels are 0 and 1
     if found is not None and not 0 <= found[0] <= found[1] < classes:
         raise ValueError(
             f"the {what} labels are from {found[0]} to {found[1]} and the network has {classes} "

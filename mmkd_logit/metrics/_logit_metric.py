@@ -1,5 +1,6 @@
 """What the metrics of logits have in common."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ._collecting import check_collecting
@@ -28,8 +30,7 @@ class LogitMetric(BaseMetric):
         collect_dir: Folder to exchange them through; see MMEngine's ``BaseMetric``.
 
     Raises:
-        ValueError: If one is of another kind; when evaluating, if there are fewer samples than the
-            data set has.
+        ValueError: If one is of another kind.
     """
 
     def __init__(
@@ -98,9 +99,11 @@ class LogitMetric(BaseMetric):
         """
         try:
             if 0 < len(self.results) * get_world_size() < size:
-                raise ValueError(
-                    f"{self.name} got {len(self.results)} of {size} samples; the data loader must "
-                    "give each once: set drop_last=False and no sampler that leaves some out"
+                print_log(
+                    f"{self.name} is of {len(self.results)} of the {size} samples; the data "
+                    "loader leaves some out (drop_last, or its sampler)",
+                    "current",
+                    logging.WARNING,
                 )
             return super().evaluate(size)
         finally:

@@ -104,12 +104,6 @@ def build_teachers(teacher: Any) -> list[FrozenTeacher]:
     teachers = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
     if not teachers:
         raise ValueError("teacher is an empty list; name at least one")
-    files = [each.get("checkpoint") for each in teachers if isinstance(each, Mapping)]
-    for file in files:
-        if isinstance(file, str) and files.count(file) > 1:
-            raise ValueError(
-                f"teacher names {file} twice; an ensemble has different members, leave one out"
-            )
     return [each if isinstance(each, FrozenTeacher) else FrozenTeacher(each) for each in teachers]
 
 

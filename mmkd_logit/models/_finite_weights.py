@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -15,9 +16,13 @@ def broken_weights(network: nn.Module) -> list[str]:
     Args:
         network: Any module; looking waits for its device.
     """
-    broken = [name for name, value in network.named_parameters() if not torch.isfinite(value).all()]
+    broken = [
+        name
+        for name, value in network.named_parameters()
+        if not is_lazy(value) and not torch.isfinite(value).all()
+    ]
     for name, value in network.named_buffers():
-        if not value.is_floating_point():
+        if is_lazy(value) or not value.is_floating_point():
             continue
         statistic = name.rpartition(".")[-1] in _STATISTICS
         if not torch.isfinite(value).all() if statistic else torch.isnan(value).any():

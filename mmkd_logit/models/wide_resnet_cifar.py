@@ -113,7 +113,7 @@ class WideResNetCIFAR(BaseBackbone):
         check_count("stem_channels", stem_channels)
         check_count("base_channels", base_channels)
         check_flag("norm_eval", norm_eval)
-        norm_cfg = _check_norm(norm_cfg)
+        norm_cfg = _check_norm(norm_cfg, stem_channels)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -198,13 +198,13 @@ def _check_arguments(
         raise ValueError(f"frozen_stages must be among -1, 0, 1, 2, 3, got {frozen_stages!r}")
 
 
-def _check_norm(norm_cfg: dict | None) -> dict:
+def _check_norm(norm_cfg: dict | None, channels: int) -> dict:
     """Return the config of the norm layers; mmcv's errors do not say where it stands."""
     norm_cfg = dict(type="BN") if norm_cfg is None else norm_cfg
     if not isinstance(norm_cfg, dict) or not norm_cfg.get("type"):
         raise ValueError(f"norm_cfg must be a dict such as dict(type='BN'), got {norm_cfg!r}")
     try:
-        build_norm_layer(norm_cfg, 32)
+        build_norm_layer(norm_cfg, channels)
     except Exception as error:  # of mmcv's registry or of the layer
         raise ValueError(
             f"norm_cfg={norm_cfg!r} builds no norm layer ({type(error).__name__}: {error}); take "

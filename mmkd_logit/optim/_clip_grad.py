@@ -1,5 +1,6 @@
 """What ``clip_grad`` of an optimizer wrapper may hold."""
 
+import math
 from typing import Any
 
 from mmkd_logit._arguments import refuse_unknown
@@ -28,4 +29,5 @@ def check_clip_grad(clip_grad: Any, name: str = "clip_grad") -> None:
     kind = check_choice(f"{name}.type", clip_grad.get("type", "norm"), tuple(_CLIPS))
     refuse_unknown(name, clip_grad, _CLIPS[kind])
     limit = _CLIPS[kind][1]
-    check_number(f"{name}.{limit}", clip_grad.get(limit), zero=False)
+    if clip_grad.get(limit) != math.inf:  # which only measures the norm
+        check_number(f"{name}.{limit}", clip_grad.get(limit), zero=False)
