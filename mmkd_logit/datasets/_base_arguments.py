@@ -1,6 +1,7 @@
 """Arguments of mmpretrain's ``BaseDataset``, which takes them as they come."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmkd_logit._checks import check_count, check_flag
@@ -14,6 +15,7 @@ def check_base_arguments(given: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: If an argument is of another kind.
+        FileNotFoundError: If there is no file of the classes' names.
     """
     for name in ("test_mode", "lazy_init", "serialize_data"):
         if name in given:
@@ -28,6 +30,11 @@ def check_base_arguments(given: Mapping[str, Any]) -> None:
             "pipeline must be a list of transforms such as dict(type='PackInputs'), got "
             f"{pipeline!r}"
         )
+    classes = given.get("classes")
+    if isinstance(classes, str) and not Path(classes).expanduser().is_file():
+        raise FileNotFoundError(f"classes={classes!r}: there is no such file of names")
+    if not isinstance(classes, (str, list, tuple, type(None))):
+        raise ValueError(f"classes must be a list of names, or a file of them, got {classes!r}")
     if not isinstance(given.get("metainfo"), (Mapping, type(None))):
         raise ValueError(
             f"metainfo must be a dict such as dict(classes=[...]), got {given['metainfo']!r}"

@@ -101,7 +101,10 @@ class DataSubset(_SampleWrapper):
             keep = self._by_score(table.identity, table.clean)
         self._kept = np.flatnonzero(keep)
         if not len(self._kept):
-            raise ValueError(f"{self.rule}={getattr(self, self.rule)!r} keeps no sample")
+            raise ValueError(
+                f"{self.rule}={getattr(self, self.rule)!r} keeps no sample of {len(self.dataset)}; "
+                "ask for more"
+            )
         self._refuse_empty_classes(table.labels)
         self._hash = hash_labels(table.identity[self._kept])
 

@@ -9,6 +9,7 @@ from mmengine.dataset import force_full_init
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import DATASETS
 
 from ._augmentation import Augmentation, split_pipeline
@@ -67,6 +68,7 @@ class InMemoryDataset(_SampleWrapper):
         if device not in _DEVICES:
             raise ValueError(f"device must be one of {list(_DEVICES)}, got {device!r}")
         self.device = device
+        check_flag("lazy_init", lazy_init)
         super().__init__(dataset, lazy_init=True)
         if isinstance(self.dataset, _SampleWrapper) and self.dataset.in_memory:
             raise ValueError("the data set is in memory already; wrap it once")

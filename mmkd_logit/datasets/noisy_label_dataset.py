@@ -74,6 +74,7 @@ class NoisyLabelDataset(_SampleWrapper):
             raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
         self.num_classes = num_classes
         check_flag("on_test", on_test)
+        check_flag("lazy_init", lazy_init)
         super().__init__(dataset, lazy_init=True)
         self._refuse(on_test)
         if not lazy_init:

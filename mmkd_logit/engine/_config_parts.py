@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from mmengine import registry as registries
@@ -20,7 +21,7 @@ _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _EVALUATORS = ("val_evaluator", "test_evaluator", "train_evaluator")
 # What the Runner, and no class, reads from the config of a component.
 _ALWAYS = ("type", "_scope_")
-_GIVEN = ("runner", "dataloader", "evaluator", "params", "param_name")  # by the Runner
+_GIVEN = ("runner", "dataloader", "evaluator", "params")  # by the Runner
 _WRAPPER = ("optimizer", "paramwise_cfg", "constructor", "students")
 _RANDOMNESS = ("seed", "diff_rank_seed", "deterministic")
 _ENVIRONMENT = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
@@ -28,6 +29,7 @@ _ENVIRONMENT = ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit")
 _MODEL_FIELDS = {"student", "backbone", "neck", "head", "loss", "loss_kd", "data_preprocessor"}
 _MODEL_FIELDS |= {"student_adapter", "teacher_adapter"}
 # Other packages whose classes hand on what stands behind **kwargs to their parents.
+_MISSPELT = 0.86  # where any name may be meant
 _HANDED_ON = ("mmengine.optim.scheduler", "mmpretrain.datasets", "mmpretrain.evaluation")
 
 
@@ -62,10 +64,12 @@ class Part(NamedTuple):
         if self.registry is not None:
             target = _find(self.registry, self.spec.get("type", self.default), self.path)
         names, open_ = arguments_of(target) if callable(target) else ([], False)
-        if not open_ and not (callable(target) and _keeps_the_rest(target)):
-            known = [name for name in (*self.also, *names) if name not in _GIVEN]
-            given = [name for name in self.spec if name not in _ALWAYS]
-            refuse_unknown(self.path, given, list(dict.fromkeys(known)))
+        known = [name for name in (*self.also, *names) if name not in _GIVEN]
+        given = [name for name in self.spec if name not in _ALWAYS]
+        if open_ or (callable(target) and _keeps_the_rest(target)):
+            lacking = [name for name in known if name not in given]
+            given = [name for name in given if get_close_matches(name, lacking, 1, _MISSPELT)]
+        refuse_unknown(self.path, given, list(dict.fromkeys(known)))
 
 
 def _find(registry: Registry, kind: Any, path: str) -> Any:
@@ -185,8 +189,9 @@ def _loader_parts(path: str, loader: dict) -> Iterator[Part]:
     for name in ("sampler", "batch_sampler"):
         if loader.get(name) is not None:
             yield from _sampler_parts(f"{path}.{name}", loader[name])
-    if isinstance(loader.get("collate_fn"), dict):
-        yield Part(f"{path}.collate_fn", loader["collate_fn"], registries.FUNCTIONS)
+    collate = loader.get("collate_fn")
+    if collate is not None and not callable(collate):
+        yield Part(f"{path}.collate_fn", collate, registries.FUNCTIONS)
 
 
 def _sampler_parts(path: str, sampler: Any) -> Iterator[Part]:

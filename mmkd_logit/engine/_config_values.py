@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from mmengine.config import Config
 from torch import optim
 
 from mmkd_logit._arguments import did_you_mean, refuse_unknown
-from mmkd_logit._checks import check_count, check_flag, check_number, check_text
+from mmkd_logit._checks import check_choice, check_count, check_flag, check_number, check_text
 from mmkd_logit.optim._clip_grad import check_clip_grad
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -62,15 +63,38 @@ def check_values(cfg: Config) -> None:
 def _check_paramwise(path: str, given: dict) -> None:
     """Refuse misspelt names; what is none of MMEngine's at all, it passes over, and so do we."""
     refuse_unknown(path, [name for name in given if did_you_mean(name, _PARAMWISE)], _PARAMWISE)
+    for name in given:
+        if name in _PARAMWISE and name.endswith("_mult"):
+            check_number(f"{path}.{name}", given[name])
+
+
+def _logged(path: str, value: Any) -> None:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, dict) for each in value):
+        raise ValueError(
+            f"{path} must be a list of dicts such as dict(data_src='loss', method_name='mean', "
+            f"window_size=10), got {value!r}"
+        )
+    for each in value:
+        check_text(f"data_src in {path}", each.get("data_src"), "the name of a logged value")
+        check_text(f"method_name in {path}", each.get("method_name"), "such as 'mean'")
+        size = each.get("window_size", 1)
+        if size not in ("epoch", "global"):
+            check_count(f"window_size in {path}, neither 'epoch' nor 'global',", size)
 
 
 def _settings(cfg: Config) -> Iterator[tuple[str, dict, dict[str, Check]]]:
     yield "", cfg, _TOP
     yield "train_cfg", cfg.get("train_cfg") or {}, _TRAIN
+    for name in ("val_cfg", "test_cfg"):
+        yield name, cfg.get(name) or {}, _VAL
     for name in _LOADERS:
         yield name, cfg.get(name) or {}, _LOADER
     for name in ("randomness", "env_cfg", "auto_scale_lr"):
         yield name, cfg.get(name) or {}, _PLAIN
+    environment = cfg.get("env_cfg") or {}
+    yield "env_cfg.mp_cfg", environment.get("mp_cfg") or {}, _PROCESSES
+    yield "env_cfg.dist_cfg", environment.get("dist_cfg") or {}, _DISTRIBUTED
+    yield "log_processor", cfg.get("log_processor") or {}, _LOG
     hooks = cfg.get("default_hooks") or {}
     for name, checks in (("logger", _LOGGER), ("checkpoint", _CHECKPOINT)):
         if isinstance(hooks.get(name), dict):
@@ -146,6 +170,33 @@ def _above_zero(path: str, value: Any) -> None:
     check_number(path, value, zero=False)
 
 
+def _dynamic_intervals(path: str, value: Any) -> None:
+    pairs = value if isinstance(value, (list, tuple)) else [value]
+    for each in pairs:
+        pair = isinstance(each, (list, tuple)) and len(each) == 2
+        if not pair or any(type(number) is not int or number < 0 for number in each):
+            raise ValueError(
+                f"{path} must be a list of (begin, val_interval), integers, got {value!r}"
+            )
+
+
+def _seed(path: str, value: Any) -> None:
+    if type(value) is not int or not 0 <= value < 2**32:
+        raise ValueError(f"{path} must be an integer from 0 to 2**32 - 1, got {value!r}")
+
+
+def _threads(path: str, value: Any) -> None:
+    check_count(path, value, -1)
+
+
+def _start_method(path: str, value: Any) -> None:
+    check_choice(path, value, get_all_start_methods())
+
+
+def _backend(path: str, value: Any) -> None:
+    check_text(path, value, "a backend of torch.distributed, such as 'nccl' or 'gloo'")
+
+
 def _level(path: str, value: Any) -> None:
     if value not in _LEVELS:
         raise ValueError(f"{path} must be one of {', '.join(_LEVELS)}, got {value!r}")
@@ -176,7 +227,10 @@ _TRAIN: dict[str, Check] = dict(
     val_interval=check_count,
     val_begin=_from_zero,
     by_epoch=check_flag,
+    dynamic_intervals=_dynamic_intervals,
+    fast_forward_on_resume=check_flag,
 )
+_VAL: dict[str, Check] = dict(fp16=check_flag)
 _LOADER: dict[str, Check] = dict(
     batch_size=check_count,
     num_workers=_from_zero,
@@ -185,12 +239,16 @@ _LOADER: dict[str, Check] = dict(
     persistent_workers=check_flag,
 )
 _PLAIN: dict[str, Check] = dict(
+    seed=_seed,
     deterministic=check_flag,
     diff_rank_seed=check_flag,
     cudnn_benchmark=check_flag,
     base_batch_size=check_count,
     enable=check_flag,
 )
+_PROCESSES: dict[str, Check] = dict(mp_start_method=_start_method, opencv_num_threads=_threads)
+_DISTRIBUTED: dict[str, Check] = dict(backend=_backend)
+_LOG: dict[str, Check] = dict(window_size=check_count, by_epoch=check_flag, custom_cfg=_logged)
 _LOGGER: dict[str, Check] = dict(interval=check_count)
 _CHECKPOINT: dict[str, Check] = dict(interval=_count_or_never, max_keep_ckpts=_count_or_never)
 _OPTIMIZER: dict[str, Check] = dict(

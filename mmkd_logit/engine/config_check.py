@@ -61,6 +61,20 @@ def check_config(cfg: Config) -> None:
     with DefaultScope.overwrite_default_scope(scope):
         for part in parts_of(cfg):
             part.check()
+            if part.path == "data_preprocessor":
+                _check_preprocessor(part.spec)
+
+
+def _check_preprocessor(given: dict) -> None:
+    """Check numbers that mmpretrain's preprocessor takes as they come; ours is one of its kind."""
+    from mmkd_logit.models.batch_preprocessor import check_settings
+
+    kinds = (None, "ClsDataPreprocessor", "mmpretrain.ClsDataPreprocessor")
+    if given.get("type") in kinds or given.get("type") == "mmkd_logit.BatchPreprocessor":
+        try:
+            check_settings(given)
+        except ValueError as error:
+            raise ValueError(f"data_preprocessor: {error}") from None
 
 
 def _check_fields(cfg: Config) -> None:

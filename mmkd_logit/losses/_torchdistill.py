@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from mmkd_logit._arguments import refuse_unknown
-from mmkd_logit._checks import check_choice, check_count, check_number
+from mmkd_logit._checks import check_choice, check_count, check_flag, check_number
 
 
 def find_class(module: str, name: str) -> Callable:
@@ -52,6 +52,12 @@ def check_settings(
         raise ValueError(f"{name} needs {', '.join(lacking)}; it takes {', '.join(allowed)}")
 
 
+def _check_sizes(what: str, value: Any, least: int) -> None:
+    """Check one number, or one for height and one for width."""
+    for each in value if isinstance(value, (list, tuple)) and value else [value]:
+        check_count(what, each, least)
+
+
 _REDUCTIONS = ("mean", "sum", "none", "batchmean")
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "mode": lambda what, value: check_choice(what, value, ("code", "paper")),
@@ -61,4 +67,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "k": lambda what, value: check_number(what, value, zero=False),
     "num_input_channels": check_count,
     "num_output_channels": check_count,
+    "kernel_size": lambda what, value: _check_sizes(what, value, 1),
+    "stride": lambda what, value: _check_sizes(what, value, 1),
+    "padding": lambda what, value: _check_sizes(what, value, 0),
+    "uses_relu": check_flag,
+    "uses_bn": check_flag,
+    "uses_decoder": check_flag,
 }

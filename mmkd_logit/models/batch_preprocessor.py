@@ -40,7 +40,7 @@ class BatchPreprocessor(ClsDataPreprocessor):
 
     def __init__(self, channels_last: bool = False, **kwargs: Any) -> None:
         check_flag("channels_last", channels_last)
-        _check_settings(kwargs)
+        check_settings(kwargs)
         super().__init__(**kwargs)
         self.channels_last = channels_last
 
@@ -81,8 +81,15 @@ class BatchPreprocessor(ClsDataPreprocessor):
         return images.contiguous(memory_format=self._layout)  # at the end, where it costs least
 
 
-def _check_settings(settings: dict[str, Any]) -> None:
-    """Check what the parent takes as it comes."""
+def check_settings(settings: dict[str, Any]) -> None:
+    """Check what mmpretrain's preprocessor takes as it comes.
+
+    Args:
+        settings: Its arguments, by name.
+
+    Raises:
+        ValueError: If one is of another kind.
+    """
     mean, std = settings.get("mean"), settings.get("std")
     if mean is not None or std is not None:
         numbers = [_as_numbers(each) for each in (mean, std)]
@@ -102,6 +109,9 @@ def _check_settings(settings: dict[str, Any]) -> None:
         raise ValueError("to_onehot=True needs num_classes")
     if "pad_size_divisor" in settings:
         check_count("pad_size_divisor", settings["pad_size_divisor"])
+    pad = settings.get("pad_value", 0)
+    if isinstance(pad, bool) or not isinstance(pad, (int, float)) or not math.isfinite(pad):
+        raise ValueError(f"pad_value must be a finite number, got {pad!r}")
     augments = settings.get("batch_augments")
     if augments is not None and not isinstance(augments, dict):
         raise ValueError(

@@ -27,7 +27,8 @@ class StudentGroupOptimConstructor:
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
-        students = optim_wrapper_cfg.get("students")
+        given = isinstance(optim_wrapper_cfg, Mapping)
+        students = optim_wrapper_cfg.get("students") if given else None
         if not isinstance(students, Mapping) or not students or paramwise_cfg is not None:
             raise ValueError(
                 "the optimizers of a StudentGroup are dict(constructor="

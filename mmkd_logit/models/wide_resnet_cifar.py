@@ -10,6 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmkd_logit._checks import check_count, check_flag, check_number
 from mmkd_logit.registry import MODELS
 
+from ._layer_configs import check_init_cfg, check_layer
+
+_NORM = "dict(type='BN'), or dict(type='GN', num_groups=8)"
+
 
 class _PreActivationBlock(nn.Module):
     """BN-ReLU-conv-BN-ReLU-(dropout)-conv plus the shortcut.
@@ -101,6 +105,7 @@ class WideResNetCIFAR(BaseBackbone):
         norm_cfg: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
+        check_init_cfg(init_cfg)
         if init_cfg is None:
             init_cfg = [
                 dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"),
@@ -113,7 +118,8 @@ class WideResNetCIFAR(BaseBackbone):
         check_count("stem_channels", stem_channels)
         check_count("base_channels", base_channels)
         check_flag("norm_eval", norm_eval)
-        norm_cfg = _check_norm(norm_cfg, stem_channels)
+        norm_cfg = dict(type="BN") if norm_cfg is None else norm_cfg
+        check_layer("norm_cfg", norm_cfg, lambda cfg: build_norm_layer(cfg, stem_channels), _NORM)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -196,18 +202,3 @@ def _check_arguments(
         raise ValueError(f"out_indices must be different, got {out_indices!r}")
     if type(frozen_stages) is not int or not -1 <= frozen_stages <= 3:
         raise ValueError(f"frozen_stages must be among -1, 0, 1, 2, 3, got {frozen_stages!r}")
-
-
-def _check_norm(norm_cfg: dict | None, channels: int) -> dict:
-    """Return the config of the norm layers; mmcv's errors do not say where it stands."""
-    norm_cfg = dict(type="BN") if norm_cfg is None else norm_cfg
-    if not isinstance(norm_cfg, dict) or not norm_cfg.get("type"):
-        raise ValueError(f"norm_cfg must be a dict such as dict(type='BN'), got {norm_cfg!r}")
-    try:
-        build_norm_layer(norm_cfg, channels)
-    except Exception as error:  # of mmcv's registry or of the layer
-        raise ValueError(
-            f"norm_cfg={norm_cfg!r} builds no norm layer ({type(error).__name__}: {error}); take "
-            "dict(type='BN'), or dict(type='GN', num_groups=8)"
-        ) from None
-    return norm_cfg
