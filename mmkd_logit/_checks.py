@@ -91,6 +91,22 @@ def check_text(name: str, value: object, what: str = "text") -> str:
     raise ValueError(f"{name} must be {what}, got {value!r}")
 
 
+def check_out_folder(name: str, path: str | Path) -> None:
+    """Make sure that a folder can be written to, before the work that it will hold is done.
+
+    Args:
+        name: What the message calls it.
+        path: The folder; it need not exist.
+
+    Raises:
+        ValueError: If it is a file, a folder of it is one, or it may not be written.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{name}: {path} is a file; name a folder")
+    check_out_file(name, folder / "file")
+
+
 def check_out_file(name: str, path: str | Path) -> None:
     """Make sure that a file can be written, before the work that it will hold is done.
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmkd_logit._checks import check_out_folder
 from mmkd_logit._command_line import OneLineParser
 
 from ._report_figures import render_figure
@@ -163,6 +164,8 @@ def main(name: str, argv: Sequence[str] | None = None) -> None:
     told = vars(args)
     paths = told.get("paths", [])
     try:
+        if args.out is not None:
+            check_out_folder("--out", args.out)
         drawings, problems = draw_figure(name, paths, told.get("exhibit", ()), told.get("root"))
         out = args.out
         if out is None:

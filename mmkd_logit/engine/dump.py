@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from mmkd_logit._checks import check_out_folder
 from mmkd_logit._command_line import OneLineParser
 
 from ._quiet_runner import QuietRunner
@@ -146,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         install_safe_reading()
         cfg = build_config(args)
         folder = Path(args.out or Path(cfg.work_dir, FOLDER))
+        check_out_folder("--out", folder)
         written = dump_checkpoint(cfg, args.config, args.checkpoint, args.splits, folder)
         for split in args.splits if is_main_process() else ():
             state = "" if split in written else " (there before)"

@@ -97,6 +97,8 @@ def find_exhibits(names: Sequence[str], scale: str | None) -> list[Path]:
 
 
 def _pool(args: argparse.Namespace) -> Pool:
+    if args.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
     if args.launcher == "none":
         if args.cluster_option:
             raise ValueError("--cluster-option is for jobs; add --launcher slurm, or leave it out")
@@ -105,8 +107,6 @@ def _pool(args: argparse.Namespace) -> Pool:
         return LocalPool(devices)
     if args.devices:
         raise ValueError("--devices is for this machine; --cluster-option says what a job gets")
-    if args.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
     folder = Path(args.results, "submitit")
     return ClusterPool(args.launcher, folder, args.jobs, args.cluster_option)
 
@@ -153,6 +153,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f"--share-teacher must be at least 1, got {args.share_teacher}")
         if args.epochs is not None and args.epochs < 1:
             raise ValueError(f"--epochs must be at least 1, got {args.epochs}")
+        results = Path(args.results, "runs.jsonl")
+        check_out_file("--results", results)
+        pool = _pool(args)
         signal.signal(signal.SIGTERM, _terminate)
         exhibits = _read_exhibits(args)
         runs = {exhibit.name: exhibit.runs(list(range(args.seeds))) for exhibit in exhibits}
@@ -162,10 +165,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for run in runs[exhibit.name]:
                 if run.name in exhibit.cells:
                     measured.setdefault(run.work_dir, set()).update(exhibit.measured)
-        results = Path(args.results, "runs.jsonl")
-        check_out_file("--results", results)
         share, dumps = args.share_teacher, args.dump_logits or ()
-        execution = Execution(labels, results, _pool(args), _say, measured, share, dumps)
+        execution = Execution(labels, results, pool, _say, measured, share, dumps)
         if args.cfg_options:  # the configs themselves are tested
             for cfg in execution.configs.values():
                 check_config(cfg)

@@ -62,7 +62,10 @@ def _load_exactly(model: nn.Module, checkpoint: Any, spec: TeacherSpec) -> None:
         state = with_mmpretrain_names(state, model.state_dict())
         result = model.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:  # sizes differ, or names we cannot translate
-        raise ValueError(f"{spec.checkpoint} does not fit teacher {spec.name}: {error}") from None
+        raise ValueError(
+            f"{spec.checkpoint} does not fit teacher {spec.name}: {' '.join(str(error).split())}. "
+            "Check that config and checkpoint are of the same network."
+        ) from None
     # BatchNorm's counter is not used in evaluation and missing from old checkpoints.
     missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
     if missing or result.unexpected_keys:

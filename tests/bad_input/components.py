@@ -43,9 +43,7 @@ RIGHT = {
     "ScaledKLDivLoss": dict(tau=4),
     "TorchdistillLoss": dict(name="ATLoss"),
     "TorchdistillLoss/FTLoss": dict(name="FTLoss"),
-    "TorchdistillLoss/AltActTransferLoss": dict(
-        name="AltActTransferLoss", margin=1.0, reduction="sum"
-    ),
+    "TorchdistillLoss/AltActTransferLoss": dict(name="AltActTransferLoss"),
     "BatchPreprocessor": PREPROCESSOR,
     "LogitDistiller": DISTILLER,
     "MobileNetV2CIFAR": {},

@@ -38,3 +38,17 @@ IN_CONFIG = {
     "ResumableIterBasedTrainLoop": "train_cfg",
     "StudentGroupValLoop": "val_cfg",
 }
+
+OPTIONS = {
+    **{
+        (tool, "--no-pin-memory"): FLAG
+        for tool in ("train", "test", "score_samples", "cache", "dump_logits")
+    },
+    **{("train", name): FLAG for name in ("--no-validate", "--no-persistent-workers")},
+    **{("test", name): FLAG for name in ("--tta", "--amp")},
+    ("cache", "--fast"): FLAG,
+    ("dump_logits", "--fast"): FLAG,
+    **{("reproduce", name): FLAG for name in ("--fast", "--dry-run", "--no-report")},
+    ("publish_results", "--check"): FLAG,
+    **{("benchmark", name): FLAG for name in ("--no-parts", "--losses", "--error-table")},
+}
