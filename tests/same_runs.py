@@ -13,7 +13,8 @@ from mmengine.logging import HistoryBuffer
 
 from mmkd_logit._volatile import VOLATILE
 from mmkd_logit.analysis.files import read_scalars
-from mmkd_logit.engine.checkpoint import last_checkpoint, load_from_file
+from mmkd_logit.engine.checkpoint import load_from_file
+from mmkd_logit.engine.last_checkpoint import last_checkpoint
 
 
 def assert_same_runs(first, second):

@@ -62,7 +62,9 @@ COMPONENTS = {
     "DataSubset": ("DATASETS", dict(dataset=dict(type="mmkd_logit.Digits"), per_class=0.1)),
     "RandomImages": ("DATASETS", dict(num_samples=2)),
     "AutocastOptimWrapper": ("OPTIM_WRAPPERS", None),
+    "AtomicCheckpointHook": ("HOOKS", dict(interval=1, max_keep_ckpts=2)),
     "ChannelsLastHook": ("HOOKS", {}),
+    "PreemptionHook": ("HOOKS", {}),
     "InMemoryDataset": ("DATASETS", dict(dataset=DIGITS)),
     "SeededDataset": ("DATASETS", dict(dataset=DIGITS)),
     "SeededSampler": (

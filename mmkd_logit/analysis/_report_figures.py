@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 
-from ._report_files import Files, Names, write_whole
+from mmkd_logit._atomic_files import write_bytes
+
+from ._report_files import Files, Names
 from ._report_read import ExhibitFile
 from .style import style
 
@@ -122,7 +124,7 @@ class _FigureView:
         for kind, content in contents.items():
             path = Path("figures", f"{stem}.{kind}")
             try:
-                write_whole(self.files.results / path, content)
+                write_bytes(self.files.results / path, content)
             except OSError as error:
                 self.unwritten = str(error)
                 return []

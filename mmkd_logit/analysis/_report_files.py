@@ -99,25 +99,6 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.normpath(Path.cwd() / path))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Args:
-        path: The file; its folder is made.
-        content: All of it.
-
-    Raises:
-        OSError: If it cannot be written; an earlier file is then as before.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(f"{path}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 class Names:
     """Hands out names for places in a page and for files, each once."""
 

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmkd_logit._atomic_files import write_bytes
 from mmkd_logit._checks import check_out_folder
 from mmkd_logit._command_line import OneLineParser
 
 from ._report_figures import render_figure
-from ._report_files import Names, write_whole
+from ._report_files import Names
 from ._report_read import ExhibitFile, read_exhibit_files
 from ._work_folders import exhibit_of_folders, is_work_folder
 from .drawing import Drawing
@@ -123,7 +124,7 @@ def write_drawings(drawings: Sequence[Drawing], folder: str | Path) -> list[Path
         svg, png = render_figure(drawing, stem)
         for kind, content in (("png", png), ("svg", svg)):
             written.append(Path(folder, f"{stem}.{kind}"))
-            write_whole(written[-1], content)
+            write_bytes(written[-1], content)
     return written
 
 

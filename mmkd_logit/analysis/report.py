@@ -13,11 +13,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mmkd_logit._atomic_files import write_text
 from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
 from ._report_figures import Draw, show_figures
-from ._report_files import Files, Names, write_whole
+from ._report_files import Files, Names
 from ._report_read import ExhibitFile, read_exhibit_files
 from ._report_rows import ResultsRows
 from ._report_runs import duration
@@ -80,7 +81,7 @@ def build_report(
         rows=rows.describe(files),
     )
     # A name of a file may hold bytes that are no text.
-    write_whole(out, render_page(page).encode("utf-8", "backslashreplace"))
+    write_text(out, render_page(page), errors="backslashreplace")
     return out, problems
 
 

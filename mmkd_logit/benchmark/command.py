@@ -4,13 +4,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.device import get_device
 
 from mmkd_logit._arguments import first_line
+from mmkd_logit._atomic_files import write_text
 from mmkd_logit._checks import check_number, check_out_file
 from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.errors import one_line_errors
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.json:
             machine = dict(describe_machine(), threads=torch.get_num_threads())
             text = json.dumps(dict(machine=machine, **found), indent=2)
-            Path(args.json).write_text(text + "\n")
+            write_text(args.json, text + "\n")
 
 
 def _check(args: argparse.Namespace) -> None:

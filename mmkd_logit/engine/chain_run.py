@@ -12,12 +12,15 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.utils.dl_utils import set_multi_processing
 
+from mmkd_logit._sealed_files import why_damaged
 from mmkd_logit.hooks.resume_state_hook import STATE
 
-from .chain import Build, read_chain
-from .checkpoint import last_checkpoint, read_lazily
+from .chain import Build, Stage, read_chain
+from .checkpoint import read_lazily
+from .last_checkpoint import last_checkpoint
 from .provenance import origin_of, read_origin
 from .results import find_row, read_lines
+from .run_lock import only_run_in
 from .teachers import FINAL
 
 _FINAL_HOOKS = ("mmkd_logit.FinalCheckpointHook", "FinalCheckpointHook")
@@ -72,6 +75,17 @@ def run_chain(
     """
     stages = read_chain(args, build)
     start_processes(stages[0].cfg)
+    with only_run_in(Path(stages[0].args.work_dir).parent):
+        _run_stages(stages, args, build, run, finish)
+
+
+def _run_stages(
+    stages: list[Stage],
+    args: argparse.Namespace,
+    build: Build,
+    run: Callable[[argparse.Namespace, Config], None],
+    finish: Callable[[argparse.Namespace, Config], None],
+) -> None:
     for number, (name, own, _) in enumerate(stages, 1):
         cfg = build(copy.deepcopy(own))
         state = _agree(_state_of(cfg, args))
@@ -116,12 +130,17 @@ def _write_final(cfg: Config, wanted: bool) -> None:
 def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
     folder, noted, origin = Path(cfg.work_dir), read_origin(cfg.work_dir), origin_of(cfg)
     final, checkpoint = folder / FINAL, last_checkpoint(folder)
+    damaged = why_damaged(final, only_zip=True) if final.is_file() else None
     if noted is None and not final.is_file():
         return _State(f"starts in {folder}")
     if noted != origin:
         changes = [text for key, text in _CHANGES.items() if (noted or {}).get(key) != origin[key]]
         why = "; ".join(changes) if noted else f"nothing says what made {final}"
         return _State(f"starts anew in {folder}: {why}")
+    if damaged is not None:
+        if checkpoint is None:
+            return _State(f"starts again in {folder}: {final} is damaged, {damaged}")
+        return _State(f"{final} is damaged, {damaged}; goes on from {checkpoint}", resumes=True)
     if not final.is_file():
         if checkpoint is None:
             return _State(f"was cut off before its first checkpoint, starts again in {folder}")

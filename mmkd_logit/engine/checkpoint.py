@@ -22,10 +22,11 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import get
 
+from mmkd_logit._sealed_files import why_damaged
+
 from ._checkpoint_globals import only_safe_globals
 from .download import fetch
 
-POINTER = "last_checkpoint"  # MMEngine writes it once the checkpoint is whole
 _REMOTE_FILES = (r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
 FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -121,6 +122,19 @@ def _safely(loader: Callable) -> Callable:
     return load_from_wrapped
 
 
+def _undamaged(filename: str) -> Path:
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint {filename} does not exist")
+    with path.open("rb") as file:
+        if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
+            raise ValueError("it is a web page: the address moved, or asks for a login")
+    why = why_damaged(path)
+    if why is not None:
+        raise ValueError(why)
+    return path
+
+
 @_safely
 def load_from_file(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint.
@@ -134,18 +148,13 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
         UnsafeCheckpointError: If it could run code.
         ValueError: If it cannot be read.
     """
-    path = Path(filename).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {filename} does not exist")
-    with path.open("rb") as file:
-        if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
-            raise ValueError("it is a web page: the address moved, or asks for a login")
+    path = _undamaged(filename)
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
 @_safely
 def read_lazily(filename: str, map_location: Any = "cpu") -> Any:
-    """Read a local checkpoint, but of its tensors only those that are looked at.
+    """Read a local checkpoint, but keep of its tensors only those that are looked at.
 
     Args:
         filename: Its path.
@@ -156,9 +165,7 @@ def read_lazily(filename: str, map_location: Any = "cpu") -> Any:
         UnsafeCheckpointError: If it could run code.
         ValueError: If it cannot be read.
     """
-    path = Path(filename).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {filename} does not exist")
+    path = _undamaged(filename)
     lazily = zipfile.is_zipfile(path)  # older versions of torch wrote no zip files
     return torch.load(path, map_location=map_location, weights_only=True, mmap=lazily)
 
@@ -224,19 +231,6 @@ def load_from_store(filename: str, map_location: Any = None) -> Any:
     """
     content = get(filename, backend_args={"backend": "petrel"})
     return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-
-
-def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """Find the checkpoint that a run would go on from; its folder may have been moved since.
-
-    Args:
-        work_dir: The run's folder.
-    """
-    pointer = Path(work_dir, POINTER)
-    if not pointer.is_file():
-        return None
-    named = Path(pointer.read_text().strip())
-    return next((path for path in (Path(work_dir, named.name), named) if path.is_file()), None)
 
 
 def install_safe_checkpoint_loading() -> None:

@@ -46,6 +46,8 @@ _WATCHING_HOOKS = (
     "mmkd_logit.SameBuffersHook",
     "mmkd_logit.RunCheckHook",
     "mmkd_logit.FiniteLossHook",
+    "mmkd_logit.AtomicCheckpointHook",
+    "mmkd_logit.PreemptionHook",
 )
 # Nor do these change what is trained; which of their values ends a run, EarlyStoppingHook says.
 _WATCHING_METRICS = (

@@ -8,8 +8,9 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from .checkpoint import last_checkpoint, read_lazily
+from .checkpoint import read_lazily
 from .config import seed_of
+from .last_checkpoint import last_checkpoint
 from .provenance import dataset_hash
 from .run_identity import list_changes
 

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd_logit import __version__
+from mmkd_logit._atomic_files import write_text
 
 from .config import config_hash, seed_of, without_exact_caches
 from .teachers import teacher_specs
@@ -64,9 +65,7 @@ def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:
         work_dir: The folder.
         origin: Of :func:`origin_of`.
     """
-    part = Path(work_dir, f"{ORIGIN}.{os.getpid()}.part")
-    part.write_text(json.dumps(origin))
-    os.replace(part, Path(work_dir, ORIGIN))
+    write_text(Path(work_dir, ORIGIN), json.dumps(origin))
 
 
 def read_origin(work_dir: str | Path) -> dict[str, Any] | None:

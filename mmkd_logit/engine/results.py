@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from mmkd_logit._atomic_files import explained
 from mmkd_logit._checks import check_out_file
 from mmkd_logit.hooks.label_noise_hook import train_metainfo
 
@@ -66,8 +68,11 @@ class ResultsRecorder:
         missing = [name for name in fields if cfg.get(name) is None]
         if missing:
             raise ValueError(f"--results tests the weights; the config lacks {', '.join(missing)}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.open("ab").close()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("ab").close()
+        except OSError as error:
+            raise explained(error, self.path) from error
 
     def start(self, cfg: Config) -> None:
         """Start the clock; called when the teachers are there.
@@ -170,23 +175,31 @@ def append_line(path: Path, row: dict) -> None:
     Raises:
         OSError: If it cannot be written; the file is then as before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(row, sort_keys=True) + "\n").encode()
-    with open(path, "a+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        if _is_row(content[end:]):
-            end, line = len(content), b"\n" + line
-        file.truncate(end)
-        try:
-            while line:
-                line = line[file.write(line) :]
-            os.fsync(file)
-        except OSError:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b", buffering=0) as file:
+            with suppress(OSError):  # of a disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            end, first = content.rfind(b"\n") + 1, b""
+            if _is_row(content[end:]):  # only its end is missing
+                end, first = len(content), b"\n"
             file.truncate(end)
-            raise
+            try:
+                _write_all(file, first + line)
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise explained(error, path, len(line)) from error
+
+
+def _write_all(file: Any, content: bytes) -> None:
+    while content:
+        content = content[file.write(content) :]
+    os.fsync(file)
 
 
 def read_lines(path: Path) -> list[dict]:

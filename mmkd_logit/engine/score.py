@@ -1,7 +1,6 @@
 """``tools/score_samples.py``: how sure a teacher is of each training sample."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from mmkd_logit._atomic_files import replacing
 from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
@@ -113,7 +113,8 @@ def compute_scores(cfg: Config, checkpoint: str) -> dict[str, np.ndarray]:
         bad = np.flatnonzero(~np.isfinite(scores[name]))
         if len(bad):
             raise ValueError(
-                f"{name} of sample {scores['index'][bad[0]]} is {scores[name][bad[0]]}"
+                f"{name} of sample {scores['index'][bad[0]]} is {scores[name][bad[0]]}, as the "
+                f"logits of {checkpoint} are not finite; take an earlier checkpoint"
             )
     return scores
 
@@ -166,15 +167,8 @@ def write_scores(path: str | Path, scores: dict[str, np.ndarray]) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.savez_compressed(file, **scores)  # type: ignore[arg-type]
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez_compressed(file, **scores)  # type: ignore[arg-type]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,7 +11,9 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
+from mmengine.logging import print_log
 
+from mmkd_logit._atomic_files import write_bytes
 from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
@@ -162,7 +164,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.RunCheckHook")]
         runner = ExactRunner.from_cfg(cfg)
         if args.out and args.out_item != "metrics":
-            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+            runner.test_evaluator.metrics.append(_DumpWhole(out_file_path=args.out))
         metrics = runner.test()
         if args.out and args.out_item == "metrics" and is_main_process():
-            mmengine.dump(plain(metrics), args.out)
+            _dump(plain(metrics), args.out)
+
+
+class _DumpWhole(DumpResults):
+    """MMEngine's, whose file appears whole or not at all."""
+
+    def compute_metrics(self, results: list) -> dict:
+        _dump(results, self.out_file_path)
+        print_log(f"Results has been saved to {self.out_file_path}.", "current")
+        return {}
+
+
+def _dump(content: Any, out: str) -> None:
+    if "://" in out:  # an object store has no halves
+        mmengine.dump(content, out)
+        return
+    text = mmengine.dump(content, file_format=Path(out).suffix.removeprefix("."))
+    write_bytes(out, text.encode() if isinstance(text, str) else text)

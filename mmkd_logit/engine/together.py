@@ -16,10 +16,11 @@ from mmkd_logit._command_line import OneLineParser
 from .chain_run import start_processes
 from .config import config_hash
 from .config_check import check_config
-from .errors import TrainingStarted, one_line_errors
+from .errors import TrainingStarted, one_line_errors, resume_command
 from .launch import silence_known_warnings
 from .provenance import origin_of, read_origin
 from .results import ResultsRecorder
+from .run_lock import only_run_in
 from .safe_reading import install_safe_reading
 from .teachers import FINAL, explain_missing, find_missing_teachers, teacher_specs
 from .together_config import join_configs
@@ -127,12 +128,23 @@ def train_together(
         if missing:
             raise ValueError(explain_missing(missing))
         recorders[name] = ResultsRecorder(results, member.cfg, argv, "train_together.py")
+    with only_run_in(cfg.work_dir, *(member.cfg.work_dir for member in members)):
+        _train(names, cfg, recorders, started)
+
+
+def _train(
+    names: Mapping[str, Member],
+    cfg: Config,
+    recorders: Mapping[str, ResultsRecorder],
+    started: TrainingStarted,
+) -> None:
+    """Train what is joined, and leave to each run what is its own."""
     for name, recorder in recorders.items():
         recorder.start(names[name].cfg)
     resumes = read_origin(cfg.work_dir) == origin_of(cfg)
     if is_main_process():
         _announce(names, cfg)
-    mark = MarkMembersHook([member.cfg for member in members])
+    mark = MarkMembersHook([member.cfg for member in names.values()])
     runner = run_training(cfg, "auto" if resumes else None, started, mark)
     for recorder in recorders.values():
         recorder.stop()
@@ -168,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
-    started = TrainingStarted()
+    started = TrainingStarted(resume_command("train_together.py", argv, flag=False))
     with one_line_errors(started):
         silence_known_warnings()
         install_safe_reading()

@@ -14,9 +14,12 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, Runner
 
+from mmkd_logit._atomic_files import write_text
+from mmkd_logit._run_file import log_folders, note_logs
+from mmkd_logit._sealed_files import why_damaged
 from mmkd_logit.hooks import FinalCheckpointHook
+from mmkd_logit.hooks._saving import POINTER, point_to, save_atomically
 
-from .checkpoint import POINTER
 from .dump_run import dump_run
 from .errors import TrainingStarted
 from .figures_hook import OF_DUMPS, show_figures
@@ -83,7 +86,7 @@ def finish(
     """
     final = Path(runner.work_dir, FINAL)
     # One process looks at the files for all, since it writes some of them meanwhile.
-    if _agree(started.iteration is not None or not final.is_file()):
+    if _agree(started.iteration is not None or not _is_whole(final)):
         _save_last(runner)
         _write_final(runner)
         if is_main_process():
@@ -118,6 +121,10 @@ def _agree(value: bool) -> bool:
     return values[0]
 
 
+def _is_whole(final: Path) -> bool:
+    return final.is_file() and why_damaged(final, only_zip=True) is None
+
+
 def _is_recorded(runner: Runner, member: Member, recorder: ResultsRecorder) -> bool:
     if recorder.path is None:
         return True
@@ -131,9 +138,8 @@ def _save_last(runner: Runner) -> None:
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     filename = f"epoch_{runner.epoch}.pth" if by_epoch else f"iter_{runner.iter}.pth"
     meta = dict(epoch=runner.epoch, iter=runner.iter)
-    runner.save_checkpoint(runner.work_dir, filename, meta=meta)
-    if is_main_process():
-        Path(runner.work_dir, POINTER).write_text(str(Path(runner.work_dir, filename)))
+    save_atomically(runner, runner.work_dir, filename, meta=meta)
+    point_to(runner, str(Path(runner.work_dir, filename)))
 
 
 def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
@@ -144,9 +150,11 @@ def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
         work_dir: The run's folder, which gets the same files.
         name: The student's.
     """
-    for source in Path(common).glob("*/vis_data/scalars.json"):
+    sources = {path.parts[-3]: path for path in Path(common).glob("*/vis_data/scalars.json")}
+    logs = log_folders(common, list(sources))
+    for log in logs:
         lines = []
-        for line in source.read_text().splitlines():
+        for line in sources[log].read_text().splitlines():
             row = json.loads(line)
             own = {
                 key.removeprefix(f"{name}/").removeprefix(f"{name}."): value
@@ -155,9 +163,9 @@ def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
             }
             if len(own) > len(row.keys() & own.keys()):  # else the line is of nobody's values
                 lines.append(json.dumps(own))
-        target = Path(work_dir, *source.parts[-3:])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(f"{line}\n" for line in lines))
+        target = Path(work_dir, *sources[log].parts[-3:])
+        write_text(target, "".join(f"{line}\n" for line in lines))
+    note_logs(work_dir, logs)
 
 
 _GROUP = "_mmkd_logit_group"

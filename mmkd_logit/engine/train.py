@@ -3,30 +3,35 @@
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd_logit._command_line import OneLineParser
+from mmkd_logit._run_file import note_start
+from mmkd_logit.hooks import PreemptionHook
+from mmkd_logit.hooks._saving import POINTER
 
 from .cache import log_caches
 from .chain import check_build, is_chain
-from .chain_run import run_chain
-from .checkpoint import POINTER, install_safe_checkpoint_loading, last_checkpoint
+from .chain_run import run_chain, start_processes
+from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
 from .config_check import check_config
 from .dump import dump_checkpoint
 from .dump_files import FOLDER, add_dump_argument, lacking_dumps
 from .dump_run import dump_run, prepare_dumps
 from .epochs import scale_epochs
-from .errors import TrainingStarted, one_line_errors
+from .errors import TrainingStarted, one_line_errors, resume_command
 from .fast import make_fast
 from .figures_hook import OF_DUMPS, show_figures
+from .last_checkpoint import find_checkpoint, missing_text
 from .launch import prepare_launch, silence_known_warnings
 from .made_of_hook import MadeOfHook, allow_other_labels
 from .provenance import origin_of, read_origin, write_origin
@@ -34,6 +39,7 @@ from .results import ResultsRecorder
 from .resumable_loops import use_resumable_loop
 from .resumable_runner import ResumableRunner
 from .run_identity import describe_run
+from .run_lock import only_run_in
 from .safe_reading import install_safe_reading
 from .teachers import FINAL, MissingTeacher, explain_missing, find_missing_teachers
 from .train_metrics import training_data_loader
@@ -155,13 +161,19 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
             moved since, or None.
     """
     if resume == "auto":
-        last = last_checkpoint(cfg.work_dir)
-        pointer = Path(cfg.work_dir, POINTER)
-        if last is None:
-            why = f"there is nothing to resume in {cfg.work_dir}"
-            if pointer.is_file():
-                why = f"{pointer.read_text().strip()} of {pointer} does not exist"
-            print(f"{why}; starting from the beginning", flush=True)
+        found: list[Any] = [None, []]
+        if is_main_process():
+            found = [*find_checkpoint(cfg.work_dir)]
+        broadcast_object_list(found)  # a disk may show another process something else
+        last, problems = found
+        if is_main_process() and problems:
+            text = missing_text(cfg.work_dir, problems)
+            if last is not None:
+                text = f"warning: {'; '.join(problems)}; going on from {last}"
+            print(text, file=sys.stderr, flush=True)
+        elif is_main_process() and last is None:
+            text = f"there is nothing to resume in {cfg.work_dir}; starting from the beginning"
+            print(text, flush=True)
         resume = None if last is None else str(last)
     if resume is not None:
         cfg.resume, cfg.load_from = True, resume
@@ -176,6 +188,7 @@ _ALWAYS = (
     "mmkd_logit.RunCheckHook",
     "mmkd_logit.FiniteLossHook",
 )
+_MMENGINES = ("CheckpointHook", "mmengine.CheckpointHook")
 
 
 class _MarkStart(Hook):
@@ -195,6 +208,7 @@ class _MarkStart(Hook):
             if runner.iter < runner.max_iters:  # nor may they be taken for it by its origin
                 Path(runner.work_dir, FINAL).unlink(missing_ok=True)
             write_origin(runner.work_dir, self.origin)
+            note_start(runner.work_dir, Path(runner.log_dir).name, anew=runner.iter == 0)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if not self.started.value:
@@ -223,6 +237,7 @@ def run_training(
     Raises:
         ValueError: If the checkpoint cannot be resumed, or is of a run that differs.
     """
+    started.work_dir = cfg.work_dir
     install_safe_checkpoint_loading()  # after the config's custom_imports
     hooks = list(cfg.get("custom_hooks") or [])
     known = [hook.get("type") for hook in hooks if isinstance(hook, dict)]
@@ -231,34 +246,65 @@ def run_training(
     if resume_changed:
         allow_other_labels(cfg)
     origin, made_of = origin_of(cfg), describe_run(cfg)
+    _save_whole_checkpoints(cfg)
     apply_resume(cfg, resume)
     keeper = MadeOfHook(made_of, resume_changed)
     keeper.look_ahead(cfg)
     use_resumable_loop(cfg)
     runner = ResumableRunner.from_cfg(cfg)
     runner.made_of = made_of
-    for each in (_MarkStart(started, origin), keeper, *more_hooks):
+    preemption = PreemptionHook()
+    for each in (_MarkStart(started, origin), keeper, *more_hooks, preemption):
         runner.register_hook(each)
-    runner.train()
+    with _told_of(preemption, started):
+        runner.train()
     log_caches(runner)
     return runner
 
 
-def _train_teacher(teacher: MissingTeacher, args: argparse.Namespace) -> None:
+def _save_whole_checkpoints(cfg: Config) -> None:
+    """Put our hook in the place of MMEngine's, which writes checkpoints in place."""
+    defaults = cfg.get("default_hooks") or {}
+    defaults.setdefault("checkpoint", dict(type=_MMENGINES[0], interval=1))  # MMEngine's own
+    cfg.default_hooks = defaults
+    for hook in (*cfg.default_hooks.values(), *cfg.custom_hooks):
+        if isinstance(hook, dict) and hook.get("type") in _MMENGINES:
+            hook["type"] = "mmkd_logit.AtomicCheckpointHook"
+
+
+@contextmanager
+def _told_of(preemption: PreemptionHook, started: TrainingStarted) -> Iterator[None]:
+    """Say how a run goes on that was asked to stop."""
+    try:
+        yield
+    except SystemExit:
+        if preemption.stopped and is_main_process():
+            advice = f"; continue with: {started.again}" if started.again else ""
+            print(f"{preemption.stopped}{advice}", file=sys.stderr, flush=True)
+        raise
+    finally:
+        preemption.release()
+
+
+def _train_teacher(
+    teacher: MissingTeacher, args: argparse.Namespace, outer: TrainingStarted
+) -> None:
     words = [*teacher.arguments, "--launcher", args.launcher]
     if "data_root" in args.cfg_options:
         words += ["--cfg-options", f"data_root={args.cfg_options['data_root']}"]
     words += ["--amp"] * args.amp + ["--no-pin-memory"] * args.no_pin_memory
     print(f"training the teacher first: {teacher.command}", flush=True)
-    started = TrainingStarted()
+    started = TrainingStarted(outer.again)
     with one_line_errors(started):
         teacher_args = build_parser().parse_args(words)
         cfg = build_config(teacher_args)
         missing = find_missing_teachers(cfg)
         if missing:
             raise ValueError(explain_missing(missing))
-        cut_off = read_origin(cfg.work_dir) == origin_of(cfg)  # then it goes on
-        run_training(cfg, "auto" if cut_off else None, started)
+        start_processes(cfg)
+        with only_run_in(cfg.work_dir):
+            cut_off = read_origin(cfg.work_dir) == origin_of(cfg)  # then it goes on
+            run_training(cfg, "auto" if cut_off else None, started)
     gc.collect()
 
 
@@ -274,14 +320,16 @@ def _train(
     recorder = ResultsRecorder(args.results, cfg, argv)
     if missing:
         check_build(cfg, args.config)  # rather than when the teachers have been trained
-    for teacher in missing:
-        _train_teacher(teacher, args)
-    recorder.start(cfg)
-    changed = args.resume_changed
-    runner = run_training(cfg, args.resume, started, resume_changed=changed)
-    recorder.record(runner, args, started)
-    if dump_run(runner, args, recorder.origin, recorder.machine):
-        show_figures(runner, OF_DUMPS)
+    start_processes(cfg)
+    with only_run_in(cfg.work_dir):
+        for teacher in missing:
+            _train_teacher(teacher, args, started)
+        recorder.start(cfg)
+        changed = args.resume_changed
+        runner = run_training(cfg, args.resume, started, resume_changed=changed)
+        recorder.record(runner, args, started)
+        if dump_run(runner, args, recorder.origin, recorder.machine):
+            show_figures(runner, OF_DUMPS)
 
 
 def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted) -> None:
@@ -314,11 +362,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
-    started = TrainingStarted()
+    started = TrainingStarted(resume_command("train.py", argv))
     with one_line_errors(started):
         silence_known_warnings()
         install_safe_reading()
         if is_chain(args.config):
+            started.again = resume_command("train.py", argv, flag=False)
             _train_chain(args, argv, started)
         else:
             _train(args, build_config(args), argv, started)

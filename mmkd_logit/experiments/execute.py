@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from mmkd_logit._atomic_files import write_text
 from mmkd_logit.engine.dump_files import lacking_dumps
 from mmkd_logit.engine.dump_run import loader_of
 from mmkd_logit.engine.provenance import ORIGIN, origin_of, read_origin
 from mmkd_logit.engine.results import find_row, read_lines
+from mmkd_logit.engine.run_lock import FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.teachers import FINAL
 from mmkd_logit.engine.together import common_work_dir
 
@@ -22,13 +24,15 @@ TRAIN, TOGETHER = Path("tools", "train.py"), Path("tools", "train_together.py")
 DUMP = Path("tools", "dump_logits.py")
 _PAUSE = 0.2  # seconds between two looks at the processes
 _NEWS = 30  # seconds between two lines on the progress of one run
+_LOOK = 2  # seconds between two looks at a run that somebody else trains
 
 
 class Execution:
     """Trains every run that has no results yet, teachers before their students.
 
     A run that was cut off goes on from its last checkpoint. One that fails does not stop the
-    others, except those that need its weights.
+    others, except those that need its weights. One that another process trains, such as a second
+    ``tools/reproduce.py``, is waited for, and then taken if its results fit.
 
     Args:
         runs: By the label that messages have for them; the same run may stand here twice.
@@ -82,6 +86,8 @@ class Execution:
         self._members: dict[str, list[str]] = {}  # what is under way, by the folder of its log
         self._news: dict[str, tuple[float, int]] = {}
         self._bare: list[str] = []  # done before, but for their logits
+        self._looked: dict[str, float] = {}  # when another process was last seen to train a run
+        self._told: set[tuple[str, str]] = set()
 
     def _check_dumps(self) -> None:
         for folder, cfg in self.configs.items():
@@ -101,26 +107,49 @@ class Execution:
         try:
             while waiting or self._members or self._bare:
                 for unit in list(waiting):
-                    if self._is_ready(unit) and self.pool.has_room():
-                        waiting.remove(unit)
+                    if self._is_ready(unit) and self.pool.has_room() and self._is_free(unit):
                         missing = [folder for folder in unit if not self._settle(folder)]
-                        if missing:
-                            self._start(unit, missing)
+                        if not missing or self._start(unit, missing):
+                            waiting.remove(unit)
                 while self._bare and self.pool.has_room():
                     self._start_dump(self._bare.pop(0))
                 for key, well in self.pool.finished().items():
                     members = self._members.pop(key)
+                    if not well and self._is_elsewhere([key, *members]):
+                        waiting.append(members)  # somebody else was there first
+                        continue
                     if not well and len(members) > 1:
                         waiting += self._apart(members, key)
                         continue
                     for folder in members:
                         self._end(folder, well, key)
                 self._tell_progress()
-                time.sleep(_PAUSE if self._members else 0)
+                time.sleep(_PAUSE if self._members or self._looked else 0)
         except BaseException:
             self.pool.stop()
             raise
         return self.found
+
+    def _is_free(self, unit: list[str]) -> bool:
+        """Whether nobody else trains in the folders of a unit; looks again after a while."""
+        if time.monotonic() - self._looked.get(unit[0], -_LOOK) < _LOOK:
+            return False
+        self._looked.pop(unit[0], None)
+        return not self._is_elsewhere([self._key(unit), *unit])
+
+    def _is_elsewhere(self, folders: list[str]) -> bool:
+        """Whether another process trains in one of the folders; says so once."""
+        users = {folder: user for folder in folders if (user := user_of(folder))}
+        run = next(folder for folder in folders if folder in self.runs)
+        for folder, user in users.items():
+            if (folder, user) not in self._told:
+                self._told.add((folder, user))
+                self._say(run, f"waits for {folder}, which is in use by {user}")
+            self._looked[run] = time.monotonic()
+        return bool(users)
+
+    def _key(self, unit: list[str]) -> str:
+        return self._common(unit) if len(unit) > 1 else unit[0]
 
     def _is_ready(self, unit: list[str]) -> bool:
         return all(run.work_dir in self.found for f in unit for run in self.runs[f].needs)
@@ -145,7 +174,8 @@ class Execution:
         if row is None:
             return False
         self.found[folder] = row
-        bare = self._lacks_dumps(folder)
+        under_way = (*self._bare, *self._members)
+        bare = folder not in under_way and self._lacks_dumps(folder)
         self._bare += [folder] * bare
         self._say(folder, "done before, but for its logits" if bare else "done before")
         return True
@@ -157,7 +187,15 @@ class Execution:
         """List the work folders of runs that are done, but for logits that they shall leave."""
         return [folder for folder, row in self.found.items() if row and self._lacks_dumps(folder)]
 
-    def _start(self, unit: list[str], missing: list[str]) -> None:
+    def _start(self, unit: list[str], missing: list[str]) -> bool:
+        """Begin to train a unit; False if another process does so this moment."""
+        try:
+            self._begin(unit, missing)
+        except FolderInUseError:
+            return False
+        return True
+
+    def _begin(self, unit: list[str], missing: list[str]) -> None:
         failed = [folder for folder in unit if folder in self.found and not self.found[folder]]
         whole = self._was_together(unit) and not failed
         if whole:  # each leaves its own
@@ -166,13 +204,13 @@ class Execution:
             return self._start_together(unit if whole else missing)
         (folder,) = missing
         words = self._words(folder)
-        self._say(folder, f"python {TRAIN} {shlex.join(self.runs[folder].arguments())}")
-        words[1:1] = ["--results", str(self.results)]
         expected = {**origin_of(self.configs[folder]), "processes": self.pool.processes}
-        if read_origin(folder) == expected:
-            words[1:1] = ["--resume", "auto"]  # it was cut off
-        else:  # should it fail, no student may take older weights for its teacher's
-            Path(folder, FINAL).unlink(missing_ok=True)
+        cut_off = read_origin(folder) == expected
+        with only_run_in(folder):
+            if not cut_off:  # should it fail, no student may take older weights for its teacher's
+                Path(folder, FINAL).unlink(missing_ok=True)
+        self._say(folder, f"python {TRAIN} {shlex.join(self.runs[folder].arguments())}")
+        words[1:1] = ["--results", str(self.results), *["--resume", "auto"] * cut_off]
         self._watch(folder, missing)
         self.pool.start(folder, words, self._scoring(self.runs[folder].scores))
 
@@ -201,8 +239,9 @@ class Execution:
     def _start_together(self, members: list[str]) -> None:
         key = self._common(members)
         runs = Path(key, "runs.txt")
-        runs.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_text("".join(f"{shlex.join(self._words(folder))}\n" for folder in members))
+        lines = "".join(f"{shlex.join(self._words(folder))}\n" for folder in members)
+        with only_run_in(key):
+            write_text(runs, lines)
         for folder in members:
             self._say(folder, f"together with {len(members) - 1} others: python {TOGETHER} {runs}")
         self._watch(key, members)
@@ -233,9 +272,8 @@ class Execution:
 
     def _end(self, folder: str, well: bool, key: str) -> None:
         log, before = Path(key, LOG), self.found.get(folder)
-        # Logits come after the row, and a table does not need them.
-        row = before or (self.find(folder) if well or self.dumps else None)
-        self.found[folder] = row
+        # Perhaps another process's; and logits come after the row, and a table does not need them.
+        row = self.found[folder] = before or self.find(folder)
         lines = [] if well else self._new_lines(key)
         error = next((line for line in reversed(lines) if line.startswith("error: ")), "")
         if row is not None and self._lacks_dumps(folder):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .worker import train_as_job, train_in_process
+from .worker import Job, train_in_process
 
 LOG = "train.log"
 
@@ -231,7 +231,7 @@ class ClusterPool:
             tool: Such as ``train.py``; those that ``worker.py`` knows.
         """
         log = str(Path(key, LOG).resolve())
-        self._jobs[key] = self._executor.submit(train_as_job, list(words), list(scoring), log, tool)
+        self._jobs[key] = self._executor.submit(Job(), list(words), list(scoring), log, tool)
 
     def finished(self) -> dict[str, bool]:
         """Which jobs have ended since the last call, and whether well."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
+from mmkd_logit._atomic_files import write_text
 from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.errors import one_line_errors
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if after != before:
                     stale.append(str(page))
                     if not args.check:
-                        page.write_text(after)
+                        write_text(page, after)
         if stale and args.check:
             raise ValueError(
                 f"{', '.join(stale)} do not show what {MEASURED} says; "

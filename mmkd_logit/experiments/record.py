@@ -8,6 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmkd_logit._atomic_files import write_text
+from mmkd_logit._run_file import log_folders
 from mmkd_logit.engine.dump_files import find_dumps
 from mmkd_logit.engine.method import describe_method
 from mmkd_logit.engine.results import plain
@@ -110,16 +112,17 @@ def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
 
     Returns:
         ``log``, the path of what it printed, or None; ``scalars``, those of MMEngine's
-        ``scalars.json``, oldest first; ``dumps``, those of ``logits/{split}.npz`` by split,
-        made with the weights of the row.
+        ``scalars.json`` that are of the run, in the order in which it was begun and resumed;
+        ``dumps``, those of ``logits/{split}.npz`` by split, made with the weights of the row.
     """
     logs = [Path(work_dir, LOG)]
     if row and row.get("together", 1) > 1:
         lists = [word for word in row.get("command", ()) if word.endswith("runs.txt")]
         logs = [*(Path(name).with_name(LOG) for name in lists), *logs]
+    scalars = {path.parts[-3]: path for path in Path(work_dir).glob("*/vis_data/scalars.json")}
     return dict(
         log=next((str(log) for log in logs if log.is_file()), None),
-        scalars=[str(path) for path in sorted(Path(work_dir).glob("*/vis_data/scalars.json"))],
+        scalars=[str(scalars[log]) for log in log_folders(work_dir, list(scalars))],
         dumps=find_dumps(work_dir, (row or {}).get("weights")),
     )
 
@@ -134,9 +137,4 @@ def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
     Raises:
         OSError: If it cannot be written; an earlier file is then as before.
     """
-    part = Path(f"{path}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, json.dumps(record, indent=1) + "\n")

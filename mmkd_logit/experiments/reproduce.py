@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmkd_logit._atomic_files import write_text
 from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.config_check import check_config
 from mmkd_logit.engine.dump_files import add_dump_argument
-from mmkd_logit.engine.errors import one_line_errors
+from mmkd_logit.engine.errors import TrainingStarted, one_line_errors, resume_command
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.overrides import add_override_argument
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.safe_reading import install_safe_reading
+from mmkd_logit.hooks._stop_signals import EXIT_CODES
 
 from .execute import Execution
 from .exhibit import Exhibit, NothingChosenError
@@ -129,7 +131,8 @@ def _read_exhibits(args: argparse.Namespace) -> list[Exhibit]:
 
 
 def _terminate(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)  # on its way out the pool ends what is under way
+    # On its way out the pool ends what is under way, which saves first.
+    raise SystemExit(EXIT_CODES[signal.Signals(number)])
 
 
 def _say(line: str) -> None:
@@ -146,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     silence_known_warnings()
     install_safe_reading()
-    with one_line_errors():
+    with one_line_errors(TrainingStarted(resume_command("reproduce.py", argv, flag=False))):
         if args.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
         if args.share_teacher < 1:
@@ -156,7 +159,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         results = Path(args.results, "runs.jsonl")
         check_out_file("--results", results)
         pool = _pool(args)
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, _terminate)
         exhibits = _read_exhibits(args)
         runs = {exhibit.name: exhibit.runs(list(range(args.seeds))) for exhibit in exhibits}
         labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
@@ -203,7 +207,6 @@ def _report(results: str) -> None:
 def _write(exhibit: Exhibit, found: dict, folder: Path) -> None:
     """Print an exhibit's table and write it to files."""
     text = render(exhibit, found)
-    folder.mkdir(parents=True, exist_ok=True)
-    Path(folder, f"{exhibit.name}.md").write_text(text + "\n")
-    Path(folder, f"{exhibit.name}.csv").write_text(to_csv(exhibit, found))
-    print(f"{text}\n", flush=True)
+    print(f"{text}\n", flush=True)  # first: the disk may be full
+    write_text(folder / f"{exhibit.name}.md", text + "\n")
+    write_text(folder / f"{exhibit.name}.csv", to_csv(exhibit, found))

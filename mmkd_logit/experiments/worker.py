@@ -7,10 +7,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmkd_logit.engine.dump import main as dump_logits
+from mmkd_logit.engine.provenance import origin_of, read_origin
 from mmkd_logit.engine.score import main as score
 from mmkd_logit.engine.together import main as train_together
+from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.engine.train import main as train
 
 _TOOLS = {
@@ -48,25 +51,70 @@ def train_in_process(
     _TOOLS[tool](words)
 
 
-def train_as_job(
-    words: Sequence[str], scoring: Sequence[str], log: str, tool: str = "train.py"
-) -> None:
-    """Run a tool as a job of a cluster.
+_ERRORS = (1, 2)  # other exit statuses are of jobs that a signal ended, and that may run again
+
+
+class Job:
+    """A run as a job of a cluster, for submitit.
+
+    A job whose time is over or whose machine is wanted back saves, see
+    ``mmkd_logit.PreemptionHook``, is put into the queue again and goes on.
 
     Args:
-        words: As of :func:`train_in_process`.
-        scoring: As of :func:`train_in_process`.
-        log: The file that what it prints is appended to.
-        tool: As of :func:`train_in_process`.
-
-    Raises:
-        RuntimeError: If it ended with an error, which the log tells.
+        again: Whether it was in the queue before.
     """
-    try:
-        train_in_process(words, scoring, log, {}, tool)
-    except SystemExit as end:
-        if end.code:
-            raise RuntimeError(f"tools/{tool} ended with status {end.code}; see {log}") from None
+
+    def __init__(self, again: bool = False) -> None:
+        self.again = again
+
+    def __call__(
+        self, words: Sequence[str], scoring: Sequence[str], log: str, tool: str = "train.py"
+    ) -> None:
+        """Run a tool.
+
+        Args:
+            words: As of :func:`train_in_process`.
+            scoring: As of :func:`train_in_process`.
+            log: The file that what it prints is appended to.
+            tool: As of :func:`train_in_process`.
+
+        Raises:
+            RuntimeError: If it ended with an error, which the log tells.
+        """
+        if self.again or int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+            words = resumed(words, tool)
+        try:
+            train_in_process(words, scoring, log, {}, tool)
+        except SystemExit as end:
+            if end.code in _ERRORS:
+                text = f"tools/{tool} ended with status {end.code}; see {log}"
+                raise RuntimeError(text) from None
+            if end.code:  # submitit takes no result of it then
+                raise
+
+    def checkpoint(self, *args: Any) -> Any:
+        """Return what submitit puts into the queue.
+
+        Args:
+            *args: Of the call.
+        """
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(Job(again=True), *args)
+
+
+def resumed(words: Sequence[str], tool: str) -> list[str]:
+    """Return the command line that goes on with a run, if the run has begun.
+
+    Args:
+        words: That which began it.
+        tool: As of :func:`train_in_process`; ``train_together.py`` goes on by itself.
+    """
+    if tool != "train.py" or "--resume" in words:
+        return list(words)
+    cfg = build_config(build_parser().parse_args(list(words)))
+    begun = read_origin(cfg.work_dir) == origin_of(cfg)
+    return [words[0], *["--resume", "auto"] * begun, *words[1:]]
 
 
 def _score_once(scoring: Sequence[str]) -> None:

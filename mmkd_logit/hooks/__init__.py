@@ -1,5 +1,6 @@
 """What happens around training."""
 
+from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .channels_last_hook import ChannelsLastHook
 from .classifier_sum_hook import ClassifierSumHook
 from .final_checkpoint_hook import FinalCheckpointHook
@@ -8,6 +9,7 @@ from .label_noise_hook import LabelNoiseHook
 from .lazy_runtime_info_hook import LazyRuntimeInfoHook
 from .logit_outputs_hook import LogitOutputsHook
 from .own_best_checkpoint_hook import OwnBestCheckpointHook
+from .preemption_hook import PreemptionHook
 from .progress_bar_hook import ProgressBarHook
 from .resume_state_hook import ResumeStateHook
 from .run_check_hook import RunCheckHook
@@ -16,6 +18,7 @@ from .sequential_teacher_hook import SequentialTeacherHook
 from .train_accuracy_hook import TrainAccuracyHook
 
 __all__ = [
+    "AtomicCheckpointHook",
     "ChannelsLastHook",
     "ClassifierSumHook",
     "FinalCheckpointHook",
@@ -24,6 +27,7 @@ __all__ = [
     "LazyRuntimeInfoHook",
     "LogitOutputsHook",
     "OwnBestCheckpointHook",
+    "PreemptionHook",
     "ProgressBarHook",
     "ResumeStateHook",
     "RunCheckHook",

@@ -1,17 +1,19 @@
 """The one file that a finished run leaves to others."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd_logit._checks import check_text
+from mmkd_logit._sealed_files import why_damaged
 from mmkd_logit._volatile import VOLATILE
 from mmkd_logit.registry import HOOKS
+
+from ._saving import save_atomically
 
 
 @HOOKS.register_module()
@@ -52,22 +54,22 @@ class FinalCheckpointHook(Hook):
             Path(runner.work_dir, self.filename).unlink(missing_ok=True)
 
     def after_train(self, runner: Runner) -> None:
-        """Write the file, unless it is there and nothing was trained since."""
-        if not self._trained and Path(runner.work_dir, self.filename).is_file():
+        """Write the file, unless it is there, whole, and nothing was trained since."""
+        final = Path(runner.work_dir, self.filename)
+        there = [not self._trained and final.is_file() and why_damaged(final, True) is None]
+        broadcast_object_list(there)  # another process may look while the first one writes
+        if there[0]:
             return
-        part = f"{self.filename}.part"
         self._writing = True
-        runner.save_checkpoint(
+        save_atomically(
+            runner,
             runner.work_dir,
-            part,
+            self.filename,
             save_optimizer=False,
             save_param_scheduler=False,
             meta=dict(epoch=runner.epoch, iter=runner.iter),
         )
         self._writing = False
-        if is_main_process():
-            folder = Path(runner.work_dir)
-            os.replace(folder / part, folder / self.filename)
         barrier()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

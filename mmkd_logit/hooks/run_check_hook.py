@@ -65,7 +65,9 @@ class RunCheckHook(Hook):
             _check_data(runner, runner.val_dataloader, "validation")
 
     def before_test(self, runner: Runner) -> None:
-        """Check the test data."""
+        """Check weights and test data."""
+        for prefix, network in trained_networks(runner).items():
+            _check_weights(network, prefix, runner)
         _check_data(runner, runner.test_dataloader, "test", teach=False)
 
 
@@ -81,7 +83,7 @@ def _check_weights(network: nn.Module, prefix: str, runner: Runner) -> None:
         source = runner._load_from or "its init_cfg"
         raise ValueError(
             f"the weights of the student {prefix.rstrip('/')}".rstrip()
-            + f" are not finite before training: {describe_broken(broken)} hold NaN or infinity. "
+            + f" are not finite at the beginning: {describe_broken(broken)} hold NaN or infinity. "
             f"They come from {source}; take a checkpoint from before training diverged"
         )
 

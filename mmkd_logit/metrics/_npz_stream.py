@@ -1,12 +1,13 @@
 """An ``.npz`` file that is written piece by piece."""
 
-import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+from mmkd_logit._atomic_files import replacing
 
 
 class NpzStream:
@@ -62,11 +63,10 @@ def npz_stream(path: Path) -> Iterator[NpzStream]:
 
     Args:
         path: Of the file; what is there is replaced.
+
+    Raises:
+        OSError: If it cannot be written; what was there is as before.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             yield NpzStream(archive)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

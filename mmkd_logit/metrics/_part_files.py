@@ -1,19 +1,24 @@
 """Rows of arrays, kept in files until all are there."""
 
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from mmkd_logit._atomic_files import explained
+
 from ._parts import Parts
 
 _CHUNK = 2**21  # bytes
+_OWNER = "owner"  # a file that the process holds a lock on while it lives
 
 
 class PartFiles:
@@ -27,9 +32,15 @@ class PartFiles:
 
     def __init__(self, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        _remove_left_behind(target)
+        new = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
+        owner = os.open(Path(new, _OWNER), os.O_WRONLY | os.O_CREAT)
+        with suppress(OSError):  # of a disk without locks, where nothing is removed
+            fcntl.flock(owner, fcntl.LOCK_EX)
+        folder = f"{new.removesuffix('.new')}.part"
+        os.rename(new, folder)  # now others may see it
         self.parts = Parts(folder, 0, {})
-        self._remove = weakref.finalize(self, _remove_in, os.getpid(), folder)
+        self._remove = weakref.finalize(self, _remove_in, os.getpid(), folder, owner)
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Append N rows.
@@ -47,8 +58,12 @@ class PartFiles:
                 f"{_words(fields)}"
             )
         for name, array in arrays.items():
-            with open(Path(self.parts.folder, name), "ab") as file:
-                file.write(array.tobytes())
+            path = Path(self.parts.folder, name)
+            try:
+                with open(path, "ab") as file:
+                    file.write(array.tobytes())
+            except OSError as error:
+                raise explained(error, path, array.nbytes) from error
         (count,) = {len(array) for array in arrays.values()}
         self.parts = Parts(self.parts.folder, self.parts.rows + count, fields)
 
@@ -57,9 +72,18 @@ class PartFiles:
         self._remove()
 
 
-def _remove_in(process: int, folder: str) -> None:
+def _remove_left_behind(target: Path) -> None:
+    """Remove the files of processes that were killed."""
+    for owner in target.parent.glob(f"{glob.escape(f'.{target.name}.')}*.part/{_OWNER}"):
+        with suppress(OSError), open(owner, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _remove_in(process: int, folder: str, owner: int) -> None:
     if os.getpid() == process:  # not in a worker of a data loader, which has copies of all objects
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(owner)
 
 
 def merged(parts: Sequence[Parts], name: str, size: int) -> Iterator[np.ndarray]:

@@ -148,7 +148,8 @@ class LogitDump(BaseMetric):
             try:
                 self._write(parts, size, layers)
             except Exception as error:  # whatever it is, the others wait for it
-                failed, cause = [f"{self.out_file}: {error}"], error
+                named = isinstance(error, OSError)  # that says the file itself
+                failed, cause = [str(error) if named else f"{self.out_file}: {error}"], error
         broadcast_object_list(failed)
         if failed[0] is not None:
             raise ValueError(failed[0]) from cause

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mmkd_logit._atomic_files import write_text
 from mmkd_logit.registry import METRICS
 
 from ._logit_metric import LogitMetric
@@ -97,8 +98,4 @@ class PerClassAccuracy(LogitMetric):
         classes = (self.dataset_meta or {}).get("classes")
         if classes is not None:
             content["classes"] = [str(name) for name in classes]
-        path = Path(self.out_file or "").expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(content) + "\n")
-        os.replace(part, path)
+        write_text(Path(self.out_file or "").expanduser(), json.dumps(content) + "\n")

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
+from mmkd_logit._atomic_files import write_text
+
 from ._logit_store import LogitStore, words_of_row
+from ._row_file import open_rows
 
 META, ROWS, SUMS, LOCK = "meta.json", "logits.bin", "checksums.bin", "lock"
 
@@ -54,7 +57,9 @@ class DiskStore(LogitStore):
             raise ValueError(f"{self.folder} lacks files, or they were cut short")
         mode = os.O_RDWR if self.writable else os.O_RDONLY
         self._files = [os.open(self.folder / name, mode) for name in lengths]
-        return _map(self.folder / ROWS, (rows, words)), _map(self.folder / SUMS, (rows,))
+        shapes = {ROWS: (rows, words), SUMS: (rows,)}
+        found = [open_rows(self.folder / name, shape) for name, shape in shapes.items()]
+        return found[0], found[1]
 
     def _prepare(self, lengths: dict[str, int]) -> None:
         try:
@@ -80,9 +85,7 @@ class DiskStore(LogitStore):
         if read_meta(path) == self.meta:
             os.utime(path)  # the time of the last use
             return
-        part = path.with_name(f"{META}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.meta, indent=1))
-        os.replace(part, path)
+        write_text(path, json.dumps(self.meta, indent=1))
 
     def _complete(self, lengths: dict[str, int]) -> bool:
         try:
@@ -120,10 +123,6 @@ class DiskStore(LogitStore):
         """Return how many bytes the used rows may still take, and how many the disk has."""
         wanted = self.size * (self._rows.shape[1] + 1) * 4
         return max(0, wanted - self.allocated()), shutil.disk_usage(self.folder).free
-
-
-def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(np.memmap(path, np.uint32, "r", shape=shape))
 
 
 def _write_runs(file: int, numbers: np.ndarray, array: np.ndarray) -> None:

@@ -36,8 +36,9 @@ class LogitStore:
 
     def _allocate(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows as 32-bit words and their checksums."""
-        rows = np.zeros((self.size, len(self._weights)), np.uint32)  # the system fills it lazily
-        return rows, np.zeros(self.size, np.uint32)
+        size = max(1, self.size)  # of none too, one can be looked up
+        rows = np.zeros((size, len(self._weights)), np.uint32)  # the system fills it lazily
+        return rows, np.zeros(size, np.uint32)
 
     def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]:
         """Look rows up.
@@ -121,7 +122,7 @@ class LogitStore:
     def filled(self) -> int:
         """Count the rows that have a checksum, right or wrong."""
         self.flush()
-        return int(np.count_nonzero(self._sums))
+        return int(np.count_nonzero(self._sums[:]))
 
     def damaged(self, rows: int = 65536) -> int:
         """Count the rows whose checksum does not fit, by reading all.

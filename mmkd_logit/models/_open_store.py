@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmkd_logit._atomic_files import FULL
 from mmkd_logit.datasets.views import Views
 
 from ._available_memory import available_memory
@@ -107,7 +108,17 @@ def _open_on_disk(settings: _Settings, size: int, views: Views, content: dict[st
             rows=views.samples * views.per_sample,
         )
     )
-    store = DiskStore(settings.root / name, meta, size)
+    try:
+        store = DiskStore(settings.root / name, meta, size)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print_log(
+            f"No teacher cache: {error}. Every logit is computed; results do not change.",
+            "current",
+            level=logging.WARNING,
+        )
+        return LogitStore(0, content["num_classes"], settings.dtype)
     print_log(
         f"The teacher cache {store.folder} holds {store.filled()} of {size} logits.", "current"
     )

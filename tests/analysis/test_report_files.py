@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from mmkd_logit.analysis._report_files import Files, Names, write_whole
+from mmkd_logit.analysis._report_files import Files, Names
 
 
 @pytest.fixture
@@ -120,15 +120,3 @@ def test_names_are_handed_out_once():
     given = [names(text) for text in ("a b", "a-b", "A/B", "…", "", '"><x', "x" * 300)]
     assert given == ["a-b", "a-b-2", "A-B-3", "x", "x-2", "x-3", "x" * 120]
     assert [names(".."), names("../..")] == ["x-4", "x-5"]
-
-
-def test_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "new" / "page.html"
-    write_whole(path, b"one")
-    assert path.read_bytes() == b"one"
-    with pytest.raises(TypeError):
-        write_whole(path, None)
-    assert path.read_bytes() == b"one"
-    assert [each.name for each in path.parent.iterdir()] == ["page.html"]
-    with pytest.raises(OSError, match="page"):
-        write_whole(path / "below", b"x")

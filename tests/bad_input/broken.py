@@ -118,7 +118,7 @@ CHECKPOINTS = [
     *_everywhere(
         "other",
         {
-            _TEACHER: "of the same network",
+            _TEACHER: "config and checkpoint are of the same network",
             _LOAD: "is of another network",
             _INIT: "is of another network",
             _TEST: "Name the config that the checkpoint was trained by",
@@ -297,5 +297,4 @@ FILES = [
     ("CIFAR100", "data_root", "truncated", "cifar_short", "damaged: cut short or another file"),
     ("CIFAR100", "data_root", "wrong md5", "cifar_flipped", "damaged: cut short or another file"),
     ("CIFAR100", "data_root", "html page", "cifar_page", "damaged: cut short or another file"),
-    ("CIFAR100", "data_root", "number for text", 5, "5"),
 ]

@@ -18,10 +18,6 @@ def finished_run(tmp_path_factory):
     try:
         with no_trace():
             made = Prior(folder)
-        for logger in MMLogger._instance_dict.values():  # which would write on
-            for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
-                handler.close()
-                logger.removeHandler(handler)
         record = record_of({"a": ("row", "column", [1.0], None)})
         Path("results", "table1.json").write_text(json.dumps(record))
         made.folder = folder
@@ -30,10 +26,19 @@ def finished_run(tmp_path_factory):
         os.chdir(before)
 
 
+def close_logs():
+    """Let nothing be written on into the log of a run that is over."""
+    for logger in MMLogger._instance_dict.values():
+        for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+            handler.close()
+            logger.removeHandler(handler)
+
+
 @pytest.fixture
 def prior(finished_run, monkeypatch):
     """The finished run, in the current folder; it must be the same afterwards."""
     monkeypatch.chdir(finished_run.folder)
+    close_logs()
     before = finished_run.files()
     yield finished_run
     after = finished_run.files()

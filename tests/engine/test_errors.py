@@ -26,7 +26,12 @@ def _environment(monkeypatch):
     [
         (ValueError("tau must\n   be positive"), "error: tau must be positive"),
         (FileNotFoundError("a.pth does not exist"), "error: a.pth does not exist"),
-        (OSError(28, "No space left"), "error: [Errno 28] No space left"),
+        (OSError(5, "Input/output error"), "error: [Errno 5] Input/output error"),
+        (
+            OSError(28, "No space left"),
+            "error: [Errno 28] No space left; what was written before is whole. Make space, then "
+            "run again",
+        ),
         (ValueError(), "error: ValueError: "),
         (ValueError("Grüße %s {} 世界"), "error: Grüße %s {} 世界"),
     ],
@@ -72,11 +77,28 @@ def test_only_the_first_process_speaks_of_what_all_did(monkeypatch, capsys):
 
 
 def test_interruption(capsys):
-    for begun, advice in ((None, ""), (started(), "; continue with --resume")):
+    again = TrainingStarted("python tools/train.py c.py --resume")
+    command = "; continue with: python tools/train.py c.py --resume"
+    for begun, advice in ((None, ""), (started(), ""), (again, command)):
         with pytest.raises(SystemExit) as stopped:
             fail(KeyboardInterrupt(), started=begun)
         assert stopped.value.code == 130
         assert capsys.readouterr().err == f"\ninterrupted{advice}\n"
+
+
+def test_an_interruption_that_became_another_error(capsys):
+    """MMEngine's formatting of a config turns whatever happens into a SyntaxError."""
+
+    def interrupted():
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError("a page of config")  # noqa: B904
+
+    with pytest.raises(SystemExit) as stopped, one_line_errors(started()):
+        interrupted()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 def test_no_error_no_words(capsys):

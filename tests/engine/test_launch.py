@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -5,8 +7,10 @@ import pytest
 import torch
 from commands import PROJECT
 from mmengine.config import Config
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from mmkd_logit.engine import launch
+from mmkd_logit.engine import launch, torchrun
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -110,3 +114,76 @@ def test_shell_scripts(script):
     done = subprocess.run([path], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: ")
+
+
+def scripts(folder, **texts):
+    """Programs that a shell script meets in the place of the true ones."""
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    ("status", "variables", "ends", "requeued"),
+    [
+        (0, {}, 0, False),
+        (75, {}, 75, False),  # the command that goes on is on the screen
+        (75, dict(SLURM_JOB_ID="7"), 0, True),
+        (1, dict(SLURM_JOB_ID="7"), 1, False),
+        (143, dict(SLURM_JOB_ID="7", SLURM_RESTART_COUNT="2"), 143, False),
+    ],
+)
+def test_slurm_script(tmp_path, status, variables, ends, requeued):
+    environment = scripts(
+        tmp_path / "bin", srun=f'echo srun "$@"; exit {status}', scontrol='echo scontrol "$@"'
+    )
+    words = [str(PROJECT / "tools/slurm_train.sh"), "gpu", "kd", "c.py", "w", "--fast"]
+    environment = {**environment, **variables}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == ends
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("srun -p gpu --job-name=kd ")
+    assert "--signal=USR1@120" in first
+    resume = " --resume" if "SLURM_RESTART_COUNT" in variables else ""
+    assert first.endswith(f"train.py c.py --work-dir w --launcher slurm --fast{resume}")
+    assert rest == ["scontrol requeue 7"] * requeued
+
+
+def failure(status):
+    return ChildFailedError("train", {0: ProcessFailure(0, 1, status, "")})
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (failure(1), 1, "process 0 failed with exit status 1\n"),
+        (failure(143), 143, ""),
+        (failure(75), 75, ""),
+        (SignalException("", signal.SIGTERM), 143, ""),
+        (SignalException("", signal.SIGINT), 130, ""),
+        (SignalException("", signal.SIGUSR1), 75, ""),
+    ],
+)
+def test_torchrun_ends_as_its_processes(monkeypatch, capsys, error, status, said):
+    def run(argv):
+        raise error
+
+    monkeypatch.setattr(torchrun, "torchrun", run)
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(SystemExit) as stopped:
+        torchrun.main(["x"])
+    assert stopped.value.code == status
+    assert capsys.readouterr().err == said
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_torchrun_passes_sigusr1_on(monkeypatch):
+    def run(argv):
+        signal.raise_signal(signal.SIGUSR1)
+
+    monkeypatch.setattr(torchrun, "torchrun", run)
+    with pytest.raises(SystemExit) as stopped:
+        torchrun.main(["x"])
+    assert stopped.value.code == 75

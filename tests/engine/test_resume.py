@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from runs import weights
 from same_runs import assert_same_runs, curves, differences, value_differences
+from stop_hooks import SignalAt
 
 from mmkd_logit.engine.checkpoint import load_from_file
 from mmkd_logit.engine.made_of_hook import MADE_OF
@@ -23,6 +24,22 @@ def test_cut_off_within_an_epoch_and_at_its_end(tmp_path, kind):
     train(KINDS[kind](tmp_path / "whole"))
     train_in_parts(lambda: KINDS[kind](tmp_path / "parts"), 7, 9)
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("iteration", [7, 8])
+def test_asked_to_stop_within_an_epoch_and_at_its_end(half, tmp_path, iteration, capsys):
+    """What a scheduler's signal leaves is of that very iteration, and no checkpoint is due then."""
+    folder = tmp_path / "parts"
+    with pytest.raises(SystemExit) as end:
+        train(plain(folder), None, SignalAt(iteration, "SIGTERM"))
+    assert end.value.code == 143
+    capsys.readouterr()
+    state = load_from_file(str(folder / "interrupted.pth"))[STATE]
+    assert state["place"]["iter"] == iteration
+    note = Note()
+    train(plain(folder), "auto", note)
+    assert note.seen[0] == (iteration // 4, iteration, iteration % 4)
+    assert_same_runs(half / "whole", folder)
 
 
 class Note(Hook):

@@ -313,11 +313,14 @@ def test_what_resume_changes(tmp_path, capsys):
     (tmp_path / "last_checkpoint").write_text("gone/epoch_3.pth")
     apply_resume(cfg, "auto")
     assert (cfg.load_from, cfg.resume) == ("pretrained.pth", False)
-    assert "gone/epoch_3.pth" in capsys.readouterr().out
+    assert capsys.readouterr().err == (
+        f"warning: no checkpoint of {tmp_path} is whole (gone/epoch_3.pth does not exist); "
+        "starting from the beginning\n"
+    )
     (tmp_path / "last_checkpoint").write_text("")  # killed while it was written
     apply_resume(cfg, "auto")
     assert (cfg.load_from, cfg.resume) == ("pretrained.pth", False)
-    (tmp_path / "epoch_3.pth").touch()
+    torch.save(dict(state_dict={}), tmp_path / "epoch_3.pth")
     (tmp_path / "last_checkpoint").write_text("gone/epoch_3.pth\n")
     apply_resume(cfg, "auto")
     assert (cfg.load_from, cfg.resume) == (str(tmp_path / "epoch_3.pth"), True)
@@ -360,4 +363,5 @@ def test_interruption(workplace, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([STUDENT])
     assert stopped.value.code == 130
-    assert capsys.readouterr().err == "\ninterrupted; continue with --resume\n"
+    again = f"python tools/train.py {STUDENT} --resume"
+    assert capsys.readouterr().err == f"\ninterrupted; continue with: {again}\n"

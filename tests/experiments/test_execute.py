@@ -11,6 +11,7 @@ from mmkd_logit.engine import dump as dump_tool
 from mmkd_logit.engine.dump_files import FORMAT, dump_path, find_dumps
 from mmkd_logit.engine.provenance import file_hash, origin_of, write_origin
 from mmkd_logit.engine.results import append_line, read_lines
+from mmkd_logit.engine.run_lock import only_run_in
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.experiments.execute import Execution, find_row
 from mmkd_logit.experiments.exhibit import Exhibit
@@ -429,3 +430,58 @@ def test_mistakes_are_known_before_the_first_training(machine, monkeypatch):
     monkeypatch.chdir("configs")
     with pytest.raises(FileNotFoundError, match="run from the project's folder"):
         Execution({}, RESULTS, machine, print)
+
+
+def test_one_that_somebody_else_trains_is_waited_for(machine, monkeypatch):
+    """A second reproduce.py takes what the first has trained, and trains what the first has not."""
+    monkeypatch.setattr("mmkd_logit.experiments.execute._LOOK", 0)
+    execution, runs, said = prepare(machine)
+    teacher = next(run for run in runs if run.name == "big")
+    other, free = Machine(), []
+    lock = only_run_in(teacher.work_dir)
+    lock.__enter__()
+
+    def sleep(seconds):
+        if len(said) < 3 or free:
+            return
+        free.append(True)
+        other.train(build_parser().parse_args([*teacher.arguments(), "--results", str(RESULTS)]))
+        lock.__exit__(None, None, None)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    found = execution()
+    assert all(found.values())
+    assert [name for name, _, _ in machine.calls] == ["alone", "kd"]
+    (waits,) = [line for line in said if "waits" in line]
+    begin = f"[1/3] Big, seed 0: waits for {teacher.work_dir}, which is in use by process "
+    assert waits.startswith(begin)
+    assert "[1/3] Big, seed 0: done before" in said
+
+
+def test_somebody_else_was_faster(machine, monkeypatch):
+    """Between our look at the folder and the start of the process, which then is refused."""
+    monkeypatch.setattr("mmkd_logit.experiments.execute._LOOK", 0)
+    execution, runs, said = prepare(machine)
+    alone = next(run for run in runs if run.name == "alone")
+    train, locks = machine.train, []
+
+    def refused(args):
+        if Path(args.config).stem != "alone":
+            return train(args)
+        locks.append(only_run_in(alone.work_dir))
+        locks[0].__enter__()
+        return False
+
+    machine.train = refused
+
+    def sleep(seconds):
+        if locks and machine.train is refused:
+            machine.train = train
+            train(build_parser().parse_args([*alone.arguments(), "--results", str(RESULTS)]))
+            locks[0].__exit__(None, None, None)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert all(execution().values())
+    assert [name for name, _, _ in machine.calls] == ["teacher", "alone", "kd"]
+    assert any("Alone, seed 0: waits for " in line for line in said)
+    assert not any("failed" in line for line in said)

@@ -43,7 +43,7 @@ def test_weights_after_the_last_iteration(tmp_path):
     assert_same(final["state_dict"], load(tmp_path / "epoch_2.pth")["state_dict"])
     assert (final["meta"]["epoch"], final["meta"]["iter"]) == (2, 4)
     assert not {"optimizer", "param_schedulers"} & set(final)
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_it_loads_as_any_checkpoint(tmp_path):
@@ -61,11 +61,11 @@ def test_absent_while_training_and_after_a_crash(tmp_path):
         train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=hooks)
     assert "final.pth" not in Fails.seen
     assert not (tmp_path / "final.pth").exists()
-    # A leftover of a crash while the file was written is replaced.
-    (tmp_path / "final.pth.part").write_text("half")
+    # A leftover of a crash while the file was written goes.
+    (tmp_path / ".final.pth.1-00000000.part").write_text("half")
     runner = train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=[HOOK])
     assert_same(load(tmp_path / "final.pth")["state_dict"], weights(runner))
-    assert not (tmp_path / "final.pth.part").exists()
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_resuming_a_finished_run_keeps_it(tmp_path):

@@ -229,7 +229,7 @@ def test_a_disk_without_room_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("numpy.lib.format.write_array_header_1_0", full)
-    with pytest.raises(ValueError, match="No space left"):
+    with pytest.raises(ValueError, match=r"a\.npz cannot be written: no space is left"):
         dump_of(tmp_path / "a.npz", batches_of(range(8), 4, 8), 8)
     assert files_in(tmp_path) == []
 
@@ -279,3 +279,21 @@ def test_samples_that_do_not_fit(tmp_path, batches, says):
 def test_wrong_name():
     with pytest.raises(ValueError, match="got out_file"):
         METRICS.build(dict(type="mmkd_logit.LogitDump", out_file="a.npy"))
+
+
+def test_what_a_killed_process_left_behind_goes(tmp_path):
+    """And not what a living one is writing, or somebody else's."""
+    left, other = (tmp_path / f".{name}.npz.0123.part" for name in ("a", "b"))
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "owner").touch()
+    first = LogitDump(str(tmp_path / "a.npz"))
+    first.process({}, next(iter(batches_of(range(4), 4, 4))))
+    second = LogitDump(str(tmp_path / "a.npz"))
+    second.process({}, next(iter(batches_of(range(4), 4, 4))))
+    assert not left.exists()
+    assert other.is_dir()
+    assert len(list(tmp_path.glob(".a.npz.*.part"))) == 2
+    for dump in (first, second):
+        dump.evaluate(4)
+    assert files_in(tmp_path) == [".b.npz.0123.part", "a.npz"]

@@ -1,0 +1,199 @@
+"""Files that appear whole or not at all, at whatever moment the process that writes them ends.
+
+Content goes to a ``.part`` file in the same folder, from there to the disk, and then takes the
+name of the file, which the system does at once. A writer holds a lock on its ``.part`` file, which
+the kernel takes away when the process ends; one that nobody holds was left by a killed process.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+_PART = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.part", re.DOTALL)
+_REASONS = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "it is larger than files may be here (ulimit -f)",
+    errno.EROFS: "the disk can only be read",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: str | Path, size: int | None = None) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of another at the end, or never.
+
+    Args:
+        path: Of the file; its folder is made. Of a link it is the target, and what is no file,
+            such as a pipe, is written directly.
+        size: How many bytes it will have, for the error, if that is known.
+
+    Yields:
+        Where its bytes are written.
+
+    Raises:
+        OSError: If it cannot be written: what, how much and where. What was there is as before.
+    """
+    if Path(path).exists() and not Path(path).is_file():
+        with open(path, "wb") as direct:
+            yield direct
+        return
+    target = Path(os.path.realpath(path))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_parts(target.parent, target.name)
+        part, file = _open_part(target)
+    except OSError as error:
+        raise explained(error, path, size) from error
+    try:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        _swap(part, target)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        _close(file)
+        # And not of a file that the content is read from.
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
+            raise explained(error, path, size) from error
+        raise
+    finally:
+        _close(file)
+    _sync_folder(target.parent)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file at once.
+
+    Args:
+        path: As of :func:`replacing`.
+        content: All of it.
+
+    Raises:
+        OSError: As of :func:`replacing`.
+    """
+    with replacing(path, len(content)) as file:
+        file.write(content)
+
+
+def write_text(path: str | Path, text: str, errors: str = "strict") -> None:
+    """Write a text at once, in UTF-8.
+
+    Args:
+        path: As of :func:`replacing`.
+        text: All of it.
+        errors: What becomes of letters that UTF-8 has not, as of ``open``.
+
+    Raises:
+        OSError: As of :func:`replacing`.
+    """
+    write_bytes(path, text.encode("utf-8", errors))
+
+
+def explained(
+    error: OSError, path: str | Path, size: int | None = None, name: str | None = None
+) -> OSError:
+    """Make an error of the system say what could not be written, how much and where.
+
+    Args:
+        error: Of the system; one that was explained before stays as it is.
+        path: Of the file.
+        size: How many bytes were to be written, if that is known.
+        name: What the file is for the user; its path if None.
+    """
+    if getattr(error, "is_explained", False):
+        return error
+    code = error.errno
+    reason = _REASONS.get(code or 0) or error.strerror or str(error)
+    text = f"{name or path} cannot be written: {reason}"
+    if code in FULL:
+        folder = _existing(Path(path).absolute().parent)
+        free = _megabytes(shutil.disk_usage(folder).free)
+        wanted = "" if size is None else f"{_megabytes(size)} to write, "
+        text += f" ({wanted}{free} free in {folder}); what was there before is whole. Make space, "
+        text += "then run again"
+    result = OSError(text)
+    result.errno = code
+    result.is_explained = True  # type: ignore[attr-defined]
+    return result
+
+
+def remove_parts(folder: str | Path, name: str | None = None) -> list[str]:
+    """Remove ``.part`` files of processes that were killed, and no others.
+
+    Args:
+        folder: Where to look.
+        name: Of the file that they were to become; any file if None.
+
+    Returns:
+        Their names.
+    """
+    removed = []
+    with suppress(OSError):  # of folders that are not there, and files of others
+        for entry in os.scandir(folder):
+            found = _PART.fullmatch(entry.name)
+            wanted = found and (name is None or found[1] == name[:200]) and entry.is_file()
+            if wanted and _remove_unless_held(Path(entry.path)):
+                removed.append(entry.name)
+    return removed
+
+
+def _remove_unless_held(part: Path) -> bool:
+    with suppress(OSError), open(part, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink(missing_ok=True)
+        return True
+    return False
+
+
+def _open_part(target: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        name = f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        part = target.with_name(name)
+        file = open(part, "xb")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody who cleans up was faster
+            file.close()
+            continue
+        except OSError:  # a disk without locks, where nobody removes anything
+            return part, file
+        if os.fstat(file.fileno()).st_nlink:
+            return part, file
+        file.close()
+
+
+def _swap(part: Path, target: Path) -> None:
+    os.replace(part, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a change of names last through a power cut, where the disk can do that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # what did not fit is tried once more
+        file.close()
+
+
+def _existing(folder: Path) -> Path:
+    return next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 // 10 else f"{size / 2**10:.1f} KiB"

@@ -1,0 +1,94 @@
+"""Logs, whatever the clock says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Tiny, folder_of, train
+from runs import digits_student, run_config
+
+from mmkd_logit._run_file import read_run
+from mmkd_logit.analysis.files import read_scalars
+from mmkd_logit.engine.ordered_runner import OrderedRunner, later_stamp
+from mmkd_logit.experiments.record import find_files
+
+# The clock of these tests stands still, and MMEngine names a run by it.
+pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ([], "20240131_235958"),
+        (["20240131_235957"], "20240131_235958"),
+        (["20240131_235958"], "20240131_235959"),
+        (["20240131_235958", "20240131_235959"], "20240201_000000"),
+        (["20380101_000000"], "20380101_000001"),
+        (["20240132_000000", "2024", "other", "99999999_999999"], "20240131_235958"),
+    ],
+)
+def test_later_than_those_that_are_there(tmp_path, known, expected):
+    for name in known:
+        (tmp_path / name).mkdir()
+    assert later_stamp("20240131_235958", tmp_path) == expected
+
+
+def test_an_hour_that_comes_twice(tmp_path, monkeypatch):
+    """At the end of summer time."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    import time
+
+    time.tzset()
+    try:
+        (tmp_path / "20241027_025959").mkdir()
+        assert later_stamp("20241027_020000", tmp_path) > "20241027_025959"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_each_start_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
+    configs = [run_config(digits_student(), tmp_path) for _ in range(3)]
+    names = [OrderedRunner.from_cfg(config).timestamp for config in configs]
+    assert len(set(names)) == 3
+    assert sorted(names) == names
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == names
+
+
+def scalars(folder):
+    return [Path(path) for path in find_files(folder, None)["scalars"]]
+
+
+def test_a_clock_that_jumps(workplace, monkeypatch):
+    """Into the future for the first part of a run, back for the rest, and on for another run."""
+    tiny = Tiny()
+    folder = folder_of(tiny.student)
+    now = 2_000_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    train(tiny.student)
+    now = 1_600_000_000.0
+    train(tiny.student, "--resume", train_cfg__max_epochs=2)
+    first, second = scalars(folder)
+    assert read_run(folder)["logs"] == [path.parts[-3] for path in (first, second)]
+    steps = [read_scalars([path])["epoch"] for path in (first, second)]
+    epochs = [values.tolist() for _, values in steps]
+    assert epochs == [[1], [2]]
+    steps, values = read_scalars([first, second])["loss"]
+    assert steps.tolist() == [2, 4]
+    # What is done again counts as it was done last, also where the names of folders say no.
+    second.rename(second.with_name("kept"))
+    again = folder / "20000101_000000/vis_data/scalars.json"
+    again.parent.mkdir(parents=True)
+    again.write_text(json.dumps(dict(loss=-1.0, step=2)) + "\n")
+    content = json.loads((folder / "run.json").read_text())
+    content["logs"].append("20000101_000000")
+    (folder / "run.json").write_text(json.dumps(content))
+    assert scalars(folder) == [first, again]
+    assert read_scalars(scalars(folder))["loss"][1][0] == -1.0
+    # A run that begins anew has no curve of the one before.
+    train(tiny.student)
+    (only,) = scalars(folder)
+    assert only not in (first, second, again)
+    np.testing.assert_array_equal(read_scalars([only])["loss"][1], values[:1])
