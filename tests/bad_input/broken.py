@@ -152,7 +152,7 @@ CHECKPOINTS = [
             _INIT: "take a checkpoint from before",
             _TEST: "NaN or infinity",
             _SCORE: "NaN or infinity",
-            _DUMP: "NaN or infinity",
+            _DUMP: "are not finite",
         },
     ),
     *_everywhere(
