@@ -57,6 +57,7 @@ class FiniteLossHook(Hook):
         self._networks: dict[str, Any] = {}
         self._handles: list[Any] = []
         self._records: list[Record] = []
+        self._done = 0
         self._sums: dict[str, Tensor] | None = None
         self._samples: Any = None
 
@@ -100,8 +101,10 @@ class FiniteLossHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Keep what is needed to explain it, and look at all since, if it is time."""
-        terms = tuple(outputs or ())
-        record = Record(runner.epoch, runner.iter, self._samples, self._sums or {}, terms)
+        # Copies: compiled with CUDA graphs, the next step overwrites what this one returned.
+        sums = {whose: values.clone() for whose, values in (self._sums or {}).items()}
+        terms, self._done = tuple(outputs or ()), runner.iter + 1
+        record = Record(runner.epoch, runner.iter, self._samples, sums, terms)
         self._records.append(record)
         self._sums = None
         logged = any(self.every_n_inner_iters(batch_idx, n) for n in self._intervals)
@@ -126,7 +129,7 @@ class FiniteLossHook(Hook):
             if broken:
                 more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
                 text = (
-                    f"training stopped after iteration {runner.iter + 1}: the weights "
+                    f"training stopped after iteration {self._done}: the weights "
                     f"{broken[0]}{more} are NaN or infinite, though every loss was finite; the "
                     "last gradient was not"
                 )

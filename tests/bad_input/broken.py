@@ -298,3 +298,30 @@ FILES = [
     ("CIFAR100", "data_root", "wrong md5", "cifar_flipped", "damaged: cut short or another file"),
     ("CIFAR100", "data_root", "html page", "cifar_page", "damaged: cut short or another file"),
 ]
+
+_STOPPED = r"training stopped at iteration \d+ \(epoch 1\): the loss is not finite: .*"
+_SAMPLES = r".* first sample \d+.*; the batch has samples \d+, "
+# They train until a number is none.
+DIVERGING = [
+    (
+        "train",
+        "optim_wrapper.optimizer.lr",
+        "NaN logits",
+        _options(_STUDENT, "optim_wrapper.optimizer.lr=1e36"),
+        _STOPPED + r"loss=(nan|inf).*the student's logits are not finite" + _SAMPLES,
+    ),
+    (
+        "train",
+        "model.loss_kd",
+        "overflowing loss",
+        _options(_KD, "model.loss_kd.type=mmkd_logit.DKDLoss", "model.loss_kd.beta=1e39"),
+        _STOPPED + r"loss_kd=(nan|inf).*; the batch has samples \d+, ",
+    ),
+    (
+        "train",
+        "optim_wrapper.optimizer.lr",
+        "infinite logits",
+        _options(_KD, "optim_wrapper.optimizer.lr=1e30"),
+        _STOPPED + r"loss_kd=(nan|inf).*student's logits are not finite" + _SAMPLES,
+    ),
+]

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -83,6 +84,23 @@ def test_broken_file(
     assert len(lines) == 1
     assert says in lines[0]
     assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.parametrize(
+    ("tool", "field", "kind", "words", "says"),
+    broken.DIVERGING,
+    ids=[f"{row[0]}-{row[1]}-{row[2]}" for row in broken.DIVERGING],
+)
+def test_diverging(tool, field, kind, words, says, broken_files, prior, capsys, tmp_path):
+    """It trains, and stops where the numbers end; nothing of an earlier run is in its folder."""
+    words = [word.format(**prior.words) for word in words]
+    with pytest.raises(SystemExit) as stopped:
+        run(tool, [*words, unique_name(), "--work-dir", str(tmp_path)])
+    assert stopped.value.code == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert re.search(says, lines[0]), lines[0]
+    assert not list(tmp_path.glob("*.pth"))
 
 
 def write_cifar(folder):
