@@ -141,7 +141,7 @@ _OTHERS = [
     ("reproduce", "--dump-logits", "not a choice", ["table1", "--dump-logits", "trian"], "'train'"),
     ("reproduce", "--results", "file for a folder", ["table1", "--results", "a_file"], "is a file"),
     ("reproduce", "--cfg-options", "letters exchanged",
-     ["table1", "--cfg-options", "modle.alpha=1"], "did you mean model?"),
+     ["table1", "--scale", "digits", "--cfg-options", "modle.alpha=1"], "did you mean model?"),
     ("publish_results", "--add", "missing file", ["--add", "no.jsonl"], "no.jsonl does not exist"),
     ("publish_results", "--add", "missing part", ["--add", "rows.jsonl"], "row 1 of rows.jsonl"),
     ("publish_results", "--chekc", "letters exchanged", ["--chekc"], "did you mean --check?"),
