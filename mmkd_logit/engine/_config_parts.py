@@ -122,9 +122,8 @@ def parts_of(cfg: Config) -> Iterator[Part]:
     """
     yield from _model_parts("model", cfg.model, True)
     if _takes_preprocessor(cfg):
-        yield Part(
-            "data_preprocessor", cfg.data_preprocessor, registries.MODELS, "ClsDataPreprocessor"
-        )
+        kind = "mmpretrain.ClsDataPreprocessor"  # whatever the scope, as the classifier builds it
+        yield Part("data_preprocessor", cfg.data_preprocessor, registries.MODELS, kind)
     for name in _LOADERS:
         if cfg.get(name) is not None:
             yield from _loader_parts(name, cfg[name])

@@ -7,6 +7,7 @@ import copy
 
 import pytest
 from mmengine.hooks import EMAHook
+from mmengine.registry import MODELS, Registry
 from runs import digits_distiller, run_config
 
 from mmkd_logit.engine.config_check import check_config
@@ -44,4 +45,13 @@ from mmkd_logit.engine.config_check import check_config
 )
 def test_right(changes):
     cfg = run_config(digits_distiller(), "work", **copy.deepcopy(changes))
+    check_config(cfg)
+
+
+def test_a_scope_of_ones_own():
+    Registry("model", scope="a_scope_of_ones_own", parent=MODELS, locations=[])
+    cfg = run_config(digits_distiller(), "work", default_scope="a_scope_of_ones_own")
+    for name in ("train", "val", "test"):  # what a scope does not have has another one's name
+        cfg[f"{name}_dataloader"]["dataset"]["pipeline"] = [dict(type="mmpretrain.PackInputs")]
+        cfg[f"{name}_evaluator"] = dict(type="mmpretrain.Accuracy")
     check_config(cfg)

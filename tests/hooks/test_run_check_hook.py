@@ -211,13 +211,12 @@ def test_samplers_and_streams_of_ones_own_pass(tmp_path):
         pass
 
     class Stream(IterableDataset):
-        pass
+        def __iter__(self):
+            return iter(())
 
     loader = Runner.build_dataloader(run_of(digits_student(), tmp_path).train_dataloader)
-    parts = {
-        name: getattr(loader, name)
-        for name in ("sampler", "batch_sampler", "collate_fn", "dataset")
-    }
+    names = ("sampler", "batch_sampler", "collate_fn", "dataset")
+    parts = {name: getattr(loader, name) for name in names}
     assert is_known(SimpleNamespace(**parts))
     own = Own.__new__(Own)
     others = dict(sampler=own, batch_sampler=own, collate_fn=lambda batch: batch, dataset=Stream())
