@@ -99,7 +99,7 @@ def describe_logits(record: Record, prefix: str) -> str:
     if broken:
         return "; ".join([*broken, *(f"the {name}'s logits are finite" for name in fine)])
     if fine:
-        return f"the logits of {' and '.join(fine)} are finite, the loss of them is not"
+        return f"the logits of the {' and the '.join(fine)} are finite, the loss of them is not"
     return "its logits were not seen"
 
 
