@@ -1,8 +1,8 @@
 """Child registries of MMEngine's in the scope ``mmkd_logit``, one for each kind we register.
 
 MMEngine imports this module by itself when it meets the prefix ``mmkd_logit.`` and hides an
-ImportError raised here, so nothing but MMEngine is imported; the components follow lazily from
-``locations``.
+ImportError raised here, so nothing but MMEngine is imported, and a file of ours that needs Python
+alone; the components follow lazily from ``locations``.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -17,52 +17,64 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-MODELS = Registry(
+from ._arguments import explain_arguments
+
+
+class _Registry(Registry):
+    """Its classes say in a line which arguments they take, where one is misspelt or missing."""
+
+    def _register_module(self, module, *args, **kwargs):  # type: ignore[no-untyped-def]
+        super()._register_module(module, *args, **kwargs)
+        if isinstance(module, type):
+            explain_arguments(module)
+
+
+MODELS = _Registry(
     "model",
     parent=MMENGINE_MODELS,
     scope="mmkd_logit",
     locations=["mmkd_logit.losses", "mmkd_logit.models"],
 )
-DATASETS = Registry(
+DATASETS = _Registry(
     "dataset", parent=MMENGINE_DATASETS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
 )
-DATA_SAMPLERS = Registry(
+DATA_SAMPLERS = _Registry(
     "data sampler",
     parent=MMENGINE_DATA_SAMPLERS,
     scope="mmkd_logit",
     locations=["mmkd_logit.datasets"],
 )
-FUNCTIONS = Registry(
+FUNCTIONS = _Registry(
     "function", parent=MMENGINE_FUNCTIONS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
 )
-HOOKS = Registry(
+HOOKS = _Registry(
     "hook",
     parent=MMENGINE_HOOKS,
     scope="mmkd_logit",
     locations=["mmkd_logit.hooks", "mmkd_logit.engine.figures_hook"],
 )
-METRICS = Registry(
+METRICS = _Registry(
     "metric", parent=MMENGINE_METRICS, scope="mmkd_logit", locations=["mmkd_logit.metrics"]
 )
-OPTIM_WRAPPERS = Registry(
+OPTIM_WRAPPERS = _Registry(
     "optim_wrapper",
     parent=MMENGINE_OPTIM_WRAPPERS,
     scope="mmkd_logit",
     locations=["mmkd_logit.optim"],
 )
-MODEL_WRAPPERS = Registry(
+MODEL_WRAPPERS = _Registry(
     "model_wrapper",
     parent=MMENGINE_MODEL_WRAPPERS,
     scope="mmkd_logit",
     locations=["mmkd_logit.models"],
 )
-OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+OPTIM_WRAPPER_CONSTRUCTORS = _Registry(
     "optimizer wrapper constructor",
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope="mmkd_logit",
     locations=["mmkd_logit.models"],
 )
-LOOPS = Registry(
+LOOPS = _Registry(
     "loop",
     parent=MMENGINE_LOOPS,
     scope="mmkd_logit",

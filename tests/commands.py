@@ -110,6 +110,11 @@ def folder_of(config, seed=0):
     return Path("work_dirs", Path(config).stem, f"seed{seed}")
 
 
+def unique_name():
+    """Return a setting that gives a run its own name; MMEngine keeps every experiment by it."""
+    return f"experiment_name=command{next(_number)}"
+
+
 def train(config, *words, **settings):
     """Run tools/train.py."""
     settings["experiment_name"] = f"command{next(_number)}"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmkd_logit._atomic_files import write_bytes
+from mmkd_logit._checks import check_out_folder
+from mmkd_logit._command_line import OneLineParser
 
 from ._report_figures import render_figure
 from ._report_files import Names
@@ -133,7 +135,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
         name: Of :data:`FIGURES`.
     """
     what, needs = FIGURES[name]
-    parser = argparse.ArgumentParser(description=f"Draw {what} as PNG and SVG; needs {needs}")
+    parser = OneLineParser(description=f"Draw {what} as PNG and SVG; needs {needs}")
     if name != "losses":
         runs = ", or work folders of runs outside any exhibit" if name in _FOLDERS else ""
         parser.add_argument(
@@ -163,6 +165,8 @@ def main(name: str, argv: Sequence[str] | None = None) -> None:
     told = vars(args)
     paths = told.get("paths", [])
     try:
+        if args.out is not None:
+            check_out_folder("--out", args.out)
         drawings, problems = draw_figure(name, paths, told.get("exhibit", ()), told.get("root"))
         out = args.out
         if out is None:

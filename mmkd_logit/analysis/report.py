@@ -14,6 +14,8 @@ import jinja2
 from markupsafe import Markup
 
 from mmkd_logit._atomic_files import write_text
+from mmkd_logit._checks import check_out_file
+from mmkd_logit._command_line import OneLineParser
 
 from ._report_figures import Draw, show_figures
 from ._report_files import Files, Names
@@ -44,11 +46,14 @@ def build_report(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no exhibits, or one that cannot be read.
+        ValueError: If it holds no exhibits, or one that cannot be read, or ``out`` is a folder.
         OSError: If the page cannot be written.
     """
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(f"the folder of the runs' files {root} does not exist")
     exhibits = read_exhibit_files(results, root)
     out = Path(results, "report.html") if out is None else Path(out)
+    check_out_file("the page", out)
     files, names = Files(out.parent, Path(results)), Names()
     for name in ("main", "overview", "figures", "others"):
         names(name)
@@ -164,7 +169,7 @@ def _hash(text: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/report.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Write one HTML file with every table and figure of a folder of results"
     )
     parser.add_argument("results", help="the folder that tools/reproduce.py wrote to")

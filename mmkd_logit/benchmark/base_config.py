@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd_logit.engine import train
+from mmkd_logit.engine.config_check import check_config
 from mmkd_logit.engine.teachers import change_teachers, model_teachers
 
 from .data_forms import change_innermost, innermost
@@ -49,6 +50,7 @@ def base_config(
     args = train.build_parser().parse_args(words)
     args.cfg_options = dict(overrides or {})
     cfg = train.build_config(args)
+    check_config(cfg)
     if not model_teachers(cfg):
         raise ValueError(f"{path} has no model.teacher; tools/benchmark.py times kd configs")
     if batch_size is not None:

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
+from mmkd_logit._arguments import first_line
 from mmkd_logit._atomic_files import write_text
+from mmkd_logit._checks import check_number, check_out_file
+from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.overrides import add_override_argument
@@ -21,7 +24,7 @@ from .loss_table import error_rows, render_errors, render_speed, speed_rows
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/benchmark.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Measure cost and accuracy on this machine; tables on standard output"
     )
     parser.add_argument("config", nargs="?", help="a kd config, to time its training")
@@ -114,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _check(args: argparse.Namespace) -> None:
     if not (args.losses or args.error_table or args.config):
         raise ValueError("nothing to measure: give a kd config, --losses or --error-table")
+    if args.json:
+        check_out_file("--json", args.json)
     if args.compile and not args.losses:
         raise ValueError("--compile goes with --losses")
     instead = [name for name in ("data", "scaling", "shared") if getattr(args, name)]
@@ -125,6 +130,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--shared takes no --variants")
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {args.workers}")
+    check_number("--seconds", args.seconds, zero=False)
+    for tau in args.tau:
+        check_number("--tau", tau, zero=False)
+    _check_device(args.device)
     for name in ("threads", "batch_size", "synthetic"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -134,6 +143,18 @@ def _check(args: argparse.Namespace) -> None:
             f"MMEngine trains on {get_device()} here, not on {args.device}; "
             "CUDA_VISIBLE_DEVICES= hides the GPUs"
         )
+
+
+def _check_device(device: str | None) -> None:
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # of torch, which has many
+        raise ValueError(
+            f"--device {device} cannot be used here ({first_line(error)}); take cpu"
+            + (" or cuda" if torch.cuda.is_available() else "")
+        ) from None
 
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
@@ -148,8 +169,6 @@ def _speed(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for compiled in (False, True) if args.compile else (False,):
         for tau in args.tau:
-            if not 0 < tau < float("inf"):
-                raise ValueError(f"--tau must be a finite number above 0, got {tau}")
             rows += speed_rows(
                 tau=tau,
                 compiled=compiled,

@@ -50,7 +50,8 @@ def read_arrays(path: str | Path, only: str | None = None) -> dict[str, np.ndarr
 def _from_numpy(file: Path) -> dict[str, np.ndarray]:
     if file.suffix == ".npy":
         return {_UNNAMED: np.load(file, allow_pickle=False)}
-    with np.load(file, allow_pickle=False) as archive:
+    # Opened here: NumPy leaves a file open that turns out to be no archive.
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 

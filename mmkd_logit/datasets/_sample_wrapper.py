@@ -9,6 +9,9 @@ from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.structures import BaseDataElement
 from mmpretrain.registry import DATASETS
 
+from mmkd_logit._checks import check_flag
+
+from ._read_data import build_dataset, reading
 from ._seeding import seeded
 from .sample_key import SampleKey, _Keys, read_keys
 
@@ -29,11 +32,12 @@ class _SampleWrapper:
     """
 
     def __init__(self, dataset: Any, lazy_init: bool) -> None:
+        check_flag("lazy_init", lazy_init)
         if isinstance(dataset, dict):
             dataset = dict(dataset)
             if lazy_init and "lazy_init" not in dataset and _can_be_lazy(dataset.get("type")):
                 dataset["lazy_init"] = True
-            dataset = DATASETS.build(dataset)
+            dataset = build_dataset(dataset, type(self).__name__)
         self._check(dataset)
         self.dataset = dataset
         self._fully_initialized = False
@@ -59,7 +63,8 @@ class _SampleWrapper:
     def full_init(self) -> None:
         """Read the wrapped data set."""
         if not self._fully_initialized:
-            self.dataset.full_init()
+            with reading(self.dataset):
+                self.dataset.full_init()
             self._prepare()
             self._fully_initialized = True
 
@@ -79,6 +84,11 @@ class _SampleWrapper:
     def in_memory(self) -> bool:
         """Whether batches are made as a whole, by an :class:`InMemoryDataset`."""
         return isinstance(self.dataset, _SampleWrapper) and self.dataset.in_memory
+
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the pictures of an :class:`InMemoryDataset`, this one or a wrapped one."""
+        return self.dataset.picture_shape
 
     @property
     def seeded(self) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import force_full_init
 
+from mmkd_logit._checks import check_text
 from mmkd_logit.registry import DATASETS
 
 from ._draws import WHICH_CLASSES, WHICH_STAY, check_seed, check_share, first_of_groups
@@ -73,6 +74,7 @@ class DataSubset(_SampleWrapper):
         if per_class is not None:
             check_share("per_class", per_class)
         if self.rule == "scores":
+            check_text("scores", scores, "the name of a .npz file")
             if by not in _MEASURES:
                 raise ValueError(f"by must be one of {list(_MEASURES)}, got {by!r}")
             quantiles = _check_quantiles(quantiles)
@@ -99,8 +101,31 @@ class DataSubset(_SampleWrapper):
             keep = self._by_score(table.identity, table.clean)
         self._kept = np.flatnonzero(keep)
         if not len(self._kept):
-            raise ValueError(f"{self.rule}={getattr(self, self.rule)!r} keeps no sample")
+            raise ValueError(
+                f"{self.rule}={getattr(self, self.rule)!r} keeps no sample of {len(self.dataset)}; "
+                "ask for more"
+            )
+        self._refuse_empty_classes(table.labels)
         self._hash = hash_labels(table.identity[self._kept])
+
+    def _refuse_empty_classes(self, labels: np.ndarray) -> None:
+        """Let no class vanish that nobody left out."""
+        kept = np.unique(labels[self._kept])
+        if self.rule == "per_class":
+            lost = np.setdiff1d(labels, kept)
+            if len(lost):
+                size = int((labels == lost[0]).sum())
+                raise ValueError(
+                    f"per_class={self.per_class!r} keeps no sample of class {lost[0]}, which has "
+                    f"{size}; take {0.5 / size:.3g} or more, or leave the class out with classes="
+                )
+        elif self.rule == "classes":
+            lost = np.setdiff1d(self._chosen_classes(), kept)
+            if len(lost):
+                raise ValueError(
+                    f"classes={self.classes!r} names class {lost[0]}, of which the data set has no "
+                    "sample; leave it out, or wrap data that have it"
+                )
 
     def _chosen_classes(self) -> np.ndarray:
         names = self.dataset.metainfo.get("classes")
@@ -128,6 +153,12 @@ class DataSubset(_SampleWrapper):
                 f"{self.scores} has no {', '.join(missing)}; make it with tools/score_samples.py"
             )
         index, theirs, measure = (arrays[name] for name in ("index", "clean_label", self.by))
+        for name, array, kinds in (("index", index, "iu"), (self.by, measure, "iuf")):
+            if array.ndim != 1 or array.dtype.kind not in kinds:
+                raise ValueError(
+                    f"{self.scores}: {name} must be one number a sample, got {array.dtype} "
+                    f"{array.shape}; make it with tools/score_samples.py"
+                )
         places = {int(sample): place for place, sample in enumerate(index)}
         if not len(places) == len(index) == len(theirs) == len(measure):
             raise ValueError(f"{self.scores}: index must name each sample once, with its scores")

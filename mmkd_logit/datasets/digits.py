@@ -7,8 +7,11 @@ from mmpretrain.datasets import BaseDataset
 
 from mmkd_logit.registry import DATASETS
 
+from ._base_arguments import check_base_arguments, check_indices
+
 # Out of every ten images of a class, in the order of the published file.
 _SPLITS = {"train": (0, 2, 4, 6, 8), "val": (1, 5), "test": (3, 7, 9)}
+_SIZES = {"train": 901, "val": 362, "test": 534}
 
 
 @DATASETS.register_module()
@@ -28,7 +31,7 @@ class Digits(BaseDataset):
         **kwargs: Of mmpretrain's ``BaseDataset``, such as ``pipeline``.
 
     Raises:
-        ValueError: If ``split`` is another word.
+        ValueError: If ``split`` is another word, or another argument of another kind.
 
     Example:
         >>> from mmkd_logit.datasets import Digits
@@ -42,6 +45,8 @@ class Digits(BaseDataset):
     def __init__(self, split: str = "train", **kwargs: Any) -> None:
         if split not in list(_SPLITS):
             raise ValueError(f"split must be one of {list(_SPLITS)}, got {split!r}")
+        check_base_arguments(kwargs)
+        check_indices(kwargs.get("indices"), _SIZES[split])
         self.split = split
         super().__init__(ann_file="", **kwargs)
 

@@ -9,6 +9,7 @@ from mmengine.dataset import force_full_init
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import DATASETS
 
 from ._augmentation import Augmentation, split_pipeline
@@ -67,6 +68,7 @@ class InMemoryDataset(_SampleWrapper):
         if device not in _DEVICES:
             raise ValueError(f"device must be one of {list(_DEVICES)}, got {device!r}")
         self.device = device
+        check_flag("lazy_init", lazy_init)
         super().__init__(dataset, lazy_init=True)
         if isinstance(self.dataset, _SampleWrapper) and self.dataset.in_memory:
             raise ValueError("the data set is in memory already; wrap it once")
@@ -78,6 +80,12 @@ class InMemoryDataset(_SampleWrapper):
     def in_memory(self) -> bool:
         """Yes."""
         return True
+
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the pictures."""
+        self.full_init()
+        return self._augmentation.shape
 
     def _prepare(self) -> None:
         count = len(self.dataset)
@@ -193,8 +201,17 @@ class InMemoryDataset(_SampleWrapper):
             (N, C, H, W), uint8.
 
         Raises:
-            ValueError: If views of this data set have no numbers.
+            ValueError: If views of this data set have no numbers, or not these.
         """
         if self._augmentation.views is None:
             raise ValueError("the pictures of this data set have no numbers: they are too many")
+        for what, numbers, count in (
+            ("images", index, len(self._images)),
+            ("views", view, self._augmentation.views),
+        ):
+            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
+                raise ValueError(
+                    f"{what} are numbered from 0 to {count - 1}, got {numbers.min()} to "
+                    f"{numbers.max()}"
+                )
         return self._augmentation.apply(self._at_home(), index, self._augmentation.of_number(view))

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mmkd_logit._checks import check_text
+
 from ._cifar100_groups import NEXT_IN_GROUP
 from ._draws import NEW_LABEL, WHICH_CHANGE, check_seed, check_share, draw, first_of_groups
 from ._label_file import read_arrays, read_labels
@@ -89,6 +91,9 @@ class LabelNoise:
             )
         if _NEEDS[self.kind] not in given:
             raise ValueError(f"kind {self.kind!r} needs {_NEEDS[self.kind]}")
+        for name in ("file", "key", "clean_key"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
         if self.rate is not None:
             check_share("rate", self.rate)
         if self.seed is not None:
@@ -190,6 +195,13 @@ class LabelNoise:
             raise ValueError(
                 f"the clean labels of {self.file} are not the data set's: it is for other data, or "
                 "for the same data in another order"
+            )
+        absent = np.setdiff1d(clean, noisy)  # few samples may lose a class by chance
+        if 2 * len(absent) > len(np.unique(clean)):
+            raise ValueError(
+                f"the labels of {self.file} name {len(np.unique(noisy))} classes and the data set "
+                f"has {len(np.unique(clean))} (none is {absent[0]}, say); is key={self.key!r} the "
+                "array of the labels?"
             )
         return noisy
 

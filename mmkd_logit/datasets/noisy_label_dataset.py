@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from mmengine.dataset import force_full_init
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import DATASETS
 
 from ._sample_wrapper import _SampleTable, _SampleWrapper, gather
@@ -72,6 +73,8 @@ class NoisyLabelDataset(_SampleWrapper):
         if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
             raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
         self.num_classes = num_classes
+        check_flag("on_test", on_test)
+        check_flag("lazy_init", lazy_init)
         super().__init__(dataset, lazy_init=True)
         self._refuse(on_test)
         if not lazy_init:

@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from mmkd_logit._checks import check_count
 from mmkd_logit.registry import DATASETS
+
+from ._base_arguments import check_base_arguments, check_indices
 
 
 @DATASETS.register_module()
@@ -21,7 +24,7 @@ class RandomImages(BaseDataset):
         **kwargs: Of mmpretrain's ``BaseDataset``, such as ``pipeline``.
 
     Raises:
-        ValueError: If ``num_samples`` or ``num_classes`` is below 1.
+        ValueError: If an argument is not such a number.
 
     Example:
         >>> from mmkd_logit.datasets import RandomImages
@@ -38,14 +41,18 @@ class RandomImages(BaseDataset):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        if num_samples < 1 or num_classes < 1:
+        self.num_samples = check_count("num_samples", num_samples)
+        self.num_classes = check_count("num_classes", num_classes)
+        three = isinstance(img_shape, (list, tuple)) and len(img_shape) == 3
+        if not three or any(type(size) is not int or size < 1 for size in img_shape):
             raise ValueError(
-                f"num_samples and num_classes must be at least 1, got {num_samples}, {num_classes}"
+                "img_shape must be (height, width, channels), integers from 1 on, got "
+                f"{img_shape!r}"
             )
-        self.num_samples = num_samples
-        self.num_classes = num_classes
         self.img_shape = tuple(img_shape)
-        self.seed = seed
+        self.seed = check_count("seed", seed, 0)
+        check_base_arguments(kwargs)
+        check_indices(kwargs.get("indices"), self.num_samples)
         kwargs.setdefault("metainfo", dict(classes=[str(k) for k in range(num_classes)]))
         super().__init__(ann_file="", **kwargs)
 

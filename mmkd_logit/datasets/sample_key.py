@@ -40,11 +40,14 @@ def read_keys(keys: Sequence[Any]) -> _Keys:
         keys: N :class:`SampleKey`, or N integers.
 
     Raises:
-        ValueError: If they are mixed.
+        ValueError: If they are mixed, or something else.
     """
     kinds = set(map(type, keys))
     if SampleKey not in kinds:
-        return _Keys(None, np.asarray(keys, dtype=np.int64))
+        idx = np.asarray(keys)
+        if idx.size and idx.dtype.kind not in "iu":
+            raise ValueError(f"samples are asked for by integers or SampleKey, got {keys!r}")
+        return _Keys(None, idx.astype(np.int64))
     if len(kinds) > 1:
         raise ValueError("a batch has keys with a seed and keys without; use one sampler")
     table = np.fromiter(chain.from_iterable(keys), np.int64, 3 * len(keys)).reshape(-1, 3)

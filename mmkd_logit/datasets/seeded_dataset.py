@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import DATASETS
 
 from ._sample_wrapper import _SampleWrapper
@@ -39,6 +40,7 @@ class SeededDataset(_SampleWrapper):
     """
 
     def __init__(self, dataset: Any, lazy_init: bool = False) -> None:
+        check_flag("lazy_init", lazy_init)
         super().__init__(dataset, lazy_init=True)
         if self.in_memory:
             raise ValueError("pictures in memory are functions of the sample; leave this out")

@@ -7,10 +7,13 @@ from typing import Any
 
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import sync_random_seed
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmpretrain.datasets import RepeatAugSampler
 from mmpretrain.registry import DATA_SAMPLERS as MMPRETRAIN_DATA_SAMPLERS
 from torch.utils.data import Sampler
 
+from mmkd_logit._arguments import arguments_of, did_you_mean, refuse_unknown
+from mmkd_logit._checks import check_count, check_flag
 from mmkd_logit.registry import DATA_SAMPLERS
 
 from .sample_key import SampleKey
@@ -33,8 +36,8 @@ class SeededSampler(Sampler):
             on a random one, as mmengine's samplers do.
 
     Raises:
-        ValueError: If ``sampler`` is no config of one, or ``RepeatAugSampler``, which shows a
-            sample in several pictures an epoch.
+        ValueError: If an argument is of another kind, ``sampler`` no config of one, or
+            ``RepeatAugSampler``, which shows a sample in several pictures an epoch.
 
     Example:
         >>> sampler = SeededSampler(
@@ -45,12 +48,10 @@ class SeededSampler(Sampler):
     """
 
     def __init__(self, dataset: Sized, sampler: Any, seed: int | None = None) -> None:
-        if not isinstance(sampler, dict):
-            raise ValueError(
-                "sampler must be the config of one, such as dict(type='DefaultSampler', "
-                f"shuffle=True), got {sampler!r}"
-            )
-        self.seed = int(sync_random_seed() if seed is None else seed)
+        _check_sampler(sampler)
+        if not isinstance(dataset, Sized):
+            raise ValueError(f"dataset must be a data set with a length, got {dataset!r}")
+        self.seed = sync_random_seed() if seed is None else check_count("seed", seed, 0)
         self.sampler = MMPRETRAIN_DATA_SAMPLERS.build(
             sampler, default_args=dict(dataset=dataset, seed=self.seed)
         )
@@ -105,3 +106,30 @@ class SeededSampler(Sampler):
             self._read = num_samples
 
         return skip
+
+
+def _check_sampler(sampler: Any) -> None:
+    """Check the config of the wrapped sampler; MMEngine would build it with wrong flags too."""
+    if not isinstance(sampler, dict) or not sampler.get("type"):
+        raise ValueError(
+            "sampler must be the config of one, such as dict(type='DefaultSampler', "
+            f"shuffle=True), got {sampler!r}"
+        )
+    kind = sampler["type"]
+    if isinstance(kind, str):
+        with MMPRETRAIN_DATA_SAMPLERS.switch_scope_and_registry(None) as registry:
+            try:
+                found = registry.get(kind)
+            except Exception:  # MMEngine raises what it likes
+                found = None
+            known = [*registry.module_dict, *MMENGINE_DATA_SAMPLERS.module_dict]
+        if found is None:
+            hint = did_you_mean(kind, known) or f"; there are {', '.join(known)}"
+            raise ValueError(f"sampler: no sampler {kind!r} is registered{hint}")
+        kind = found
+    names, open_ = arguments_of(kind)
+    if not open_:
+        refuse_unknown(f"the sampler {kind.__name__}", sampler, ("type", "_scope_", *names))
+    for name in ("shuffle", "round_up"):
+        if name in sampler:
+            check_flag(name, sampler[name])

@@ -11,8 +11,12 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmkd_logit._checks import check_choice, check_count, check_text
+from mmkd_logit._command_line import OneLineParser
+
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
+from .config_check import check_config
 from .errors import one_line_errors
 from .fast import make_fast
 from .launch import prepare_launch, silence_known_warnings
@@ -21,7 +25,7 @@ from .safe_reading import install_safe_reading
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/cache.py``."""
-    parser = argparse.ArgumentParser(description="The caches of teachers' logits on disk")
+    parser = OneLineParser(description="The caches of teachers' logits on disk")
     commands = parser.add_subparsers(dest="command", required=True)
     fill = commands.add_parser("fill", help="compute in advance what a run will look up")
     fill.add_argument("config", help="config of a distilling run")
@@ -68,6 +72,7 @@ def build_config(args: argparse.Namespace) -> Config:
     if not isinstance((cfg.get("train_dataloader") or {}).get("dataset"), dict):
         raise ValueError(f"{args.config} has no train_dataloader with a dataset")
     prepare_launch(cfg, "none")
+    check_config(cfg)
     return cfg
 
 
@@ -140,8 +145,12 @@ def _open(folder: Path) -> Any:
     from mmkd_logit.models._disk_store import META, DiskStore, read_meta
 
     meta = read_meta(folder / META)
-    if meta is None or not {"rows", "num_classes", "dtype"} <= set(meta):
+    if meta is None:
         raise ValueError(f"{folder / META} cannot be read")
+    for name in ("rows", "num_classes", "samples", "per_sample"):
+        check_count(f"{name} of {folder / META}", meta.get(name))
+    check_choice(f"dtype of {folder / META}", meta.get("dtype"), ("float32", "float16"))
+    check_text(f"pictures of {folder / META}", meta.get("pictures"), "their hash")
     return DiskStore(folder, meta, meta["rows"], look=True)
 
 
@@ -177,19 +186,21 @@ def _verify(folder: Path) -> bool:
 
 
 def _each(root: str | None, do: Any) -> None:
-    good, count = True, 0
+    count = 0
+    damaged: list[str] = []
     for folder in list_caches(root):
         count += 1
         try:
-            good &= do(folder)
+            damaged += [] if do(folder) else [str(folder)]
         except (ValueError, OSError) as error:
             print(f"{folder.name}  {error}")
-            good = False
+            damaged.append(f"{folder} ({error})")
     if not count:
         print("no caches")
-    if not good:
+    if damaged:
         raise ValueError(
-            "a cache is damaged; training computes again what does not fit, or remove its folder"
+            f"a cache is damaged: {', '.join(damaged)}; training computes again what does not fit, "
+            "or remove the folder"
         )
 
 

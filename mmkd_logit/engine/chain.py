@@ -22,12 +22,6 @@ from .teachers import (
 _STAGE_FIELDS = {"config", "overrides"}
 _CHAIN_FIELDS = {"stages", "randomness", "work_dir"}
 _DISTILLERS = ("mmkd_logit.LogitDistiller", "LogitDistiller")
-_TOGETHER = (
-    ("train_dataloader", "train_cfg", "optim_wrapper"),
-    ("val_dataloader", "val_cfg", "val_evaluator"),
-    ("test_dataloader", "test_cfg", "test_evaluator"),
-)
-
 Build = Callable[[argparse.Namespace], Config]
 
 
@@ -95,7 +89,6 @@ def read_chain(args: argparse.Namespace, build: Build) -> list[Stage]:
             if result:
                 own.cfg_options["model.teacher"] = [_teacher(own, build, result[-1])]
             result.append(Stage(name, own, build(copy.deepcopy(own))))
-            _check_settings(result[-1].cfg)
             _check_model(result)
             _check_teachers(result, own.train_teacher)
         except (ValueError, OSError) as error:
@@ -184,29 +177,9 @@ def _network(cfg: Config) -> dict[str, Any]:
     return copy.deepcopy(network).to_dict()
 
 
-def _check_settings(cfg: Config) -> None:
-    """Refuse what the Runner would refuse, but after the stages before have been trained."""
-    for names in _TOGETHER:
-        absent = [name for name in names if cfg.get(name) is None]
-        if absent and (len(absent) < len(names) or names is _TOGETHER[0]):
-            raise ValueError(f"a run needs {', '.join(names)}; {absent[0]} is missing")
-    for name in ("max_epochs", "max_iters"):
-        length = cfg.train_cfg.get(name, 1)
-        if type(length) is not int or length < 1:
-            raise ValueError(f"train_cfg.{name} must be a positive integer, got {length!r}")
-
-
 def _check_model(stages: list[Stage]) -> None:
     """Build a stage's model and hooks, and compare its classes with those of the stage before."""
-    cfg = copy.deepcopy(stages[-1].cfg)
-    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
-    try:
-        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmpretrain"):
-            MODELS.build(cfg.model)
-            for hook in cfg.get("custom_hooks") or []:
-                HOOKS.build(hook)
-    except Exception as error:
-        raise ValueError(f"{stages[-1].args.config} cannot be built: {error}") from error
+    check_build(stages[-1].cfg, stages[-1].args.config)
     classes = [
         (_network(stage.cfg)["model"].get("head") or {}).get("num_classes") for stage in stages[-2:]
     ]
@@ -214,6 +187,27 @@ def _check_model(stages: list[Stage]) -> None:
         raise ValueError(
             f"its student has {classes[1]} classes, that of the stage before {classes[0]}"
         )
+
+
+def check_build(cfg: Config, name: str) -> None:
+    """Build the model and the hooks of a run that is to begin when others have ended.
+
+    Args:
+        cfg: Its complete config.
+        name: What the message calls it.
+
+    Raises:
+        ValueError: If they cannot be built.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmpretrain"):
+            MODELS.build(cfg.model)
+            for hook in cfg.get("custom_hooks") or []:
+                HOOKS.build(hook)
+    except Exception as error:
+        raise ValueError(f"{name} cannot be built: {error}") from error
 
 
 def _check_teachers(stages: list[Stage], train_teacher: bool) -> None:

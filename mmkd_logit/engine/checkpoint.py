@@ -78,7 +78,10 @@ def _clear_errors(filename: str) -> Iterator[None]:
 def _without_orders(checkpoint: Any, filename: str) -> Any:
     """Take out what MMEngine would execute, and refuse what it would delete, when resuming."""
     if not isinstance(checkpoint, dict):
-        return checkpoint
+        raise ValueError(
+            f"{filename} holds a {type(checkpoint).__name__} and no weights; a checkpoint is a "
+            "dict with a state_dict, or a state_dict"
+        )
     if isinstance(checkpoint.get("meta"), dict):
         checkpoint["meta"].pop("config", None)  # MMEngine itself writes ``cfg``
     for key, value in _runtime_info(checkpoint).items():
@@ -123,6 +126,9 @@ def _undamaged(filename: str) -> Path:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {filename} does not exist")
+    with path.open("rb") as file:
+        if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
+            raise ValueError("it is a web page: the address moved, or asks for a login")
     why = why_damaged(path)
     if why is not None:
         raise ValueError(why)

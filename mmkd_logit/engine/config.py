@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import inspect
 import json
 import os
 from difflib import get_close_matches
@@ -11,8 +10,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner
 
+from .config_check import fields_of
 from .overrides import add_override_argument
 
 # Fields of a config that say where a run writes, how it is started and what is measured at its
@@ -45,6 +44,8 @@ _WATCHING_HOOKS = (
     "mmkd_logit.ResumeStateHook",
     "mmkd_logit.OwnBestCheckpointHook",
     "mmkd_logit.SameBuffersHook",
+    "mmkd_logit.RunCheckHook",
+    "mmkd_logit.FiniteLossHook",
     "mmkd_logit.AtomicCheckpointHook",
     "mmkd_logit.PreemptionHook",
 )
@@ -61,10 +62,10 @@ IN_MEMORY = "mmkd_logit.InMemoryDataset"
 CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
-# What is read from a config beside the Runner's own arguments.
-_MORE_FIELDS = {"model_wrapper_cfg", "find_unused_parameters", "compile", "tta_model"}
-_MORE_FIELDS |= {"tta_pipeline", "data_root", "sync_bn", "custom_imports"}
-_MORE_FIELDS |= {"activation_checkpointing", "efficient_conv_bn_eval", "train_evaluator"}
+_ELSEWHERE = dict(
+    launcher="say --launcher",
+    custom_imports="write it into the config file, which is read before",
+)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,13 +165,15 @@ def _stays_on_gpu(loader: dict) -> bool:
 
 def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
     """Merge overrides, refusing what MMEngine would pass over in silence or fail on later."""
-    fields = {*cfg, *inspect.signature(Runner.__init__).parameters, *_MORE_FIELDS} - {"self"}
+    fields = fields_of(cfg)
     for key in overrides:
         name = key.split(".")[0]
         if name not in fields:
             close = get_close_matches(name, fields, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"--cfg-options {key}: a config has no field {name!r}{hint}")
+        if name in _ELSEWHERE:
+            raise ValueError(f"--cfg-options {key} has no effect; {_ELSEWHERE[name]}")
     try:
         cfg.merge_from_dict(overrides)
     except (TypeError, KeyError, IndexError, AssertionError) as error:

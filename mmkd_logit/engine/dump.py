@@ -8,8 +8,13 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from mmkd_logit._checks import check_out_folder
+from mmkd_logit._command_line import OneLineParser
+
+from ._quiet_runner import QuietRunner
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, config_hash, read_config
+from .config_check import check_config
 from .dump_files import FOLDER, SPLITS, USUAL_SPLITS
 from .dump_run import dump_logits, loader_of, network_of
 from .epochs import scale_epochs
@@ -41,7 +46,7 @@ def dump_checkpoint(
     """
     install_safe_checkpoint_loading()  # after the config's custom_imports
     origin = origin_of(cfg)
-    runner = Runner.from_cfg(cfg)
+    runner = QuietRunner.from_cfg(cfg)
     _finish_stages(runner)
     machine = describe_machine()
     runner.call_hook("before_run")
@@ -62,7 +67,7 @@ def _finish_stages(runner: Runner) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/dump_logits.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Write the logits of every sample, student's and teacher's, for figures; "
         "give the flags that the run was trained with"
     )
@@ -120,6 +125,7 @@ def build_config(args: argparse.Namespace) -> Config:
     for split in args.splits:
         loader_of(cfg, split)
     prepare_launch(cfg, args.launcher)
+    check_config(cfg)
     if noted and noted.get("config_hash") != config_hash(cfg) and is_main_process():
         print(
             f"note: {args.checkpoint} was trained by another config than {args.config} with these "
@@ -141,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         install_safe_reading()
         cfg = build_config(args)
         folder = Path(args.out or Path(cfg.work_dir, FOLDER))
+        check_out_folder("--out", folder)
         written = dump_checkpoint(cfg, args.config, args.checkpoint, args.splits, folder)
         for split in args.splits if is_main_process() else ():
             state = "" if split in written else " (there before)"

@@ -84,9 +84,9 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
         if training and not isinstance(error, (ValueError, OSError)):
             raise
         if training or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {_message(error)}{_what_next(error, started)}", file=sys.stderr)
-            if not isinstance(error, (ValueError, OSError)):
-                print(f"({_where(error)}; {TRACEBACK_VARIABLE}=1 shows all)", file=sys.stderr)
+            known = isinstance(error, (ValueError, OSError))
+            where = "" if known else f" ({_where(error)}; {TRACEBACK_VARIABLE}=1 shows all)"
+            print(f"error: {_message(error)}{_what_next(error, started)}{where}", file=sys.stderr)
         sys.stderr.flush()
         raise SystemExit(1) from None
     finally:

@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import HOOKS
 
 from .dump_files import find_dumps
@@ -43,12 +44,15 @@ class FiguresHook(Hook):
 
     Args:
         always: Draw also for ``LocalVisBackend`` alone, into ``vis_data/vis_image``.
+
+    Raises:
+        ValueError: If ``always`` is neither True nor False.
     """
 
     priority = "LOWEST"  # after the last scalars and final.pth
 
     def __init__(self, always: bool = False) -> None:
-        self.always = always
+        self.always = check_flag("always", always)
 
     def after_train(self, runner: Runner) -> None:
         """Draw what there is by now."""

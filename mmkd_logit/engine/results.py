@@ -17,6 +17,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from mmkd_logit._atomic_files import explained
+from mmkd_logit._checks import check_out_file
 from mmkd_logit.hooks.label_noise_hook import train_metainfo
 
 from .errors import TrainingStarted
@@ -45,7 +46,7 @@ class ResultsRecorder:
         tool: Whose.
 
     Raises:
-        ValueError: If the config has no test data.
+        ValueError: If the config has no test data, or the path is that of a folder.
         OSError: If the file cannot be written.
     """
 
@@ -62,6 +63,7 @@ class ResultsRecorder:
         if self.path is None:
             return
         # Better now than after days of training.
+        check_out_file("--results", self.path)
         fields = ("test_dataloader", "test_cfg", "test_evaluator")
         missing = [name for name in fields if cfg.get(name) is None]
         if missing:

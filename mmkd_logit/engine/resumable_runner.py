@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from ._quiet_runner import QuietRunner
 from .ordered_runner import OrderedRunner
 
 
-class ResumableRunner(OrderedRunner):
+class ResumableRunner(QuietRunner, OrderedRunner):
     """A Runner that collects the state of every process before the first one saves.
 
     Attributes:

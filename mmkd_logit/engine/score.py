@@ -14,9 +14,12 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from mmkd_logit._atomic_files import replacing
+from mmkd_logit._checks import check_out_file
+from mmkd_logit._command_line import OneLineParser
 
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
+from .config_check import check_config
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .safe_reading import install_safe_reading
@@ -25,7 +28,7 @@ from .train_metrics import training_data_loader
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/score_samples.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Write a teacher's entropy and top-logit difference for each training sample; "
         "mmkd_logit.DataSubset selects by them"
     )
@@ -51,6 +54,7 @@ def build_config(args: argparse.Namespace) -> Config:
     """
     if Path(args.out).suffix != ".npz":
         raise ValueError(f"{args.out} must end in .npz")
+    check_out_file("the scores", args.out)
     if args.launcher != "none":
         raise ValueError("scores are computed by one process; leave out --launcher")
     if args.amp:
@@ -62,6 +66,7 @@ def build_config(args: argparse.Namespace) -> Config:
     for name in ("train_dataloader", "test_dataloader"):
         if not isinstance((cfg.get(name) or {}).get("dataset"), dict):
             raise ValueError(f"{args.config} has no {name} with a dataset")
+    check_config(cfg)
     cfg.test_dataloader = training_data_loader(cfg)
     cfg.test_dataloader.update(sampler=dict(type="DefaultSampler", shuffle=False), drop_last=False)
     prepare_launch(cfg, "none")
@@ -108,7 +113,8 @@ def compute_scores(cfg: Config, checkpoint: str) -> dict[str, np.ndarray]:
         bad = np.flatnonzero(~np.isfinite(scores[name]))
         if len(bad):
             raise ValueError(
-                f"{name} of sample {scores['index'][bad[0]]} is {scores[name][bad[0]]}"
+                f"{name} of sample {scores['index'][bad[0]]} is {scores[name][bad[0]]}, as the "
+                f"logits of {checkpoint} are not finite; take an earlier checkpoint"
             )
     return scores
 

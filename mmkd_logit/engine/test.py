@@ -12,13 +12,16 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmkd_logit._atomic_files import write_bytes
+from mmkd_logit._checks import check_out_file
+from mmkd_logit._command_line import OneLineParser
 
+from ._exact_runner import ExactRunner
 from .checkpoint import install_safe_checkpoint_loading
 from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, read_config
+from .config_check import check_config
 from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .results import plain
@@ -28,9 +31,7 @@ from .teachers import find_missing_teachers, model_teachers
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/test.py``: mmpretrain's flags."""
-    parser = argparse.ArgumentParser(
-        description="Test a checkpoint; a distilling config tests its student"
-    )
+    parser = OneLineParser(description="Test a checkpoint; a distilling config tests its student")
     parser.add_argument("config", help="config file, or mmpretrain::PATH")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     add_common_arguments(parser)
@@ -66,6 +67,13 @@ def build_config(args: argparse.Namespace) -> Config:
         raise ValueError(
             f"--out {args.out}: {args.out_item or 'pred'} can be written to {', '.join(allowed)}"
         )
+    if args.out:
+        check_out_file("--out", args.out)
+    if args.interval < 1 or args.wait_time < 0:
+        raise ValueError(
+            "--interval is a number of samples from 1 on and --wait-time one of seconds from 0 on, "
+            f"got {args.interval} and {args.wait_time:g}"
+        )
     if "://" not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
         raise FileNotFoundError(f"the checkpoint {args.checkpoint} does not exist")
     cfg = read_config(args.config)
@@ -94,6 +102,8 @@ def build_config(args: argparse.Namespace) -> Config:
         _use_test_time_augmentation(cfg)
     _leave_missing_teachers_alone(cfg)
     prepare_launch(cfg, args.launcher)
+    if not args.tta:  # which wraps the model
+        check_config(cfg)
     return cfg
 
 
@@ -165,7 +175,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         install_safe_reading()
         cfg = build_config(args)
         install_safe_checkpoint_loading()
-        runner = Runner.from_cfg(cfg)
+        hooks = list(cfg.get("custom_hooks") or [])
+        cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.RunCheckHook")]
+        runner = ExactRunner.from_cfg(cfg)
         if args.out and args.out_item != "metrics":
             runner.test_evaluator.metrics.append(_DumpWhole(out_file_path=args.out))
         metrics = runner.test()

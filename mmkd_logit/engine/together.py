@@ -11,8 +11,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
+from mmkd_logit._command_line import OneLineParser
+
 from .chain_run import start_processes
 from .config import config_hash
+from .config_check import check_config
 from .errors import TrainingStarted, one_line_errors, resume_command
 from .launch import silence_known_warnings
 from .provenance import origin_of, read_origin
@@ -30,7 +33,7 @@ _NOT_IN_LINES = (*("results", "resume", "resume_changed", "train_teacher", "amp"
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/train_together.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Train several students on the same batches, with one pass of their teacher"
     )
     parser.add_argument(
@@ -59,12 +62,12 @@ def read_members(path: str | Path, launcher: str = "none") -> list[Member]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"the list of runs {path} does not exist")
-    parser = build_train_parser()
     members = []
-    for line in Path(path).read_text().splitlines():
-        words = shlex.split(line, comments=True)
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        words = _split(line, f"{path}:{number}")
         if not words:
             continue
+        parser = build_train_parser(f"{path}:{number}")
         args = parser.parse_args(words)
         wrong = [name for name in _NOT_IN_LINES if getattr(args, name) != parser.get_default(name)]
         if wrong:
@@ -74,9 +77,17 @@ def read_members(path: str | Path, launcher: str = "none") -> list[Member]:
             args.results = "-"  # only for the check of build_config
         args.launcher = launcher
         members.append(Member(args, build_config(args)))
+        check_config(members[-1].cfg)
     if len(members) < 2:
         raise ValueError(f"{path} names {len(members)} runs; several share a teacher, not one")
     return members
+
+
+def _split(line: str, place: str) -> list[str]:
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError as error:  # quotes
+        raise ValueError(f"{place}: {error}; quote as a shell wants it") from None
 
 
 def common_work_dir(cfgs: Sequence[Config]) -> str:

@@ -30,6 +30,8 @@ _ALLOWED_HOOKS = (
     "mmkd_logit.ClassifierSumHook",
     "mmkd_logit.TrainAccuracyHook",
     "mmkd_logit.FiguresHook",
+    "mmkd_logit.RunCheckHook",
+    "mmkd_logit.FiniteLossHook",
 )
 _DEFAULT_HOOKS = (
     *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),

@@ -13,15 +13,17 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_logit._command_line import OneLineParser
 from mmkd_logit._run_file import note_start
 from mmkd_logit.hooks import PreemptionHook
 from mmkd_logit.hooks._saving import POINTER
 
 from .cache import log_caches
-from .chain import is_chain
+from .chain import check_build, is_chain
 from .chain_run import run_chain, start_processes
 from .checkpoint import install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config, use_amp
+from .config_check import check_config
 from .dump import dump_checkpoint
 from .dump_files import FOLDER, add_dump_argument, lacking_dumps
 from .dump_run import dump_run, prepare_dumps
@@ -43,9 +45,14 @@ from .teachers import FINAL, MissingTeacher, explain_missing, find_missing_teach
 from .train_metrics import training_data_loader
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/train.py``: mmpretrain's flags and a few of ours."""
-    parser = argparse.ArgumentParser(description="Train a model, plain or from a teacher's logits")
+def build_parser(place: str | None = None) -> argparse.ArgumentParser:
+    """Return the command line of ``tools/train.py``: mmpretrain's flags and a few of ours.
+
+    Args:
+        place: Where the words are written, for messages; None for a command line.
+    """
+    text = "Train a model, plain or from a teacher's logits"
+    parser = OneLineParser(description=text, place=place)
     parser.add_argument("config", help="config file of a run or of a chain, or mmpretrain::PATH")
     add_common_arguments(parser)
     parser.add_argument(
@@ -178,6 +185,8 @@ _ALWAYS = (
     "mmkd_logit.ResumeStateHook",
     "mmkd_logit.OwnBestCheckpointHook",
     "mmkd_logit.SameBuffersHook",
+    "mmkd_logit.RunCheckHook",
+    "mmkd_logit.FiniteLossHook",
 )
 _MMENGINES = ("CheckpointHook", "mmengine.CheckpointHook")
 
@@ -192,6 +201,7 @@ class _MarkStart(Hook):
         self.origin = origin
 
     def before_train(self, runner: Runner) -> None:
+        Runner.dump_config(runner)  # which a QuietRunner does not by itself
         if is_main_process():
             if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
                 Path(runner.work_dir, POINTER).unlink(missing_ok=True)
@@ -302,11 +312,14 @@ def _train(
     args: argparse.Namespace, cfg: Config, argv: Sequence[str], started: TrainingStarted
 ) -> None:
     """Train one config, its missing teachers first if wanted, and record the results."""
+    check_config(cfg)
     missing = find_missing_teachers(cfg)
     trainable = all(teacher.can_be_trained() for teacher in missing)
     if missing and not (args.train_teacher and trainable):
         raise ValueError(explain_missing(missing))
     recorder = ResultsRecorder(args.results, cfg, argv)
+    if missing:
+        check_build(cfg, args.config)  # rather than when the teachers have been trained
     start_processes(cfg)
     with only_run_in(cfg.work_dir):
         for teacher in missing:
@@ -322,6 +335,7 @@ def _train(
 def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted) -> None:
     def build(stage_args: argparse.Namespace) -> Config:
         cfg = build_config(stage_args)
+        check_config(cfg)
         ResultsRecorder(stage_args.results, cfg, argv)  # for its checks
         return cfg
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from mmkd_logit._atomic_files import write_text
+from mmkd_logit._command_line import OneLineParser
 from mmkd_logit.engine.config import config_hash
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
@@ -22,6 +23,7 @@ from .reproduce import build_parser as reproduce_parser
 from .run import Run, read_once
 from .table import render
 
+_ROW = ("config", "config_hash", "seed", "teachers", "weights", "test", "finished")
 _BLOCK = re.compile(r"(<!-- measured: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _ENTRY = re.compile(r"  - Name: (\S+)\n(?:    .*\n)+")
 _RESULTS = re.compile(r"    Results:\n(?:      .*\n)+")
@@ -29,7 +31,7 @@ _RESULTS = re.compile(r"    Results:\n(?:      .*\n)+")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/publish_results.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=f"Render the rows of {MEASURED} into the tables of READMEs and the metafiles"
     )
     parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
@@ -197,7 +199,15 @@ def _add_rows(file: Path) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"the results file {file} does not exist")
     known = {(row["weights"], row["finished"]) for row in read_lines(MEASURED)}
-    for row in read_lines(file):
+    new = read_lines(file)
+    for number, row in enumerate(new, 1):
+        lacking = [name for name in _ROW if name not in row]
+        if lacking:
+            raise ValueError(
+                f"row {number} of {file} has no {', '.join(lacking)}; rows are those that "
+                "tools/train.py --results writes"
+            )
+    for row in new:
         if (row["weights"], row["finished"]) not in known:
             append_line(MEASURED, row)
             print(f"added {row['config']}, seed {row['seed']}", file=sys.stderr)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mmkd_logit._atomic_files import write_text
+from mmkd_logit._checks import check_out_file
+from mmkd_logit._command_line import OneLineParser
+from mmkd_logit.engine.config_check import check_config
 from mmkd_logit.engine.dump_files import add_dump_argument
 from mmkd_logit.engine.errors import TrainingStarted, one_line_errors, resume_command
 from mmkd_logit.engine.launch import silence_known_warnings
@@ -29,7 +32,7 @@ MEASURED = Path("configs", "paper", "measured.jsonl")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/reproduce.py``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Train what exhibits still need, skip what is done, print their tables"
     )
     add = parser.add_argument
@@ -96,13 +99,16 @@ def find_exhibits(names: Sequence[str], scale: str | None) -> list[Path]:
 
 
 def _pool(args: argparse.Namespace) -> Pool:
+    if args.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
     if args.launcher == "none":
-        devices = args.devices.split(",") if args.devices else default_devices()
+        if args.cluster_option:
+            raise ValueError("--cluster-option is for jobs; add --launcher slurm, or leave it out")
+        given = args.devices is not None
+        devices = args.devices.split(",") if given else default_devices()
         return LocalPool(devices)
     if args.devices:
         raise ValueError("--devices is for this machine; --cluster-option says what a job gets")
-    if args.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
     folder = Path(args.results, "submitit")
     return ClusterPool(args.launcher, folder, args.jobs, args.cluster_option)
 
@@ -150,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f"--share-teacher must be at least 1, got {args.share_teacher}")
         if args.epochs is not None and args.epochs < 1:
             raise ValueError(f"--epochs must be at least 1, got {args.epochs}")
+        results = Path(args.results, "runs.jsonl")
+        check_out_file("--results", results)
+        pool = _pool(args)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, _terminate)
         exhibits = _read_exhibits(args)
@@ -160,9 +169,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             for run in runs[exhibit.name]:
                 if run.name in exhibit.cells:
                     measured.setdefault(run.work_dir, set()).update(exhibit.measured)
-        results = Path(args.results, "runs.jsonl")
         share, dumps = args.share_teacher, args.dump_logits or ()
-        execution = Execution(labels, results, _pool(args), _say, measured, share, dumps)
+        execution = Execution(labels, results, pool, _say, measured, share, dumps)
+        if args.cfg_options:  # the configs themselves are tested
+            for cfg in execution.configs.values():
+                check_config(cfg)
         if args.dry_run:
             rows = [*read_lines(results), *read_lines(MEASURED)]
             return print("\n".join(describe_plan(execution, rows)))

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmkd_logit.registry import HOOKS
 
 from ._atomic_backend import ATOMIC
+from ._checkpoint_arguments import check_checkpoint_arguments
 from ._saving import INTERRUPTED, point_to, save_atomically
 
 
@@ -31,6 +32,9 @@ class AtomicCheckpointHook(CheckpointHook):
     Args:
         **kwargs: As of MMEngine's hook. With a ``backend_args`` of their own, files are as whole as
             that backend makes them.
+
+    Raises:
+        ValueError: If an argument is of another kind.
     """
 
     backend_args: dict | None
@@ -38,6 +42,7 @@ class AtomicCheckpointHook(CheckpointHook):
     keep_ckpt_ids: deque
 
     def __init__(self, **kwargs: Any) -> None:
+        check_checkpoint_arguments(kwargs)
         super().__init__(**kwargs)
         self._waiting: list[str] = []
 

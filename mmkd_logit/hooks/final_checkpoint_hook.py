@@ -8,6 +8,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_logit._checks import check_text
 from mmkd_logit._sealed_files import why_damaged
 from mmkd_logit._volatile import VOLATILE
 from mmkd_logit.registry import HOOKS
@@ -28,11 +29,20 @@ class FinalCheckpointHook(Hook):
 
     Args:
         filename: Name of the file in the work folder.
+
+    Raises:
+        ValueError: If ``filename`` is no such name.
     """
 
     priority = "VERY_LOW"
 
     def __init__(self, filename: str = "final.pth") -> None:
+        check_text("filename", filename, "the name of a file, such as 'final.pth'")
+        if Path(filename).name != filename:
+            raise ValueError(
+                "filename must name no folder, as the file lies in the work folder, got "
+                f"{filename!r}"
+            )
         self.filename = filename
         self._writing = False
         self._trained = True

@@ -5,6 +5,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import HOOKS
 
 
@@ -20,13 +21,14 @@ class LabelNoiseHook(Hook):
         resume_changed: Whether a run may be resumed with others all the same; they are logged.
 
     Raises:
-        ValueError: When a run is resumed with other labels or another part of the data.
+        ValueError: If ``resume_changed`` is neither True nor False; when a run is resumed with
+            other labels or another part of the data.
     """
 
     priority = "HIGH"
 
     def __init__(self, resume_changed: bool = False) -> None:
-        self.resume_changed = resume_changed
+        self.resume_changed = check_flag("resume_changed", resume_changed)
 
     def before_train(self, runner: Runner) -> None:
         """Log the noise."""

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import HOOKS
 
 from ._batch_memory import BatchMemory
@@ -35,13 +36,13 @@ class LogitOutputsHook(Hook):
             are not kept.
 
     Raises:
-        ValueError: If ``prelogits`` is neither.
+        ValueError: If ``prelogits`` is neither, or ``teacher`` neither True nor False.
     """
 
     def __init__(self, teacher: bool = True, prelogits: str = "student") -> None:
         if prelogits not in ("student", "all"):
             raise ValueError(f"prelogits must be 'student' or 'all', got {prelogits!r}")
-        self.teacher = teacher
+        self.teacher = check_flag("teacher", teacher)
         self.prelogits = prelogits
         self._memory = BatchMemory()
         self._watches: list[_Watch] = []

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import HOOKS
 
 
@@ -32,12 +33,15 @@ class ProgressBarHook(Hook):
 
     Args:
         always: Draw also where standard error is no terminal.
+
+    Raises:
+        ValueError: If ``always`` is neither True nor False.
     """
 
     priority = "VERY_LOW"
 
     def __init__(self, always: bool = False) -> None:
-        self.always = always
+        self.always = check_flag("always", always)
         self._bar: tqdm | None = None
         self._streams: list[tuple[logging.StreamHandler, Any]] = []
 

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import HOOKS
 
 from ._stages import Stage, merge_changes, read_stages
@@ -64,7 +65,7 @@ class SequentialTeacherHook(Hook):
 
     def __init__(self, stages: list[dict], by_epoch: bool = True) -> None:
         self.stages = read_stages(stages)
-        self.by_epoch = by_epoch
+        self.by_epoch = check_flag("by_epoch", by_epoch)
         self._stage = 0  # how many stages have begun
         self._teachers: dict[int, list[FrozenTeacher]] = {}  # built, of stages to come
 
@@ -81,6 +82,10 @@ class SequentialTeacherHook(Hook):
             if teacher is not None:
                 self._teachers[index] = distiller.prepare(teacher)
         self._follow(runner)
+
+    def later_teachers(self) -> list[FrozenTeacher]:
+        """Return the teachers of stages to come, once they are built."""
+        return [teacher for teachers in self._teachers.values() for teacher in teachers]
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Switch, if the epochs done say so."""

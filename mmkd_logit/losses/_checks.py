@@ -1,7 +1,5 @@
 """Checks shared by the losses. They read metadata only, so they never wait for a device."""
 
-import math
-import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,22 +30,6 @@ def check_class_dim(class_dim: object) -> int:
         f"class_dim={class_dim!r} must be an integer other than 0, which is the batch dimension: "
         "-1 for (N, K) or (N, ..., K), 1 for (N, K, ...)"
     )
-
-
-def check_number(name: str, value: object, zero: bool = True) -> float:
-    """Return ``value`` as a float, or raise ValueError if it is not finite and at least 0.
-
-    Args:
-        name: What the message calls it.
-        value: What was given.
-        zero: Whether 0 is allowed.
-    """
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        number = float(value)
-        if math.isfinite(number) and (number > 0 or (zero and number == 0)):
-            return number
-    allowed = "of at least 0" if zero else "above 0"
-    raise ValueError(f"{name}={value!r} must be a finite number {allowed}")
 
 
 def check_matrix(loss: str, student: Tensor) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd_logit._checks import check_number
 from mmkd_logit.registry import MODELS
 
-from ._checks import check_logits, check_matrix, check_number, promoted_dtype
+from ._checks import check_logits, check_matrix, promoted_dtype
 
 
 @MODELS.register_module()

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd_logit._checks import check_number
 from mmkd_logit.registry import MODELS
 
 from ._checks import (
     check_labels,
     check_logits,
     check_matrix,
-    check_number,
     check_reduction,
     promoted_dtype,
 )

@@ -4,9 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmkd_logit._checks import check_number
 from mmkd_logit.registry import MODELS
 
-from ._checks import check_logits, check_number, promoted_dtype
+from ._build import build_module
+from ._checks import check_logits, promoted_dtype
 
 
 @MODELS.register_module()
@@ -31,7 +33,7 @@ class LogitStandardization(nn.Module):
             z-scores of 0 and a gradient of the order 1 / eps.
 
     Raises:
-        ValueError: If ``eps`` is not such a number.
+        ValueError: If ``loss`` is no config of a loss, or ``eps`` not such a number.
 
     Example:
         >>> import torch
@@ -43,7 +45,7 @@ class LogitStandardization(nn.Module):
 
     def __init__(self, loss: dict | nn.Module, eps: float = 1e-7) -> None:
         super().__init__()
-        self.loss = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
+        self.loss = build_module("loss", loss)
         self.eps = check_number("eps", eps, zero=False)
 
     @property

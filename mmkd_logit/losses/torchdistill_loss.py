@@ -78,8 +78,9 @@ class TorchdistillLoss(nn.Module):
             )
         else:
             build = find_class("losses.mid_level", name)
+            settings = _DEFAULTS.get(name, {}) | settings
             check_settings(name, build, settings, _PLACES[name])
-            self.loss = build(**_PLACES[name], **(_DEFAULTS.get(name, {}) | settings))
+            self.loss = build(**_PLACES[name], **settings)
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Compare the features; only the student receives gradient.

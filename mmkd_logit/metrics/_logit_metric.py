@@ -1,14 +1,18 @@
 """What the metrics of logits have in common."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
 
+from ._collecting import check_collecting
 from ._stack import forget
 
 
@@ -24,6 +28,9 @@ class LogitMetric(BaseMetric):
         collect_device: ``'cpu'`` or ``'gpu'``, where processes exchange their rows.
         prefix: Stands before the keys in the place of the metric's own.
         collect_dir: Folder to exchange them through; see MMEngine's ``BaseMetric``.
+
+    Raises:
+        ValueError: If one is of another kind.
     """
 
     def __init__(
@@ -32,6 +39,7 @@ class LogitMetric(BaseMetric):
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        check_collecting(collect_device, prefix, collect_dir)
         super().__init__(collect_device, prefix, collect_dir)
         self._names: list[str] | None = None
 
@@ -90,6 +98,13 @@ class LogitMetric(BaseMetric):
             size: Number of samples in the data set.
         """
         try:
+            if 0 < len(self.results) * get_world_size() < size:
+                print_log(
+                    f"{self.name} is of {len(self.results)} of the {size} samples; the data "
+                    "loader leaves some out (drop_last, or its sampler)",
+                    "current",
+                    logging.WARNING,
+                )
             return super().evaluate(size)
         finally:
             self._names = None

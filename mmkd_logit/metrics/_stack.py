@@ -62,6 +62,10 @@ def stacked(samples: Sequence[dict], field: str, metric: str) -> Tensor | None:
 
 
 def _stack(values: list[Tensor], samples: Sequence[dict], field: str, metric: str) -> Tensor:
+    if not isinstance(values[0], Tensor):
+        raise ValueError(
+            f"{metric} needs {field} as a tensor of each sample, got {type(values[0]).__name__}"
+        )
     try:
         made = torch.stack(values)
     except RuntimeError:  # asking each for its shape first takes longer than this
@@ -163,6 +167,8 @@ def labels_of(samples: Sequence[dict], field: str, num_classes: int, metric: str
     if any(value is None for value in values):
         raise ValueError(f"{metric} needs a gt_label in every sample")
     labels = once(field, values, lambda: _join(values, metric))
+    if labels.is_floating_point():
+        raise ValueError(f"{metric} needs integers as labels, got {field} of {labels.dtype}")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"{metric} needs labels from 0 to {num_classes - 1}, as there are {num_classes} "
@@ -181,7 +187,8 @@ def _join(values: list, metric: str) -> Tensor:
             raise ValueError(
                 f"{metric} is for one label a sample, got {', '.join(map(str, sizes))} of them"
             )
-    return torch.cat(values).cpu().long()
+    labels = torch.cat(values).cpu()
+    return labels if labels.is_floating_point() else labels.long()
 
 
 def predicted_classes(logits: Tensor) -> Tensor:

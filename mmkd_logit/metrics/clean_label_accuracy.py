@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from mmpretrain.evaluation import Accuracy
 
+from mmkd_logit._checks import check_count, check_number
 from mmkd_logit.registry import METRICS
+
+from ._collecting import check_collecting
 
 
 @METRICS.register_module()
@@ -21,6 +24,10 @@ class CleanLabelAccuracy(Accuracy):
     Args:
         **kwargs: Of ``Accuracy``, such as ``topk``.
 
+    Raises:
+        ValueError: If an argument is of another kind, or a sample has no prediction or no label
+            among the classes.
+
     Example:
         >>> from mmpretrain.structures import DataSample
         >>> sample = DataSample().set_gt_label(1).set_pred_score(torch.tensor([0.9, 0.1]))
@@ -32,6 +39,7 @@ class CleanLabelAccuracy(Accuracy):
     """
 
     def __init__(self, **kwargs: Any) -> None:
+        _check_settings(**kwargs)
         super().__init__(**kwargs)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -53,6 +61,38 @@ class CleanLabelAccuracy(Accuracy):
 
 
 def _with_clean_label(sample: dict) -> dict:
-    if "clean_label" not in sample:
-        return sample
-    return dict(sample, gt_label=torch.as_tensor(sample["clean_label"]).reshape(1))
+    given = sample.get("clean_label")
+    given = sample.get("gt_label") if given is None else given
+    label = torch.as_tensor([] if given is None else given).reshape(-1)
+    score = sample.get("pred_score")
+    if score is None and sample.get("pred_label") is None:
+        raise ValueError("CleanLabelAccuracy needs pred_score or pred_label; the head gives none")
+    if score is not None and not torch.isfinite(score).all():
+        raise ValueError(
+            f"CleanLabelAccuracy: pred_score of sample {sample.get('sample_idx', '?')} is not "
+            "finite; the network has diverged or its input is broken"
+        )
+    classes = None if score is None else score.shape[-1]
+    whole = label.numel() == 1 and not label.is_floating_point()
+    if not whole or not 0 <= int(label) < (classes or int(label) + 1):
+        raise ValueError(
+            "CleanLabelAccuracy needs one label a sample, an integer"
+            + (f" from 0 to {classes - 1}" if classes else "")
+            + f", got {label.tolist()}"
+        )
+    return dict(sample, gt_label=label)
+
+
+def _check_settings(
+    topk: Any = (1,),
+    thrs: Any = 0.0,
+    collect_device: Any = "cpu",
+    prefix: Any = None,
+) -> None:
+    """Check what the parent takes as it comes."""
+    for k in topk if isinstance(topk, (list, tuple)) and topk else [topk]:
+        check_count("topk", k)
+    for threshold in thrs if isinstance(thrs, (list, tuple)) and thrs else [thrs]:
+        if threshold is not None:
+            check_number("thrs", threshold)
+    check_collecting(collect_device, prefix, None)

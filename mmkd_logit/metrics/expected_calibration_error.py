@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmkd_logit.registry import METRICS
 
+from ._collecting import check_collecting
 from ._stack import forget, labels_of, log_softmax, logits_of, once
 
 
@@ -78,6 +79,7 @@ class ExpectedCalibrationError(BaseMetric):
         of: str = "student",
         binning: str = "width",
     ) -> None:
+        check_collecting(collect_device, prefix, collect_dir)
         super().__init__(collect_device, prefix, collect_dir)
         if isinstance(num_bins, bool) or not isinstance(num_bins, int) or num_bins < 1:
             raise ValueError(f"num_bins must be an integer from 1 on, got {num_bins!r}")
@@ -136,6 +138,8 @@ class ExpectedCalibrationError(BaseMetric):
                 f"{type(self).__name__} needs pred_score, the probability of each class; the "
                 "model's head gives none"
             )
+        if any(sample.get("gt_label") is None for sample in data_samples):
+            raise ValueError(f"{type(self).__name__} needs a gt_label in every sample")
         each = [sample["pred_score"] for sample in data_samples]
         labels = [sample["gt_label"] for sample in data_samples]
         judged = once("judged", each + labels, lambda: self._judge(each, labels))
@@ -154,8 +158,13 @@ class ExpectedCalibrationError(BaseMetric):
                 f"{type(self).__name__} needs probabilities, got a largest pred_score of "
                 f"{confidence.min():g} to {confidence.max():g}"
             )
-        flat = [label if label.ndim == 1 else label.reshape(1) for label in labels]
-        right = predicted == torch.cat(flat).to(predicted.device)
+        flat = torch.cat([label if label.ndim == 1 else label.reshape(1) for label in labels])
+        if flat.is_floating_point() or flat.min() < 0 or flat.max() >= scores.shape[1]:
+            raise ValueError(
+                f"{type(self).__name__} needs labels from 0 to {scores.shape[1] - 1}, as there are "
+                f"{scores.shape[1]} scores, got {flat.min()} to {flat.max()}"
+            )
+        right = predicted == flat.to(predicted.device)
         return torch.stack([confidence.clamp(max=1), right.double()]).cpu()
 
     def _of_teacher(self, data_samples: Sequence[dict]) -> tuple[Tensor, Tensor] | None:

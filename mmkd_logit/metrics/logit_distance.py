@@ -56,13 +56,14 @@ class LogitDistance(LogitMetric):
         self, quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95), **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        listed: Any = quantiles if isinstance(quantiles, (list, tuple)) else [quantiles]
         wrong = [
             q
-            for q in quantiles
+            for q in listed
             if isinstance(q, bool) or not isinstance(q, (int, float)) or not 0 <= q <= 1
         ]
-        self.quantiles = {} if wrong else {_key(q): q for q in quantiles}
-        if wrong or len(self.quantiles) < len(quantiles):
+        self.quantiles = {} if wrong else {_key(q): q for q in listed}
+        if wrong or listed is not quantiles or len(self.quantiles) < len(quantiles):
             raise ValueError(f"quantiles must be different numbers in [0, 1], got {quantiles!r}")
 
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:

@@ -14,9 +14,12 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.evaluator import BaseMetric
+from torch import Tensor
 
+from mmkd_logit._checks import check_text
 from mmkd_logit.registry import METRICS
 
+from ._collecting import check_collecting
 from ._npz_stream import npz_stream
 from ._part_files import PartFiles, check_parts, merged
 from ._parts import Parts
@@ -54,7 +57,8 @@ class LogitDump(BaseMetric):
 
     Raises:
         ValueError: If ``out_file`` does not end in .npz; when samples pass, if one has no logits
-            or not one label, or other fields than the first; when evaluating, if samples are
+            or not one label among the classes, other fields than the first, or values that are
+            not finite; when evaluating, if samples are
             missing or came twice.
 
     Example:
@@ -83,7 +87,14 @@ class LogitDump(BaseMetric):
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        check_collecting(collect_device, prefix, collect_dir)
         super().__init__(collect_device, prefix, collect_dir)
+        if not isinstance(out_file, Path):
+            check_text("out_file", out_file, "the name of a .npz file")
+        if not isinstance(identity, (Mapping, type(None))):
+            raise ValueError(f"identity must be a dict of what JSON can hold, got {identity!r}")
+        if layers is not None and not callable(layers):
+            raise ValueError(f"layers must be a function that returns arrays, got {layers!r}")
         if Path(out_file).suffix != ".npz":
             raise ValueError(f"LogitDump writes .npz files, got out_file={str(out_file)!r}")
         self.out_file = str(out_file)
@@ -199,9 +210,40 @@ def _rows_of(samples: Sequence[dict]) -> dict[str, np.ndarray]:
     arrays = {name: np.array(values, np.int64) for name, values in rows.items()}
     for name in ("logits", *_OPTIONAL):
         if _has(samples, name):
-            values = torch.stack([sample[name].detach() for sample in samples])
-            arrays[name] = values.float().cpu().numpy()
+            arrays[name] = _vectors(samples, name)
+    classes = arrays["logits"].shape[1]
+    if arrays.get("teacher_logits", arrays["logits"]).shape[1] != classes:
+        raise ValueError(
+            "LogitDump needs a teacher of the student's classes, got teacher_logits for "
+            f"{arrays['teacher_logits'].shape[1]} and logits for {classes}"
+        )
+    for name in ("label", "clean_label"):
+        if arrays[name].min() < 0 or arrays[name].max() >= classes:
+            raise ValueError(
+                f"LogitDump needs labels from 0 to {classes - 1}, as there are {classes} logits, "
+                f"got {name} from {arrays[name].min()} to {arrays[name].max()}"
+            )
     return arrays
+
+
+def _vectors(samples: Sequence[dict], name: str) -> np.ndarray:
+    """Return a field of N samples as (N, size), finite."""
+    values = [sample[name] for sample in samples]
+    shapes = {tuple(value.shape) if isinstance(value, Tensor) else None for value in values}
+    if len(shapes) != 1 or None in shapes or len(next(iter(shapes)) or ()) != 1:
+        raise ValueError(
+            f"LogitDump needs one vector of {name} a sample, a tensor, all of one length, got "
+            f"{', '.join(sorted(str(shape or 'no tensor') for shape in shapes))}"
+        )
+    rows = torch.stack([value.detach() for value in values]).float().cpu().numpy()
+    broken = np.flatnonzero(~np.isfinite(rows).all(1))
+    if len(broken):
+        number = samples[broken[0]].get("sample_idx", f"number {broken[0]} of its batch")
+        raise ValueError(
+            f"LogitDump: the {name} of sample {number} are not finite ({len(broken)} of "
+            f"{len(rows)} samples of the batch); the network has diverged or its input is broken"
+        )
+    return rows
 
 
 def _has(samples: Sequence[dict], name: str) -> bool:

@@ -56,7 +56,8 @@ class PerClassAccuracy(LogitMetric):
 
     def __init__(self, out_file: str | os.PathLike | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if out_file is not None and not str(out_file).endswith(".json"):
+        named = isinstance(out_file, (str, os.PathLike))
+        if out_file is not None and not (named and str(out_file).endswith(".json")):
             raise ValueError(f"out_file must end with .json, got {str(out_file)!r}")
         self.out_file = out_file
         self._num_classes = 0

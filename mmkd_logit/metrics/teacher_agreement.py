@@ -52,7 +52,8 @@ class TeacherAgreement(LogitMetric):
 
     def __init__(self, topk: int | Sequence[int] = (1, 5), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        counts = [topk] if isinstance(topk, int) else list(topk)
+        listed = isinstance(topk, (list, tuple))
+        counts: list[Any] = list(topk) if listed else [topk]  # type: ignore[arg-type]
         wrong = [k for k in counts if isinstance(k, bool) or not isinstance(k, int) or k < 1]
         if wrong or not counts or len(set(counts)) < len(counts):
             raise ValueError(f"topk must be different integers from 1 on, got {topk!r}")

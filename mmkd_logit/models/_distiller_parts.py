@@ -1,15 +1,17 @@
 """What the distiller is put together from, checked."""
 
 import copy
+import inspect
 import math
-from collections.abc import Callable, Sequence
+import numbers
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmkd_logit.datasets.sample_batch import SampleBatch
-from mmkd_logit.registry import MODELS
+from mmkd_logit.losses._build import LOSS, build_module, check_registered
 
 from .frozen_teacher import FrozenTeacher
 
@@ -35,6 +37,17 @@ def build_student(
         return student
     from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
+    if not isinstance(student, dict) or not student.get("type"):
+        raise ValueError(
+            "student must be the config of a classifier, such as "
+            f"dict(type='ImageClassifier', backbone=...), or a module, got {student!r}"
+        )
+    check_registered("student.type", student["type"], MMPRETRAIN_MODELS)
+    if not isinstance(data_preprocessor, (Mapping, nn.Module, type(None))):
+        raise ValueError(
+            "data_preprocessor must be a dict such as dict(mean=[...], std=[...]), a module or "
+            f"None, got {data_preprocessor!r}"
+        )
     student = copy.deepcopy(student)  # mmpretrain writes into the config it builds from
     if data_preprocessor is not None and student.get("data_preprocessor") is None:
         student["data_preprocessor"] = copy.deepcopy(data_preprocessor)
@@ -55,9 +68,15 @@ def build_loss_kd(
     return None
 
 
-def build_loss(loss: dict | nn.Module) -> nn.Module:
-    """Build a loss, or raise ValueError if it has state."""
-    module = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
+def build_loss(loss: dict | nn.Module, what: str = "loss_kd") -> nn.Module:
+    """Build a loss, or raise ValueError if it has state or compares logits with labels."""
+    module = build_module(what, loss)
+    forward = list(inspect.signature(module.forward).parameters)
+    if len(forward) > 1 and forward[1] in ("label", "labels", "gt_label"):
+        raise ValueError(
+            f"{what} must compare two sets of logits, and {type(module).__name__} compares logits "
+            f"with labels; take a loss such as {LOSS}"
+        )
     if module.state_dict() or list(module.parameters()):
         raise ValueError(
             f"the loss {type(module).__name__} has parameters or buffers; they would be neither "
@@ -68,7 +87,7 @@ def build_loss(loss: dict | nn.Module) -> nn.Module:
 
 def check_alpha(alpha: float) -> float:
     """Return alpha as a float in [0, 1], or raise ValueError."""
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be a number in [0, 1], got {alpha!r}")
     return float(alpha)
 

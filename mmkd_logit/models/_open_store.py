@@ -69,7 +69,7 @@ def open_store(
     if images == 0:
         raise ValueError(
             f"max_gib={settings.max_gib:g} has no room for the {views.per_sample} views of one "
-            f"image, {row * views.per_sample / 2**30:.3g} GiB"
+            f"image, {row * views.per_sample / 2**30:.3g} GiB; raise it, or leave the cache out"
         )
     if images < views.samples:
         print_log(

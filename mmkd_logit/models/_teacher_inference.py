@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd_logit._arguments import arguments_of, refuse_unknown
+
 _PRECISIONS = dict(bfloat16=torch.bfloat16, float16=torch.float16, float32=torch.float32)
 
 
@@ -56,6 +58,9 @@ class TeacherInference:
                 "a teacher's compile is True, False or a dict of torch.compile's arguments, "
                 f"got {compile!r}"
             )
+        if isinstance(compile, Mapping):
+            known = [name for name in arguments_of(torch.compile)[0] if name != "model"]
+            refuse_unknown("a teacher's compile", compile, known)
         if micro_batch is not None and (type(micro_batch) is not int or micro_batch < 1):
             raise ValueError(
                 f"a teacher's micro_batch is a positive integer or None, got {micro_batch!r}"
@@ -102,6 +107,18 @@ class TeacherInference:
         if not all(isinstance(output, Tensor) for output in outputs):
             return outputs[0]
         return torch.cat(outputs)[: len(inputs)]
+
+    def plainly(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Return what the network gives, in its precision, but not compiled nor in pieces.
+
+        Args:
+            model: The network.
+            inputs: A few images.
+        """
+        with self._in_precision(inputs.device):
+            output = model(inputs)
+        half = isinstance(output, Tensor) and output.dtype in (torch.bfloat16, torch.float16)
+        return output.float() if half else output
 
     def _prepare(self, model: nn.Module) -> Callable[[Tensor], Any]:
         if self._run is None:

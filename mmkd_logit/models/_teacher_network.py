@@ -10,6 +10,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ._feature_adapters import without_adapters
+from ._finite_weights import broken_weights, describe_broken
 from ._key_names import with_mmpretrain_names
 from ._teacher_spec import TeacherSpec
 
@@ -28,7 +29,7 @@ def build_network(spec: TeacherSpec) -> nn.Module:
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If it lacks weights of the network or has others.
+        ValueError: If it lacks weights of the network, has others or such that are not finite.
     """
     from mmpretrain.registry import MODELS
 
@@ -61,7 +62,10 @@ def _load_exactly(model: nn.Module, checkpoint: Any, spec: TeacherSpec) -> None:
         state = with_mmpretrain_names(state, model.state_dict())
         result = model.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:  # sizes differ, or names we cannot translate
-        raise ValueError(f"{spec.checkpoint} does not fit teacher {spec.name}: {error}") from None
+        raise ValueError(
+            f"{spec.checkpoint} does not fit teacher {spec.name}: {' '.join(str(error).split())}. "
+            "Check that config and checkpoint are of the same network."
+        ) from None
     # BatchNorm's counter is not used in evaluation and missing from old checkpoints.
     missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
     if missing or result.unexpected_keys:
@@ -69,4 +73,11 @@ def _load_exactly(model: nn.Module, checkpoint: Any, spec: TeacherSpec) -> None:
             f"{spec.checkpoint} does not fit teacher {spec.name}: missing keys "
             f"{missing or 'none'}, unexpected keys {list(result.unexpected_keys) or 'none'}. "
             "Check that config and checkpoint are of the same network."
+        )
+    broken = broken_weights(model)
+    if broken:
+        raise ValueError(
+            f"{spec.checkpoint} cannot teach: in teacher {spec.name} its {describe_broken(broken)} "
+            "hold NaN or infinity, as after a training that diverged; take an earlier checkpoint, "
+            "or train the teacher again"
         )

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
+from mmkd_logit._arguments import refuse_unknown
+
 _FORMS = (
     "Write a teacher as dict(config='configs/wrn/wrn28-4.py', checkpoint='PATH or URL'), as "
     "dict(config=dict(type='ImageClassifier', ...), checkpoint=...), as the name of an mmpretrain "
@@ -49,11 +51,7 @@ def resolve_teacher(spec: str | dict) -> TeacherSpec:
         raise ValueError(f"cannot read a teacher from {spec!r}. {_FORMS}")
     if "config" not in spec:
         spec = dict(config=spec)
-    unknown = set(spec) - {"config", "checkpoint", *OPTIONS}
-    if unknown:
-        raise ValueError(
-            f"a teacher takes config, checkpoint, {', '.join(OPTIONS)}; got also {sorted(unknown)}"
-        )
+    refuse_unknown("a teacher", spec, ("config", "checkpoint", *OPTIONS))
     options = {key: copy.deepcopy(spec[key]) for key in OPTIONS if key in spec}
 
     name, cfg, published = _read_config(spec["config"])
@@ -77,6 +75,10 @@ def _read_config(config: Any) -> tuple[str, dict, str | None]:
     """Return a name, the config and, for a published model, where its weights are."""
     if isinstance(config, dict):
         model = config.get("model", config)
+        if not isinstance(model, dict) or "type" not in model:
+            raise ValueError(
+                f"a teacher's config needs a model with a type, got {config!r}. {_FORMS}"
+            )
         backbone = model.get("backbone") or {}
         return str(backbone.get("type") or model.get("type")), config, None
     if not isinstance(config, str):
@@ -107,8 +109,11 @@ def _read_config(config: Any) -> tuple[str, dict, str | None]:
 def _find_checkpoint(spec: dict, model: dict, published: str | None, name: str) -> str | None:
     if "checkpoint" in spec:
         checkpoint = spec["checkpoint"]
-        if checkpoint is not None and not isinstance(checkpoint, str):
-            raise ValueError(f"the checkpoint of teacher {name} must be text, got {checkpoint!r}")
+        if checkpoint is not None and (not isinstance(checkpoint, str) or not checkpoint):
+            raise ValueError(
+                f"the checkpoint of teacher {name} must be a path, a URL, open-mmlab://NAME or "
+                f"None, got {checkpoint!r}"
+            )
         return checkpoint
     init_cfg = model.get("init_cfg")
     if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":

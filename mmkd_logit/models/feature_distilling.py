@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd_logit.losses._checks import check_number
-from mmkd_logit.registry import MODELS
+from mmkd_logit._arguments import refuse_unknown
+from mmkd_logit._checks import check_number
+from mmkd_logit.losses._build import build_module
 
 from ._distiller_parts import build_loss
 from ._random_state import preserve_random_state
 
+_ADAPTER = "dict(type='mmkd_logit.TorchdistillAdapter', name='ConvReg', ...)"
 _KEYS = ("student", "teacher", "loss", "weight", "student_adapter", "teacher_adapter")
 
 Seen = dict[tuple[str, str], list[Tensor]]
@@ -80,7 +82,8 @@ class FeatureDistilling:
         for number, term in enumerate(terms):
             _check_term(term)
             find_module(student, term["student"], "the student")
-            loss, weight = build_loss(term["loss"]), check_number("weight", term.get("weight", 1.0))
+            loss = build_loss(term["loss"], "loss of a term of feature_kd")
+            weight = check_number("weight", term.get("weight", 1.0))
             self.terms.append(_Term(term["student"], term["teacher"], loss, weight))
             adapters = _build_adapters(term)
             if len(adapters):
@@ -204,9 +207,7 @@ def _check_term(term: Any) -> None:
             f"a term of feature_kd is dict(student='backbone.groups.1', "
             f"teacher='backbone.groups.1', loss=dict(type=...)), got {term!r}"
         )
-    unknown = sorted(set(term) - set(_KEYS))
-    if unknown:
-        raise ValueError(f"a term of feature_kd takes {', '.join(_KEYS)}, got also {unknown}")
+    refuse_unknown("a term of feature_kd", term, _KEYS)
 
 
 def _build_adapters(term: Mapping[str, Any]) -> nn.ModuleDict:
@@ -216,9 +217,7 @@ def _build_adapters(term: Mapping[str, Any]) -> nn.ModuleDict:
             given = term.get(f"{whose}_adapter")
             if given is None:
                 continue
-            if not isinstance(given, nn.Module):
-                given = MODELS.build(copy.deepcopy(given))
-            adapters[whose] = given
+            adapters[whose] = build_module(f"{whose}_adapter", copy.deepcopy(given), _ADAPTER)
     if "teacher" in adapters and not _restores(adapters["teacher"]):
         raise ValueError(
             f"teacher_adapter {term['teacher_adapter']!r} does not restore its input, and "

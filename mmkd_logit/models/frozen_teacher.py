@@ -7,6 +7,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd_logit._arguments import refuse_unknown
 from mmkd_logit.datasets.views import Views
 
 from ._cache_identity import describe_machine, describe_preprocessor, weights_hash
@@ -199,8 +200,28 @@ class FrozenTeacher:
             ValueError: If the network's output is not one tensor.
         """
         model = self.model
+        return self._as_logits(self.inference(model, self._as_expected(inputs)))
+
+    @torch.no_grad()
+    def try_out(self, inputs: Tensor) -> Tensor:
+        """Compute a few logits to see whether the images fit, neither compiled nor in pieces.
+
+        Args:
+            inputs: As of the call.
+
+        Returns:
+            As the call.
+
+        Raises:
+            ValueError: If the network's output is not one tensor.
+        """
+        model = self.model
+        return self._as_logits(self.inference.plainly(model, self._as_expected(inputs)))
+
+    def _as_expected(self, inputs: Tensor) -> Tensor:
+        """Return the images in the teacher's normalisation, with its network where they are."""
         if self._device != inputs.device:
-            model.to(inputs.device)
+            self.model.to(inputs.device)
             self._device = inputs.device
             if self._conversion is not None:
                 scale, shift = self._conversion
@@ -208,7 +229,9 @@ class FrozenTeacher:
         if self._conversion is not None:
             scale, shift = self._conversion
             inputs = inputs * scale + shift
-        logits = self.inference(model, inputs)
+        return inputs
+
+    def _as_logits(self, logits: Any) -> Tensor:
         if not isinstance(logits, Tensor):
             raise ValueError(
                 f"teacher {self.name} gives a {type(logits).__name__}, not one tensor of logits; "
@@ -244,10 +267,11 @@ def _build_cache(options: Any) -> TeacherCache | None:
     if options is None or isinstance(options, TeacherCache):
         return options
     known = ("storage", "dtype", "root", "max_gib")
-    if not isinstance(options, dict) or set(options) - set(known):
+    if not isinstance(options, dict):
         raise ValueError(
             f"a teacher's cache is a dict of {', '.join(known)}, or None, got {options!r}"
         )
+    refuse_unknown("a teacher's cache", options, known)
     return TeacherCache(**options)
 
 

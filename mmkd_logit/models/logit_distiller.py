@@ -1,6 +1,6 @@
 """A student network trained towards its teachers' logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.model import BaseModel
@@ -59,6 +59,10 @@ class LogitDistiller(BaseModel):
         data_preprocessor: For the student if its config has none; the Runner passes the one at
             the top of a config here.
 
+    Attributes:
+        on_teacher_logits: Called with the teachers' logits (N, K) of each training batch, where
+            somebody watches; None.
+
     Raises:
         ValueError: If ``alpha``, ``ensemble``, ``teacher``, ``feature_kd``, the classes of teacher
             and student or ``loss_kd`` (with parameters or buffers) do not fit.
@@ -97,6 +101,7 @@ class LogitDistiller(BaseModel):
         self.alpha = check_alpha(alpha)
         self.__dict__["loss_kd"] = build_loss_kd(loss_kd, self.alpha, feature_kd)
         self.ensemble = check_ensemble(ensemble)
+        self.on_teacher_logits: Callable[[Tensor], None] | None = None
         self.teachers = build_teachers(teacher)
         for each in self.teachers:
             each.expect_inputs_of(student.data_preprocessor)
@@ -225,6 +230,8 @@ class LogitDistiller(BaseModel):
             losses, student_logits = self._run_student(inputs, data_samples)
             if teacher_logits is None:
                 teacher_logits = self.teacher_logits(inputs, data_samples)
+        if self.on_teacher_logits is not None:
+            self.on_teacher_logits(teacher_logits)
         if self.alpha > 0:
             kd = compare_logits(self.loss_kd, student_logits, teacher_logits, data_samples)
             losses["loss_kd"] = self.alpha * kd

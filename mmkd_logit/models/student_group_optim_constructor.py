@@ -27,13 +27,20 @@ class StudentGroupOptimConstructor:
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
-        students = optim_wrapper_cfg.get("students")
+        given = isinstance(optim_wrapper_cfg, Mapping)
+        students = optim_wrapper_cfg.get("students") if given else None
         if not isinstance(students, Mapping) or not students or paramwise_cfg is not None:
             raise ValueError(
                 "the optimizers of a StudentGroup are dict(constructor="
                 "'mmkd_logit.StudentGroupOptimConstructor', students={NAME: dict(optimizer=...)}), "
                 f"got {optim_wrapper_cfg!r} and paramwise_cfg={paramwise_cfg!r}"
             )
+        for name, cfg in students.items():
+            if not isinstance(cfg, Mapping) or not isinstance(cfg.get("optimizer"), Mapping):
+                raise ValueError(
+                    f"the optimizer of {name} must be dict(optimizer=dict(type=..., lr=...)), got "
+                    f"{cfg!r}"
+                )
         self.students = {name: dict(cfg) for name, cfg in students.items()}
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:

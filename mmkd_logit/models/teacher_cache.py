@@ -94,6 +94,8 @@ class TeacherCache:
             raise ValueError(f"a teacher cache's max_gib is a number above 0, got {max_gib!r}")
         self.storage, self.dtype, self.max_gib = storage, dtype, float(max_gib)
         self.root = Path(root).expanduser() if root else default_root()
+        if storage == "disk" and self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"a teacher cache's root is a folder, and {self.root} is a file")
         self.hits = self.misses = 0
         self._stores: dict[tuple, Store] = {}
         self._bytes = 0

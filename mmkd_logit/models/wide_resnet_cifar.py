@@ -7,7 +7,12 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmkd_logit._checks import check_count, check_flag, check_number
 from mmkd_logit.registry import MODELS
+
+from ._layer_configs import check_init_cfg, check_layer
+
+_NORM = "dict(type='BN'), or dict(type='GN', num_groups=8)"
 
 
 class _PreActivationBlock(nn.Module):
@@ -75,8 +80,7 @@ class WideResNetCIFAR(BaseBackbone):
             :math:`N(0, \sqrt{2 / (k^2 C_{out}))}`, normalisation 1 and 0.
 
     Raises:
-        ValueError: If ``depth``, ``strides``, ``out_indices``, ``frozen_stages`` or
-            ``drop_rate`` is not one of the values above.
+        ValueError: If an argument is not one of the values above.
 
     Example:
         >>> import torch
@@ -101,14 +105,21 @@ class WideResNetCIFAR(BaseBackbone):
         norm_cfg: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
+        check_init_cfg(init_cfg)
         if init_cfg is None:
             init_cfg = [
                 dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"),
                 dict(type="Constant", layer=["_BatchNorm", "GroupNorm"], val=1, bias=0),
             ]
         super().__init__(init_cfg)
-        _check_arguments(depth, widen_factor, strides, drop_rate, out_indices, frozen_stages)
-        norm_cfg = norm_cfg or dict(type="BN")
+        _check_arguments(depth, strides, drop_rate, out_indices, frozen_stages)
+        check_count("widen_factor", widen_factor)
+        check_count("in_channels", in_channels)
+        check_count("stem_channels", stem_channels)
+        check_count("base_channels", base_channels)
+        check_flag("norm_eval", norm_eval)
+        norm_cfg = dict(type="BN") if norm_cfg is None else norm_cfg
+        check_layer("norm_cfg", norm_cfg, lambda cfg: build_norm_layer(cfg, stem_channels), _NORM)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -172,21 +183,22 @@ class WideResNetCIFAR(BaseBackbone):
 
 def _check_arguments(
     depth: int,
-    widen_factor: int,
     strides: Sequence[int],
     drop_rate: float,
     out_indices: Sequence[int],
     frozen_stages: int,
 ) -> None:
-    if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"depth must be 6n + 4 (10, 16, 22, 28, 40 ...), got {depth}")
-    if widen_factor < 1:
-        raise ValueError(f"widen_factor must be at least 1, got {widen_factor}")
-    if len(strides) != 3 or any(s < 1 for s in strides):
-        raise ValueError(f"strides must be three numbers of at least 1, got {strides}")
-    if not 0 <= drop_rate < 1:
-        raise ValueError(f"drop_rate must be in [0, 1), got {drop_rate}")
-    if not out_indices or any(i not in (0, 1, 2) for i in out_indices):
-        raise ValueError(f"out_indices must be among 0, 1, 2, got {out_indices}")
-    if frozen_stages not in (-1, 0, 1, 2, 3):
-        raise ValueError(f"frozen_stages must be among -1, 0, 1, 2, 3, got {frozen_stages}")
+    if type(depth) is not int or depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"depth must be 6n + 4 (10, 16, 22, 28, 40 ...), got {depth!r}")
+    three = isinstance(strides, (list, tuple)) and len(strides) == 3
+    if not three or any(type(stride) is not int or stride < 1 for stride in strides):
+        raise ValueError(f"strides must be three integers from 1 on, got {strides!r}")
+    if drop_rate is False or check_number("drop_rate", drop_rate) >= 1:
+        raise ValueError(f"drop_rate must be in [0, 1), got {drop_rate!r}")
+    listed = isinstance(out_indices, (list, tuple)) and len(out_indices) > 0
+    if not listed or any(type(i) is not int or i not in (0, 1, 2) for i in out_indices):
+        raise ValueError(f"out_indices must be a list of 0, 1 and 2, got {out_indices!r}")
+    if len(set(out_indices)) < len(out_indices):
+        raise ValueError(f"out_indices must be different, got {out_indices!r}")
+    if type(frozen_stages) is not int or not -1 <= frozen_stages <= 3:
+        raise ValueError(f"frozen_stages must be among -1, 0, 1, 2, 3, got {frozen_stages!r}")

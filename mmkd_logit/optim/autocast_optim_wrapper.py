@@ -8,7 +8,10 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.optim import Optimizer
 
+from mmkd_logit._checks import check_count
 from mmkd_logit.registry import OPTIM_WRAPPERS
+
+from ._clip_grad import check_clip_grad
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -31,7 +34,7 @@ class AutocastOptimWrapper(OptimWrapper):
         clip_grad: As of ``OptimWrapper``.
 
     Raises:
-        ValueError: For another dtype.
+        ValueError: For another dtype, or arguments that ``OptimWrapper`` does not take.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -49,7 +52,11 @@ class AutocastOptimWrapper(OptimWrapper):
         accumulative_counts: int = 1,
         clip_grad: dict | None = None,
     ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ValueError(f"optimizer must be a torch.optim.Optimizer, got {optimizer!r}")
         self.dtype = _check_dtype(dtype)
+        check_count("accumulative_counts", accumulative_counts)
+        check_clip_grad(clip_grad)
         super().__init__(optimizer, accumulative_counts=accumulative_counts, clip_grad=clip_grad)
 
     @contextmanager

@@ -496,7 +496,7 @@ def test_wrong_chains_are_one_line_before_anything_trains(workplace, capsys, tex
         (["--cfg-options", "model.teacher.checkpoint=x"], r"a chain's teachers are its students"),
         (["--cfg-options", "nonsense=1"], r"stage 1: .*a config has no field 'nonsense'"),
         (["--cfg-options", "model.alpha=0.5"], r"stage 1: .* cannot be built: .*alpha"),
-        (["--results", "tools"], r"stage 1: tools cannot be written: Is a directory"),
+        (["--results", "tools"], r"stage 1: --results: tools is a folder; name a file in it"),
     ],
 )
 def test_flags_that_do_not_go_with_a_chain(workplace, capsys, monkeypatch, words, message):

@@ -156,4 +156,4 @@ def test_a_folder_that_can_only_be_read(workplace, capsys):
         assert message == "the work folder shut/run cannot be written: permission denied"
     Path("file").touch()
     message = error_of(capsys, main, tiny.student, "--work-dir", "file/run")
-    assert message.startswith("the work folder file/run cannot be written: ")
+    assert message == "work_dir='file/run': file is a file; name a folder"

@@ -296,7 +296,7 @@ def test_without_terms_nothing_is_there():
         ),
         (dict(weight=-1), "weight=-1 must be a finite number"),
         (dict(weight="1"), "weight='1'"),
-        (dict(adapter=REGRESSOR), r"got also \['adapter'\]"),
+        (dict(adapter=REGRESSOR), r"feature_kd has no setting 'adapter'"),
         (dict(loss=nn.Linear(2, 2)), "the loss Linear has parameters"),
         (dict(teacher_adapter=REGRESSOR), "does not restore its input"),
     ],

@@ -150,7 +150,7 @@ def test_missing_batch_counters_are_fine(checkpoint):
         ({}, ValueError, "cannot read a teacher"),
         (dict(config=wrn()), ValueError, "no checkpoint"),
         (wrn(), ValueError, "no checkpoint"),
-        (dict(config=wrn(), checkpoint=3), ValueError, "must be text"),
+        (dict(config=wrn(), checkpoint=3), ValueError, "must be a path, a URL"),
         (dict(config=wrn(), checkpoint="x", weights="y"), ValueError, "weights"),
         ("no_such_model", ValueError, "neither a config file nor an mmpretrain model"),
         ("nowhere/wrn.py", FileNotFoundError, "nowhere/wrn.py does not exist"),
@@ -291,7 +291,7 @@ def test_as_the_surrounding_says_or_not(checkpoint):
         (dict(micro_batch=2.0), "micro_batch is a positive integer"),
         (dict(micro_batch=True), "micro_batch is a positive integer"),
         (dict(cache=True), "cache is a dict of storage, dtype, root, max_gib, or None, got True"),
-        (dict(cache=dict(size=3)), "cache is a dict of storage, dtype, root, max_gib"),
+        (dict(cache=dict(size=3)), "no setting 'size'; it takes storage, dtype, root, max_gib"),
         (dict(cache=dict(storage="tape")), "storage is 'memory', 'disk' or 'device', got 'tape'"),
         (dict(cache=dict(dtype="bfloat16")), "dtype is 'float32' or 'float16', got 'bfloat16'"),
         (dict(cache=dict(max_gib=0)), "max_gib is a number above 0, got 0"),
@@ -299,7 +299,7 @@ def test_as_the_surrounding_says_or_not(checkpoint):
         (dict(cache=dict(max_gib="4")), "max_gib is a number above 0, got '4'"),
         (dict(cache=dict(root=3)), "root is the name of a folder, got 3"),
         (dict(cache=dict(root="")), "root is the name of a folder, got ''"),
-        (dict(chanels_last=True), r"channels_last.*got also \['chanels_last'\]"),
+        (dict(chanels_last=True), r"no setting 'chanels_last'; did you mean channels_last\?"),
     ],
 )
 def test_wrong_options(options, words):

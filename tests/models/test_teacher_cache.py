@@ -506,8 +506,10 @@ def test_a_removed_folder_ends_nothing(tmp_path):
 
 def test_a_root_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"root is a folder, and .*file is a file"):
+        TeacherCache("disk", root=tmp_path / "file")
     with pytest.raises(OSError, match="file"):
-        ask(TeacherCache("disk", root=tmp_path / "file"), 1)
+        ask(TeacherCache("disk", root=tmp_path / "file" / "below"), 1)
 
 
 def test_the_root(tmp_path, monkeypatch):

@@ -1,0 +1,75 @@
+"""Wrong words on command lines end a tool in one line, and nothing is written."""
+
+import argparse
+
+import pytest
+from bad_input import exempt, tools
+from mmengine.runner import EpochBasedTrainLoop
+
+from mmkd_logit.analysis import command, report
+from mmkd_logit.benchmark import command as benchmark
+from mmkd_logit.engine import cache, dump, score, test, together, train
+from mmkd_logit.experiments import published, reproduce
+
+TOOLS = {
+    "train": train,
+    "test": test,
+    "train_together": together,
+    "score_samples": score,
+    "cache": cache,
+    "dump_logits": dump,
+    "reproduce": reproduce,
+    "publish_results": published,
+    "benchmark": benchmark,
+    "report": report,
+}
+
+
+def run(tool, words):
+    if tool.startswith("analysis/"):
+        command.main(tool.removeprefix("analysis/"), words)
+    else:
+        TOOLS[tool].main(words)
+
+
+def parser_of(tool):
+    if tool.startswith("analysis/"):
+        return command.build_parser(tool.removeprefix("analysis/"))
+    return TOOLS[tool].build_parser()
+
+
+@pytest.mark.parametrize(
+    ("tool", "option", "kind", "words", "says"),
+    tools.ROWS,
+    ids=[f"{row[0]}-{row[1]}-{row[2]}" for row in tools.ROWS],
+)
+def test_wrong_words(tool, option, kind, words, says, prior, monkeypatch, capsys):
+    monkeypatch.setattr(EpochBasedTrainLoop, "run", lambda loop: pytest.fail("it trains"))
+    before = prior.files()
+    with pytest.raises(SystemExit) as stopped:
+        run(tool, [word.format(**prior.words) for word in words])
+    assert stopped.value.code in (1, 2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert prior.files() == before
+
+
+def options_of(parser):
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield action.dest
+            for inner in action.choices.values():
+                yield from options_of(inner)
+        elif not isinstance(action, argparse._HelpAction):
+            yield action.option_strings[0] if action.option_strings else action.dest
+
+
+def test_every_option_has_a_row():
+    rows = {row[:2] for row in tools.ROWS}
+    names = [*TOOLS, *(f"analysis/{name}" for name in command.FIGURES)]
+    known = {(tool, option) for tool in names for option in options_of(parser_of(tool))}
+    missing = known - rows - set(exempt.OPTIONS)
+    assert not missing
+    assert set(exempt.OPTIONS) <= known
+    assert not set(exempt.OPTIONS) & rows

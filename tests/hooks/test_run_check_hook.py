@@ -1,0 +1,246 @@
+"""What cannot work is said before the first iteration; what can is let alone.
+
+Wrong data and weights given to the tools are in ``tests/bad_input``.
+"""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.runner import Runner
+from mmpretrain.models import LinearClsHead
+from runs import assert_same, digits_distiller, digits_student, run_config, weights
+from torch.utils.data import IterableDataset, Sampler
+
+from mmkd_logit.datasets import Digits
+from mmkd_logit.hooks._first_sample import is_known
+from mmkd_logit.hooks._start_weights import check_loaded
+
+HOOK = dict(type="mmkd_logit.RunCheckHook")
+ONCE = dict(epochs=1, images=16, param_scheduler=None)
+
+
+@HOOKS.register_module(force=True)  # pytest imports this file twice
+class Counts(Hook):
+    """Counts iterations."""
+
+    done = 0
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.done += 1
+
+
+@DATASETS.register_module(force=True)
+class Odd(Digits):
+    """Digits of which every second label is left out by the loss, and none is above four."""
+
+    def load_data_list(self):
+        found = super().load_data_list()
+        for number, each in enumerate(found):
+            each["gt_label"] = -100 if number % 2 else each["gt_label"] % 5
+        return found
+
+
+@MODELS.register_module(force=True)
+class TwoHeads(LinearClsHead):
+    """A head of one's own, which gives no matrix of logits."""
+
+    def forward(self, feats):
+        logits = super().forward(feats)
+        return logits if self.training else (logits, logits)
+
+    def predict(self, feats, data_samples=None):
+        return self._get_predictions(super().forward(feats), data_samples)
+
+
+@MODELS.register_module(force=True)
+class NeedsLabels(TwoHeads):
+    """A head of one's own that does not know evaluation without labels."""
+
+    def forward(self, feats):
+        raise NotImplementedError
+
+
+def run_of(model, work_dir, **kwargs):
+    settings = {**ONCE, **kwargs}
+    cfg = run_config(model, work_dir, custom_hooks=[HOOK, dict(type="Counts")], **settings)
+    return cfg
+
+
+def error_of(cfg):
+    """Return why a run does not begin."""
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        runner.train()
+    (counts,) = (hook for hook in runner.hooks if isinstance(hook, Counts) or hasattr(hook, "done"))
+    assert not counts.done
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def iterations_of(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner.iter
+
+
+def test_it_leaves_no_trace(tmp_path):
+    """Weights, BatchNorm's statistics, the random generators and what is drawn are the same."""
+    found = []
+    for name, hooks in (("with", [HOOK]), ("without", [])):
+        model = digits_distiller(digits_student(drop_rate=0.3))
+        runner = Runner.from_cfg(run_config(model, tmp_path / name, custom_hooks=hooks))
+        runner.train()
+        found.append({**weights(runner), "random": torch.get_rng_state()})
+    assert_same(*found)
+
+
+@pytest.mark.parametrize(("classes", "says"), [(9, "from 0 to 9 and the network has 9 classes")])
+def test_labels(tmp_path, classes, says):
+    student = digits_student()
+    student["head"]["num_classes"] = classes
+    cfg = run_of(student, tmp_path, images=200)
+    assert says in error_of(cfg)
+
+
+@pytest.mark.parametrize("loader", ["train", "val"])
+def test_pictures(tmp_path, loader):
+    cfg = run_of(digits_student(), tmp_path)
+    pictures = dict(num_samples=16, num_classes=10, img_shape=(8, 8, 3))
+    dataset = cfg[f"{loader}_dataloader"]["dataset"]
+    cfg[f"{loader}_dataloader"]["dataset"] = dict(
+        type="mmkd_logit.RandomImages", pipeline=dataset["pipeline"], **pictures
+    )
+    what = dict(train="training", val="validation")[loader]
+    assert f"cannot take the {what} images, (C, H, W) = (3, 8, 8)" in error_of(cfg)
+
+
+def test_teachers_of_this_stage_and_of_later_ones(tmp_path):
+    colour = digits_student(widen_factor=2)
+    colour["backbone"]["in_channels"] = 3
+    teacher = dict(config=colour, checkpoint=None)
+    message = error_of(run_of(digits_distiller(teacher=teacher), tmp_path / "now"))
+    assert "teacher mmkd_logit.WideResNetCIFAR cannot take the training images" in message
+    stages = [dict(begin=1, teacher=teacher)]
+    later = dict(type="mmkd_logit.SequentialTeacherHook", stages=stages)
+    cfg = run_of(digits_distiller(), tmp_path / "later", epochs=2)
+    cfg.custom_hooks = [later, *cfg.custom_hooks]
+    assert "cannot take the training images" in error_of(cfg)
+
+
+def test_normalised_to_no_numbers(tmp_path):
+    cfg = run_of(digits_student(), tmp_path)
+    cfg.data_preprocessor["std"] = [0.0]
+    assert "look at mean and std of data_preprocessor" in error_of(cfg)
+
+
+def test_weights(tmp_path):
+    model = MODELS.build(dict(copy.deepcopy(digits_student()), data_preprocessor=None))
+    state = model.state_dict()
+    state["backbone.groups.0.0.norm1.running_var"][0] = float("inf")
+    torch.save(dict(state_dict=state), tmp_path / "inf.pth")
+    message = error_of(run_of(digits_student(), tmp_path / "run", load_from=f"{tmp_path}/inf.pth"))
+    assert "backbone.groups.0.0.norm1.running_var hold NaN or infinity" in message
+    assert "take a checkpoint from before training diverged" in message
+
+
+def test_groups_name_the_student(tmp_path):
+    wrong = digits_student()
+    wrong["backbone"]["in_channels"] = 3
+    optimizer = dict(optimizer=dict(type="SGD", lr=0.05))
+    group = dict(
+        type="mmkd_logit.StudentGroup", students=dict(a=digits_student(), b=wrong), seeds=0
+    )
+    cfg = run_of(
+        group,
+        tmp_path,
+        optim_wrapper=dict(
+            constructor="mmkd_logit.StudentGroupOptimConstructor",
+            students=dict(a=optimizer, b=optimizer),
+        ),
+        val_cfg=None,
+        val_dataloader=None,
+        val_evaluator=None,
+    )
+    assert "the student b cannot take the training images" in error_of(cfg)
+
+
+def test_labels_that_the_loss_leaves_out_pass(tmp_path):
+    student = digits_student()
+    student["head"].update(num_classes=5)
+    cfg = run_of(student, tmp_path)
+    for name in ("train_dataloader", "val_dataloader"):
+        cfg[name]["dataset"]["type"] = "Odd"
+    assert iterations_of(cfg) == 1
+
+
+@pytest.mark.parametrize("head", ["TwoHeads", "NeedsLabels"])
+def test_heads_of_ones_own_pass(tmp_path, head):
+    """Whatever they do in evaluation; the second is not evaluated, nor trained to the end."""
+    student = digits_student()
+    student["head"]["type"] = head
+    cfg = run_of(student, tmp_path)
+    if head == "NeedsLabels":
+        with pytest.raises(NotImplementedError):  # of its own, in the first iteration
+            iterations_of(cfg)
+    else:
+        assert iterations_of(cfg) == 1
+
+
+def test_a_network_without_a_head_that_counts_passes(tmp_path):
+    student = digits_student()
+    student["head"] = dict(
+        type="mmpretrain.MultiTaskHead",
+        task_heads=dict(only=dict(type="LinearClsHead", num_classes=10)),
+        in_channels=16,
+    )
+    runner = Runner.from_cfg(run_of(student, tmp_path))
+    runner.call_hook("before_run")
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner._val_loop = runner.build_val_loop(runner._val_loop)
+    (hook,) = (hook for hook in runner.hooks if type(hook).__name__ == "RunCheckHook")
+    hook.before_train(runner)
+
+
+def test_samplers_and_streams_of_ones_own_pass(tmp_path):
+    class Own(Sampler):
+        pass
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    loader = Runner.build_dataloader(run_of(digits_student(), tmp_path).train_dataloader)
+    names = ("sampler", "batch_sampler", "collate_fn", "dataset")
+    parts = {name: getattr(loader, name) for name in names}
+    assert is_known(SimpleNamespace(**parts))
+    own = Own.__new__(Own)
+    others = dict(sampler=own, batch_sampler=own, collate_fn=lambda batch: batch, dataset=Stream())
+    for name, other in others.items():
+        assert not is_known(SimpleNamespace(**{**parts, name: other}))
+
+
+@pytest.mark.parametrize(
+    ("parts", "fits"),
+    [
+        (("backbone.", "head."), True),
+        (("backbone.",), True),  # another head, which is left out of the count
+        (("backbone.groups.1.",), True),  # a part of another network
+        (("backbone.stem.",), False),
+        (("head.",), False),
+        ((), False),
+    ],
+)
+def test_how_much_of_a_checkpoint_fits(parts, fits):
+    model = MODELS.build(dict(copy.deepcopy(digits_student()), data_preprocessor=None))
+    state = {k: v for k, v in model.state_dict().items() if k.startswith(parts)} if parts else {}
+    if fits:
+        check_loaded(model, dict(state_dict=state), "x.pth")
+        check_loaded(model, {f"module.{k}": v for k, v in state.items()}, "x.pth")
+    else:
+        with pytest.raises(ValueError, match=r"x.pth is of another network: \d+ of \d+ weights"):
+            check_loaded(model, dict(state_dict=state), "x.pth")
