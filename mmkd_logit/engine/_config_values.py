@@ -24,7 +24,7 @@ _TOGETHER = (
 )
 _WRAPPERS = {None, "OptimWrapper", "AmpOptimWrapper", "ApexOptimWrapper"}
 _WRAPPERS |= {"mmkd_logit.AutocastOptimWrapper"}
-_LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")
+_LEVELS = ("CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET")
 
 Check = Callable[[str, Any], Any]
 
@@ -198,7 +198,8 @@ def _backend(path: str, value: Any) -> None:
 
 
 def _level(path: str, value: Any) -> None:
-    if value not in _LEVELS:
+    number = type(value) is int and value >= 0
+    if not number and not (isinstance(value, str) and value in _LEVELS):
         raise ValueError(f"{path} must be one of {', '.join(_LEVELS)}, got {value!r}")
 
 

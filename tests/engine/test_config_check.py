@@ -39,6 +39,7 @@ from mmkd_logit.engine.config_check import check_config
         dict(env_cfg=dict(mp_cfg=dict(mp_start_method="spawn", opencv_num_threads=-1))),
         dict(val_cfg=None, val_dataloader=None, val_evaluator=None),
         dict(load_from="https://somewhere/x.pth", log_level="DEBUG"),
+        dict(log_level=20),
         dict(compile=True, find_unused_parameters=True),
         dict(visualizer=dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])),
     ],

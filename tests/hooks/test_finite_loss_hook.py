@@ -126,9 +126,8 @@ def test_loss_of_finite_logits(tmp_path):
         digits_distiller(loss_kd=dict(type="Breakable")), tmp_path, do="poison_one"
     )
     assert "loss_kd=inf" in message
-    assert (
-        "the logits of the student and the teacher are finite, the loss of them is not" in message
-    )
+    said = "the logits of the student and the teacher are finite, the loss of them is not"
+    assert said in message
 
 
 @pytest.mark.parametrize(
