@@ -11,11 +11,19 @@ fi
 CONFIG=$1
 GPUS=$2
 shift 2
+MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
+PORT=${PORT:-29500}
+MEETING=(--node_rank="${NODE_RANK:-0}" --master_addr="$MASTER_ADDR" --master_port="$PORT")
+if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
+    # With torch's other way processes that start again look for those that have died.
+    MEETING=(--rdzv_backend=c10d --rdzv_id=mmkd_logit --rdzv_endpoint="$MASTER_ADDR:$PORT")
+    if [ "${NNODES:-1}" = 1 ]; then
+        MEETING+=(--local_addr=127.0.0.1)
+    fi
+fi
 exec python -m mmkd_logit.engine.torchrun \
     --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
+    "${MEETING[@]}" \
     --nproc_per_node="$GPUS" \
     --max_restarts="${MAX_RESTARTS:-0}" \
     "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "$@"

@@ -87,10 +87,10 @@ def finish(
     final = Path(runner.work_dir, FINAL)
     # One process looks at the files for all, since it writes some of them meanwhile.
     if _agree(started.iteration is not None or not _is_whole(final)):
-        _save_last(runner)
-        _write_final(runner)
         if is_main_process():
             split_scalars(common, runner.work_dir, name)
+        _save_last(runner)
+        _write_final(runner)  # where it is there, a run that was killed had done the rest
     elif _agree(_is_recorded(runner, member, recorder)):
         if dump_run(runner, member.args, recorder.origin, recorder.machine):
             show_figures(runner, OF_DUMPS, f"{name}-")
@@ -138,6 +138,8 @@ def _save_last(runner: Runner) -> None:
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     filename = f"epoch_{runner.epoch}.pth" if by_epoch else f"iter_{runner.iter}.pth"
     meta = dict(epoch=runner.epoch, iter=runner.iter)
+    # Of the end, whether it was trained or resumed there; and other checkpoints are the group's.
+    runner.message_hub.update_info_dict(dict(meta, keep_ckpt_ids=[]))
     save_atomically(runner, runner.work_dir, filename, meta=meta)
     point_to(runner, str(Path(runner.work_dir, filename)))
 
@@ -154,7 +156,9 @@ def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
     logs = log_folders(common, list(sources))
     for log in logs:
         lines = []
-        for line in sources[log].read_text().splitlines():
+        for line in sources[log].read_text().splitlines(keepends=True):
+            if not line.endswith("\n"):
+                continue  # its process was killed
             row = json.loads(line)
             own = {
                 key.removeprefix(f"{name}/").removeprefix(f"{name}."): value

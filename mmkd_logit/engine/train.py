@@ -121,6 +121,9 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     if args.seed is not None:
         cfg.randomness = dict(cfg.get("randomness") or {}, seed=args.seed)
     apply_common_arguments(cfg, args)
+    if cfg.get("resume"):  # the same as by the flag: where a run goes on is no part of it
+        args.resume = args.resume or cfg.get("load_from") or "auto"
+        cfg.resume, cfg.load_from = False, None
     if args.epochs is not None:
         scale_epochs(cfg, args.epochs)
     if args.no_validate:

@@ -45,6 +45,7 @@ class AtomicCheckpointHook(CheckpointHook):
         check_checkpoint_arguments(kwargs)
         super().__init__(**kwargs)
         self._waiting: list[str] = []
+        self.saved_after: int | None = None  # iterations, within an epoch
 
     def before_train(self, runner: Runner) -> None:
         """Prepare; what a killed run had still to remove is removed."""
@@ -72,6 +73,7 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         gone = [*many, self.file_backend.join_path(self.out_dir, INTERRUPTED)]
         point_to(runner, self.last_ckpt, gone)
+        self.saved_after = None if self.by_epoch else runner.iter + 1
         for _ in many:
             self.keep_ckpt_ids.popleft()
         self._waiting += gone

@@ -86,6 +86,10 @@ class PreemptionHook(Hook):
             self.stopped = f"{done}, to go on from the last checkpoint"
             return
         hook = next((each for each in runner.hooks if isinstance(each, CheckpointHook)), None)
+        if getattr(hook, "saved_after", None) == runner.iter + 1:
+            self.stopped = f"{done}, which is saved"
+            barrier()
+            return
         folder = getattr(hook, "out_dir", None) or runner.work_dir
         meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
         backend = getattr(hook, "backend_args", None)

@@ -54,6 +54,7 @@ class ResumeStateHook(Hook):
         self._random: dict | None = None
         self._metrics: dict[str, float] | None = None
         self._remembered: list[dict] = []
+        self._counted: dict[str, int] = {}
 
     def gather_state(self, runner: Runner) -> None:
         """Collect the states of the processes; every one calls this before one of them saves."""
@@ -85,6 +86,8 @@ class ResumeStateHook(Hook):
         loop: Any = runner.train_loop if runner._resume else None
         if not hasattr(loop, "go_on_from"):
             return
+        info = (checkpoint.get("message_hub") or {}).get("runtime_info") or {}
+        self._counted = {key: info[key] for key in ("iter", "epoch") if type(info.get(key)) is int}
         state = checkpoint.get(STATE)
         if state is None:
             meta = checkpoint.get("meta") or {}
@@ -102,6 +105,8 @@ class ResumeStateHook(Hook):
         """Put everything back; the loop calls this once no more is drawn before the next batch."""
         state, self._loaded = self._loaded, None
         count_steps(runner)
+        # Hooks have counted on when training began again.
+        runner.message_hub.update_info_dict(self._counted)
         where = f"epoch {runner.epoch + 1}, after {runner.iter} iterations"
         if state is None:
             runner.logger.warning(
