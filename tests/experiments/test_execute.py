@@ -19,12 +19,12 @@ from mmkd_logit.experiments.run import read_once
 
 RESULTS = Path("results", "runs.jsonl")
 CONFIG = """
-train_dataloader = dict(batch_size=8, dataset=dict(type='X', pipeline=[]))
-test_dataloader = dict(batch_size=8, dataset=dict(type='X', pipeline=[]))
+train_dataloader = dict(batch_size=8, dataset=dict(type='CIFAR100', pipeline=[]))
+test_dataloader = dict(batch_size=8, dataset=dict(type='CIFAR100', pipeline=[]))
 val_dataloader, val_cfg, val_evaluator = test_dataloader, dict(), dict(type='Accuracy')
 test_cfg, test_evaluator = dict(), dict(type='Accuracy')
 train_cfg = dict(max_epochs=1)
-optim_wrapper = dict(optimizer=dict(lr=0.1))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 """
 
 
@@ -89,8 +89,9 @@ def machine(project_of_three):
 
 @pytest.fixture
 def project_of_three(workplace):
-    Path("teacher.py").write_text(CONFIG + "model = dict(type='Teacher')\n")
-    Path("alone.py").write_text(CONFIG + "model = dict(type='Student')\n")
+    network = "model = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth={}))\n"
+    Path("teacher.py").write_text(CONFIG + network.format(34))
+    Path("alone.py").write_text(CONFIG + network.format(18))
     Path("kd.py").write_text(
         CONFIG + "model = dict(type='mmkd_logit.LogitDistiller', "
         "teacher=dict(config='teacher.py', checkpoint='x'))\n"
@@ -188,7 +189,7 @@ def test_a_failure_stops_only_what_needs_it(machine):
     )
     machine.breaks = {"teacher": "before"}
     with open("teacher.py", "a") as file:
-        file.write("optim_wrapper = dict(optimizer=dict(lr=0.2))\n")
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     found, said = go(machine)
     assert found[("alone", 0)]
     assert found[("big", 0)] is found[("kd", 0)] is None  # no older weights are its teacher's
@@ -283,7 +284,7 @@ def test_a_changed_config_starts_anew(machine):
     machine.breaks.clear()
     machine.calls.clear()
     with open("alone.py", "a") as file:
-        file.write("optim_wrapper = dict(optimizer=dict(lr=0.2))\n")
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     go(machine)
     assert machine.calls == [("alone", 0, None)]  # not resumed from the older config's checkpoint
     machine.calls.clear()
@@ -297,7 +298,7 @@ def test_a_changed_teacher_teaches_again(machine):
     go(machine)
     machine.calls.clear()
     with open("teacher.py", "a") as file:
-        file.write("optim_wrapper = dict(optimizer=dict(lr=0.2))\n")
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     found, _ = go(machine)
     assert machine.calls == [("teacher", 0, None), ("kd", 0, None)]
     assert found[("kd", 0)]["teachers"] == [found[("big", 0)]["weights"]]
@@ -382,7 +383,7 @@ def test_logits_of_other_weights_are_written_again(project_of_three):
     machine = DumpingMachine()
     go(machine, dumps=("test",))
     with open("teacher.py", "a") as file:
-        file.write("optim_wrapper = dict(optimizer=dict(lr=0.2))\n")
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     machine.dumped.clear()
     found, _ = go(machine)
     assert find_dumps(FOLDERS[2], found[("kd", 0)]["weights"]) == {}
@@ -408,7 +409,7 @@ def test_logits_that_cannot_be_written_are_no_reason_to_lose_the_run(project_of_
     assert [call[0] for call in machine.calls] == ["alone", "teacher", "kd"]
     machine.breaks["kd"] = "before"
     with open("kd.py", "a") as file:
-        file.write("optim_wrapper = dict(optimizer=dict(lr=0.2))\n")
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     execution, _, said = prepare(machine, dumps=("test",))
     assert execution()[FOLDERS[2]] is None  # a run that failed is not one without logits
     assert execution.undumped() == []
