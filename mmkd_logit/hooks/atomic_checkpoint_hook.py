@@ -55,6 +55,9 @@ class AtomicCheckpointHook(CheckpointHook):
         self.file_backend = _RemovingLater(self.file_backend, self._waiting)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        # When MMEngine saves the last one again for a better validation, the best one is whole and
+        # will be made again should this one not be: afterwards nobody would know the one before.
+        self._remove_waiting()
         many = self._keep(runner, step)
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)

@@ -12,6 +12,7 @@ from same_runs import assert_same_runs, curves, differences, value_differences
 from stop_hooks import SignalAt
 
 from mmkd_logit.engine.checkpoint import load_from_file
+from mmkd_logit.engine.last_checkpoint import last_checkpoint
 from mmkd_logit.engine.made_of_hook import MADE_OF
 from mmkd_logit.engine.resumable_loops import use_resumable_loop
 from mmkd_logit.hooks import resume_state_hook
@@ -28,14 +29,15 @@ def test_cut_off_within_an_epoch_and_at_its_end(tmp_path, kind):
 
 @pytest.mark.parametrize("iteration", [7, 8])
 def test_asked_to_stop_within_an_epoch_and_at_its_end(half, tmp_path, iteration, capsys):
-    """What a scheduler's signal leaves is of that very iteration, and no checkpoint is due then."""
+    """What a scheduler's signal leaves is of that very iteration, due to be saved or not."""
     folder = tmp_path / "parts"
     with pytest.raises(SystemExit) as end:
         train(plain(folder), None, SignalAt(iteration, "SIGTERM"))
     assert end.value.code == 143
     capsys.readouterr()
-    state = load_from_file(str(folder / "interrupted.pth"))[STATE]
-    assert state["place"]["iter"] == iteration
+    saved = last_checkpoint(folder)
+    assert saved.name == ("interrupted.pth" if iteration == 7 else "iter_8.pth")
+    assert load_from_file(str(saved))[STATE]["place"]["iter"] == iteration
     note = Note()
     train(plain(folder), "auto", note)
     assert note.seen[0] == (iteration // 4, iteration, iteration % 4)
