@@ -49,8 +49,6 @@ def build_report(
         ValueError: If it holds no exhibits, or one that cannot be read, or ``out`` is a folder.
         OSError: If the page cannot be written.
     """
-    if root is not None and not Path(root).is_dir():
-        raise FileNotFoundError(f"the folder of the runs' files {root} does not exist")
     exhibits = read_exhibit_files(results, root)
     out = Path(results, "report.html") if out is None else Path(out)
     check_out_file("the page", out)
