@@ -113,13 +113,13 @@ def check_the_command_for_logits(capsys):
 
 def test_failures_and_reduced_size(tiny, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["small", "--cfg-options", "model.nonsense=1"])
+        main(["small", "--cfg-options", "load_from=gone.pth"])
     assert stopped.value.code == 1
     out, err = capsys.readouterr()
     assert "| Distilled | 1 failed |" in out
     assert out.endswith("Nothing finished.\n\n")
     assert "failed, see work_dirs/" in err
-    assert "nonsense" in err
+    assert "gone.pth" in err
     record = json.loads(Path("results/small.json").read_text())
     assert [run["row"] for run in record["runs"]] == [None] * 3
     assert record["metrics"][0]["cells"]["kd"]["failed"] == 1
@@ -134,7 +134,7 @@ def test_a_cluster(tiny, capsys):
     assert "| Alone | " in capsys.readouterr().out
     assert len(read_lines(Path("results/runs.jsonl"))) == 1
     with pytest.raises(SystemExit):
-        main([*words, "--cfg-options", "model.nonsense=1"])
+        main([*words, "--cfg-options", "load_from=gone.pth"])
     assert "failed, see work_dirs/" in capsys.readouterr().err
     message = error_of(
         capsys, main, "small", "--launcher", "local", "--cluster-option", "nonsense=5"
@@ -164,8 +164,10 @@ def test_wrong_words(workplace, capsys):
     assert "no scale 'nope' in configs/paper (known: " in error_of(
         capsys, main, "digits", "--scale", "nope"
     )
+    message = error_of(capsys, main, "digits", "--cfg-options", "model.nonsense=1")
+    assert message.startswith("model has no setting 'nonsense'; it takes backbone, neck, head")
     Path("results").touch()
-    assert "'results" in error_of(capsys, main, "digits")
+    assert "results is a file" in error_of(capsys, main, "digits")
     Path("configs").unlink()
     assert "none here" in error_of(capsys, main, "digits")
 
