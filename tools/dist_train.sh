@@ -15,7 +15,8 @@ MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 PORT=${PORT:-29500}
 MEETING=(--node_rank="${NODE_RANK:-0}" --master_addr="$MASTER_ADDR" --master_port="$PORT")
 if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
-    # With torch's other way processes that start again look for those that have died.
+    # Where they share the launcher's store, processes that start again look for those that died.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     MEETING=(--rdzv_backend=c10d --rdzv_id=mmkd_logit --rdzv_endpoint="$MASTER_ADDR:$PORT")
     if [ "${NNODES:-1}" = 1 ]; then
         MEETING+=(--local_addr=127.0.0.1)

@@ -84,7 +84,7 @@ class Lab:
             except (ValueError, OSError, AssertionError) as error:
                 texts = [f"{type(error).__name__}: {error}"]
             found += [f"{folder}: {text}" for text in texts]
-        rows = [read_lines(each / "runs.jsonl") for each in (whole.place, place)]
+        rows = [_rows(each) for each in (whole.place, place)]
         if rows_again:
             rows[1] = [
                 row
@@ -101,6 +101,12 @@ class Lab:
     def forget(self, place):
         """Remove a place."""
         shutil.rmtree(place)
+
+
+def _rows(place):
+    """The rows, without what may change while the campaign runs: the state of the code's folder."""
+    rows = read_lines(place / "runs.jsonl")
+    return [{k: v for k, v in row.items() if k not in ("commit", "dirty")} for row in rows]
 
 
 class Whole:
