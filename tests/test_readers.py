@@ -95,6 +95,10 @@ READERS = {
     ("mmkd_logit/engine/together_results.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),
+    (
+        "mmkd_logit/engine/test.py",
+        "mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint",
+    ): CHECKPOINT,
     ("mmkd_logit/experiments/_preload.py", "importlib.import_module"): NAMED,
     ("mmkd_logit/experiments/exhibit.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/experiments/pools.py", "submitit.AutoExecutor"): (

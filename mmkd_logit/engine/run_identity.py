@@ -1,6 +1,5 @@
 """What a run is made of, and what another differs in that shall go on from its checkpoint."""
 
-import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,18 +24,12 @@ def describe_run(cfg: Config) -> dict[str, Any]:
     """Say what a run is made of.
 
     Args:
-        cfg: A complete config, before ``--resume`` changes it. Where it says ``resume=True``
-            itself, its ``load_from`` is what it goes on from, and no part of what it is.
+        cfg: A complete config, without ``resume``.
 
     Returns:
-        ``config``, the JSON of what it computes, and ``origin``, as of :func:`origin_of`;
-        ``goes_on`` where it says ``resume=True``.
+        ``config``, the JSON of what it computes, and ``origin``, as of :func:`origin_of`.
     """
-    if not cfg.get("resume"):
-        return dict(config=computed_content(cfg), origin=origin_of(cfg))
-    cfg = copy.deepcopy(cfg)
-    cfg.load_from = None
-    return dict(config=computed_content(cfg), origin=origin_of(cfg), goes_on=True)
+    return dict(config=computed_content(cfg), origin=origin_of(cfg))
 
 
 def list_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
@@ -65,8 +58,6 @@ def list_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
     teachers = origin["teachers"] == own["teachers"]
     files = sorted(origin["files"].values()) == sorted(own["files"].values())
     changed = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
-    if before.get("goes_on") or now.get("goes_on"):  # what one began with is not known
-        changed = [key for key in changed if key != "load_from"]
     told = [
         f"{key}: {_short(theirs.get(key))} -> {_short(ours.get(key))}"
         for key in changed

@@ -306,7 +306,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     [
         (["none"], "the folder none does not exist"),
         (["empty"], "empty holds no exhibits"),
-        (["results", "--root", "none"], "the folder none does not exist"),
+        (["results", "--root", "none"], "none does not exist"),
         (["results", "--out", "empty"], "empty"),
         (["results", "--out", "results/table1.json/page.html"], "table1.json"),
         (["broken"], "broken/a.json is not whole JSON"),

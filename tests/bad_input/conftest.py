@@ -21,6 +21,8 @@ def finished_run(tmp_path_factory):
         record = record_of({"a": ("row", "column", [1.0], None)})
         Path("results", "table1.json").write_text(json.dumps(record))
         made.folder = folder
+        close_logs()
+        made.original = made.files()
         yield made
     finally:
         os.chdir(before)
@@ -39,7 +41,6 @@ def prior(finished_run, monkeypatch):
     """The finished run, in the current folder; it must be the same afterwards."""
     monkeypatch.chdir(finished_run.folder)
     close_logs()
-    before = finished_run.files()
     yield finished_run
-    after = finished_run.files()
+    before, after = finished_run.original, finished_run.files()
     assert {name: after.get(name) for name in before} == before

@@ -113,7 +113,7 @@ def test_what_cannot_be_recorded_is_known_before_training(tmp_path):
         ResultsRecorder("r.jsonl", run_config(test_dataloader=None, test_evaluator=None), [])
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "runs.jsonl"):
-        with pytest.raises(OSError, match=r"file|directory"):
+        with pytest.raises(ValueError, match=r"is a (folder|file)"):
             ResultsRecorder(str(path), run_config(), [])
     ResultsRecorder(None, run_config(test_dataloader=None), [])
 

@@ -65,7 +65,6 @@ def config(folder, **changes):
         ({"train_dataloader.batch_size": 8}, ["processes x train_dataloader.batch_size: 1 x 16"]),
         ({"load_from": "epoch_1.pth"}, ['load_from: not set -> "epoch_1.pth"']),
         # What may differ.
-        ({"load_from": "epoch_1.pth", "resume": True}, []),
         ({"train_cfg.max_epochs": 9, "work_dir": "there", "launcher": "pytorch"}, []),
         ({"train_dataloader.num_workers": 4, "val_dataloader.batch_size": 2}, []),
         ({"test_dataloader.batch_size": 1, "default_hooks": dict(logger=dict(interval=1))}, []),

@@ -55,6 +55,7 @@ def test_saved_and_gone_on_with(workplace, capsys, name, code):
     config = by_iterations(name)
     words = ["--work-dir", "cut off"]
     workers = 1 if name == "SIGTERM" else 0  # they get the signal too
+    before = signal.getsignal(getattr(signal, name))
     status, line = stopped(capsys, config, *words, train_dataloader__num_workers=workers)
     assert status == code
     saved = Path("cut off/interrupted.pth").absolute()
@@ -65,7 +66,7 @@ def test_saved_and_gone_on_with(workplace, capsys, name, code):
     assert why_damaged(saved) is None
     assert load_from_file(str(saved))["meta"]["iter"] == 3
     assert not Path("cut off/final.pth").exists()
-    assert signal.getsignal(getattr(signal, name)) == signal.SIG_DFL
+    assert signal.getsignal(getattr(signal, name)) == before
     train(config, *words, "--resume", train_dataloader__num_workers=workers)
     assert not saved.exists()  # the next checkpoint takes its place
     assert len(read_run("cut off")["logs"]) == 2

@@ -164,7 +164,8 @@ def test_wrong_words(workplace, capsys):
     assert "no scale 'nope' in configs/paper (known: " in error_of(
         capsys, main, "digits", "--scale", "nope"
     )
-    message = error_of(capsys, main, "digits", "--cfg-options", "model.nonsense=1")
+    words = ["digits", "--results", "other", "--cfg-options", "model.nonsense=1"]
+    message = error_of(capsys, main, *words)
     assert message.startswith("model has no setting 'nonsense'; it takes backbone, neck, head")
     Path("results").touch()
     assert "results is a file" in error_of(capsys, main, "digits")

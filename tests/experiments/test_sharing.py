@@ -68,9 +68,9 @@ def test_a_group_that_fails_fails_its_runs_and_goes_on(workplace, capsys):
     """A killed group is taken up again as the same group."""
     words = ["table1", "--scale", "digits", "--epochs", "2", "--devices", "cpu"]
     words += ["--only", "wrn10_1_ce", "wrn10_1_kl-t3", "wrn10_1_mse", "--share-teacher"]
-    bad = "train_dataloader.batch_size=-1"
+    bad = ["train_dataloader.drop_last=True", "train_dataloader.batch_size=9999"]
     with pytest.raises(SystemExit):
-        reproduce.main([*words, "--cfg-options", bad])
+        reproduce.main([*words, "--cfg-options", *bad])
     assert "failed" in capsys.readouterr().err
     reproduce.main(words)
     capsys.readouterr()

@@ -91,8 +91,8 @@ def hash_in(config, **changes):
 def resume_error(config, folder, *options):
     """Resume another run's checkpoint; our command line would refuse the config before."""
     words = [config, "--work-dir", "other", "--cfg-options", "train_cfg.max_epochs=2"]
-    words += ["resume=True", f"load_from={folder / 'epoch_1.pth'}", *options]
-    cfg = build_config(build_parser().parse_args(words))
+    cfg = build_config(build_parser().parse_args([*words, *options]))
+    cfg.resume, cfg.load_from = True, str(folder / "epoch_1.pth")
     cfg.custom_hooks = [dict(type="mmkd_logit.LabelNoiseHook")]
     with pytest.raises(ValueError, match=r"^cannot resume with other training") as error:
         Runner.from_cfg(cfg).train()
