@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def prior(finished_run, monkeypatch):
     monkeypatch.chdir(finished_run.folder)
     close_logs()
     before = finished_run.files()
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)}
     yield finished_run
+    for number, handler in handlers.items():  # which tools/reproduce.py sets
+        signal.signal(number, handler)
     after = finished_run.files()
     assert {name: after.get(name) for name in before} == before

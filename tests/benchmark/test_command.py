@@ -165,7 +165,7 @@ def test_real_data_and_workers(tmp_path):
         ([], "nothing to measure"),
         (["configs/absent.py"], "does not exist"),
         ([KD, "--variants", "quick"], "no variant 'quick'"),
-        ([KD, "--device", "tpu"], "not on tpu"),
+        ([KD, "--device", "tpu"], "--device tpu cannot be used here"),
         ([KD, "--batch-size", "0"], "--batch-size must be at least 1"),
         ([KD, "--threads", "0"], "--threads must be at least 1"),
         ([KD, "--synthetic", "0"], "--synthetic must be at least 1"),

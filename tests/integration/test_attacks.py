@@ -310,7 +310,7 @@ FILES = {
     "runs.jsonl": (as_pickle, read_pickle, in_results, ""),
     "table1.json": (as_pickle, read_pickle, in_exhibits, "is not whole JSON"),
     "runs.txt": (as_pickle, read_pickle, lambda p, file, t: together([str(file)]), "error"),
-    "cifar": (as_pickle, read_pickle, in_cifar, "Cannot find CIFAR100 dataset"),
+    "cifar": (as_pickle, read_pickle, in_cifar, "damaged: cut short or another file"),
 }
 
 
