@@ -130,7 +130,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--shared takes no --variants")
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {args.workers}")
-    check_number("--seconds", args.seconds, zero=False)
+    check_number("--seconds", args.seconds)
     for tau in args.tau:
         check_number("--tau", tau, zero=False)
     _check_device(args.device)

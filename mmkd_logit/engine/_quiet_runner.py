@@ -1,9 +1,9 @@
 """MMEngine's Runner, without what it writes before anything has been checked."""
 
-from mmengine.runner import Runner
+from .ordered_runner import OrderedRunner
 
 
-class QuietRunner(Runner):
+class QuietRunner(OrderedRunner):
     """A Runner that leaves the config of an earlier run in the work folder where it is.
 
     MMEngine writes its own over it when the model is built; ``tools/train.py`` lets it be written

@@ -3,10 +3,9 @@
 from typing import Any
 
 from ._quiet_runner import QuietRunner
-from .ordered_runner import OrderedRunner
 
 
-class ResumableRunner(QuietRunner, OrderedRunner):
+class ResumableRunner(QuietRunner):
     """A Runner that collects the state of every process before the first one saves.
 
     Attributes:

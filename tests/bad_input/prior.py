@@ -1,10 +1,11 @@
 """A finished run, whose files no wrong word and no broken file may change."""
 
-import hashlib
 from pathlib import Path
 
 import torch
-from commands import STUDENT, Tiny, folder_of, make_workplace, train
+from commands import Tiny, folder_of, make_workplace, train
+
+from mmkd_logit.engine.run_lock import LOCK
 
 RESULTS = "runs.jsonl"
 
@@ -54,16 +55,16 @@ class Prior:
         self.words["lost"] = "lost.py"
 
     def files(self):
-        """Return the content of every file but of links, by name."""
+        """Return what changes when a file is written, of each but links and locks, by name."""
         found = {}
         for path in sorted(Path().rglob("*")):
-            if path.is_file() and not any(each.is_symlink() for each in (path, *path.parents)):
-                found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+            if path.name == LOCK or not path.is_file():
+                continue
+            if not any(each.is_symlink() for each in (path, *path.parents)):
+                of = path.stat()
+                found[str(path)] = (of.st_ino, of.st_size, of.st_mtime_ns)
         return found
 
     def weights(self, name="checkpoint"):
         """Return what a checkpoint holds."""
         return torch.load(self.words[name], map_location="cpu", weights_only=False)
-
-
-__all__ = ["RESULTS", "STUDENT", "Prior"]

@@ -162,7 +162,7 @@ _OTHERS = [
     ("benchmark", "--compile", "contradiction", ["{kd}", "--compile"], "goes with --losses"),
     ("benchmark", "--tau", "zero", ["--losses", "--tau", "0"], "above 0"),
     ("benchmark", "--tau", "infinite", ["--losses", "--tau", "inf"], "finite"),
-    ("benchmark", "--seconds", "zero", ["--losses", "--seconds", "0"], "above 0"),
+    ("benchmark", "--seconds", "not a number", ["--losses", "--seconds", "nan"], "at least 0"),
     ("benchmark", "--device", "unknown word", ["--losses", "--device", "tpu9"], "take cpu"),
     ("benchmark", "--threads", "fraction for a count", ["--losses", "--threads", "1.5"],
      "invalid int"),
