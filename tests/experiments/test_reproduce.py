@@ -40,6 +40,8 @@ def test_from_nothing_to_the_table(tiny, capsys):
     main(["small", "--seeds", "2"])
     first = capsys.readouterr()
     table = first.out
+    assert table.startswith("### Small\n")
+    assert first.err.splitlines()[-1] == "report: results/report.html"
     rows = read_lines(Path("results/runs.jsonl"))
     assert len(rows) == 6
     assert "| Distilled | " in table
