@@ -12,6 +12,7 @@ from mmkd_logit.registry import LOOPS
 
 from ._loader_workers import say_what_workers_draw
 from ._served_batches import ServedBatches
+from ._validation import validate_if_due
 
 
 @LOOPS.register_module()
@@ -62,7 +63,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
             self._go_on()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            self._validate()
+            validate_if_due(self, self._epoch, self._max_epochs)
         self.runner.call_hook("after_train")
         return self.runner.model
 
@@ -72,18 +73,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
         if not self.place.batch:
             self.runner.call_hook("restore_state")
             if not self.place.validated:
-                self._validate()
-
-    def _validate(self) -> None:
-        """Validate, if it is time."""
-        self._decide_current_val_interval()
-        if (
-            self.runner.val_loop is not None
-            and self._epoch >= self.val_begin
-            and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)
-        ):
-            self.runner.val_loop.run()
-        self.place = self.place._replace(validated=True)
+                validate_if_due(self, self._epoch, self._max_epochs)
 
     def run_epoch(self) -> None:
         """Train for an epoch, or for the rest of one."""

@@ -11,6 +11,7 @@ from mmkd_logit.registry import LOOPS
 from ._endless_batches import EndlessBatches
 from ._loader_workers import say_what_workers_draw
 from ._served_batches import ServedBatches
+from ._validation import validate_if_due
 
 
 @LOOPS.register_module()
@@ -62,7 +63,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
-            self._validate()
+            validate_if_due(self, self._iter, self._max_iters)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
@@ -76,18 +77,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         self.dataloader_iterator.open()
         self.runner.call_hook("restore_state")
         if not self.place.validated:
-            self._validate()
-
-    def _validate(self) -> None:
-        """Validate, if it is time."""
-        self._decide_current_val_interval()
-        if (
-            self.runner.val_loop is not None
-            and self._iter >= self.val_begin
-            and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-        ):
-            self.runner.val_loop.run()
-        self.place = self.place._replace(validated=True)
+            validate_if_due(self, self._iter, self._max_iters)
 
     def run_iter(self, data_batch: Any) -> None:
         """Train for an iteration.
