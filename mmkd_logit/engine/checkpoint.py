@@ -122,10 +122,23 @@ def _safely(loader: Callable) -> Callable:
     return load_from_wrapped
 
 
-def _undamaged(filename: str) -> Path:
+def existing(filename: str) -> Path:
+    """Return the path of a local checkpoint.
+
+    Args:
+        filename: As a user gives it.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+    """
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {filename} does not exist")
+    return path
+
+
+def _undamaged(filename: str) -> Path:
+    path = existing(filename)
     with path.open("rb") as file:
         if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
             raise ValueError("it is a web page: the address moved, or asks for a login")

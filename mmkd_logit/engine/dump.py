@@ -12,7 +12,7 @@ from mmkd_logit._checks import check_out_folder
 from mmkd_logit._command_line import OneLineParser
 
 from ._quiet_runner import QuietRunner
-from .checkpoint import install_safe_checkpoint_loading
+from .checkpoint import existing, install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, config_hash, read_config
 from .config_check import check_config
 from .dump_files import FOLDER, SPLITS, USUAL_SPLITS
@@ -106,16 +106,13 @@ def build_config(args: argparse.Namespace) -> Config:
     """
     if args.amp:
         raise ValueError("logits are computed as the config tests; leave out --amp")
-    here = "://" not in args.checkpoint
-    checkpoint = Path(args.checkpoint).expanduser()
-    if here and not checkpoint.is_file():
-        raise FileNotFoundError(f"the checkpoint {args.checkpoint} does not exist")
+    checkpoint = None if "://" in args.checkpoint else existing(args.checkpoint)
     cfg = read_config(args.config)
-    noted = (read_origin(checkpoint.parent) if here else None) or {}
+    noted = (checkpoint and read_origin(checkpoint.parent)) or {}
     seed = noted.get("seed") if args.seed is None else args.seed
     if seed is not None:
         cfg.randomness = dict(cfg.get("randomness") or {}, seed=seed)
-    if args.work_dir is None and noted:
+    if args.work_dir is None and checkpoint and noted:
         args.work_dir = str(checkpoint.parent)
     apply_common_arguments(cfg, args)
     if args.epochs is not None:

@@ -17,7 +17,7 @@ from mmkd_logit._atomic_files import replacing
 from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
-from .checkpoint import install_safe_checkpoint_loading
+from .checkpoint import existing, install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
 from .config_check import check_config
 from .errors import one_line_errors
@@ -59,8 +59,8 @@ def build_config(args: argparse.Namespace) -> Config:
         raise ValueError("scores are computed by one process; leave out --launcher")
     if args.amp:
         raise ValueError("scores are computed in full precision; leave out --amp")
-    if "://" not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
-        raise FileNotFoundError(f"the checkpoint {args.checkpoint} does not exist")
+    if "://" not in args.checkpoint:
+        existing(args.checkpoint)
     cfg = read_config(args.config)
     apply_common_arguments(cfg, args)
     for name in ("train_dataloader", "test_dataloader"):

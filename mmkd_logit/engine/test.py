@@ -19,7 +19,7 @@ from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
 
 from ._exact_runner import ExactRunner
-from .checkpoint import install_safe_checkpoint_loading
+from .checkpoint import existing, install_safe_checkpoint_loading
 from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, read_config
 from .config_check import check_config
 from .errors import one_line_errors
@@ -74,8 +74,8 @@ def build_config(args: argparse.Namespace) -> Config:
             "--interval is a number of samples from 1 on and --wait-time one of seconds from 0 on, "
             f"got {args.interval} and {args.wait_time:g}"
         )
-    if "://" not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
-        raise FileNotFoundError(f"the checkpoint {args.checkpoint} does not exist")
+    if "://" not in args.checkpoint:
+        existing(args.checkpoint)
     cfg = read_config(args.config)
     if cfg.get("test_dataloader") is None or cfg.get("test_evaluator") is None:
         raise ValueError(f"{args.config} has no test_dataloader or test_evaluator")
