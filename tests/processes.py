@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -13,6 +14,20 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return str(s.getsockname()[1])
+
+
+def fork(do):
+    """Return the process number of a child that does something and ends with status 7."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of torch's stay behind
+        pid = os.fork()
+    if pid == 0:
+        try:
+            do()
+            os._exit(7)
+        finally:
+            os._exit(1)
+    return pid
 
 
 def run(*command, **variables):

@@ -55,22 +55,6 @@ class Trained:
         self.final = str(self.folder / "final.pth")
 
 
-@pytest.fixture(scope="module")
-def trained_once(tmp_path_factory):
-    here = Path.cwd()
-    folder = tmp_path_factory.mktemp("trained")
-    trained = Trained(folder)
-    yield folder, trained
-    os.chdir(here)
-
-
-@pytest.fixture
-def trained(trained_once, monkeypatch):
-    folder, trained = trained_once
-    monkeypatch.chdir(folder)
-    return trained
-
-
 def network_of(config, final):
     """Build a network without our tools."""
     cfg = Config.fromfile(config)

@@ -5,12 +5,12 @@ import os
 import signal
 import stat
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 from commands import Tiny, error_of, folder_of, train
 from disks import read_only
+from processes import fork
 
 from mmkd_logit.engine import run_lock
 from mmkd_logit.engine.run_lock import LOCK, FolderInUseError, only_run_in, user_of
@@ -57,17 +57,8 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
 
 
 def in_a_child(do):
-    """Fork; threads of torch's are no concern of a child that only sleeps."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            do()
-            time.sleep(600)
-        finally:
-            os._exit(1)
-    return pid
+    """Do something in a child that lives on."""
+    return fork(lambda: (do(), time.sleep(600)))
 
 
 def test_the_kernel_takes_it_away(tmp_path):

@@ -4,13 +4,13 @@ import os
 import shlex
 import signal
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 import stop_hooks  # noqa: F401
 import torch
 from commands import Tiny, train
+from processes import fork
 
 from mmkd_logit._run_file import read_run
 from mmkd_logit._sealed_files import why_damaged
@@ -105,17 +105,8 @@ def test_after_the_last_iteration(workplace, capsys):
 
 
 def in_a_child(do):
-    """Fork, do something and return how the child ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            do()
-            os._exit(7)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    """Do something in a child and return how it ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork(do), 0)[1])
 
 
 def send(*numbers):

@@ -26,22 +26,6 @@ class Trained:
         self.checkpoint = folder_of(self.tiny.kd) / "final.pth"
 
 
-@pytest.fixture(scope="module")
-def trained_once(tmp_path_factory):
-    here = Path.cwd()
-    folder = tmp_path_factory.mktemp("trained")
-    trained = Trained(folder)
-    yield folder, trained
-    os.chdir(here)
-
-
-@pytest.fixture
-def trained(trained_once, monkeypatch):
-    folder, trained = trained_once
-    monkeypatch.chdir(folder)
-    return trained
-
-
 def metrics_of(config, checkpoint, tmp_path, *words):
     out = tmp_path / "metrics.json"
     commands.test(config, checkpoint, "--out", out, "--out-item", "metrics", *words)
