@@ -46,7 +46,8 @@ class ResultsRecorder:
         tool: Whose.
 
     Raises:
-        ValueError: If the config has no test data, or the path is that of a folder.
+        ValueError: If the config has no test data, or the path is that of a folder or of a file
+            with anything but results in it.
         OSError: If the file cannot be written.
     """
 
@@ -64,6 +65,7 @@ class ResultsRecorder:
             return
         # Better now than after days of training.
         check_out_file("--results", self.path)
+        read_lines(self.path)
         fields = ("test_dataloader", "test_cfg", "test_evaluator")
         missing = [name for name in fields if cfg.get(name) is None]
         if missing:
@@ -166,7 +168,7 @@ def best_metrics(runner: Runner, prefix: str = "") -> dict[str, float]:
 def append_line(path: Path, row: dict) -> None:
     """Append one JSON line, whole or not at all, also with other processes appending.
 
-    What a process that was killed left of its line is taken away.
+    What a process that was killed left of its line is taken away; whatever else is there stays.
 
     Args:
         path: The file; its folder is made.
@@ -184,7 +186,7 @@ def append_line(path: Path, row: dict) -> None:
             file.seek(0)
             content = file.read()
             end, first = content.rfind(b"\n") + 1, b""
-            if _is_row(content[end:]):  # only its end is missing
+            if not _is_torn(content[end:]):  # only its end is missing
                 end, first = len(content), b"\n"
             file.truncate(end)
             try:
@@ -211,19 +213,20 @@ def read_lines(path: Path) -> list[dict]:
         path: The file.
 
     Raises:
-        ValueError: If another line is not a JSON object, naming it.
+        ValueError: If any other line is not a JSON object, naming it.
     """
     if not path.is_file():
         return []
     *lines, last = path.read_bytes().split(b"\n")
-    if _is_row(last):
+    if not _is_torn(last):
         lines.append(last)
     rows = []
     for number, line in enumerate(lines, 1):
         if _is_row(line):
             rows.append(json.loads(line))
         elif line.strip():
-            raise ValueError(f"{path}:{number} is not a results line; remove it")
+            what = f"{path}:{number} is not a results line"
+            raise ValueError(f"{what}; remove it or name another file")
     return rows
 
 
@@ -269,6 +272,11 @@ def _is_row(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
+
+
+def _is_torn(last: bytes) -> bool:
+    """Whether what stands behind the last line's end is nothing, or the beginning of a row."""
+    return not last.strip() or (last.startswith(b"{") and not _is_row(last))
 
 
 def plain(value: Any) -> Any:

@@ -62,6 +62,18 @@ def test_a_last_line_without_its_end_stays(tmp_path):
     assert read_lines(path) == [dict(a=1), dict(a=2), dict(a=3)]
 
 
+def test_what_is_no_row_stays_and_is_named(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("a diary\nits last line")
+    with pytest.raises(ValueError, match=r"notes.txt:1 is not a results line; .* another file"):
+        read_lines(path)
+    append_line(path, dict(a=1))
+    assert path.read_text() == 'a diary\nits last line\n{"a": 1}\n'
+    path.write_text('{"a": 1}\nits last line')
+    with pytest.raises(ValueError, match=r"notes.txt:2 is not a results line"):
+        read_lines(path)
+
+
 @pytest.mark.parametrize("line", ["{torn", "3", "[1]", "null", "<html>", "\udcff"])
 def test_other_lines_are_named(tmp_path, line):
     path = tmp_path / "runs.jsonl"
