@@ -14,6 +14,7 @@ from mmkd_logit.engine.run_lock import FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.teachers import FINAL
 from mmkd_logit.engine.together import common_work_dir
 
+from ._log_lines import LogLines
 from .exhibit import SCORES
 from .pools import LOG, Pool
 from .run import Run, refuse_shared_folders
@@ -47,7 +48,6 @@ class Execution:
 
     Raises:
         FileNotFoundError: If the current folder is not the project's, or a config is missing.
-        OSError: If the folder of the results cannot be made.
         ValueError: If a run's overrides do not fit its config, or it has no data of ``dumps``;
             nothing has been trained then.
     """
@@ -79,12 +79,11 @@ class Execution:
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
         self.measured, self.dumps = dict(measured or {}), tuple(dumps)
         self._check_dumps()
-        results.parent.mkdir(parents=True, exist_ok=True)
         self.results, self.pool, self.say = results, pool, say
         self.found: dict[str, dict | None] = {}
         self.units = units_of(self.runs, self.configs, share)
         self._members: dict[str, list[str]] = {}  # what is under way, by the folder of its log
-        self._news: dict[str, tuple[float, int]] = {}
+        self._logs: dict[str, LogLines] = {}
         self._bare: list[str] = []  # done before, but for their logits
         self._looked: dict[str, float] = {}  # when another process was last seen to train a run
         self._told: set[tuple[str, str]] = set()
@@ -102,7 +101,11 @@ class Execution:
 
         Returns:
             For the work folder of each run its results row, or None if it failed.
+
+        Raises:
+            OSError: If the folder of the results cannot be made.
         """
+        self.results.parent.mkdir(parents=True, exist_ok=True)
         waiting = list(self.units)
         try:
             while waiting or self._members or self._bare:
@@ -249,10 +252,9 @@ class Execution:
         self.pool.start(key, words, tool=TOGETHER.name)
 
     def _watch(self, key: str, members: list[str]) -> None:
-        log = Path(key, LOG)
         new = [folder for folder in members if folder not in self.found]
         self._members[key] = new or list(members)
-        self._news[key] = (time.monotonic(), log.stat().st_size if log.is_file() else 0)
+        self._logs[key] = LogLines(Path(key, LOG))
 
     def _scoring(self, teacher: Run | None) -> list[str]:
         """Return the words of ``tools/score_samples.py``, if there are no such scores yet."""
@@ -274,7 +276,7 @@ class Execution:
         log, before = Path(key, LOG), self.found.get(folder)
         # Perhaps another process's; and logits come after the row, and a table does not need them.
         row = self.found[folder] = before or self.find(folder)
-        lines = [] if well else self._new_lines(key)
+        lines = [] if well else self._logs[key].read()
         error = next((line for line in reversed(lines) if line.startswith("error: ")), "")
         if row is not None and self._lacks_dumps(folder):
             return self._say(folder, f"done, but for its logits; see {log} {error}".rstrip())
@@ -287,21 +289,10 @@ class Execution:
 
     def _tell_progress(self) -> None:
         for key, members in self._members.items():
-            if time.monotonic() - self._news[key][0] > _NEWS:
-                epochs = [line for line in self._new_lines(key) if " Epoch(" in line]
+            if self._logs[key].age() > _NEWS:
+                epochs = [line for line in self._logs[key].read() if " Epoch(" in line]
                 if epochs:
                     self._say(members[0], epochs[-1].partition(" - INFO - ")[2] or epochs[-1])
-
-    def _new_lines(self, key: str) -> list[str]:
-        """Read what a run has printed since it was last looked at."""
-        log = Path(key, LOG)
-        if not log.is_file():
-            return []
-        with log.open("rb") as file:
-            file.seek(self._news[key][1])
-            text = file.read().decode(errors="replace")
-            self._news[key] = (time.monotonic(), file.tell())
-        return text.splitlines()
 
     def _say(self, folder: str, what: str) -> None:
         number = list(self.runs).index(folder) + 1

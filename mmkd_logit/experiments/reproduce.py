@@ -3,7 +3,8 @@
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,19 @@ def _read_exhibits(args: argparse.Namespace) -> list[Exhibit]:
     return exhibits
 
 
-def _terminate(number: int, frame: Any) -> None:
-    # On its way out the pool ends what is under way, which saves first.
-    raise SystemExit(EXIT_CODES[signal.Signals(number)])
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End at SIGTERM and SIGUSR1; on its way out the pool ends what is under way, which saves."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(EXIT_CODES[signal.Signals(number)])
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _say(line: str) -> None:
@@ -149,46 +160,48 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     silence_known_warnings()
     install_safe_reading()
-    with one_line_errors(TrainingStarted(resume_command("reproduce.py", argv, flag=False))):
-        if args.seeds < 1:
-            raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
-        if args.share_teacher < 1:
-            raise ValueError(f"--share-teacher must be at least 1, got {args.share_teacher}")
-        if args.epochs is not None and args.epochs < 1:
-            raise ValueError(f"--epochs must be at least 1, got {args.epochs}")
-        results = Path(args.results, "runs.jsonl")
-        check_out_file("--results", results)
-        pool = _pool(args)
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, _terminate)
-        exhibits = _read_exhibits(args)
-        runs = {exhibit.name: exhibit.runs(list(range(args.seeds))) for exhibit in exhibits}
-        labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
-        measured: dict[str, set[str]] = {}
-        for exhibit in exhibits:
-            for run in runs[exhibit.name]:
-                if run.name in exhibit.cells:
-                    measured.setdefault(run.work_dir, set()).update(exhibit.measured)
-        share, dumps = args.share_teacher, args.dump_logits or ()
-        execution = Execution(labels, results, pool, _say, measured, share, dumps)
-        if args.cfg_options:  # the configs themselves are tested
-            for cfg in execution.configs.values():
-                check_config(cfg)
-        if args.dry_run:
-            rows = [*read_lines(results), *read_lines(MEASURED)]
-            return print("\n".join(describe_plan(execution, rows)))
-        found = execution()
-        folder = Path(args.results, args.scale or "")
-        command = ["python", "tools/reproduce.py", *argv]
-        for exhibit in exhibits:
-            mine = {run: found[run.work_dir] for run in runs[exhibit.name]}
-            _write(exhibit, mine, folder)
-            record = describe_exhibit(exhibit, mine, execution.configs, command, folder)
-            write_record(folder / f"{exhibit.name}.json", record)
-        if not args.no_report:
-            _report(args.results)
-        if None in found.values() or execution.undumped():
-            raise SystemExit(1)
+    again = resume_command("reproduce.py", argv, flag=False)
+    with one_line_errors(TrainingStarted(again)), _ended_by_signals():
+        _reproduce(args, ["python", "tools/reproduce.py", *argv])
+
+
+def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
+    if args.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+    if args.share_teacher < 1:
+        raise ValueError(f"--share-teacher must be at least 1, got {args.share_teacher}")
+    if args.epochs is not None and args.epochs < 1:
+        raise ValueError(f"--epochs must be at least 1, got {args.epochs}")
+    results = Path(args.results, "runs.jsonl")
+    check_out_file("--results", results)
+    pool = _pool(args)
+    exhibits = _read_exhibits(args)
+    runs = {exhibit.name: exhibit.runs(list(range(args.seeds))) for exhibit in exhibits}
+    labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
+    measured: dict[str, set[str]] = {}
+    for exhibit in exhibits:
+        for run in runs[exhibit.name]:
+            if run.name in exhibit.cells:
+                measured.setdefault(run.work_dir, set()).update(exhibit.measured)
+    share, dumps = args.share_teacher, args.dump_logits or ()
+    execution = Execution(labels, results, pool, _say, measured, share, dumps)
+    if args.cfg_options:  # the configs themselves are tested
+        for cfg in execution.configs.values():
+            check_config(cfg)
+    if args.dry_run:
+        rows = [*read_lines(results), *read_lines(MEASURED)]
+        return print("\n".join(describe_plan(execution, rows)))
+    found = execution()
+    folder = Path(args.results, args.scale or "")
+    for exhibit in exhibits:
+        mine = {run: found[run.work_dir] for run in runs[exhibit.name]}
+        _write(exhibit, mine, folder)
+        record = describe_exhibit(exhibit, mine, execution.configs, command, folder)
+        write_record(folder / f"{exhibit.name}.json", record)
+    if not args.no_report:
+        _report(args.results)
+    if None in found.values() or execution.undumped():
+        raise SystemExit(1)
 
 
 def _report(results: str) -> None:

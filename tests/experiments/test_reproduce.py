@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from commands import PROJECT, Tiny, error_of
 
 from mmkd_logit.analysis.files import read_dump
 from mmkd_logit.engine.results import read_lines
+from mmkd_logit.experiments import reproduce
 from mmkd_logit.experiments.reproduce import main
 from mmkd_logit.experiments.run import read_once
 
@@ -151,6 +153,18 @@ def test_a_cluster(tiny, capsys):
     assert message == "--jobs must be at least 1, got 0"
 
 
+def test_it_leaves_signals_as_they_were(workplace, monkeypatch):
+    def handlers():
+        return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+
+    before, during = handlers(), []
+    monkeypatch.setattr(reproduce, "describe_plan", lambda *_: during.extend(handlers()) or [])
+    main(["digits", "--dry-run"])
+    assert handlers() == before
+    assert during[0] is during[1]
+    assert during[0] not in before
+
+
 def test_wrong_words(workplace, capsys):
     known = ", ".join(sorted(path.stem for path in (PROJECT / "configs/paper").glob("*.py")))
     message = error_of(capsys, main, "nope")
@@ -173,6 +187,7 @@ def test_wrong_words(workplace, capsys):
     Path("results").unlink()
     words = ["digits", "--cfg-options", "model.nonsense=1"]
     assert "model has no setting 'nonsense'" in error_of(capsys, main, *words)
+    assert not Path("results").exists()
     Path("configs").unlink()
     assert "none here" in error_of(capsys, main, "digits")
 
