@@ -13,8 +13,9 @@ from mmkd_logit._command_line import OneLineParser
 
 from ._quiet_runner import QuietRunner
 from .checkpoint import existing, install_safe_checkpoint_loading
-from .config import add_common_arguments, apply_common_arguments, config_hash, read_config
+from .config import add_common_arguments, apply_common_arguments, read_config
 from .config_check import check_config
+from .config_hash import config_hash
 from .dump_files import FOLDER, SPLITS, USUAL_SPLITS
 from .dump_run import dump_logits, loader_of, network_of
 from .epochs import scale_epochs

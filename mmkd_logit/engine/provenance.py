@@ -16,7 +16,8 @@ from mmengine.config import Config
 from mmkd_logit import __version__
 from mmkd_logit._atomic_files import write_text
 
-from .config import config_hash, seed_of, without_exact_caches
+from .config import seed_of
+from .config_hash import config_hash, without_exact_caches
 from .teachers import teacher_specs
 
 ORIGIN = "origin.json"

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .config import computed_content
+from .config_hash import computed_content
 from .provenance import origin_of
 
 # Fields that change nothing of what is trained, or nothing of what is trained already.

@@ -14,8 +14,8 @@ from mmengine.dist import is_main_process
 from mmkd_logit._command_line import OneLineParser
 
 from .chain_run import start_processes
-from .config import config_hash
 from .config_check import check_config
+from .config_hash import config_hash
 from .errors import TrainingStarted, one_line_errors, resume_command
 from .launch import silence_known_warnings
 from .provenance import origin_of, read_origin
@@ -25,8 +25,9 @@ from .safe_reading import install_safe_reading
 from .teachers import FINAL, explain_missing, find_missing_teachers, teacher_specs
 from .together_config import join_configs
 from .together_results import MarkMembersHook, Member, as_member, finish
-from .train import build_config, run_training
-from .train import build_parser as build_train_parser
+from .train_config import build_config
+from .train_config import build_parser as build_train_parser
+from .training import run_training
 
 _NOT_IN_LINES = (*("results", "resume", "resume_changed", "train_teacher", "amp", "auto_scale_lr"),)
 

@@ -10,7 +10,7 @@ from statistics import mean
 
 from mmkd_logit._atomic_files import write_text
 from mmkd_logit._command_line import OneLineParser
-from mmkd_logit.engine.config import config_hash
+from mmkd_logit.engine.config_hash import config_hash
 from mmkd_logit.engine.errors import one_line_errors
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.results import append_line, holds, read_lines

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmkd_logit.engine.config import default_work_dir, read_config
-from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.engine.train_config import build_config, build_parser
 
 # Files of other runs, which the suffix stands for.
 NOT_IN_NAMES = re.compile(r"model\.teacher|custom_hooks\..*\.teacher|.*\.scores=")

@@ -13,8 +13,8 @@ from mmkd_logit.engine.dump import main as dump_logits
 from mmkd_logit.engine.provenance import origin_of, read_origin
 from mmkd_logit.engine.score import main as score
 from mmkd_logit.engine.together import main as train_together
-from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.engine.train import main as train
+from mmkd_logit.engine.train_config import build_config, build_parser
 
 _TOOLS = {
     "train.py": train,

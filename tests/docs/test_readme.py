@@ -54,7 +54,7 @@ def test_commands_name_existing_flags():
     from mmkd_logit.analysis.report import build_parser as report_parser
     from mmkd_logit.engine.dump import build_parser as dump_parser
     from mmkd_logit.engine.test import build_parser as test_parser
-    from mmkd_logit.engine.train import build_parser as train_parser
+    from mmkd_logit.engine.train_config import build_parser as train_parser
     from mmkd_logit.experiments.published import build_parser as publish_parser
     from mmkd_logit.experiments.reproduce import build_parser as reproduce_parser
 

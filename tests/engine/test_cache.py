@@ -13,7 +13,7 @@ from mmengine.config import Config
 from networks import build
 from runs import assert_same
 
-from mmkd_logit.engine import train as train_tool
+from mmkd_logit.engine import train_config, training
 from mmkd_logit.engine.cache import build_parser, main
 from mmkd_logit.engine.cache_fill import CacheFiller
 
@@ -74,9 +74,9 @@ def train(config, *words, **options):
     options = {"experiment_name": f"cache{_runs}", **options}
     args = [config, "--work-dir", f"run{_runs}", *words]
     args += ["--cfg-options", *(f"{key.replace('__', '.')}={v}" for key, v in options.items())]
-    args = train_tool.build_parser().parse_args(args)
-    started = train_tool.TrainingStarted()
-    runner = train_tool.run_training(train_tool.build_config(args), args.resume, started)
+    args = train_config.build_parser().parse_args(args)
+    started = training.TrainingStarted()
+    runner = training.run_training(train_config.build_config(args), args.resume, started)
     cache = runner.model.teachers[0].cache
     weights = {key: value.clone() for key, value in runner.model.state_dict().items()}
     return weights, None if cache is None else (cache.hits, cache.misses)
@@ -120,9 +120,9 @@ def test_a_resumed_run_gives_the_same_with_and_without_the_cache(config, capsys)
         if cache == "None":
             options.append("model.teacher.cache=None")
         args = [config, "--work-dir", folder, "--resume", f"{folder}/epoch_1.pth"]
-        args = train_tool.build_parser().parse_args([*args, "--cfg-options", *options])
-        started = train_tool.TrainingStarted()
-        runner = train_tool.run_training(train_tool.build_config(args), args.resume, started)
+        args = train_config.build_parser().parse_args([*args, "--cfg-options", *options])
+        started = training.TrainingStarted()
+        runner = training.run_training(train_config.build_config(args), args.resume, started)
         assert_same(dict(runner.model.state_dict()), whole)
 
 

@@ -23,7 +23,8 @@ from mmkd_logit.engine.chain import is_chain, read_chain
 from mmkd_logit.engine.checkpoint import load_from_file
 from mmkd_logit.engine.provenance import file_hash, origin_of, read_origin
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.train import build_config, build_parser, main
+from mmkd_logit.engine.train import main
+from mmkd_logit.engine.train_config import build_config, build_parser
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

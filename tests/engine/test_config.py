@@ -10,12 +10,12 @@ from mmengine.config import Config
 from mmkd_logit.engine.config import (
     add_common_arguments,
     apply_common_arguments,
-    config_hash,
     default_work_dir,
     read_config,
     use_amp,
 )
-from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.engine.config_hash import config_hash
+from mmkd_logit.engine.train_config import build_config, build_parser
 
 
 def options(*words):
@@ -186,7 +186,7 @@ def test_the_hash_sees_how_a_teacher_computes_and_rounds(project):
 
 def test_the_hash_sees_the_batches_that_a_cache_computes_in(project):
     """Below 31 images a network rounds otherwise, and on a GPU at any size."""
-    from mmkd_logit.engine.config import CACHED_MICRO_BATCH
+    from mmkd_logit.engine.config_hash import CACHED_MICRO_BATCH
     from mmkd_logit.models import frozen_teacher
 
     assert CACHED_MICRO_BATCH == frozen_teacher._MICRO_BATCH

@@ -23,7 +23,7 @@ from mmkd_logit.engine.dump_files import find_dumps, lacking_dumps, read_identit
 from mmkd_logit.engine.dump_run import dump_logits, loader_of, prepare_dumps
 from mmkd_logit.engine.provenance import file_hash, origin_of
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.engine.train_config import build_config, build_parser
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

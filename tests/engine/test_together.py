@@ -10,7 +10,7 @@ import torch
 from commands import Tiny, error_of, folder_of, train
 from runs import assert_same
 
-from mmkd_logit.engine import together
+from mmkd_logit.engine import together, training
 from mmkd_logit.engine import train as train_tool
 from mmkd_logit.engine.provenance import file_hash
 from mmkd_logit.engine.results import find_row, read_lines
@@ -114,7 +114,7 @@ def test_what_was_recorded_counts_as_the_run(tiny):
 @pytest.mark.parametrize("when", [3, 6])
 def test_a_run_that_was_cut_off_goes_on(tiny, monkeypatch, when, capsys):
     lines = lines_of(tiny)
-    mark = train_tool._MarkStart.before_train_iter
+    mark = training._MarkStart.before_train_iter
 
     def interrupt(self, runner, batch_idx, data_batch=None):
         mark(self, runner, batch_idx, data_batch)
@@ -122,7 +122,7 @@ def test_a_run_that_was_cut_off_goes_on(tiny, monkeypatch, when, capsys):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_tool._MarkStart, "before_train_iter", interrupt)
+        patch.setattr(training._MarkStart, "before_train_iter", interrupt)
         # Two iterations an epoch of 64 images in batches of 32, longer below.
         with pytest.raises(SystemExit):
             together.main([write([line.replace("--epochs 2", "--epochs 4") for line in lines])])
@@ -268,7 +268,7 @@ def test_wrong_lists_are_one_line(workplace, capsys):
 
 
 def test_sequential_teachers_and_features_train_alone(project):
-    from mmkd_logit.engine.train import build_config, build_parser
+    from mmkd_logit.engine.train_config import build_config, build_parser
 
     def read(name, *words):
         return build_config(build_parser().parse_args([name, *words]))

@@ -12,7 +12,7 @@ from mmkd_logit.engine.dump_files import FORMAT, dump_path, find_dumps
 from mmkd_logit.engine.provenance import file_hash, origin_of, write_origin
 from mmkd_logit.engine.results import append_line, read_lines
 from mmkd_logit.engine.run_lock import only_run_in
-from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.engine.train_config import build_config, build_parser
 from mmkd_logit.experiments.execute import Execution, find_row
 from mmkd_logit.experiments.exhibit import Exhibit
 from mmkd_logit.experiments.run import read_once

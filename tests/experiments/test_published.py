@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import PROJECT, error_of
 
-from mmkd_logit.engine.config import config_hash
+from mmkd_logit.engine.config_hash import config_hash
 from mmkd_logit.engine.results import append_line, read_lines
 from mmkd_logit.experiments.exhibit import Exhibit
 from mmkd_logit.experiments.published import (
