@@ -1,4 +1,6 @@
-"""What the workers of a data loader draw."""
+"""What the workers of data loaders draw, and their end."""
+
+from typing import Any
 
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -23,3 +25,20 @@ def say_what_workers_draw(loader: DataLoader, runner: Runner, within: bool) -> N
             "they do, use mmkd_logit.SeededSampler with mmkd_logit.SeededDataset, whose pictures "
             "do not depend on workers."
         )
+
+
+def end_workers(runner: Runner) -> None:
+    """End the persistent workers of the data that a run trained on and validated.
+
+    Collected as garbage with their Runner, whose parts name each other, each of them would be
+    waited for five seconds.
+
+    Args:
+        runner: Done with them.
+    """
+    for loop in (runner._train_loop, runner._val_loop):
+        loader: Any = getattr(loop, "dataloader", None)
+        iterator = getattr(loader, "_iterator", None)
+        if iterator is not None:
+            loader._iterator = None
+            iterator._shutdown_workers()

@@ -15,6 +15,7 @@ from mmkd_logit._run_file import note_start
 from mmkd_logit.hooks import PreemptionHook
 from mmkd_logit.hooks._saving import POINTER
 
+from ._loader_workers import end_workers
 from .cache import log_caches
 from .checkpoint import install_safe_checkpoint_loading
 from .errors import TrainingStarted
@@ -131,8 +132,11 @@ def run_training(
     preemption = PreemptionHook()
     for each in (_MarkStart(started, origin), keeper, *more_hooks, preemption):
         runner.register_hook(each)
-    with _told_of(preemption, started):
-        runner.train()
+    try:
+        with _told_of(preemption, started):
+            runner.train()
+    finally:
+        end_workers(runner)
     log_caches(runner)
     return runner
 

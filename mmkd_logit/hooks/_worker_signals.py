@@ -1,14 +1,18 @@
 """Signals to the workers of data loaders."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
-from typing import Any
 
 
 class StaysUntilToldTwice:
     """Start of a data loader's worker that leaves the first signal to the process that it is of.
 
-    Launchers send signals to all processes of a run, and one that loses its workers fails.
+    Launchers send signals to all processes of a run, and one that loses its workers fails. Its own
+    process ends a worker by SIGTERM too: that one is obeyed at once, or the run would wait for it
+    for ever.
 
     Args:
         start: What the worker did before.
@@ -23,12 +27,23 @@ class StaysUntilToldTwice:
         Args:
             worker: Its number.
         """
-        signal.signal(signal.SIGTERM, _end_next_time)
+        if hasattr(signal, "sigwaitinfo"):  # which says who sent it
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_wait, args=(_owner(),), daemon=True).start()
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         if self._start is not None:
             self._start(worker)
 
 
-def _end_next_time(number: int, frame: Any) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _owner() -> int | None:
+    parent = multiprocessing.parent_process()
+    return os.getppid() if parent is None else parent.pid
+
+
+def _wait(owner: int | None) -> None:
+    for _ in range(2):
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == owner:
+            os._exit(0)  # as torch's workers do; the loader takes other statuses for failures
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGTERM)

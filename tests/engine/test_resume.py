@@ -1,5 +1,6 @@
 """Runs that are cut off and resumed equal those that are not, bit for bit."""
 
+import multiprocessing
 import shutil
 
 import pytest
@@ -25,6 +26,13 @@ def test_cut_off_within_an_epoch_and_at_its_end(tmp_path, kind):
     train(KINDS[kind](tmp_path / "whole"))
     train_in_parts(lambda: KINDS[kind](tmp_path / "parts"), 7, 9)
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_no_workers_are_left(tmp_path):
+    before = multiprocessing.active_children()
+    runner = train(KINDS["with_workers"](tmp_path))
+    assert multiprocessing.active_children() == before
+    assert runner.train_loop.dataloader.num_workers == 2
 
 
 @pytest.mark.parametrize("iteration", [7, 8])

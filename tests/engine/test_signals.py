@@ -1,16 +1,19 @@
 """Runs whose machine is wanted back."""
 
+import multiprocessing
 import os
 import shlex
 import signal
+import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import stop_hooks  # noqa: F401
 import torch
 from commands import Tiny, train
-from processes import fork
+from processes import fork, run
 
 from mmkd_logit._run_file import read_run
 from mmkd_logit._sealed_files import why_damaged
@@ -129,12 +132,12 @@ def send(*numbers):
 def test_a_second_signal_ends_it_at_once(monkeypatch, pause, sent, ends):
     monkeypatch.setattr(_stop_signals, "_ONE_EVENT", pause)
 
-    def run():
+    def listen():
         signals = StopSignals()
         signals.listen()
         send(*(getattr(signal, name) for name in sent))
 
-    assert in_a_child(run) == ends
+    assert in_a_child(listen) == ends
 
 
 def test_restored_as_they_were():
@@ -149,11 +152,11 @@ def test_restored_as_they_were():
 
 def test_workers_leave_the_first_signal_to_their_process():
     def worker(*sent):
-        def run():
+        def work():
             StaysUntilToldTwice(None)(0)
             send(*sent)
 
-        return run
+        return work
 
     assert in_a_child(worker(signal.SIGTERM)) == 7
     assert in_a_child(worker(signal.SIGUSR1, signal.SIGUSR1)) == 7
@@ -162,6 +165,45 @@ def test_workers_leave_the_first_signal_to_their_process():
     assert (
         in_a_child(lambda: os._exit(3 if StaysUntilToldTwice(seen.append)(5) or seen else 4)) == 3
     )
+
+
+def test_workers_obey_their_process_at_once():
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+
+    def work():
+        StaysUntilToldTwice(None)(0)
+        ready.set()
+        time.sleep(60)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of torch's stay behind
+        worker = context.Process(target=work, daemon=True)
+        worker.start()
+    assert ready.wait(10)
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+FORGETFUL = """
+from torch.utils.data import DataLoader
+from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice
+
+class Owner:
+    loader = DataLoader(range(4), num_workers=2, persistent_workers=True,
+                        worker_init_fn=StaysUntilToldTwice(None), multiprocessing_context="fork")
+    def __init__(self):
+        self.me, self.batches = self, iter(self.loader)
+
+print(next(Owner().batches))
+raise SystemExit(3)
+"""
+
+
+def test_a_program_ends_with_workers_that_nobody_has_ended():
+    done = run(sys.executable, "-c", FORGETFUL)
+    assert (done.returncode, done.stdout) == (3, "tensor([0])\n"), done.stderr[-2000:]
 
 
 def test_the_command_that_goes_on(monkeypatch):
