@@ -9,6 +9,7 @@ from ._families import Family
 from ._pooled import Pooled
 from ._samples import Samples
 from .drawing import Drawing
+from .style import foot
 
 _SPLITS = dict(train="training set", test="test set", val="validation set")
 
@@ -52,7 +53,9 @@ def describe(
     key = "/".join(filter(None, [record.get("scale"), record["name"]]))
     missing = list(dict.fromkeys(name for each in samples for name in each.missing))
     left_out = [*family.notes, *([f"not dumped: {', '.join(missing)}"] if missing else []), *notes]
-    said = [what, _samples_text(samples), _protocol(family, seeds, how), "; ".join(left_out)]
+    counted, protocol = _samples_text(samples), _protocol(family, seeds, how)
+    foot(figure, f"{key} · {family.title} · {counted}; {protocol}")
+    said = [what, counted, protocol, "; ".join(left_out)]
     facts = dict(
         networks=family.title,
         splits={each.split: sorted(each.sizes) for each in samples},

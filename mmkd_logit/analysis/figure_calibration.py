@@ -121,7 +121,7 @@ def _draw_reliability(samples: list[Samples]) -> Drawing:
         Patch(facecolor="#cccccc", edgecolor="#777777", linewidth=0.7, label="accuracy of the bin"),
         Patch(facecolor="none", edgecolor=_GAP, hatch="////////", label="gap to its confidence"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     every = [diagram for diagrams in found.values() for diagram in diagrams]
     seeds = {seed for diagram in every for seed in diagram.seeds}
     notes = {d.name: f"{d.not_finite:,} values by {d.name} are not finite"

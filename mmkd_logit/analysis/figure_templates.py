@@ -143,7 +143,7 @@ def _draw(samples: list[Samples], classes: dict[int, str]) -> Drawing:
         Line2D([], [], color=color, marker=marker, linestyle="none", label=name)
         for (color, marker), name in zip(CLASSES, classes.values(), strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return _describe(samples, classes, clouds, figure)
 
 

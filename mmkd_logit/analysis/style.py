@@ -1,5 +1,6 @@
 """One look for all figures: a colour, a line and a marker for each method."""
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -144,8 +145,10 @@ def foot(figure: Figure, text: str) -> None:
 
     Args:
         figure: With the constrained layout of :func:`new_figure`.
-        text: One line.
+        text: Of any length.
     """
+    line = int(21 * figure.get_figwidth())  # letters
+    text = textwrap.fill(text, line, break_long_words=False, break_on_hyphens=False)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color="#5a5a5a")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dump_records import METHODS, arrays_of, exhibit_of, runs_of, whole_exhibit, write_dump
 from matplotlib.patches import StepPatch
+from matplotlib.text import Text
 from scipy.special import softmax
 from scipy.stats import gaussian_kde
 
@@ -306,6 +307,25 @@ def test_the_test_set_serves_where_nothing_else_was_dumped(part, tmp_path):
         assert "Test set, n = 30 samples" in drawing.caption
         assert "raining set" not in drawing.caption
         assert drawing.numbers["splits"] == dict(test=[30])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_n_and_protocol_are_in_the_picture(part, seeds):
+    for drawing in part.draw(seeds):
+        drawing.pixels(dpi=60)  # lays it out
+        figure = drawing.figure
+        (foot,) = (text for text in figure.findobj(Text) if " · " in text.get_text())
+        said = " ".join(foot.get_text().split())
+        assert said.startswith("cpu/table1 · WRN-28-4 → WRN-16-2 · ")
+        assert "training set, n = 60 samples" in said
+        assert "2 seeds (0, 1)" in said
+        assert said.endswith("epochs; last epoch, nothing selected")
+        box = foot.get_window_extent()
+        assert box.x1 <= figure.bbox.x1
+        assert box.y0 >= 0
+        above = [axes.get_tightbbox() for axes in figure.axes if axes.get_visible()]
+        assert box.y1 <= min(each.y0 for each in above)
+        assert not any(box.overlaps(legend.get_window_extent()) for legend in figure.legends)
 
 
 @pytest.mark.parametrize("part", PARTS)
