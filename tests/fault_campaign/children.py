@@ -5,6 +5,7 @@ of the command line as ``tools/train.py`` does, in a process of its own that has
 before; the parent never trains and has no threads.
 """
 
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -83,6 +84,11 @@ class Child:
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.status == -number
 
+    def workers(self):
+        """Process numbers of what it has started."""
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in path.read_text().split()] if self.ended() is None else []
+
     def cpu(self):
         """Seconds of CPU that it has used."""
         try:
@@ -117,6 +123,7 @@ def _be(kind, place, log, resume, prepare, rank, port):
     except BaseException:
         traceback.print_exc()
     finally:
+        multiprocessing.util._exit_function()  # as when a program ends: waits for what it started
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -115,6 +115,12 @@ def preemption_of_two(lab, place, random, number):
     return _preempt(lab, "two processes", place, random, number)
 
 
+@trying("SIGTERM or SIGUSR1", "loader workers", 4)
+def preemption_of_workers(lab, place, random, number):
+    """Launchers tell all that a run has started, too."""
+    return _preempt(lab, "loader workers", place, random, number)
+
+
 def _preempt(lab, name, place, random, number):
     told = (signal.SIGTERM, signal.SIGUSR1)[number % 2]
     children = lab.start(KINDS[name], place)
@@ -123,6 +129,8 @@ def _preempt(lab, name, place, random, number):
     children[0].wait_for(checkpoint.is_file)
     children[0].wait_for_cpu(children[0].cpu() + random.uniform(0, 0.3) * lab.whole(name).cpu)
     for child in children[: 1 + number // 2 % 2]:
+        for worker in child.workers():
+            os.kill(worker, told)
         child.kill(told)
     how = f"{told.name} to {1 + number // 2 % 2 if len(children) > 1 else 1}"
     expected = 128 + told if told == signal.SIGTERM else os.EX_TEMPFAIL
@@ -247,7 +255,7 @@ def _row(*functions):
 FAULTS = {
     "checkpoints": _row(checkpoints, small_files, stages),
     "caches": _row(caches),
-    "signals": _row(preemption, preemption_of_two),
+    "signals": _row(preemption, preemption_of_two, preemption_of_workers),
     "disk": _row(full_disk, read_only),
     "folder": _row(two_runs),
     "clock": _row(clocks),

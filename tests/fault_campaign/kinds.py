@@ -79,6 +79,11 @@ _base_ = './kd.py'
 train_dataloader = dict(batch_size=8)
 randomness = dict(diff_rank_seed=True)
 """
+_WORKERS = """
+_base_ = './kd.py'
+train_dataloader = dict(num_workers=2, persistent_workers=True)
+val_dataloader = dict(num_workers=1, persistent_workers=True)
+"""
 _CACHE = dict(storage="disk")
 TEACHERS = ("teacher", "other")
 
@@ -133,6 +138,7 @@ KINDS = {
         ),
         _alone("cold cache", "cached", caches=False),
         _alone("warm cache", "cached", caches=True),
+        _alone("loader workers", "workers"),
         _alone("two processes", "two", processes=2),
     )
 }
@@ -157,6 +163,7 @@ def make_base(folder):
         first=_SHORT.format(base="teacher"),
         second=_SHORT.format(base="kd"),
         two=_TWO,
+        workers=_WORKERS,
     )
     for name, text in texts.items():
         Path(tiny, f"{name}.py").write_text(text)
