@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from runs import assert_same, digits_student, run_config, weights
 
 from mmkd_logit.datasets import SampleKey, SeededSampler
+from mmkd_logit.engine._loader_workers import end_workers
 
 SHUFFLED = dict(type="DefaultSampler", shuffle=True)
 ENDLESS = dict(type="InfiniteSampler", shuffle=True)
@@ -149,6 +150,7 @@ def augmented(work_dir, seeded=True, memory=True, sampler=SHUFFLED, workers=0, *
 def trained(cfg):
     runner = Runner.from_cfg(cfg)
     runner.train()
+    end_workers(runner)
     return weights(runner)
 
 
