@@ -65,7 +65,10 @@ class ResultsRecorder:
             return
         # Better now than after days of training.
         check_out_file("--results", self.path)
-        read_lines(self.path)
+        for row in read_lines(self.path):
+            if "config_hash" not in row:
+                what = f"{self.path} holds a line that is of no run, {_short(row)}"
+                raise ValueError(f"{what}; name another file")
         fields = ("test_dataloader", "test_cfg", "test_evaluator")
         missing = [name for name in fields if cfg.get(name) is None]
         if missing:
@@ -274,9 +277,19 @@ def _is_row(line: bytes) -> bool:
         return False
 
 
+def _short(row: dict) -> str:
+    text = json.dumps(row)
+    return text if len(text) < 60 else f"{text[:60]}..."
+
+
 def _is_torn(last: bytes) -> bool:
-    """Whether what stands behind the last line's end is nothing, or the beginning of a row."""
-    return not last.strip() or (last.startswith(b"{") and not _is_row(last))
+    """Whether what stands behind the last line's end is nothing, or the beginning of a row.
+
+    A disk that lost its power may have zeros where the rest should be.
+    """
+    last = last.rstrip(b"\0")
+    begun = last.startswith(b'{"') or last == b"{"
+    return not last.strip() or (begun and not _is_row(last))
 
 
 def plain(value: Any) -> Any:

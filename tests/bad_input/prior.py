@@ -36,6 +36,7 @@ class Prior:
     def _write_wrong_files(self, tiny):
         texts = {
             "a_file": "",
+            "settings.json": '{"settings": "mine"}',
             "empty.py": "x = 1\n",
             "lone.py": f"_base_ = './{tiny.student}'\nauto_scale_lr = None\n",
             "unseen.py": f"_base_ = './{tiny.student}'\ndefault_hooks = dict(visualization=None)\n",

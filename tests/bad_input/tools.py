@@ -65,6 +65,8 @@ _TRAIN = [
      "is a file and cannot hold"),
     ("train", "--results", "another file's format", ["{student}", "--results", "two.txt"],
      "two.txt:1 is not a results line"),
+    ("train", "--results", "another file's content", ["{student}", "--results", "settings.json"],
+     'holds a line that is of no run, {"settings": "mine"}; name another file'),
     ("train", "--train-metrics", "contradiction", ["{student}", "--train-metrics"],
      "goes with --results"),
     ("train", "--dump-logits", "not a choice", ["{student}", "--dump-logits", "trian"], "'train'"),

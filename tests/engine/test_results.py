@@ -46,7 +46,7 @@ def test_a_torn_line_is_passed_over_and_taken_away(tmp_path):
     path = tmp_path / "runs.jsonl"
     append_line(path, dict(a=1))
     whole = path.read_bytes()
-    for torn in (b"{", b'{"a": 2, "b": "\xc3', b"  "):
+    for torn in (b"{", b'{"a": 2, "b": "\xc3', b"  ", b"\0\0\0", b'{"a": 2\0\0'):
         path.write_bytes(whole + torn)
         assert read_lines(path) == [dict(a=1)]
         append_line(path, dict(a=3))
@@ -69,9 +69,12 @@ def test_what_is_no_row_stays_and_is_named(tmp_path):
         read_lines(path)
     append_line(path, dict(a=1))
     assert path.read_text() == 'a diary\nits last line\n{"a": 1}\n'
-    path.write_text('{"a": 1}\nits last line')
-    with pytest.raises(ValueError, match=r"notes.txt:2 is not a results line"):
-        read_lines(path)
+    for last in ("its last line", "{a: 1, b: 2}", "{\\rtf1 my text}"):
+        path.write_text(f'{{"a": 1}}\n{last}')
+        with pytest.raises(ValueError, match=r"notes.txt:2 is not a results line"):
+            read_lines(path)
+        append_line(path, dict(a=2))
+        assert path.read_text() == f'{{"a": 1}}\n{last}\n{{"a": 2}}\n'
 
 
 @pytest.mark.parametrize("line", ["{torn", "3", "[1]", "null", "<html>", "\udcff"])
