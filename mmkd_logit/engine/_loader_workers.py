@@ -28,17 +28,19 @@ def say_what_workers_draw(loader: DataLoader, runner: Runner, within: bool) -> N
 
 
 def end_workers(runner: Runner) -> None:
-    """End the persistent workers of the data that a run trained on and validated.
+    """End the workers of the data that a run has trained on, validated and tested.
 
     Collected as garbage with their Runner, whose parts name each other, each of them would be
     waited for five seconds.
 
     Args:
-        runner: Done with them.
+        runner: Done with them; what is read anew gets workers anew.
     """
-    for loop in (runner._train_loop, runner._val_loop):
-        loader: Any = getattr(loop, "dataloader", None)
-        iterator = getattr(loader, "_iterator", None)
-        if iterator is not None:
-            loader._iterator = None
-            iterator._shutdown_workers()
+    for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+        # The loader has those that persist, and a loop by iterations the pass that it is in.
+        for name in ("dataloader", "dataloader_iterator"):
+            owner: Any = getattr(loop, name, None)
+            iterator: Any = getattr(owner, "_iterator", None)
+            if hasattr(iterator, "_shutdown_workers"):
+                owner._iterator = None
+                iterator._shutdown_workers()

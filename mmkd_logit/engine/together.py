@@ -13,6 +13,7 @@ from mmengine.dist import is_main_process
 
 from mmkd_logit._command_line import OneLineParser
 
+from ._loader_workers import end_workers
 from .chain_run import start_processes
 from .config_check import check_config
 from .config_hash import config_hash
@@ -152,6 +153,7 @@ def _train(
     for name, member in names.items():
         with as_member(runner, name, member.cfg):
             finish(runner, name, member, recorders[name], started, cfg.work_dir)
+    end_workers(runner)
 
 
 def _announce(names: Mapping[str, Member], cfg: Config) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ._loader_workers import end_workers
 from .chain import check_build, is_chain
 from .chain_run import run_chain, start_processes
 from .config_check import check_config
@@ -70,6 +71,7 @@ def _train(
         recorder.record(runner, args, started)
         if dump_run(runner, args, recorder.origin, recorder.machine):
             show_figures(runner, OF_DUMPS)
+        end_workers(runner)
 
 
 def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted) -> None:

@@ -12,7 +12,9 @@ class StaysUntilToldTwice:
 
     Launchers send signals to all processes of a run, and one that loses its workers fails. Its own
     process ends a worker by SIGTERM too: that one is obeyed at once, or the run would wait for it
-    for ever.
+    for ever. Who sent a signal is known where no other thread can take it: in workers that are
+    forked, MMEngine's default, on Linux. Others end at the first SIGTERM, whoever sends it. SIGTERM
+    stays blocked in programs that a transform starts.
 
     Args:
         start: What the worker did before.
@@ -27,13 +29,21 @@ class StaysUntilToldTwice:
         Args:
             worker: Its number.
         """
-        if hasattr(signal, "sigwaitinfo"):  # which says who sent it
+        if _is_alone() and hasattr(signal, "sigwaitinfo"):  # which says who sent it
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             threading.Thread(target=_wait, args=(_owner(),), daemon=True).start()
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         if self._start is not None:
             self._start(worker)
+
+
+def _is_alone() -> bool:
+    """Whether this process has one thread; those that are there keep taking signals."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
 
 
 def _owner() -> int | None:

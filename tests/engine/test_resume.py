@@ -28,9 +28,13 @@ def test_cut_off_within_an_epoch_and_at_its_end(tmp_path, kind):
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_no_workers_are_left(tmp_path):
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("kind", ["with_workers", "by_iteration"])
+def test_no_workers_are_left(tmp_path, kind, persistent):
+    cfg = KINDS[kind](tmp_path)
+    cfg.train_dataloader.update(num_workers=2, persistent_workers=persistent)
     before = multiprocessing.active_children()
-    runner = train(KINDS["with_workers"](tmp_path))
+    runner = train(cfg)
     assert multiprocessing.active_children() == before
     assert runner.train_loop.dataloader.num_workers == 2
 

@@ -112,6 +112,12 @@ def in_a_child(do):
     return os.waitstatus_to_exitcode(os.waitpid(fork(do), 0)[1])
 
 
+def until(so, seconds=10):
+    end = time.monotonic() + seconds
+    while not so() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def send(*numbers):
     for number in numbers:
         os.kill(os.getpid(), number)
@@ -154,7 +160,10 @@ def test_workers_leave_the_first_signal_to_their_process():
     def worker(*sent):
         def work():
             StaysUntilToldTwice(None)(0)
-            send(*sent)
+            for number in sent:
+                os.kill(os.getpid(), number)
+                until(lambda: not signal.sigpending())
+            time.sleep(0.3)
 
         return work
 

@@ -87,7 +87,10 @@ class Child:
     def workers(self):
         """Process numbers of what it has started."""
         path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(pid) for pid in path.read_text().split()] if self.ended() is None else []
+        try:
+            return [int(pid) for pid in path.read_text().split()]
+        except OSError:
+            return []
 
     def cpu(self):
         """Seconds of CPU that it has used."""
@@ -123,10 +126,12 @@ def _be(kind, place, log, resume, prepare, rank, port):
     except BaseException:
         traceback.print_exc()
     finally:
-        multiprocessing.util._exit_function()  # as when a program ends: waits for what it started
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        try:  # as when a program ends: waits for what it started
+            multiprocessing.util._exit_function()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
 
 
 def _join(rank, world, port):

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import disks
@@ -127,17 +128,23 @@ def _preempt(lab, name, place, random, number):
     # From when it listens: until then there is nothing to be saved.
     checkpoint = place / "run/iter_2.pth"
     children[0].wait_for(checkpoint.is_file)
-    children[0].wait_for_cpu(children[0].cpu() + random.uniform(0, 0.3) * lab.whole(name).cpu)
+    children[0].wait_for_cpu(children[0].cpu() + random.uniform(0, 0.15) * lab.whole(name).cpu)
+    workers = 0
     for child in children[: 1 + number // 2 % 2]:
         for worker in child.workers():
-            os.kill(worker, told)
+            with suppress(ProcessLookupError):
+                os.kill(worker, told)
+                workers += 1
         child.kill(told)
     how = f"{told.name} to {1 + number // 2 % 2 if len(children) > 1 else 1}"
+    how += f" and {workers} workers" * (workers > 0)
     expected = 128 + told if told == signal.SIGTERM else os.EX_TEMPFAIL
     ends = [child.wait() for child in children]
     trained = (place / "run/final.pth").is_file()  # then it is tested, and does not listen
     if ends != [expected] * len(children) and not (trained and ends == [-told] * len(children)):
         return how, [f"exit status {ends}, not {expected}: {_last_line(children)}"]
+    if name == "loader workers" and not workers and not trained:
+        return how, ["it had no workers"]
     if "--resume" not in children[0].said() and not trained:
         return how, ["does not say how to go on"]
     named = (place / "run/last_checkpoint").read_text().rpartition("/")[2]
