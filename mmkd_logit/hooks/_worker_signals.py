@@ -5,6 +5,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from multiprocessing.context import ForkContext, ForkProcess
+
+from torch.utils.data import DataLoader
 
 
 class StaysUntilToldTwice:
@@ -32,10 +35,37 @@ class StaysUntilToldTwice:
         if _is_alone() and hasattr(signal, "sigwaitinfo"):  # which says who sent it
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             threading.Thread(target=_wait, args=(_owner(),), daemon=True).start()
+        elif hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         if self._start is not None:
             self._start(worker)
+
+
+def start_protected(loader: DataLoader) -> None:
+    """Have the workers of a loader protected from their first moment on, not when they are ready.
+
+    Args:
+        loader: Whose workers are forked; others are left alone.
+    """
+    forks = multiprocessing.get_start_method() == "fork"
+    if loader.num_workers and loader.multiprocessing_context is None and forks:
+        loader.multiprocessing_context = _ProtectedContext()
+
+
+class _ProtectedProcess(ForkProcess):
+    def start(self) -> None:
+        """Start with SIGTERM blocked, which waits until the worker looks at its sender."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _ProtectedContext(ForkContext):
+    Process = _ProtectedProcess
 
 
 def _is_alone() -> bool:

@@ -12,7 +12,7 @@ from mmkd_logit.registry import HOOKS
 from ._agreement import Agreement
 from ._saving import INTERRUPTED, point_to, save_atomically
 from ._stop_signals import EXIT_CODES, StopSignals
-from ._worker_signals import StaysUntilToldTwice
+from ._worker_signals import StaysUntilToldTwice, start_protected
 
 
 @HOOKS.register_module()
@@ -46,6 +46,7 @@ class PreemptionHook(Hook):
             start = getattr(loader, "worker_init_fn", None)
             if loader is not None and not isinstance(start, StaysUntilToldTwice):
                 loader.worker_init_fn = StaysUntilToldTwice(start)
+                start_protected(loader)
 
     def after_train_iter(
         self,

@@ -14,6 +14,7 @@ import stop_hooks  # noqa: F401
 import torch
 from commands import Tiny, train
 from processes import fork, run
+from torch.utils.data import DataLoader
 
 from mmkd_logit._run_file import read_run
 from mmkd_logit._sealed_files import why_damaged
@@ -22,7 +23,7 @@ from mmkd_logit.engine.errors import resume_command
 from mmkd_logit.engine.last_checkpoint import last_checkpoint
 from mmkd_logit.hooks import _stop_signals
 from mmkd_logit.hooks._stop_signals import StopSignals
-from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice
+from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice, start_protected
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -195,9 +196,34 @@ def test_workers_obey_their_process_at_once():
     assert worker.exitcode == 0
 
 
+def test_a_signal_before_a_worker_is_ready_is_left_to_its_process(monkeypatch):
+    """torch's handlers are there before ours, and end a worker."""
+    context = multiprocessing.get_context("fork")
+    begun, go = context.Event(), context.Event()
+    set_num_threads = torch.set_num_threads
+
+    def wait(count):
+        begun.set()
+        go.wait(10)
+        set_num_threads(count)
+
+    loader = DataLoader(range(4), num_workers=1, worker_init_fn=StaysUntilToldTwice(None))
+    start_protected(loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of torch's stay behind
+        with monkeypatch.context() as patch:
+            patch.setattr("torch.set_num_threads", wait)
+            batches = iter(loader)
+    assert begun.wait(10)
+    (worker,) = batches._workers
+    assert in_a_child(lambda: os.kill(worker.pid, signal.SIGTERM)) == 7
+    go.set()
+    assert [int(batch) for batch in batches] == [0, 1, 2, 3]
+
+
 FORGETFUL = """
 from torch.utils.data import DataLoader
-from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice
+from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice, start_protected
 
 class Owner:
     loader = DataLoader(range(4), num_workers=2, persistent_workers=True,
