@@ -166,12 +166,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
-    if args.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
-    if args.share_teacher < 1:
-        raise ValueError(f"--share-teacher must be at least 1, got {args.share_teacher}")
-    if args.epochs is not None and args.epochs < 1:
-        raise ValueError(f"--epochs must be at least 1, got {args.epochs}")
+    counts = {"--seeds": args.seeds, "--share-teacher": args.share_teacher, "--epochs": args.epochs}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
     results = Path(args.results, "runs.jsonl")
     check_out_file("--results", results)
     pool = _pool(args)

@@ -223,7 +223,7 @@ def test_a_signal_before_a_worker_is_ready_is_left_to_its_process(monkeypatch):
 
 FORGETFUL = """
 from torch.utils.data import DataLoader
-from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice, start_protected
+from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice
 
 class Owner:
     loader = DataLoader(range(4), num_workers=2, persistent_workers=True,
