@@ -6,11 +6,31 @@ The registries import this file, so it needs the standard library alone.
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def type_name(spec: Any) -> str | None:
+    """Return the name of the class that a config builds, without the prefix of its package.
+
+    Args:
+        spec: The config of a component, or its ``type``: ``'CheckpointHook'``,
+            ``'mmengine.CheckpointHook'`` or the class itself.
+
+    Returns:
+        The name, or None where there is no type.
+
+    Example:
+        >>> type_name(dict(type='mmengine.CheckpointHook', interval=1))
+        'CheckpointHook'
+    """
+    kind = spec.get("type") if isinstance(spec, Mapping) else spec
+    if isinstance(kind, str):
+        return kind.rpartition(".")[-1]
+    return getattr(kind, "__name__", None)
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:

@@ -16,7 +16,7 @@ def row_of(name, seed, top1):
         iterations=450, resumed_at=0, processes=1, together=1, train_seconds=12.5, threads=1,
         test={"accuracy/top1": top1, "accuracy/per_class": [1.0, 2.0]}, train=None,
         best={"accuracy/top1": top1}, weights=f"{seed}{name}".ljust(64, "f"), teachers=["e" * 64],
-        config_hash="0123456789abcdef", data=dict(train="aa", test="bb"), numerics="float32",
+        fingerprint="0123456789abcdef", data=dict(train="aa", test="bb"), numerics="float32",
         device="CPU (x86_64, 2 cores)", commit="c" * 40, dirty=False,
         versions=dict(python="3.11.7", torch="2.15.0"), finished=f"2026-01-0{seed + 1}T00:00:00Z",
         command=["python", "tools/train.py"],

@@ -12,5 +12,6 @@ train_dataloader = dict(
         seed=0,
         dataset={{_base_.train_dataloader.dataset}}))
 train_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5)),
+    dict(type='mmpretrain.Accuracy', topk=(1, 5)),
+    dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5)),
     dict(type='mmkd_logit.NoisyLabelAccuracy')]

@@ -8,13 +8,14 @@ middle, looked at after every epoch: its standard error is 0.17 points, at the c
 _base_ = '../resnet/resnet152_in1k.py'
 val_dataloader = dict(
     dataset=dict(
-        _delete_=True, type='KFoldDataset', num_splits=25, fold=0, test_mode=True, seed=0,
+        _delete_=True, type='mmpretrain.KFoldDataset',
+        num_splits=25, fold=0, test_mode=True, seed=0,
         dataset=dict(
-            type='ImageNet', data_root={{_base_.data_root}}, split='train',
+            type='mmpretrain.ImageNet', data_root={{_base_.data_root}}, split='train',
             pipeline={{_base_.test_pipeline}})))
 custom_hooks = [
     dict(type='mmkd_logit.FinalCheckpointHook'),
     dict(
-        type='EarlyStoppingHook', monitor='accuracy/top1', rule='greater',
+        type='mmengine.EarlyStoppingHook', monitor='accuracy/top1', rule='greater',
         stopping_threshold=81.16, patience=1_000_000, strict=True)
 ]

@@ -8,6 +8,6 @@ val_dataloader = dict(dataset=dict(dataset=dict(split='train')))
 custom_hooks = [
     dict(type='mmkd_logit.FinalCheckpointHook'),
     dict(
-        type='EarlyStoppingHook', monitor='accuracy/top1', rule='greater',
+        type='mmengine.EarlyStoppingHook', monitor='accuracy/top1', rule='greater',
         stopping_threshold=53.77, patience=1_000_000, strict=True)
 ]

@@ -44,7 +44,7 @@ def run_facts(run: Mapping[str, Any], place: str | None = None) -> list[tuple[st
     row = run["row"] or {}
     facts: list[tuple[str, Any]] = [
         ("config", run["config"]),
-        ("config hash", row.get("config_hash")),
+        ("fingerprint", row.get("fingerprint")),
         ("work folder", run["work_dir"]),
         ("own seed", row["seed"] if row.get("seed") not in (None, run["seed"]) else None),
         ("epochs", _epochs(run, row)),

@@ -51,7 +51,7 @@ _ROW = {
     "data?": Each((str, None)),
     "teachers?": [(str, None)],
     "weights?": str,
-    "config_hash?": str,
+    "fingerprint?": str,
     "device?": str,
     "numerics?": str,
     "commit?": str,

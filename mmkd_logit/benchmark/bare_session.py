@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR100
 
+from mmkd_logit._arguments import type_name
 from mmkd_logit.engine.teachers import model_teachers
 from mmkd_logit.models._teacher_spec import resolve_teacher
 from mmkd_logit.models.teacher_cache import TeacherCache
@@ -20,7 +21,6 @@ from .bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
 from .data_forms import change_innermost, innermost
 from .runner_session import Probe, check_size, stock_of
 
-_WRN = ("mmkd_logit.WideResNetCIFAR", "WideResNetCIFAR")
 _WRN_SETTINGS = {"depth", "widen_factor", "in_channels", "strides", "base_channels"}
 _WRN_SETTINGS |= {"stem_channels"}
 
@@ -118,8 +118,8 @@ def _network(cfg: Any) -> nn.Module:
         return _Logits(cfg)
     backbone = cfg.get("backbone") or {}
     settings = {key: value for key, value in backbone.items() if key in _WRN_SETTINGS}
-    own = backbone.get("type") in _WRN and set(backbone) - {"type"} <= _WRN_SETTINGS
-    if own and cfg["head"]["type"].endswith("LinearClsHead"):
+    own = type_name(backbone) == "WideResNetCIFAR" and set(backbone) - {"type"} <= _WRN_SETTINGS
+    if own and type_name(cfg["head"]) == "LinearClsHead":
         return WideResNet(num_classes=cfg["head"]["num_classes"], **settings)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         classifier = MODELS.build(cfg)
@@ -128,7 +128,7 @@ def _network(cfg: Any) -> nn.Module:
 
 
 def _loss(cfg: Any) -> dict[str, Any]:
-    kind, tau = cfg["type"].split(".")[-1], cfg.get("tau", 1.0)
+    kind, tau = type_name(cfg), cfg.get("tau", 1.0)
     if kind == "LogitMSELoss" or (kind == "ScaledKLDivLoss" and tau == float("inf")):
         return dict(loss="mse")
     if kind == "ScaledKLDivLoss":
@@ -141,7 +141,7 @@ def _data(cfg: Config) -> Dataset:
     whole, preprocessor = cfg.train_dataloader.dataset, cfg.get("data_preprocessor") or {}
     spec = innermost(whole)
     transform = _transform(spec.get("pipeline") or [], preprocessor)
-    if whole["type"] == "CIFAR100" and not spec.get("indices"):
+    if type_name(whole) == "CIFAR100" and not spec.get("indices"):
         folder = Path(spec["data_root"])
         if (folder / "cifar-100-python").is_dir():
             return CIFAR100(str(folder), train=True, transform=transform, download=False)
@@ -162,7 +162,7 @@ def _arrays(spec: dict) -> tuple[np.ndarray, Sequence[int]]:
 def _transform(pipeline: Sequence[dict], preprocessor: dict) -> Callable:
     crop, padding, flip = None, 0, 0.0
     for step in pipeline:
-        kind = step["type"].split(".")[-1]
+        kind = type_name(step)
         if kind == "RandomCrop":
             crop, padding = step["crop_size"], step.get("padding") or 0
         elif kind == "RandomFlip" and step.get("direction", "horizontal") == "horizontal":

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmkd_logit._arguments import type_name
 from mmkd_logit.engine import train
 from mmkd_logit.engine.config_check import check_config
 from mmkd_logit.engine.teachers import change_teachers, model_teachers
@@ -84,7 +85,7 @@ def edited(cfg: Config, **fields: Any) -> Config:
 
 def _stays(hook: dict) -> bool:
     """Leave out what writes checkpoints and what draws, as it does where nobody watches."""
-    return hook["type"] not in ("mmkd_logit.FinalCheckpointHook", "mmkd_logit.ProgressBarHook")
+    return type_name(hook) not in ("FinalCheckpointHook", "ProgressBarHook")
 
 
 def _without_cache(spec: Any) -> Any:
@@ -109,9 +110,9 @@ def _use_random_images(cfg: Config, number: int) -> None:
     spec = innermost(cfg.train_dataloader.dataset)
     shape: Sequence[int] = (32, 32, 3)
     classes = int(cfg.data_preprocessor.get("num_classes", 100))
-    if spec.type == "mmkd_logit.Digits":
+    if type_name(spec) == "Digits":
         shape = (8, 8, 1)
-    elif not spec.type.startswith("CIFAR"):
+    elif not str(type_name(spec)).startswith("CIFAR"):
         raise ValueError(f"--synthetic stands for CIFAR or the digits, not for {spec.type}")
     images = dict(
         type="mmkd_logit.RandomImages",

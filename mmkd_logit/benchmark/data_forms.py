@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-_IN_MEMORY = "mmkd_logit.InMemoryDataset"
-_OURS = (_IN_MEMORY, "mmkd_logit.SeededDataset")
-_SAMPLER = "mmkd_logit.SeededSampler"
+from mmkd_logit._arguments import type_name
+
+_IN_MEMORY, _SEEDED, _SAMPLER = "InMemoryDataset", "SeededDataset", "SeededSampler"
 _COLLATE = "mmkd_logit.batch_collate"
-_PREPROCESSOR = "mmkd_logit.BatchPreprocessor"
+_PREPROCESSOR = "BatchPreprocessor"
 
 
 def change_innermost(spec: Any, change: Callable[[Any], Any]) -> Any:
@@ -45,14 +45,14 @@ def by_pipeline(cfg: Config, workers: int = 0) -> Config:
     """
     loader = cfg.train_dataloader
     loader.dataset = _without_ours(loader.dataset)
-    if loader.sampler.type == _SAMPLER:
+    if type_name(loader.sampler) == _SAMPLER:
         loader.sampler = loader.sampler.sampler
     loader.collate_fn = dict(type="default_collate")
     loader.num_workers = workers
     loader.persistent_workers = workers > 0
     loader.pin_memory = torch.cuda.is_available()
-    if (cfg.get("data_preprocessor") or {}).get("type") == _PREPROCESSOR:
-        cfg.data_preprocessor.type = "ClsDataPreprocessor"
+    if type_name(cfg.get("data_preprocessor")) == _PREPROCESSOR:
+        cfg.data_preprocessor.type = "mmpretrain.ClsDataPreprocessor"
         cfg.data_preprocessor.pop("channels_last", None)
     return cfg
 
@@ -68,20 +68,22 @@ def in_memory(cfg: Config) -> Config:
     by_pipeline(cfg)
     loader = cfg.train_dataloader
     loader.dataset = change_innermost(
-        loader.dataset, lambda spec: dict(type=_IN_MEMORY, device="auto", dataset=spec)
+        loader.dataset,
+        lambda spec: dict(type=f"mmkd_logit.{_IN_MEMORY}", device="auto", dataset=spec),
     )
-    loader.sampler = dict(type=_SAMPLER, sampler=loader.sampler)
+    loader.sampler = dict(type=f"mmkd_logit.{_SAMPLER}", sampler=loader.sampler)
     loader.collate_fn = dict(type=_COLLATE)
     loader.pin_memory = False  # they are on the GPU already
-    cfg.data_preprocessor = dict(cfg.get("data_preprocessor") or {}, type=_PREPROCESSOR)
+    kind = f"mmkd_logit.{_PREPROCESSOR}"
+    cfg.data_preprocessor = dict(cfg.get("data_preprocessor") or {}, type=kind)
     return cfg
 
 
 def _without_ours(spec: Any) -> Any:
-    if spec["type"] in _OURS:
+    if type_name(spec) in (_IN_MEMORY, _SEEDED):
         return _without_ours(spec["dataset"])
     return dict(spec, dataset=_without_ours(spec["dataset"])) if "dataset" in spec else spec
 
 
 def _has(spec: Any, kind: str) -> bool:
-    return spec["type"] == kind or ("dataset" in spec and _has(spec["dataset"], kind))
+    return type_name(spec) == kind or ("dataset" in spec and _has(spec["dataset"], kind))

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import optim
 
-from mmkd_logit._arguments import did_you_mean, refuse_unknown
+from mmkd_logit._arguments import did_you_mean, refuse_unknown, type_name
 from mmkd_logit._checks import check_choice, check_count, check_flag, check_number, check_text
 from mmkd_logit.optim._clip_grad import check_clip_grad
 
@@ -23,7 +23,7 @@ _TOGETHER = (
     ("test_dataloader", "test_cfg", "test_evaluator"),
 )
 _WRAPPERS = {None, "OptimWrapper", "AmpOptimWrapper", "ApexOptimWrapper"}
-_WRAPPERS |= {"mmkd_logit.AutocastOptimWrapper"}
+_WRAPPERS |= {"AutocastOptimWrapper"}
 _LEVELS = ("CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET")
 
 Check = Callable[[str, Any], Any]
@@ -50,9 +50,9 @@ def check_values(cfg: Config) -> None:
             if holder.get(name) is not None:
                 check(f"{path}.{name}" if path else name, holder[name])
     for path, wrapper in _optimizers(cfg):
-        if wrapper.get("type") in _WRAPPERS:
+        if type_name(wrapper) in _WRAPPERS:
             check_clip_grad(wrapper.get("clip_grad"), f"{path}.clip_grad")
-        if wrapper.get("constructor") in (None, "DefaultOptimWrapperConstructor"):
+        if type_name(wrapper.get("constructor")) in (None, "DefaultOptimWrapperConstructor"):
             _check_paramwise(f"{path}.paramwise_cfg", wrapper.get("paramwise_cfg") or {})
     work_dir = Path(str(cfg.get("work_dir") or "."))
     for folder in (work_dir, *work_dir.parents):
@@ -102,7 +102,7 @@ def _settings(cfg: Config) -> Iterator[tuple[str, dict, dict[str, Check]]]:
     for path, wrapper in _optimizers(cfg):
         yield path, wrapper, dict(accumulative_counts=check_count)
         optimizer = wrapper.get("optimizer")
-        if isinstance(optimizer, dict) and hasattr(optim, str(optimizer.get("type"))):
+        if isinstance(optimizer, dict) and hasattr(optim, str(type_name(optimizer))):
             yield f"{path}.optimizer", optimizer, _OPTIMIZER  # what those of others take, they know
     for path, schedule in schedules(cfg):
         yield path, schedule, _SCHEDULE

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 
+from mmkd_logit._arguments import type_name
+
 from .config import default_work_dir, read_config
 from .overrides import parse_overrides
 from .teachers import (
@@ -21,7 +23,6 @@ from .teachers import (
 
 _STAGE_FIELDS = {"config", "overrides"}
 _CHAIN_FIELDS = {"stages", "randomness", "work_dir"}
-_DISTILLERS = ("mmkd_logit.LogitDistiller", "LogitDistiller")
 Build = Callable[[argparse.Namespace], Config]
 
 
@@ -171,7 +172,7 @@ def _teacher(args: argparse.Namespace, build: Build, before: Stage) -> dict[str,
 def _network(cfg: Config) -> dict[str, Any]:
     """Return the part of a config that :class:`~mmkd_logit.models.FrozenTeacher` reads."""
     model, preprocessor = cfg.model, cfg.get("data_preprocessor")
-    if model.get("type") in _DISTILLERS:
+    if type_name(model) == "LogitDistiller":
         model, preprocessor = model.student, model.get("data_preprocessor", preprocessor)
     network = ConfigDict(model=model, data_preprocessor=preprocessor)
     return copy.deepcopy(network).to_dict()

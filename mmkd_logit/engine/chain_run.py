@@ -12,25 +12,19 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.utils.dl_utils import set_multi_processing
 
+from mmkd_logit._arguments import type_name
 from mmkd_logit._sealed_files import why_damaged
 from mmkd_logit.hooks.resume_state_hook import STATE
 
 from .chain import Build, Stage, read_chain
 from .checkpoint import read_lazily
+from .fingerprint import row_fingerprint
 from .last_checkpoint import last_checkpoint
 from .provenance import origin_of, read_origin
 from .results import find_row, read_lines
+from .run_identity import list_changes
 from .run_lock import only_run_in
 from .teachers import FINAL
-
-_FINAL_HOOKS = ("mmkd_logit.FinalCheckpointHook", "FinalCheckpointHook")
-_CHANGES = dict(
-    config_hash="its config has changed",
-    seed="its seed has changed",
-    teachers="its teacher has changed",
-    files="a file of labels, a matrix or scores has changed",
-    processes="the number of processes has changed",
-)
 
 
 class _State(NamedTuple):
@@ -122,9 +116,9 @@ def _write_final(cfg: Config, wanted: bool) -> None:
     hooks = [
         hook
         for hook in cfg.get("custom_hooks") or []
-        if hook.get("type") not in _FINAL_HOOKS or hook.get("filename", FINAL) != FINAL
+        if type_name(hook) != "FinalCheckpointHook" or hook.get("filename", FINAL) != FINAL
     ]
-    cfg.custom_hooks = [*hooks, *[dict(type=_FINAL_HOOKS[0])] * wanted]
+    cfg.custom_hooks = [*hooks, *[dict(type="mmkd_logit.FinalCheckpointHook")] * wanted]
 
 
 def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
@@ -133,9 +127,11 @@ def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
     damaged = why_damaged(final, only_zip=True) if final.is_file() else None
     if noted is None and not final.is_file():
         return _State(f"starts in {folder}")
-    if noted != origin:
-        changes = [text for key, text in _CHANGES.items() if (noted or {}).get(key) != origin[key]]
-        why = "; ".join(changes) if noted else f"nothing says what made {final}"
+    if row_fingerprint(noted or {}) != origin["fingerprint"]:
+        why = f"nothing says what made {final}"
+        if noted is not None and "computed" in noted:
+            changes = list_changes(noted["computed"], origin["computed"])
+            why = "; ".join(changes) or "the number of epochs or processes has changed"
         return _State(f"starts anew in {folder}: {why}")
     if damaged is not None:
         if checkpoint is None:

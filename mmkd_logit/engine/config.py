@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 
+from mmkd_logit._arguments import type_name
+
 from .config_check import fields_of
 from .overrides import add_override_argument
 
-IN_MEMORY = "mmkd_logit.InMemoryDataset"
+IN_MEMORY = "InMemoryDataset"
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
 _ELSEWHERE = dict(
@@ -110,7 +112,7 @@ def _stays_on_gpu(loader: dict) -> bool:
     """Whether batches are made on the GPU, if there is one, whose memory cannot be pinned."""
     dataset = loader.get("dataset")
     while isinstance(dataset, dict):
-        if dataset.get("type") == IN_MEMORY:
+        if type_name(dataset) == IN_MEMORY:
             return dataset.get("device", "cpu") != "cpu" and not loader.get("num_workers")
         dataset = dataset.get("dataset")
     return False
@@ -186,7 +188,7 @@ def use_amp(cfg: Config) -> None:
     if not torch.cuda.is_available():
         raise ValueError("--amp needs a GPU; leave it out on a CPU")
     wrapper: ConfigDict | dict[str, Any] = cfg.get("optim_wrapper") or {}
-    if wrapper.get("type", "OptimWrapper") not in ("OptimWrapper", "AmpOptimWrapper"):
+    if type_name(wrapper) not in (None, "OptimWrapper", "AmpOptimWrapper"):
         raise ValueError(f"--amp cannot change the optimizer wrapper {wrapper['type']}")
     wrapper["type"] = "AmpOptimWrapper"
     wrapper.setdefault("loss_scale", "dynamic")

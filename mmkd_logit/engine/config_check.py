@@ -12,6 +12,8 @@ from mmengine.registry import MODELS as ROOT
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from mmkd_logit._arguments import type_name
+
 from ._config_parts import parts_of
 from ._config_values import check_values
 
@@ -69,8 +71,7 @@ def _check_preprocessor(given: dict) -> None:
     """Check numbers that mmpretrain's preprocessor takes as they come; ours is one of its kind."""
     from mmkd_logit.models.batch_preprocessor import check_settings
 
-    kinds = (None, "ClsDataPreprocessor", "mmpretrain.ClsDataPreprocessor")
-    if given.get("type") in kinds or given.get("type") == "mmkd_logit.BatchPreprocessor":
+    if type_name(given) in (None, "ClsDataPreprocessor", "BatchPreprocessor"):
         try:
             check_settings(given)
         except ValueError as error:

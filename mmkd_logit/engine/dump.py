@@ -15,12 +15,12 @@ from ._quiet_runner import QuietRunner
 from .checkpoint import existing, install_safe_checkpoint_loading
 from .config import add_common_arguments, apply_common_arguments, read_config
 from .config_check import check_config
-from .config_hash import config_hash
 from .dump_files import FOLDER, SPLITS, USUAL_SPLITS
 from .dump_run import dump_logits, loader_of, network_of
 from .epochs import scale_epochs
 from .errors import one_line_errors
 from .fast import make_fast
+from .fingerprint import fingerprint_of, row_fingerprint
 from .launch import prepare_launch, silence_known_warnings
 from .provenance import describe_machine, origin_of, read_origin
 from .safe_reading import install_safe_reading
@@ -124,7 +124,11 @@ def build_config(args: argparse.Namespace) -> Config:
         loader_of(cfg, split)
     prepare_launch(cfg, args.launcher)
     check_config(cfg)
-    if noted and noted.get("config_hash") != config_hash(cfg) and is_main_process():
+    if (
+        noted
+        and row_fingerprint(noted) != fingerprint_of(cfg, noted.get("processes"))
+        and is_main_process()
+    ):
         print(
             f"note: {args.checkpoint} was trained by another config than {args.config} with these "
             "flags; the files will say that they are of this one",

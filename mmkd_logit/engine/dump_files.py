@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from .fingerprint import fingerprint_of, weights_hash
 from .method import describe_method
-from .provenance import file_hash, origin_of
 from .results import plain
 from .teachers import FINAL
 
@@ -20,7 +20,7 @@ FOLDER = "logits"  # in a work folder
 SPLITS = ("train", "val", "test")
 USUAL_SPLITS = ("train", "test")  # where none is named
 # What decides the arrays; the rest of an identity says how they came about.
-_CONTENT = ("format", "config_hash", "seed", "teachers", "files", "weights", "split", "data")
+_CONTENT = ("format", "fingerprint", "weights", "split", "data")
 
 
 def add_dump_argument(parser: argparse.ArgumentParser) -> None:
@@ -73,14 +73,14 @@ def identity_of(
         cfg: The complete config.
         config: Its file.
         origin: Of ``origin_of``, from before the Runner changed the config.
-        weights: The SHA-256 of the checkpoint.
+        weights: The hash of the checkpoint's weights.
         split: Of :data:`SPLITS`.
         more: ``data``, the hash of the split's samples; device, versions, commit.
 
     Returns:
         What JSON can hold. ``method`` is that of :func:`describe_method`.
     """
-    content = {key: origin[key] for key in ("config_hash", "seed", "teachers", "files")}
+    content = {key: origin[key] for key in ("fingerprint", "seed", "teachers")}
     return plain(
         dict(
             content,
@@ -135,9 +135,8 @@ def lacking_dumps(cfg: Config, splits: Iterable[str]) -> list[str]:
     splits = list(splits)
     if not splits:
         return []
-    origin = origin_of(cfg)
-    identity = {key: origin[key] for key in ("config_hash", "seed", "teachers", "files")}
-    identity.update(format=FORMAT, weights=file_hash(Path(cfg.work_dir, FINAL)))
+    weights = weights_hash(Path(cfg.work_dir, FINAL))
+    identity = dict(format=FORMAT, fingerprint=fingerprint_of(cfg), weights=weights)
     found = {split: dump_path(cfg.work_dir, split) for split in splits}
     return [s for s, path in found.items() if not is_current(path, {**identity, "split": s})]
 
@@ -147,7 +146,7 @@ def find_dumps(work_dir: str | Path, weights: str | None = None) -> dict[str, st
 
     Args:
         work_dir: The folder.
-        weights: Only those of the checkpoint with this SHA-256; None for all.
+        weights: Only those of weights with this hash; None for all.
     """
     paths = sorted(Path(work_dir, FOLDER).glob("*.npz"))
     if weights is not None:

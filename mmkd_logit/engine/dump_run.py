@@ -15,12 +15,13 @@ from mmengine.hooks import EMAHook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, TestLoop
 
+from mmkd_logit._arguments import type_name
+
 from .dump_files import FOLDER, identity_of, is_current
-from .provenance import dataset_hash, file_hash
+from .fingerprint import weights_hash
+from .provenance import dataset_hash
 from .teachers import FINAL
 from .train_metrics import training_data_loader
-
-_FINAL_HOOKS = ("mmkd_logit.FinalCheckpointHook", "FinalCheckpointHook")
 
 
 def prepare_dumps(cfg: Config, splits: Sequence[str]) -> None:
@@ -37,12 +38,10 @@ def prepare_dumps(cfg: Config, splits: Sequence[str]) -> None:
         loader_of(cfg, split)
     hooks = list(cfg.get("custom_hooks") or [])
     if not any(
-        isinstance(hook, dict)
-        and hook.get("type") in _FINAL_HOOKS
-        and hook.get("filename", FINAL) == FINAL
+        type_name(hook) == "FinalCheckpointHook" and hook.get("filename", FINAL) == FINAL
         for hook in hooks
     ):
-        cfg.custom_hooks = [*hooks, dict(type=_FINAL_HOOKS[0])]
+        cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.FinalCheckpointHook")]
 
 
 def loader_of(cfg: Config, split: str) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def dump_logits(
         ValueError: If the checkpoint is of another network, or a sample is missing.
         OSError: If a file cannot be read or written.
     """
-    weights, written, loaded = file_hash(checkpoint) or checkpoint, [], False
+    weights, written, loaded = weights_hash(checkpoint) or checkpoint, [], False
     with _only_watching(runner):
         for split in splits:
             loop = _loop(runner, split)

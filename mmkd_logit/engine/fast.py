@@ -4,11 +4,12 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from mmkd_logit._arguments import type_name
+
 from .teachers import change_teachers, teacher_options, teacher_specs
 
 EXACT = "float32"
-_AUTOCAST = ("mmkd_logit.AutocastOptimWrapper", "AutocastOptimWrapper")
-_CHANNELS_LAST = ("mmkd_logit.ChannelsLastHook", "ChannelsLastHook")
+_AUTOCAST, _CHANNELS_LAST = "AutocastOptimWrapper", "ChannelsLastHook"
 # Fused, each of these is one operation on a GPU, and on a CPU SGD gives the same bits.
 _FUSED = ("SGD", "Adam", "AdamW")
 
@@ -26,19 +27,19 @@ def make_fast(cfg: Config) -> None:
         ValueError: If it has an optimizer wrapper other than ``OptimWrapper``.
     """
     wrapper: ConfigDict | dict[str, Any] = cfg.get("optim_wrapper") or {}
-    kind = wrapper.get("type", "OptimWrapper")
-    if kind not in ("OptimWrapper", *_AUTOCAST):
+    kind = type_name(wrapper) or "OptimWrapper"
+    if kind not in ("OptimWrapper", _AUTOCAST):
         raise ValueError(
             f"--fast sets optim_wrapper.type and the config has {kind}; leave one of them out"
         )
-    wrapper["type"] = _AUTOCAST[0]
+    wrapper["type"] = f"mmkd_logit.{_AUTOCAST}"
     wrapper.setdefault("dtype", "bfloat16")
     optimizer = wrapper.get("optimizer") or {}
-    if optimizer.get("type") in _FUSED and not {"fused", "foreach", "capturable"} & set(optimizer):
+    if type_name(optimizer) in _FUSED and not {"fused", "foreach", "capturable"} & set(optimizer):
         optimizer["fused"] = True
     hooks = list(cfg.get("custom_hooks") or [])
     if not _has_hook(cfg):
-        cfg.custom_hooks = [*hooks, dict(type=_CHANNELS_LAST[0])]
+        cfg.custom_hooks = [*hooks, dict(type=f"mmkd_logit.{_CHANNELS_LAST}")]
     change_teachers(cfg, _fast_teacher)
 
 
@@ -81,12 +82,12 @@ def describe_numerics(cfg: Config) -> str:
 
 def _has_hook(cfg: Config) -> bool:
     hooks = cfg.get("custom_hooks") or []
-    return any(isinstance(hook, dict) and hook.get("type") in _CHANNELS_LAST for hook in hooks)
+    return any(type_name(hook) == _CHANNELS_LAST for hook in hooks)
 
 
 def _precision(wrapper: Any) -> str:
-    kind = wrapper.get("type", "OptimWrapper")
-    if kind in _AUTOCAST:
+    kind = type_name(wrapper)
+    if kind == _AUTOCAST:
         return str(wrapper.get("dtype", "bfloat16")).removeprefix("torch.")
     if kind == "AmpOptimWrapper":
         return str(wrapper.get("dtype") or "float16").removeprefix("torch.")

@@ -16,8 +16,8 @@ from mmkd_logit._checks import check_flag
 from mmkd_logit.registry import HOOKS
 
 from .dump_files import find_dumps
+from .fingerprint import teacher_hashes, weights_hash
 from .method import describe_method
-from .provenance import file_hash, teacher_hashes
 from .results import plain
 from .teachers import FINAL
 
@@ -49,6 +49,7 @@ class FiguresHook(Hook):
         ValueError: If ``always`` is neither True nor False.
     """
 
+    changes_training = False
     priority = "LOWEST"  # after the last scalars and final.pth
 
     def __init__(self, always: bool = False) -> None:
@@ -136,7 +137,7 @@ def exhibit_of(runner: Runner) -> Any:
 
     cfg, folder = runner.cfg, Path(runner.work_dir)
     name = folder.parent.name if re.fullmatch(r"seed\d+", folder.name) else folder.name
-    weights = file_hash(folder / FINAL)
+    weights = weights_hash(folder / FINAL)
     row = dict(
         seed=runner.seed,
         epochs=runner.epoch,

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mmkd_logit._arguments import type_name
+
 _SYNC_BN = ("SyncBN", "MMSyncBN", "SyncBatchNorm")
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -74,7 +76,7 @@ def _refuse_sync_bn(cfg: Config) -> None:
 
 def _find_sync_bn(value: Any, where: str) -> str | None:
     if isinstance(value, dict):
-        if value.get("type") in _SYNC_BN:
+        if type_name(value) in _SYNC_BN:
             return where
         parts = [(f"{where}.{key}", part) for key, part in value.items() if key != "teacher"]
     elif isinstance(value, (list, tuple)):

@@ -8,6 +8,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_logit._arguments import type_name
+
 from .checkpoint import read_lazily
 from .config import seed_of
 from .last_checkpoint import last_checkpoint
@@ -26,7 +28,7 @@ def allow_other_labels(cfg: Config) -> None:
         cfg: With its hooks; changed in place.
     """
     for hook in cfg.custom_hooks:
-        if isinstance(hook, dict) and hook.get("type") == "mmkd_logit.LabelNoiseHook":
+        if type_name(hook) == "LabelNoiseHook":
             hook["resume_changed"] = True
 
 
@@ -37,15 +39,16 @@ class MadeOfHook(Hook):
     training data's pictures and labels.
 
     Args:
-        made_of: Of this run, as of :func:`describe_run`.
+        computed: The content of this run, as of
+            :func:`~mmkd_logit.engine.fingerprint.computed_content`.
         resume_changed: Whether to go on from another run's checkpoint; what has changed is then
             logged.
     """
 
     priority = "ABOVE_NORMAL"  # LabelNoiseHook knows more of labels, and comes first
 
-    def __init__(self, made_of: dict[str, Any], resume_changed: bool = False) -> None:
-        self.made_of = made_of
+    def __init__(self, computed: dict[str, Any], resume_changed: bool = False) -> None:
+        self.computed = computed
         self.resume_changed = resume_changed
         self._looked = False
         self._changes: list[str] = []
@@ -80,7 +83,13 @@ class MadeOfHook(Hook):
             )
         self._looked = True
         if MADE_OF in checkpoint:
-            self._settle(list_changes(checkpoint[MADE_OF], self.made_of), path)
+            made_of = checkpoint[MADE_OF]
+            if isinstance(made_of, dict) and "config" in made_of:
+                changes = ["the version of mmkd_logit (0.1.0), whose settings cannot be compared"]
+            else:
+                content = made_of.get("computed") if isinstance(made_of, dict) else None
+                changes = list_changes(content, self.computed)
+            self._settle(changes, path)
 
     def _settle(self, changes: list[str], path: str) -> None:
         if changes and not self.resume_changed:
@@ -116,8 +125,8 @@ class MadeOfHook(Hook):
         """Say of what run it is."""
         if "optimizer" in checkpoint:
             self._read_data(runner)
-            made_of = getattr(runner, "made_of", None) or self.made_of
-            checkpoint[MADE_OF] = dict(made_of, data=self._data[0])
+            computed = getattr(runner, "computed", None) or self.computed
+            checkpoint[MADE_OF] = dict(computed=computed, data=self._data[0])
 
     def _read_data(self, runner: Runner) -> None:
         if not self._data:

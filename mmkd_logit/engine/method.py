@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmkd_logit._arguments import type_name
+
 from .teachers import later_teachers, teacher_specs
 
 _KINDS = {"ScaledKLDivLoss": "kl", "LogitMSELoss": "mse"}
@@ -29,7 +31,7 @@ def describe_method(cfg: Config) -> dict[str, Any]:
         and size.
     """
     model = cfg.model
-    distils = _name(model) == "LogitDistiller"
+    distils = type_name(model) == "LogitDistiller"
     loss = (model.get("loss_kd") or {}) if distils else {}
     alpha = float(model.get("alpha", 1.0)) if distils else None
     features = list(model.get("feature_kd") or ()) if distils else []
@@ -39,27 +41,19 @@ def describe_method(cfg: Config) -> dict[str, Any]:
         kind=_kind(cfg, loss, alpha, bool(features)),
         tau=_number(loss.get("tau")) if isinstance(loss, Mapping) else None,
         alpha=alpha,
-        loss=(loss.get("name") or _name(loss)) if isinstance(loss, Mapping) else None,
+        loss=(loss.get("name") or type_name(loss)) if isinstance(loss, Mapping) else None,
         label_noise=_label_noise((cfg.get("train_dataloader") or {}).get("dataset")),
         teacher_config=_teachers(cfg) if distils else None,
         network=_network(model.get("student") if distils else model),
     )
 
 
-def _name(spec: Any) -> str | None:
-    """Return a type's name without the scope."""
-    kind = spec.get("type") if isinstance(spec, Mapping) else None
-    if kind is None:
-        return None
-    return kind.rpartition(".")[-1] if isinstance(kind, str) else kind.__name__
-
-
 def _kind(cfg: Config, loss: Any, alpha: float | None, features: bool) -> str:
-    if features or any(_name(hook) == _SEQUENTIAL for hook in cfg.get("custom_hooks") or []):
+    if features or any(type_name(hook) == _SEQUENTIAL for hook in cfg.get("custom_hooks") or []):
         return "other"
     if not alpha:
         return "ce"
-    return _KINDS.get(_name(loss) or "", "other")
+    return _KINDS.get(type_name(loss) or "", "other")
 
 
 def _number(value: Any) -> float | int | str | None:
@@ -74,7 +68,7 @@ def _number(value: Any) -> float | int | str | None:
 
 def _label_noise(dataset: Any) -> dict[str, Any] | None:
     while isinstance(dataset, Mapping):
-        if _name(dataset) == "NoisyLabelDataset":
+        if type_name(dataset) == "NoisyLabelDataset":
             return dict(kind=dataset.get("kind"), rate=dataset.get("rate"))
         dataset = dataset.get("dataset")
     return None
@@ -94,7 +88,7 @@ def _network(model: Any) -> str | None:
         return None
     parts = model.get("backbone") or model
     sizes = [f"{key}={_plain(parts[key])}" for key in _NETWORK if parts.get(key) is not None]
-    return " ".join([_name(parts) or "network", *sizes])
+    return " ".join([type_name(parts) or "network", *sizes])
 
 
 def _plain(value: Any) -> str:

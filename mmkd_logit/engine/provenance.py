@@ -17,46 +17,39 @@ from mmkd_logit import __version__
 from mmkd_logit._atomic_files import write_text
 
 from .config import seed_of
-from .config_hash import config_hash, without_exact_caches
-from .teachers import teacher_specs
+from .fingerprint import (
+    computed_content,
+    fingerprint,
+    fingerprint_of,
+    row_fingerprint,
+    teacher_hashes,
+)
 
 ORIGIN = "origin.json"
-_TASKS = dict(slurm="SLURM_NTASKS", mpi="OMPI_COMM_WORLD_SIZE")
 _PACKAGES = ("torch", "torchvision", "numpy")
 _STACK = ("mmengine", "mmcv", "mmpretrain")
 
 
-def origin_of(cfg: Config) -> dict[str, Any]:
-    """Return what decides a run's weights: config, seed, teachers, label files, processes.
+def origin_of(cfg: Config, processes: int | None = None) -> dict[str, Any]:
+    """Return what decides a run's weights.
 
     Args:
         cfg: A complete config, without ``resume``.
+        processes: How many processes train; by default as the environment says.
+
+    Returns:
+        ``computed``, the content of :func:`~mmkd_logit.engine.fingerprint.computed_content`, its
+        ``fingerprint``, and apart from these the ``seed``, the hashes of the ``teachers`` and the
+        number of ``processes``.
     """
+    content = computed_content(cfg, processes)
     return dict(
-        config_hash=config_hash(cfg),
+        fingerprint=fingerprint(content),
+        computed=content,
         seed=seed_of(cfg),
         teachers=teacher_hashes(cfg),
-        files=_data_files((cfg.get("train_dataloader") or {}).get("dataset")),
-        processes=_processes(cfg),
+        processes=content["processes"],
     )
-
-
-def _processes(cfg: Config) -> int:
-    """Return how many processes train, also before slurm's or MPI's have found each other."""
-    names = ("WORLD_SIZE", _TASKS.get(cfg.get("launcher"), ""))
-    return next((int(os.environ[name]) for name in names if name in os.environ), 1)
-
-
-def _data_files(dataset: Any) -> dict[str, str]:
-    """Hash the files that the wrappers of a data set name: labels, matrices, scores."""
-    found: dict[str, str] = {}
-    while isinstance(dataset, dict):
-        for field in ("file", "matrix", "scores"):
-            name = dataset.get(field)
-            if isinstance(name, str):
-                found[name] = file_hash(Path(name).expanduser()) or "missing"
-        dataset = dataset.get("dataset")
-    return found
 
 
 def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:
@@ -76,35 +69,21 @@ def read_origin(work_dir: str | Path) -> dict[str, Any] | None:
         work_dir: The folder.
     """
     try:
-        return json.loads(Path(work_dir, ORIGIN).read_text())
+        origin = json.loads(Path(work_dir, ORIGIN).read_text())
     except (OSError, ValueError):
         return None
+    return origin if isinstance(origin, dict) else None
 
 
-def teacher_hashes(cfg: Config) -> list[str]:
-    """Return the SHA-256 of each teacher's local checkpoint, or what stands for the teacher.
-
-    Args:
-        cfg: Any config; one without a teacher gives none.
-    """
-    hashes = []
-    for spec in teacher_specs(cfg):
-        checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
-        file = Path(checkpoint).expanduser() if isinstance(checkpoint, str) else None
-        known = file_hash(file) if file is not None else None
-        hashes.append(known or str(checkpoint or without_exact_caches(spec)))
-    return hashes
-
-
-def file_hash(path: str | Path) -> str | None:
-    """Return the SHA-256 of a file, or None where it does not exist.
+def is_origin(cfg: Config, processes: int | None = None) -> bool:
+    """Return whether the checkpoints in a run's work folder are of this very run.
 
     Args:
-        path: The file.
+        cfg: A complete config, without ``resume``.
+        processes: How many processes train; by default as the environment says.
     """
-    if not Path(path).is_file():
-        return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    noted = read_origin(cfg.work_dir)
+    return noted is not None and row_fingerprint(noted) == fingerprint_of(cfg, processes)
 
 
 def dataset_hash(dataset: Any) -> str | None:

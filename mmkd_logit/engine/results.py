@@ -22,7 +22,8 @@ from mmkd_logit.hooks.label_noise_hook import train_metainfo
 
 from .errors import TrainingStarted
 from .fast import EXACT, describe_numerics
-from .provenance import dataset_hash, describe_machine, file_hash, origin_of
+from .fingerprint import fingerprint_of, row_fingerprint, weights_hash
+from .provenance import dataset_hash, describe_machine, origin_of
 from .teachers import FINAL
 from .train_metrics import training_metrics
 
@@ -30,9 +31,10 @@ from .train_metrics import training_metrics
 class ResultsRecorder:
     """Tests the final weights of a run and appends its results to a file.
 
-    A row says what was run (config, overrides, seed, command), with what (commit, versions,
-    device, teachers' hashes, ``data``: a hash of the training and of the test samples), in which
-    digits (``numerics``), what came out (``weights``, the hash of ``final.pth``; ``test``: the
+    A row says what was run (config, overrides, seed, command; ``computed``, the content of which
+    ``fingerprint`` is the hash), with what (commit, versions, device, teachers' hashes, ``data``:
+    a hash of the training and of the test samples), in which digits (``numerics``), what came out
+    (``weights``, the hash of those in ``final.pth``; ``test``: the
     metrics of the config's test data with the weights after the last epoch, nothing selected;
     ``train``, if asked for: those of the un-augmented training data; ``best``, for information:
     the validation metrics' maxima) and how long it took: the seconds from iteration
@@ -66,7 +68,7 @@ class ResultsRecorder:
         # Better now than after days of training.
         check_out_file("--results", self.path)
         for row in read_lines(self.path):
-            if "config_hash" not in row:
+            if "fingerprint" not in row and "config_hash" not in row:  # of version 0.1.0
                 what = f"{self.path} holds a line that is of no run, {_short(row)}"
                 raise ValueError(f"{what}; name another file")
         fields = ("test_dataloader", "test_cfg", "test_evaluator")
@@ -131,7 +133,7 @@ class ResultsRecorder:
             seed=runner.seed,  # where the run was resumed, the checkpoint's
             processes=runner.world_size,
             numerics=self.numerics,
-            weights=file_hash(Path(runner.work_dir, FINAL)),
+            weights=weights_hash(Path(runner.work_dir, FINAL)),
             epochs=runner.epoch,
             iterations=runner.iter,
             resumed_at=runner.iter if started.iteration is None else started.iteration,
@@ -248,12 +250,12 @@ def find_row(
         measured: What the row must hold, such as ``'test.accuracy/top1'``, or ``'train'`` for
             any measurement on the training images.
     """
-    weights = file_hash(Path(cfg.work_dir, FINAL))
+    weights = weights_hash(Path(cfg.work_dir, FINAL))
     if weights is None:
         return None
-    expected = {**origin_of(cfg), "processes": processes, "weights": weights}
+    expected = fingerprint_of(cfg, processes)
     for row in reversed(rows):
-        same = all(row.get(key) == value for key, value in expected.items())
+        same = row.get("weights") == weights and row_fingerprint(row) == expected
         if same and all(holds(row, key) for key in measured):
             return row
     return None

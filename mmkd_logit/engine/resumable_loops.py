@@ -2,6 +2,8 @@
 
 from mmengine.config import Config
 
+from mmkd_logit._arguments import type_name
+
 _OURS = dict(
     EpochBasedTrainLoop="mmkd_logit.ResumableEpochBasedTrainLoop",
     IterBasedTrainLoop="mmkd_logit.ResumableIterBasedTrainLoop",
@@ -20,6 +22,6 @@ def use_resumable_loop(cfg: Config) -> None:
     kind = settings.pop("type", None)
     if kind is None and "by_epoch" in settings:
         kind = "EpochBasedTrainLoop" if settings.pop("by_epoch") else "IterBasedTrainLoop"
-    ours = _OURS.get(str(kind).removeprefix("mmengine."))
+    ours = _OURS.get(type_name(kind) or "")
     if ours is not None:
         cfg.train_cfg = dict(type=ours, **settings)

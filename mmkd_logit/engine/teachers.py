@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
+from mmkd_logit._arguments import type_name
+
 from .config import default_work_dir
 
 FINAL = "final.pth"
-_SEQUENTIAL = ("mmkd_logit.SequentialTeacherHook", "SequentialTeacherHook")
 
 
 class MissingTeacher(NamedTuple):
@@ -112,7 +113,7 @@ def _holders(cfg: Config) -> list[tuple[str, dict]]:
     for name, student in (cfg.model.get("students") or {}).items():  # of a StudentGroup
         holders.append((f"model.students.{name}.teacher", student))
     for i, hook in enumerate(cfg.get("custom_hooks") or []):
-        if isinstance(hook, dict) and hook.get("type") in _SEQUENTIAL:
+        if isinstance(hook, dict) and type_name(hook) == "SequentialTeacherHook":
             stages = hook.get("stages")
             for k, stage in enumerate(stages if isinstance(stages, (list, tuple)) else []):
                 if isinstance(stage, dict):  # the hook refuses others
@@ -137,7 +138,7 @@ def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
     Args:
         cfg: Any config; one without a distiller has no teachers.
     """
-    if cfg.model.get("type") not in ("mmkd_logit.LogitDistiller", "LogitDistiller"):
+    if type_name(cfg.model) != "LogitDistiller":
         return []
     missing: dict[tuple, MissingTeacher] = {}
     for name, spec in _named_teachers(cfg):

@@ -14,6 +14,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from mmkd_logit._arguments import type_name
 from mmkd_logit._atomic_files import write_bytes
 from mmkd_logit._checks import check_out_file
 from mmkd_logit._command_line import OneLineParser
@@ -110,11 +111,7 @@ def build_config(args: argparse.Namespace) -> Config:
 def _leave_missing_teachers_alone(cfg: Config) -> None:
     """Measure the student alone where its teacher is not there."""
     hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
-    asking = [
-        hook
-        for hook in hooks
-        if isinstance(hook, dict) and hook.get("type") == "mmkd_logit.LogitOutputsHook"
-    ]
+    asking = [hook for hook in hooks if type_name(hook) == "LogitOutputsHook"]
     if not asking:
         return
     why = "it is not there" if find_missing_teachers(cfg) else _what_keeps_away(model_teachers(cfg))
@@ -143,8 +140,9 @@ _OF_LOGITS |= {"PerClassAccuracy", "NoisyLabelAccuracy", "LogitDump"}
 
 
 def _needs_logits(metric: Any) -> bool:
-    name = str(metric.get("type")).rpartition(".")[-1] if isinstance(metric, dict) else ""
-    return name in _OF_LOGITS or metric.get("of") == "teacher" if name else False
+    return isinstance(metric, dict) and (
+        type_name(metric) in _OF_LOGITS or metric.get("of") == "teacher"
+    )
 
 
 def _use_test_time_augmentation(cfg: Config) -> None:
@@ -152,7 +150,7 @@ def _use_test_time_augmentation(cfg: Config) -> None:
     if isinstance(evaluator, (list, tuple)):
         cfg.test_evaluator = [metric for metric in evaluator if not _needs_logits(metric)]
     dataset = cfg.test_dataloader.dataset
-    while dataset.type == IN_MEMORY:  # it makes one picture of an image
+    while type_name(dataset) == IN_MEMORY:  # it makes one picture of an image
         dataset = cfg.test_dataloader.dataset = dataset.dataset
     if "tta_pipeline" not in cfg:
         *before, pack = copy.deepcopy(dataset.pipeline)

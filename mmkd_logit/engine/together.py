@@ -16,10 +16,10 @@ from mmkd_logit._command_line import OneLineParser
 from ._loader_workers import end_workers
 from .chain_run import start_processes
 from .config_check import check_config
-from .config_hash import config_hash
 from .errors import TrainingStarted, one_line_errors, resume_command
+from .fingerprint import fingerprint_of
 from .launch import silence_known_warnings
-from .provenance import origin_of, read_origin
+from .provenance import is_origin
 from .results import ResultsRecorder
 from .run_lock import only_run_in
 from .safe_reading import install_safe_reading
@@ -98,7 +98,7 @@ def common_work_dir(cfgs: Sequence[Config]) -> str:
     Args:
         cfgs: Of the runs.
     """
-    words = "\n".join(sorted(f"{cfg.work_dir} {config_hash(cfg)}" for cfg in cfgs))
+    words = "\n".join(sorted(f"{cfg.work_dir} {fingerprint_of(cfg)}" for cfg in cfgs))
     return str(Path("work_dirs", "together", hashlib.sha256(words.encode()).hexdigest()[:12]))
 
 
@@ -143,7 +143,7 @@ def _train(
     """Train what is joined, and leave to each run what is its own."""
     for name, recorder in recorders.items():
         recorder.start(names[name].cfg)
-    resumes = read_origin(cfg.work_dir) == origin_of(cfg)
+    resumes = is_origin(cfg)
     if is_main_process():
         _announce(names, cfg)
     mark = MarkMembersHook([member.cfg for member in names.values()])

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmkd_logit._arguments import type_name
+
 from .config import seed_of
 from .teachers import FINAL
 
@@ -20,24 +22,15 @@ _OWN = (
     "filename",
     "experiment_name",
 )
-_FINAL = ("mmkd_logit.FinalCheckpointHook", "FinalCheckpointHook")
+_FINAL = "FinalCheckpointHook"
 _ALLOWED_HOOKS = (
-    *_FINAL,
-    "mmkd_logit.ProgressBarHook",
-    "mmkd_logit.LabelNoiseHook",
-    "mmkd_logit.ChannelsLastHook",
-    "mmkd_logit.LogitOutputsHook",
-    "mmkd_logit.ClassifierSumHook",
-    "mmkd_logit.TrainAccuracyHook",
-    "mmkd_logit.FiguresHook",
-    "mmkd_logit.RunCheckHook",
-    "mmkd_logit.FiniteLossHook",
+    *(_FINAL, "ProgressBarHook", "LabelNoiseHook", "ChannelsLastHook", "LogitOutputsHook"),
+    *("ClassifierSumHook", "TrainAccuracyHook", "FiguresHook", "RunCheckHook", "FiniteLossHook"),
 )
 _DEFAULT_HOOKS = (
     *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
     *("visualization", "logit_outputs", "classifier_sum", "train_accuracy", "figures"),
 )
-_DISTILLERS = ("mmkd_logit.LogitDistiller", "LogitDistiller")
 
 
 def why_alone(cfg: Config) -> str | None:
@@ -47,7 +40,7 @@ def why_alone(cfg: Config) -> str | None:
         cfg: Its complete config.
     """
     for hook in cfg.get("custom_hooks") or []:
-        if not isinstance(hook, dict) or hook.get("type") not in _ALLOWED_HOOKS:
+        if not isinstance(hook, dict) or type_name(hook) not in _ALLOWED_HOOKS:
             kind = hook.get("type") if isinstance(hook, dict) else hook
             return f"{kind} of custom_hooks expects a model of its own"
         if hook.get("filename", FINAL) != FINAL:
@@ -64,7 +57,7 @@ def why_alone(cfg: Config) -> str | None:
     if seed_of(cfg) is None:
         return "randomness.seed is not set"
     optim = cfg.optim_wrapper
-    if optim.get("accumulative_counts", 1) != 1 or optim.get("type") == "AmpOptimWrapper":
+    if optim.get("accumulative_counts", 1) != 1 or type_name(optim) == "AmpOptimWrapper":
         return "its optimizer accumulates gradients or scales its loss"
     checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
     if checkpoint.get("save_best"):
@@ -94,7 +87,7 @@ def batches_key(cfg: Config) -> str:
 
 def _preprocessor(cfg: Config) -> Any:
     model = cfg.model
-    inner = model.get("student") if model.get("type") in _DISTILLERS else None
+    inner = model.get("student") if type_name(model) == "LogitDistiller" else None
     for holder in (inner or {}, model, cfg):
         if holder.get("data_preprocessor"):
             return dict(holder["data_preprocessor"])
@@ -152,7 +145,7 @@ def _joined(first: Config, cfgs: Mapping[str, Config]) -> Config:
         wrapper["find_unused_parameters"] = True
     joint.model_wrapper_cfg = wrapper
     hooks = joint.get("custom_hooks") or []
-    joint.custom_hooks = [hook for hook in hooks if hook.get("type") not in _FINAL]
+    joint.custom_hooks = [hook for hook in hooks if type_name(hook) != _FINAL]
     joint.log_processor = _join_logs(joint, cfgs)
     return joint
 

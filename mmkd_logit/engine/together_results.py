@@ -23,9 +23,9 @@ from mmkd_logit.hooks._saving import POINTER, point_to, save_atomically
 from .dump_run import dump_run
 from .errors import TrainingStarted
 from .figures_hook import OF_DUMPS, show_figures
-from .provenance import origin_of, read_origin, write_origin
+from .fingerprint import computed_content
+from .provenance import is_origin, origin_of, write_origin
 from .results import ResultsRecorder, find_row, read_lines
-from .run_identity import describe_run
 from .teachers import FINAL
 
 
@@ -51,16 +51,16 @@ class MarkMembersHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self, cfgs: Sequence[Config]) -> None:
-        self.origins = {cfg.work_dir: origin_of(cfg) for cfg in cfgs}
+        self.origins = [(cfg, origin_of(cfg)) for cfg in cfgs]
 
     def before_train(self, runner: Runner) -> None:
         """Do so, now that everything is built."""
         if not is_main_process():
             return
-        for work_dir, origin in self.origins.items():
-            folder = Path(work_dir)
+        for cfg, origin in self.origins:
+            folder = Path(cfg.work_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            if runner.iter < runner.max_iters or read_origin(folder) != origin:
+            if runner.iter < runner.max_iters or not is_origin(cfg):
                 for name in (POINTER, FINAL):
                     (folder / name).unlink(missing_ok=True)
             write_origin(folder, origin)
@@ -189,13 +189,13 @@ def as_member(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
         name: The student's.
         cfg: The run's.
     """
-    fields = ("model", "cfg", "_work_dir", "optim_wrapper", "param_schedulers", "made_of")
+    fields = ("model", "cfg", "_work_dir", "optim_wrapper", "param_schedulers", "computed")
     before = {field: getattr(runner, field) for field in fields}
     setattr(runner, _GROUP, runner.model)
     schedules = (runner.param_schedulers or {}).get(name)
     own = (
         *(_students(runner)[name], cfg, cfg.work_dir, runner.optim_wrapper[name], schedules),
-        describe_run(cfg),
+        computed_content(cfg),
     )
     vars(runner).update(zip(fields, own, strict=True))
     try:

@@ -18,7 +18,7 @@ from .dump_run import dump_run
 from .errors import TrainingStarted, one_line_errors, resume_command
 from .figures_hook import OF_DUMPS, show_figures
 from .launch import silence_known_warnings
-from .provenance import origin_of, read_origin
+from .provenance import is_origin
 from .results import ResultsRecorder
 from .run_lock import only_run_in
 from .safe_reading import install_safe_reading
@@ -44,7 +44,7 @@ def _train_teacher(
             raise ValueError(explain_missing(missing))
         start_processes(cfg)
         with only_run_in(cfg.work_dir):
-            cut_off = read_origin(cfg.work_dir) == origin_of(cfg)  # then it goes on
+            cut_off = is_origin(cfg)  # then it goes on
             run_training(cfg, "auto" if cut_off else None, started)
     gc.collect()
 

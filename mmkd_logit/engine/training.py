@@ -11,6 +11,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_logit._arguments import type_name
 from mmkd_logit._run_file import note_start
 from mmkd_logit.hooks import PreemptionHook
 from mmkd_logit.hooks._saving import POINTER
@@ -24,7 +25,6 @@ from .made_of_hook import MadeOfHook, allow_other_labels
 from .provenance import origin_of, write_origin
 from .resumable_loops import use_resumable_loop
 from .resumable_runner import ResumableRunner
-from .run_identity import describe_run
 from .teachers import FINAL
 
 
@@ -64,7 +64,7 @@ _ALWAYS = (
     "mmkd_logit.RunCheckHook",
     "mmkd_logit.FiniteLossHook",
 )
-_MMENGINES = ("CheckpointHook", "mmengine.CheckpointHook")
+_MMENGINES = "CheckpointHook"
 
 
 class _MarkStart(Hook):
@@ -116,19 +116,19 @@ def run_training(
     started.work_dir = cfg.work_dir
     install_safe_checkpoint_loading()  # after the config's custom_imports
     hooks = list(cfg.get("custom_hooks") or [])
-    known = [hook.get("type") for hook in hooks if isinstance(hook, dict)]
-    added = [name for name in _ALWAYS if name not in known]
+    known = [type_name(hook) for hook in hooks]
+    added = [name for name in _ALWAYS if type_name(name) not in known]
     cfg.custom_hooks = [*hooks, *(dict(type=name) for name in added)]
     if resume_changed:
         allow_other_labels(cfg)
-    origin, made_of = origin_of(cfg), describe_run(cfg)
+    origin = origin_of(cfg)
     _save_whole_checkpoints(cfg)
     apply_resume(cfg, resume)
-    keeper = MadeOfHook(made_of, resume_changed)
+    keeper = MadeOfHook(origin["computed"], resume_changed)
     keeper.look_ahead(cfg)
     use_resumable_loop(cfg)
     runner = ResumableRunner.from_cfg(cfg)
-    runner.made_of = made_of
+    runner.computed = origin["computed"]
     preemption = PreemptionHook()
     for each in (_MarkStart(started, origin), keeper, *more_hooks, preemption):
         runner.register_hook(each)
@@ -144,10 +144,10 @@ def run_training(
 def _save_whole_checkpoints(cfg: Config) -> None:
     """Put our hook in the place of MMEngine's, which writes checkpoints in place."""
     defaults = cfg.get("default_hooks") or {}
-    defaults.setdefault("checkpoint", dict(type=_MMENGINES[0], interval=1))  # MMEngine's own
+    defaults.setdefault("checkpoint", dict(type=_MMENGINES, interval=1))  # MMEngine's own
     cfg.default_hooks = defaults
     for hook in (*cfg.default_hooks.values(), *cfg.custom_hooks):
-        if isinstance(hook, dict) and hook.get("type") in _MMENGINES:
+        if isinstance(hook, dict) and type_name(hook) == _MMENGINES:
             hook["type"] = "mmkd_logit.AtomicCheckpointHook"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmkd_logit._atomic_files import write_text
 from mmkd_logit.engine.dump_files import lacking_dumps
 from mmkd_logit.engine.dump_run import loader_of
-from mmkd_logit.engine.provenance import ORIGIN, origin_of, read_origin
+from mmkd_logit.engine.provenance import ORIGIN, is_origin
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.run_lock import FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.teachers import FINAL
@@ -17,12 +17,13 @@ from mmkd_logit.engine.together import common_work_dir
 from ._log_lines import LogLines
 from .exhibit import SCORES
 from .pools import LOG, Pool
+from .precompute import Precompute, plan_precomputes
 from .run import Run, refuse_shared_folders
 from .sharing import units_of
 from .worker import are_newer
 
 TRAIN, TOGETHER = Path("tools", "train.py"), Path("tools", "train_together.py")
-DUMP = Path("tools", "dump_logits.py")
+DUMP, CACHE = Path("tools", "dump_logits.py"), Path("tools", "cache.py")
 _PAUSE = 0.2  # seconds between two looks at the processes
 _NEWS = 30  # seconds between two lines on the progress of one run
 _LOOK = 2  # seconds between two looks at a run that somebody else trains
@@ -43,8 +44,8 @@ class Execution:
         measured: What the row of a run must hold, by its work folder, such as
             ``'train.accuracy/top1'``. Weights that are there are only measured again for it.
         share: How many students of the same teacher are trained together, at most.
-        dumps: The splits whose logits each run shall leave. Of runs that are done they are
-            computed from the weights that are there.
+        dumps: The splits whose logits a run shall leave, by its work folder. Of runs that are done
+            they are computed from the weights that are there.
 
     Raises:
         FileNotFoundError: If the current folder is not the project's, or a config is missing.
@@ -60,7 +61,7 @@ class Execution:
         say: Callable[[str], None],
         measured: Mapping[str, Collection[str]] | None = None,
         share: int = 1,
-        dumps: Collection[str] = (),
+        dumps: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         if not TRAIN.is_file():
             raise FileNotFoundError(f"{TRAIN} does not exist here; run from the project's folder")
@@ -77,7 +78,8 @@ class Execution:
                 "one device (--devices 0,1 rather than 0+1), or leave such runs out with --only"
             )
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
-        self.measured, self.dumps = dict(measured or {}), tuple(dumps)
+        self.measured = dict(measured or {})
+        self.dumps = {folder: sorted(splits) for folder, splits in (dumps or {}).items()}
         self._check_dumps()
         self.results, self.pool, self.say = results, pool, say
         self.found: dict[str, dict | None] = {}
@@ -87,10 +89,12 @@ class Execution:
         self._bare: list[str] = []  # done before, but for their logits
         self._looked: dict[str, float] = {}  # when another process was last seen to train a run
         self._told: set[tuple[str, str]] = set()
+        self._precompute = plan_precomputes(self.runs, self.configs) if pool.processes == 1 else {}
+        self._computing: dict[str, Precompute] = {}
 
     def _check_dumps(self) -> None:
         for folder, cfg in self.configs.items():
-            for split in self.dumps:
+            for split in self.dumps.get(folder, ()):
                 try:
                     loader_of(cfg, split)
                 except ValueError as error:
@@ -106,17 +110,24 @@ class Execution:
             OSError: If the folder of the results cannot be made.
         """
         self.results.parent.mkdir(parents=True, exist_ok=True)
-        waiting = list(self.units)
+        needed = {run.work_dir for each in self.runs.values() for run in each.needs}
+        # First what others wait for, so that teachers train side by side.
+        waiting = sorted(self.units, key=lambda unit: needed.isdisjoint(unit))
         try:
             while waiting or self._members or self._bare:
                 for unit in list(waiting):
                     if self._is_ready(unit) and self.pool.has_room() and self._is_free(unit):
                         missing = [folder for folder in unit if not self._settle(folder)]
+                        if missing and self._precomputes(unit, waiting):
+                            continue
                         if not missing or self._start(unit, missing):
                             waiting.remove(unit)
                 while self._bare and self.pool.has_room():
                     self._start_dump(self._bare.pop(0))
                 for key, well in self.pool.finished().items():
+                    if key in self._computing:
+                        self._end_precompute(key, well)
+                        continue
                     members = self._members.pop(key)
                     if not well and self._is_elsewhere([key, *members]):
                         waiting.append(members)  # somebody else was there first
@@ -127,7 +138,7 @@ class Execution:
                     for folder in members:
                         self._end(folder, well, key)
                 self._tell_progress()
-                time.sleep(_PAUSE if self._members or self._looked else 0)
+                time.sleep(_PAUSE if self._members or self._looked or self._computing else 0)
         except BaseException:
             self.pool.stop()
             raise
@@ -178,17 +189,22 @@ class Execution:
             return False
         self.found[folder] = row
         under_way = (*self._bare, *self._members)
-        bare = folder not in under_way and self._lacks_dumps(folder)
+        bare = folder not in under_way and self.lacks_dumps(folder)
         self._bare += [folder] * bare
         self._say(folder, "done before, but for its logits" if bare else "done before")
         return True
 
-    def _lacks_dumps(self, folder: str) -> bool:
-        return bool(lacking_dumps(self.configs[folder], self.dumps))
+    def lacks_dumps(self, folder: str) -> bool:
+        """Whether a run that is done has not left the logits that it shall leave.
+
+        Args:
+            folder: Its work folder.
+        """
+        return bool(lacking_dumps(self.configs[folder], self.dumps.get(folder, ())))
 
     def undumped(self) -> list[str]:
         """List the work folders of runs that are done, but for logits that they shall leave."""
-        return [folder for folder, row in self.found.items() if row and self._lacks_dumps(folder)]
+        return [folder for folder, row in self.found.items() if row and self.lacks_dumps(folder)]
 
     def _start(self, unit: list[str], missing: list[str]) -> bool:
         """Begin to train a unit; False if another process does so this moment."""
@@ -207,8 +223,7 @@ class Execution:
             return self._start_together(unit if whole else missing)
         (folder,) = missing
         words = self._words(folder)
-        expected = {**origin_of(self.configs[folder]), "processes": self.pool.processes}
-        cut_off = read_origin(folder) == expected
+        cut_off = is_origin(self.configs[folder], self.pool.processes)
         with only_run_in(folder):
             if not cut_off:  # should it fail, no student may take older weights for its teacher's
                 Path(folder, FINAL).unlink(missing_ok=True)
@@ -217,17 +232,40 @@ class Execution:
         self._watch(folder, missing)
         self.pool.start(folder, words, self._scoring(self.runs[folder].scores))
 
+    def _precomputes(self, unit: list[str], waiting: list[list[str]]) -> bool:
+        """Whether the logits that a student will look up are being computed; begins to."""
+        job = self._precompute.get(unit[0])
+        if job is None or job.key in self._computing:
+            return job is not None
+        others = [u for u in waiting if self._precompute.get(u[0]) is job]
+        alike = [u for u in others if any(self.find(folder) is None for folder in u)]
+        if len(alike) < 2:  # a single one computes what it needs as it goes
+            return False
+        self._say(unit[0], f"python {CACHE} {shlex.join(job.words)}, for {len(alike)} students")
+        self._computing[job.key] = job
+        self.pool.start(job.key, job.words, tool=CACHE.name)
+        return True
+
+    def _end_precompute(self, key: str, well: bool) -> None:
+        job = self._computing.pop(key)
+        folders = [folder for folder, other in self._precompute.items() if other is job]
+        for folder in folders:
+            del self._precompute[folder]
+        if not well:
+            where = Path(key, LOG)
+            self._say(folders[0], f"the teacher's logits are not precomputed, see {where}")
+
     def _words(self, folder: str) -> list[str]:
         words = self.runs[folder].arguments()
         if any(key.startswith("train") for key in self.measured.get(folder, ())):
             words.insert(1, "--train-metrics")
-        if self.dumps:
-            words[1:1] = ["--dump-logits", *self.dumps]
+        if self.dumps.get(folder):
+            words[1:1] = ["--dump-logits", *self.dumps[folder]]
         return words
 
     def _start_dump(self, folder: str) -> None:
         words = self.runs[folder].arguments()
-        words[1:1] = [str(Path(folder, FINAL)), "--splits", *self.dumps]
+        words[1:1] = [str(Path(folder, FINAL)), "--splits", *self.dumps[folder]]
         self._say(folder, f"python {DUMP} {shlex.join(words)}")
         self._watch(folder, [folder])
         self.pool.start(folder, words, tool=DUMP.name)
@@ -278,7 +316,7 @@ class Execution:
         row = self.found[folder] = before or self.find(folder)
         lines = [] if well else self._logs[key].read()
         error = next((line for line in reversed(lines) if line.startswith("error: ")), "")
-        if row is not None and self._lacks_dumps(folder):
+        if row is not None and self.lacks_dumps(folder):
             return self._say(folder, f"done, but for its logits; see {log} {error}".rstrip())
         if row is not None:
             return self._say(folder, "its logits are written" if before else _short(row))

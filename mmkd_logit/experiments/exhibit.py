@@ -13,7 +13,7 @@ from .run import NOT_IN_NAMES, Run, read_once, refuse_shared_folders
 
 _DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 _RUN_FIELDS = {"row", "column", "config", "overrides", "teacher", "seed_shift"}
-_RUN_FIELDS |= {"later_teacher", "scores"}
+_RUN_FIELDS |= {"later_teacher", "scores", "seed"}
 SCORES = "scores.npz"
 
 
@@ -29,14 +29,17 @@ class Exhibit:
     ``config``, ``overrides``, ``teacher`` (the name of the run, or of several, whose student of
     the same seed teaches), ``later_teacher`` (the one whose student teaches in the later stage of
     the config's ``SequentialTeacherHook``), ``scores`` (the one whose student scores the samples
-    that ``DataSubset`` chooses from) and ``seed_shift`` (added to the seed, for teachers that
-    differ by it alone).
+    that ``DataSubset`` chooses from), ``seed`` (a fixed one: the same run serves all seeds, such as
+    one teacher for all students) and ``seed_shift`` (added to the seed, for teachers that differ by
+    it alone).
 
     Optional are ``metrics``, a list of dicts with ``title``, ``key`` (``test.KEY`` or
     ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
     number and trust mark) and ``mark`` (the trust mark of those without); ``cited``, labels of
     rows by names that only the paper has numbers for; ``comparisons``, pairs of names of runs,
-    the first minus the second; and ``note``, printed below.
+    the first minus the second; ``note``, printed below; ``seeds``, how many there are where the
+    command does not say; ``fast``, whether every run trains in bfloat16; and ``dump_logits``, the
+    splits whose logits the runs of the first seed leave.
 
     Args:
         path: The file.
@@ -69,7 +72,10 @@ class Exhibit:
         self.scale = folder if Path(path).resolve().parents[1].name == "paper" else None
         self.title: str = cfg.title
         self.note: str = cfg.get("note", "")
-        self.options, self.epochs, self.fast = options, epochs, fast
+        self.options, self.epochs = options, epochs
+        self.fast = fast or bool(cfg.get("fast"))
+        self.seeds: int = cfg.get("seeds", 1)
+        self.dump_logits = tuple(cfg.get("dump_logits", ()))
         self.cells: dict[str, tuple[str, str]] = {}
         self._rows: dict[str, ConfigDict] = {}
         for name, row in cfg.runs.items():
@@ -89,6 +95,8 @@ class Exhibit:
                 f"{path}: the run {name} needs a config and takes {sorted(_RUN_FIELDS)}; "
                 f"got {sorted(row)}"
             )
+        if "seed" in row and "seed_shift" in row:
+            raise ValueError(f"{path}: {name} has a seed of its own; leave out seed_shift")
         for teacher in _needed(row):
             if teacher not in self._rows:
                 raise ValueError(f"{path}: the teacher {teacher!r} of {name} must come first")
@@ -135,6 +143,12 @@ class Exhibit:
         return ", ".join(filter(None, self.cells.get(name, ()))) or name
 
     @property
+    def fixed_teachers(self) -> set[int]:
+        """The seeds of teachers that are the same for all seeds of the students in the table."""
+        names = {teacher for name in self.cells for teacher in _needed(self._rows.get(name, {}))}
+        return {self._rows[name]["seed"] for name in names if "seed" in self._rows[name]}
+
+    @property
     def measured(self) -> set[str]:
         """What the results row of each cell's run must hold."""
         return {metric["key"] for metric in self.metrics}
@@ -171,7 +185,7 @@ class Exhibit:
         row = self._rows[name]
         teachers = tuple(done[teacher] for teacher in _names(row.get("teacher")))
         overrides = (*self.options, *row.get("overrides", ()))
-        own_seed = seed + row.get("seed_shift", 0)
+        own_seed = row.get("seed", seed + row.get("seed_shift", 0))
         given: list[Run] = []
         if teachers:
             overrides += _teacher_overrides(row.config, teachers)
@@ -227,7 +241,7 @@ def _names(teacher: Any) -> list[str]:
     return [teacher] if isinstance(teacher, str) else list(teacher or ())
 
 
-def _needed(row: ConfigDict) -> list[str]:
+def _needed(row: dict) -> list[str]:
     others = [row.get(field) for field in ("later_teacher", "scores")]
     return [*_names(row.get("teacher")), *filter(None, others)]
 

@@ -4,9 +4,8 @@ import statistics
 from collections.abc import Sequence
 
 from mmkd_logit.engine.config import seed_of
-from mmkd_logit.engine.dump_files import lacking_dumps
 from mmkd_logit.engine.fast import EXACT, describe_numerics
-from mmkd_logit.engine.provenance import describe_machine, origin_of, read_origin
+from mmkd_logit.engine.provenance import describe_machine, is_origin
 
 from .execute import Execution
 
@@ -29,11 +28,10 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
         row = execution.find(folder) if ready else None
         execution.found[folder] = row
         if row is not None:
-            bare = lacking_dumps(cfg, execution.dumps)
+            bare = execution.lacks_dumps(folder)
             state, cost = "done, but for its logits" if bare else "done", ""
         else:
-            origin = {**origin_of(cfg), "processes": execution.pool.processes}
-            cut_off = read_origin(folder) == origin
+            cut_off = is_origin(cfg, execution.pool.processes)
             state = "cut off, would go on" if cut_off else "to do"
             epochs, numerics = cfg.train_cfg.get("max_epochs"), describe_numerics(cfg)
             alike = [row for row in rows if row.get("numerics", EXACT) == numerics]

@@ -10,12 +10,12 @@ from statistics import mean
 
 from mmkd_logit._atomic_files import write_text
 from mmkd_logit._command_line import OneLineParser
-from mmkd_logit.engine.config_hash import config_hash
 from mmkd_logit.engine.errors import one_line_errors
+from mmkd_logit.engine.fingerprint import computed_content, fingerprint, row_fingerprint
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.results import append_line, holds, read_lines
 from mmkd_logit.engine.safe_reading import install_safe_reading
-from mmkd_logit.engine.teachers import model_teachers
+from mmkd_logit.engine.teachers import FINAL, model_teachers
 
 from .exhibit import Exhibit
 from .reproduce import MEASURED, find_exhibits
@@ -23,7 +23,7 @@ from .reproduce import build_parser as reproduce_parser
 from .run import Run, read_once
 from .table import render
 
-_ROW = ("config", "config_hash", "seed", "teachers", "weights", "test", "finished")
+_ROW = ("config", "computed", "seed", "weights", "test", "finished")
 _BLOCK = re.compile(r"(<!-- measured: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _ENTRY = re.compile(r"  - Name: (\S+)\n(?:    .*\n)+")
 _RESULTS = re.compile(r"    Results:\n(?:      .*\n)+")
@@ -60,18 +60,12 @@ def measured_rows(
     for run in runs:
         if any(teacher.work_dir not in weights for teacher in run.teachers):
             continue
-        expected = dict(
-            config_hash=config_hash(run.build_config()),
-            seed=run.seed,
-            teachers=[weights[teacher.work_dir] for teacher in run.teachers],
-        )
+        finals = {str(Path(t.work_dir, FINAL)): weights[t.work_dir] for t in run.teachers}
+        expected = fingerprint(computed_content(run.build_config(), weights=finals))
         for row in reversed(rows):
-            theirs = {key: row.get(key) for key in expected}
-            if not run.teachers:  # torchvision's, by name
-                theirs["teachers"] = []
             shown = exhibit is not None and run.name in exhibit.cells
             needed = exhibit.measured if shown and exhibit else ()
-            if theirs == expected and all(holds(row, key) for key in needed):
+            if row_fingerprint(row) == expected and all(holds(row, key) for key in needed):
                 found[run], weights[run.work_dir] = row, row["weights"]
                 break
     return found
@@ -126,7 +120,7 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
             return match[0]
         top1 = {}
         for row in rows:
-            if row["config"] == config[1] and row["config_hash"] == _usual_hash(row):
+            if row["config"] == config[1] and row_fingerprint(row) == _usual_fingerprint(row):
                 top1[row["seed"]] = row["test"]["accuracy/top1"]
         if not top1:
             return entry
@@ -142,17 +136,18 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
     return _ENTRY.sub(fill, text)
 
 
-def _usual_hash(row: dict) -> str | None:
-    """Return the hash of a row's config with its usual teacher of the row's seed, as it is now."""
+def _usual_fingerprint(row: dict) -> str | None:
+    """Return the fingerprint of a row's config as it is now, with its usual teacher."""
     if row["seed"] >= 1000:  # of an ensemble, see ``seed_shift``
         return None
-    overrides: tuple[str, ...] = ()
-    for teacher in model_teachers(read_once(row["config"])):
-        usual = teacher.get("checkpoint") if isinstance(teacher, dict) else None
-        if isinstance(usual, str):
-            mine = usual.replace("/seed0/", f"/seed{row['seed']}/")
-            overrides = (f"model.teacher.checkpoint={mine}",)
-    return config_hash(Run("", row["config"], overrides, row["seed"]).build_config())
+    specs = model_teachers(read_once(row["config"]))
+    weights = {
+        spec["checkpoint"]: known
+        for spec, known in zip(specs, row.get("teachers") or [], strict=False)
+        if isinstance(spec, dict) and isinstance(spec.get("checkpoint"), str)
+    }
+    cfg = Run("", row["config"], (), row["seed"]).build_config()
+    return fingerprint(computed_content(cfg, weights=weights))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

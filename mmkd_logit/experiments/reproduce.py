@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("exhibits", nargs="+", help=f"names of files in {EXHIBITS}, such as table1; or all")
     add("--scale", metavar="NAME", help="small versions: digits, or cpu (CIFAR-100 on a CPU)")
-    add("--seeds", type=int, default=1, help="how many seeds, 0, 1, 2 ...")
+    add("--seeds", type=int, help="how many seeds, 0, 1, 2 ...; default: the exhibit's, or 1")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="runs by name, such as '*_mse'")
     add("--epochs", type=int, help="epochs of the longest runs, the others in proportion")
     add(
@@ -174,15 +174,17 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
     check_out_file("--results", results)
     pool = _pool(args)
     exhibits = _read_exhibits(args)
-    runs = {exhibit.name: exhibit.runs(list(range(args.seeds))) for exhibit in exhibits}
+    runs = {e.name: e.runs(list(range(args.seeds or e.seeds))) for e in exhibits}
     labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
     measured: dict[str, set[str]] = {}
+    dumps: dict[str, set[str]] = {}
     for exhibit in exhibits:
         for run in runs[exhibit.name]:
             if run.name in exhibit.cells:
                 measured.setdefault(run.work_dir, set()).update(exhibit.measured)
-    share, dumps = args.share_teacher, args.dump_logits or ()
-    execution = Execution(labels, results, pool, _say, measured, share, dumps)
+            wanted = exhibit.dump_logits if run.cell_seed == 0 else ()
+            dumps.setdefault(run.work_dir, set()).update(args.dump_logits or wanted)
+    execution = Execution(labels, results, pool, _say, measured, args.share_teacher, dumps)
     if args.cfg_options:  # the configs themselves are tested
         for cfg in execution.configs.values():
             check_config(cfg)

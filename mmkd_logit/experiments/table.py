@@ -210,10 +210,12 @@ def describe_protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str
     # Rows from before this was noted are left as they were published.
     numerics = {row["numerics"] for row in rows if row.get("numerics")}
     digits = f" {each(numerics)};" if numerics else ""
+    fixed = each(exhibit.fixed_teachers)
+    teachers = f" one teacher (seed {fixed}), intervals and p over student seeds;" if fixed else ""
     legend = "; ".join(": ".join(filter(None, pair)) for pair in used_marks(exhibit).items())
     return (
         "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
-        f"deviation (n seeds); {each({row['epochs'] for row in rows})} epochs;{digits} "
+        f"deviation (n seeds);{teachers} {each({row['epochs'] for row in rows})} epochs;{digits} "
         f"{each({row['device'] for row in rows})}; torch "
         f"{each({row['versions']['torch'] for row in rows})}; commit {each(commits)}.{reduced}"
         + (f" Paper's numbers: {legend}." if legend else "")

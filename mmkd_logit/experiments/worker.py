@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmkd_logit.engine.cache import main as cache
 from mmkd_logit.engine.dump import main as dump_logits
-from mmkd_logit.engine.provenance import origin_of, read_origin
+from mmkd_logit.engine.provenance import is_origin
 from mmkd_logit.engine.score import main as score
 from mmkd_logit.engine.together import main as train_together
 from mmkd_logit.engine.train import main as train
 from mmkd_logit.engine.train_config import build_config, build_parser
 
 _TOOLS = {
+    "cache.py": cache,
     "train.py": train,
     "train_together.py": train_together,
     "dump_logits.py": dump_logits,
@@ -113,7 +115,7 @@ def resumed(words: Sequence[str], tool: str) -> list[str]:
     if tool != "train.py" or "--resume" in words:
         return list(words)
     cfg = build_config(build_parser().parse_args(list(words)))
-    begun = read_origin(cfg.work_dir) == origin_of(cfg)
+    begun = is_origin(cfg)
     return [words[0], *["--resume", "auto"] * begun, *words[1:]]
 
 

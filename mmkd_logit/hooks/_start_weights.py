@@ -6,6 +6,8 @@ from typing import Any
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmkd_logit._arguments import type_name
+
 # Of another network next to nothing fits; what is begun with a part of another's has more.
 _FIT = 0.1
 
@@ -73,7 +75,7 @@ def check_pretrained(cfg: Any, model: nn.Module) -> None:
     for spec, module in _places(cfg, model):
         given = spec.get("init_cfg")
         for init in given if isinstance(given, (list, tuple)) else [given]:
-            if isinstance(init, dict) and init.get("type") == "Pretrained":
+            if isinstance(init, dict) and type_name(init) == "Pretrained":
                 _check_file(init, module)
 
 

@@ -37,6 +37,8 @@ class AtomicCheckpointHook(CheckpointHook):
         ValueError: If an argument is of another kind.
     """
 
+    changes_training = False
+
     backend_args: dict | None
     file_backend: Any
     keep_ckpt_ids: deque

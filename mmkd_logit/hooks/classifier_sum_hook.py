@@ -35,6 +35,7 @@ class ClassifierSumHook(Hook):
     Nothing is trained otherwise, and no iteration waits for the device.
     """
 
+    changes_training = False
     priority = "HIGHEST"  # before RuntimeInfoHook notes what is logged
 
     def __init__(self) -> None:

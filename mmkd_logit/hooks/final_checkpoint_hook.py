@@ -34,6 +34,7 @@ class FinalCheckpointHook(Hook):
         ValueError: If ``filename`` is no such name.
     """
 
+    changes_training = False
     priority = "VERY_LOW"
 
     def __init__(self, filename: str = "final.pth") -> None:

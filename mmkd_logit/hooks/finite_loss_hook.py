@@ -48,6 +48,8 @@ class FiniteLossHook(Hook):
         ValueError: If ``limit`` is no positive integer; while training, if a loss is not finite.
     """
 
+    changes_training = False
+
     # After RuntimeInfoHook has noted the losses; before they are logged and checkpoints written.
     priority = "NORMAL"
 

@@ -25,6 +25,7 @@ class LabelNoiseHook(Hook):
             other labels or another part of the data.
     """
 
+    changes_training = False
     priority = "HIGH"
 
     def __init__(self, resume_changed: bool = False) -> None:

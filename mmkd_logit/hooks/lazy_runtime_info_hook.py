@@ -36,6 +36,8 @@ class LazyRuntimeInfoHook(RuntimeInfoHook):
         ValueError: If ``limit`` is not a positive integer.
     """
 
+    changes_training = False
+
     def __init__(self, limit: int = 1000) -> None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit must be a number of iterations from 1 on, got {limit!r}")

@@ -39,6 +39,8 @@ class LogitOutputsHook(Hook):
         ValueError: If ``prelogits`` is neither, or ``teacher`` neither True nor False.
     """
 
+    changes_training = False
+
     def __init__(self, teacher: bool = True, prelogits: str = "student") -> None:
         if prelogits not in ("student", "all"):
             raise ValueError(f"prelogits must be 'student' or 'all', got {prelogits!r}")

@@ -21,6 +21,7 @@ class OwnBestCheckpointHook(Hook):
         >>> hook = OwnBestCheckpointHook()
     """
 
+    changes_training = False
     priority = "VERY_HIGH"
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -30,6 +30,7 @@ class PreemptionHook(Hook):
     that came, several at the next one (after ten on GPUs), without waiting for each other.
     """
 
+    changes_training = False
     priority = "LOWEST"
 
     def __init__(self) -> None:

@@ -38,6 +38,7 @@ class ProgressBarHook(Hook):
         ValueError: If ``always`` is neither True nor False.
     """
 
+    changes_training = False
     priority = "VERY_LOW"
 
     def __init__(self, always: bool = False) -> None:

@@ -43,6 +43,8 @@ class ResumeStateHook(Hook):
         ValueError: When a run is resumed from a checkpoint whose state is damaged.
     """
 
+    changes_training = False
+
     # Before all that look at a validation, and write.
     priority = "VERY_HIGH"
 

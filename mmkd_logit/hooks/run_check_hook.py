@@ -46,6 +46,8 @@ class RunCheckHook(Hook):
         ValueError: If something of this does not fit.
     """
 
+    changes_training = False
+
     # Its checks come before other hooks clear the work folder of an earlier run.
     priority = "VERY_HIGH"
 

@@ -25,6 +25,7 @@ class SameBuffersHook(Hook):
         >>> hook = SameBuffersHook()
     """
 
+    changes_training = False
     priority = "VERY_LOW"
 
     def before_val_epoch(self, runner: Runner) -> None:

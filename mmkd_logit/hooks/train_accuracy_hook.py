@@ -30,6 +30,7 @@ class TrainAccuracyHook(Hook):
     iteration waits for the device.
     """
 
+    changes_training = False
     priority = "HIGHEST"  # before RuntimeInfoHook notes what is logged
 
     def __init__(self) -> None:

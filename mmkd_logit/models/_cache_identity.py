@@ -20,8 +20,19 @@ def weights_hash(model: nn.Module) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    return state_hash({**dict(model.named_buffers()), **model.state_dict()})
+
+
+def state_hash(state: Mapping[str, Any]) -> str:
+    """Hash tensors by their names.
+
+    Args:
+        state: Such as a ``state_dict``.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
-    state = {**dict(model.named_buffers()), **model.state_dict()}
     for name in sorted(state):
         value = state[name]
         if not isinstance(value, Tensor):  # a module's extra state

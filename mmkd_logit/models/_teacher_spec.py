@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
-from mmkd_logit._arguments import refuse_unknown
+from mmkd_logit._arguments import refuse_unknown, type_name
 
 _FORMS = (
     "Write a teacher as dict(config='configs/wrn/wrn28-4.py', checkpoint='PATH or URL'), as "
@@ -58,7 +58,7 @@ def resolve_teacher(spec: str | dict) -> TeacherSpec:
     model = cfg.get("model", cfg)
     model = copy.deepcopy(model.to_dict() if isinstance(model, ConfigDict) else dict(model))
     preprocessor = cfg.get("data_preprocessor")
-    while model.get("type") in ("LogitDistiller", "mmkd_logit.LogitDistiller"):
+    while type_name(model) == "LogitDistiller":
         preprocessor = model.get("data_preprocessor", preprocessor)
         model = model["student"]  # a distilled student teaches as the plain network it is
     if preprocessor is not None:
@@ -80,7 +80,7 @@ def _read_config(config: Any) -> tuple[str, dict, str | None]:
                 f"a teacher's config needs a model with a type, got {config!r}. {_FORMS}"
             )
         backbone = model.get("backbone") or {}
-        return str(backbone.get("type") or model.get("type")), config, None
+        return type_name(backbone) or str(type_name(model)), config, None
     if not isinstance(config, str):
         raise ValueError(f"cannot read a teacher's config from {config!r}. {_FORMS}")
     if Path(config).suffix in (".py", ".yaml", ".yml", ".json"):
@@ -116,7 +116,7 @@ def _find_checkpoint(spec: dict, model: dict, published: str | None, name: str) 
             )
         return checkpoint
     init_cfg = model.get("init_cfg")
-    if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
+    if isinstance(init_cfg, dict) and type_name(init_cfg) == "Pretrained":
         return model.pop("init_cfg")["checkpoint"]
     if published is None:
         raise ValueError(

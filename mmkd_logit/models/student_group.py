@@ -11,6 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
+from mmkd_logit._arguments import type_name
 from mmkd_logit.registry import MODELS
 
 from ._cache_identity import describe_preprocessor
@@ -233,7 +234,7 @@ def _build_member(
     if not isinstance(cfg, Mapping) or "type" not in cfg:
         raise ValueError(f"the student {name} must be the config of a model, got {cfg!r}")
     cfg = copy.deepcopy(dict(cfg))
-    if cfg["type"] not in ("mmkd_logit.LogitDistiller", "LogitDistiller"):
+    if type_name(cfg) != "LogitDistiller":
         return build_student(cfg, data_preprocessor)
     if cfg.get("feature_kd"):
         raise ValueError(f"the student {name} distils features; train it in a run of its own")

@@ -12,7 +12,8 @@ import pytest
 import torch
 from commands import PROJECT, folder_of, long_chain, write_chain
 
-from mmkd_logit.engine.provenance import file_hash, read_origin
+from mmkd_logit.engine.fingerprint import weights_hash
+from mmkd_logit.engine.provenance import read_origin
 from mmkd_logit.engine.results import read_lines
 
 
@@ -91,7 +92,7 @@ def test_two_processes_agree_on_what_is_finished_cut_off_or_changed(workplace, f
     ]
     rows = read_lines(Path("runs.jsonl"))
     assert [row["weights"] for row in rows] == [
-        file_hash(path / "final.pth") for path in (first, second, third)
+        weights_hash(path / "final.pth") for path in (first, second, third)
     ]
     assert [row["teachers"] for row in rows[1:]] == [[row["weights"]] for row in rows[:2]]
     assert [row["processes"] for row in rows] == [2] * 3

@@ -31,7 +31,7 @@ def test_two_processes_give_what_each_run_gives_on_two(workplace):
     rows, (alone,) = read_lines(Path("rows.jsonl")), read_lines(Path("alone.jsonl"))
     assert [row["processes"] for row in rows] == [2, 2]
     assert rows[1]["test"] == alone["test"]
-    assert rows[1]["config_hash"] == alone["config_hash"]
+    assert rows[1]["fingerprint"] == alone["fingerprint"]
     states = [
         torch.load(Path(folder, "final.pth"), weights_only=False)["state_dict"]
         for folder in ("together/kl", "alone/kl", "together/mse")

@@ -21,7 +21,8 @@ from mmkd_logit.engine import chain_run
 from mmkd_logit.engine import test as test_tool
 from mmkd_logit.engine.chain import is_chain, read_chain
 from mmkd_logit.engine.checkpoint import load_from_file
-from mmkd_logit.engine.provenance import file_hash, origin_of, read_origin
+from mmkd_logit.engine.fingerprint import weights_hash
+from mmkd_logit.engine.provenance import origin_of, read_origin
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import main
 from mmkd_logit.engine.train_config import build_config, build_parser
@@ -77,7 +78,7 @@ def test_each_student_teaches_the_next_and_is_skipped_when_finished(workplace, c
     assert said(capsys) == [f"starts in {folder}" for folder in folders]
     rows = read_lines(Path("runs.jsonl"))
     assert [row["config"] for row in rows] == [stage["config"] for stage in stages]
-    weights = [file_hash(final) for final in finals(chain)]
+    weights = [weights_hash(final) for final in finals(chain)]
     assert len(set(weights)) == 3
     assert [row["weights"] for row in rows] == weights
     assert [row["teachers"] for row in rows] == [[], weights[:1], weights[1:2]]
@@ -145,7 +146,7 @@ def test_a_changed_stage_invalidates_those_behind_it(workplace, capsys):
     expected = ["its config has changed", *["its config has changed; its teacher has changed"] * 2]
     assert [text.split(": ")[1] for text in said(capsys)] == expected
     assert [iterations(final) for final in finals(chain)] == [4, 4, 4]
-    assert read_origin(first)["config_hash"] == read_chain_origin(
+    assert read_origin(first)["fingerprint"] == read_chain_origin(
         chain, "train_dataloader.batch_size=16"
     )
 
@@ -154,7 +155,7 @@ def read_chain_origin(chain, *options):
     words = [chain, "--cfg-options", *options]
     cfg = read_chain(build_parser().parse_args(words), build_config)[0].cfg
     assert cfg.optim_wrapper.optimizer.lr == 0.05
-    return origin_of(cfg)["config_hash"]
+    return origin_of(cfg)["fingerprint"]
 
 
 def test_a_replaced_config_has_a_folder_of_its_own(workplace, capsys):
@@ -261,7 +262,7 @@ def test_what_overrides_make_of_a_network_teaches(workplace):
     words = [stages[1]["config"], "--cfg-options", f"model.teacher={[teacher]!r}"]
     words += ["--work-dir", str(stage_folders(chain)[1])]
     again = build_config(build_parser().parse_args(words))
-    assert origin_of(again)["config_hash"] == rows[1]["config_hash"]
+    assert origin_of(again)["fingerprint"] == rows[1]["fingerprint"]
 
 
 def test_teacher_of_a_first_distilling_stage(workplace, capsys):
@@ -274,7 +275,7 @@ def test_teacher_of_a_first_distilling_stage(workplace, capsys):
     assert not Path("work_dirs").exists()
     train(chain, "--train-teacher", "--results", "runs.jsonl")
     rows = read_lines(Path("runs.jsonl"))
-    assert [row["teachers"] for row in rows] == [[file_hash(teacher)], [rows[0]["weights"]]]
+    assert [row["teachers"] for row in rows] == [[weights_hash(teacher)], [rows[0]["weights"]]]
     said(capsys)
     train(chain, "--train-teacher")
     assert {text.split(",")[0] for text in said(capsys)} == {"finished before"}
@@ -329,7 +330,7 @@ def test_rows_of_finished_stages_are_made_up_for(workplace, capsys):
     assert texts[2] == f"finished before, {finals(chain)[2]}"
     *_, row = made_up = read_lines(Path("runs.jsonl"))
     assert len(made_up) == 3
-    same = ("config", "weights", "teachers", "config_hash", "test", "epochs", "iterations", "data")
+    same = ("config", "weights", "teachers", "fingerprint", "test", "epochs", "iterations", "data")
     assert {key: row[key] for key in same} == {key: rows[1][key] for key in same}
     assert (row["resumed_at"], rows[1]["resumed_at"]) == (2, 0)
     assert [final.read_bytes() for final in finals(chain)] == kept
@@ -345,8 +346,8 @@ def test_rows_of_finished_stages_are_made_up_for(workplace, capsys):
     texts = said(capsys)
     for text in texts[:2]:
         assert "other.jsonl has no results of it, and its last checkpoint to test is gone" in text
-    assert [row["config_hash"] for row in read_lines(Path("other.jsonl"))] == [
-        rows[2]["config_hash"]
+    assert [row["fingerprint"] for row in read_lines(Path("other.jsonl"))] == [
+        rows[2]["fingerprint"]
     ]
     assert [final.read_bytes() for final in finals(chain)] == kept
 
@@ -624,7 +625,7 @@ def test_a_chain_killed_in_its_second_stage_goes_on_there(workplace):
 
     rows = read_lines(Path("runs.jsonl"))
     assert [Path(row["config"]).stem for row in rows] == [f.name[2:] for f in stage_folders(chain)]
-    assert [row["weights"] for row in rows] == [file_hash(final) for final in finals(chain)]
+    assert [row["weights"] for row in rows] == [weights_hash(final) for final in finals(chain)]
     assert [row["teachers"] for row in rows[1:]] == [[row["weights"]] for row in rows[:2]]
     assert [row["epochs"] for row in rows] == [8, 8, 8]
     per_epoch = rows[0]["iterations"] // 8

@@ -1,4 +1,5 @@
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from commands import KD, STUDENT
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from mmkd_logit.engine.config import (
     add_common_arguments,
@@ -14,7 +16,13 @@ from mmkd_logit.engine.config import (
     read_config,
     use_amp,
 )
-from mmkd_logit.engine.config_hash import config_hash
+from mmkd_logit.engine.fingerprint import (
+    CACHED_MICRO_BATCH,
+    computed_content,
+    fingerprint,
+    fingerprint_of,
+    reduce_content,
+)
 from mmkd_logit.engine.train_config import build_config, build_parser
 
 
@@ -29,7 +37,7 @@ def configure(config, *words):
 
 
 def hash_of(config, *words):
-    return config_hash(configure(config, *words))
+    return fingerprint_of(configure(config, *words))
 
 
 def test_values_of_overrides():
@@ -118,6 +126,8 @@ def test_one_data_root_reaches_every_data_set(project):
         ["--cfg-options", "experiment_name=me", "log_level=ERROR", "resume=True"],
         ["--cfg-options", "default_hooks.logger.interval=1"],
         ["--cfg-options", "train_dataloader.pin_memory=True"],
+        ["--cfg-options", "train_dataloader.num_workers=2"],
+        ["--cfg-options", "train_cfg.val_interval=9"],
     ],
 )
 @pytest.mark.parametrize("config", [KD, "configs/wrn/wrn16-1.py"])
@@ -131,12 +141,12 @@ def test_the_hash_ignores_where_and_how(project, config, words):
         ["--seed", "1"],
         ["--cfg-options", "model.alpha=0.9"],
         ["--cfg-options", "model.student.backbone.drop_rate=0.1"],
-        ["--cfg-options", "model.teacher.checkpoint=other.pth"],
         ["--cfg-options", "train_dataloader.batch_size=32"],
-        ["--cfg-options", "train_dataloader.num_workers=2"],  # workers have seeds of their own
         ["--cfg-options", "optim_wrapper.optimizer.lr=0.2"],
         ["--cfg-options", "param_scheduler.milestones=[15,24]"],
         ["--cfg-options", "load_from=start.pth"],
+        ["--cfg-options", "default_hooks.param_scheduler=None"],
+        ["--cfg-options", "custom_hooks.0.type=mmengine.EMAHook"],
         ["--auto-scale-lr"],
     ],
 )
@@ -150,18 +160,18 @@ def test_the_hash_sees_what_is_computed(project, words):
 def test_the_hash_ignores_an_exact_teacher_cache(project, cache):
     cfg = configure(KD)
     cfg.model.teacher.micro_batch = 32
-    expected = config_hash(cfg)
+    expected = fingerprint_of(cfg)
     cfg.model.teacher.cache = cache
-    assert config_hash(cfg) == expected
+    assert fingerprint_of(cfg) == expected
     cfg.model.teacher = [cfg.model.teacher]
-    ensemble = config_hash(cfg)
+    ensemble = fingerprint_of(cfg)
     cfg.model.teacher[0].pop("cache")
-    assert config_hash(cfg) == ensemble != expected
+    assert fingerprint_of(cfg) == ensemble != expected
     stage = dict(begin=1, teacher=cfg.model.teacher[0])
     cfg.custom_hooks = [dict(type="mmkd_logit.SequentialTeacherHook", stages=[stage])]
-    staged = config_hash(cfg)
+    staged = fingerprint_of(cfg)
     cfg.custom_hooks[0].stages[0].teacher.cache = cache
-    assert config_hash(cfg) == staged != ensemble
+    assert fingerprint_of(cfg) == staged != ensemble
 
 
 def test_the_hash_sees_how_a_teacher_computes_and_rounds(project):
@@ -177,16 +187,15 @@ def test_the_hash_sees_how_a_teacher_computes_and_rounds(project):
     )
     for options in settings.values():
         cfg.model.teacher = {**configure(KD).model.teacher, **options}
-        seen.add(config_hash(cfg))
+        seen.add(fingerprint_of(cfg))
     assert len(seen) == len(settings)
     # Where and how much of it is kept changes no result, also of a rounding one.
     cfg.model.teacher.cache.update(root="elsewhere", max_gib=1, storage="disk")
-    assert config_hash(cfg) in seen
+    assert fingerprint_of(cfg) in seen
 
 
 def test_the_hash_sees_the_batches_that_a_cache_computes_in(project):
     """Below 31 images a network rounds otherwise, and on a GPU at any size."""
-    from mmkd_logit.engine.config_hash import CACHED_MICRO_BATCH
     from mmkd_logit.models import frozen_teacher
 
     assert CACHED_MICRO_BATCH == frozen_teacher._MICRO_BATCH
@@ -194,16 +203,16 @@ def test_the_hash_sees_the_batches_that_a_cache_computes_in(project):
     for options in ({}, dict(cache={}), dict(micro_batch=CACHED_MICRO_BATCH), dict(cache=None)):
         cfg = configure(KD)
         cfg.model.teacher.update(options)
-        hashes.append(config_hash(cfg))
+        hashes.append(fingerprint_of(cfg))
     plain, cached, pieces, without = hashes
     assert cached == pieces != plain == without
 
 
 def test_the_hash_sees_caches_of_others(project):
     cfg = configure(KD)
-    before = config_hash(cfg)
+    before = fingerprint_of(cfg)
     cfg.train_dataloader.dataset.cache = dict(dtype="float32")
-    assert config_hash(cfg) != before
+    assert fingerprint_of(cfg) != before
 
 
 def test_the_hash_sees_hooks_that_change_weights(workplace):
@@ -216,18 +225,83 @@ def test_the_hash_sees_hooks_that_change_weights(workplace):
     assert hash_of("plain.py") == hash_of(STUDENT)
 
 
-def test_the_hash_ignores_metrics_that_only_look(project):
+@pytest.mark.parametrize(
+    ("config", "counts"), [(KD, False), ("configs/noisy_teacher/wrn28-4_stop53.py", True)]
+)
+def test_validation_counts_where_something_acts_on_it(project, config, counts):
+    here = fingerprint_of(configure(config))
+    for change in (
+        {"train_cfg.val_interval": 7},
+        {"val_dataloader.batch_size": 3},
+        {"val_dataloader.dataset.dataset.split": "val"},
+    ):
+        cfg = configure(config)
+        cfg.merge_from_dict(change)
+        assert (fingerprint_of(cfg) != here) == counts
+    for name in ("val_evaluator", "test_evaluator", "test_dataloader"):
+        cfg = configure(config)
+        cfg[name] = None
+        assert fingerprint_of(cfg) == here
+
+
+@pytest.mark.parametrize("config", [KD, "configs/noisy_teacher/wrn28-4_stop53.py"])
+def test_prefixes_of_packages_do_not_count(project, config):
+    """A class may move, and be named by a string or itself."""
+    cfg = configure(config)
+    here = fingerprint_of(cfg)
+
+    def without(value):
+        if isinstance(value, dict):
+            return {k: without(item) for k, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [without(item) for item in value]
+        return value.rpartition(".")[-1] if str(value).startswith(("mm", "torch.")) else value
+
+    plain = Config(without(cfg.to_dict()))
+    assert plain.optim_wrapper.optimizer.type == "SGD"
+    plain.default_scope = None
+    assert fingerprint_of(plain) == here
+    plain.optim_wrapper.optimizer.type = torch.optim.SGD
+    assert fingerprint_of(plain) == here
+    plain.optim_wrapper.optimizer.type = "elsewhere.SGD"
+    assert fingerprint_of(plain) != here
+
+
+def test_a_teacher_counts_by_weights_and_network(project, tmp_path):
     cfg = configure(KD)
-    here = config_hash(cfg)
-    accuracy = dict(type="Accuracy", topk=(1, 5))
-    cfg.val_evaluator = [accuracy]
-    assert config_hash(cfg) == here
-    cfg.val_evaluator = dict(accuracy)
-    assert config_hash(cfg) == here
-    cfg.val_evaluator = [accuracy, dict(type="mmkd_logit.TeacherAgreement", topk=(1,))]
-    assert config_hash(cfg) == here
-    cfg.val_evaluator = [accuracy, dict(type="SingleLabelMetric")]
-    assert config_hash(cfg) != here
+    student = MODELS.build(cfg.model.student)
+    seen = {}
+
+    def fingerprint_with(name, state, **meta):
+        torch.save(dict(state_dict=state, **meta), tmp_path / name)
+        cfg.model.teacher.checkpoint = str(tmp_path / name)
+        return fingerprint_of(cfg)
+
+    seen["a"] = fingerprint_with("a.pth", student.state_dict())
+    moved = fingerprint_with("b.pth", student.state_dict(), meta=dict(time="noon"), optimizer={})
+    assert moved == seen["a"]
+    other = {key: value + 1 for key, value in student.state_dict().items()}
+    assert fingerprint_with("a.pth", other) != seen["a"]  # the file has been written anew
+    assert fingerprint_with("a.pth", student.state_dict()) == seen["a"]
+    # The same network under another name, and another network.
+    text = Path(cfg.model.teacher.config).resolve()
+    (tmp_path / "copy.py").write_text(f"_base_ = '{text}'\n")
+    cfg.model.teacher.config = str(tmp_path / "copy.py")
+    assert fingerprint_of(cfg) == seen["a"]
+    (tmp_path / "copy.py").write_text(f"_base_ = '{text}'\nmodel = dict(backbone=dict(depth=22))\n")
+    assert fingerprint_of(cfg) != seen["a"]
+
+
+def test_a_content_outlives_the_rules(project):
+    """What a row keeps is plain, and its fingerprint is computed from it alone."""
+    cfg = configure(KD)
+    content = computed_content(cfg)
+    assert json.loads(json.dumps(content)) == content == reduce_content(content)
+    assert fingerprint(content) == fingerprint_of(cfg)
+    later = dict(content, visualizer=dict(name="v"), custom_hooks=[dict(type="ProgressBarHook")])
+    later["train_dataloader"] = dict(content["train_dataloader"], num_workers=3)
+    assert fingerprint(later) == fingerprint_of(cfg)
+    assert fingerprint(dict(content, processes=2)) == fingerprint_of(cfg, 2) != fingerprint_of(cfg)
 
 
 def test_the_hash_is_the_same_on_another_machine(project, monkeypatch):

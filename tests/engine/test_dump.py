@@ -21,7 +21,8 @@ from mmkd_logit.engine import together
 from mmkd_logit.engine.dump import main
 from mmkd_logit.engine.dump_files import find_dumps, lacking_dumps, read_identity
 from mmkd_logit.engine.dump_run import dump_logits, loader_of, prepare_dumps
-from mmkd_logit.engine.provenance import file_hash, origin_of
+from mmkd_logit.engine.fingerprint import weights_hash
+from mmkd_logit.engine.provenance import origin_of
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train_config import build_config, build_parser
 
@@ -106,11 +107,11 @@ def test_against_a_loop_of_our_own(trained, split, images):
 def test_identity_is_that_of_the_row(trained, split):
     (row,) = read_lines(Path("rows.jsonl"))
     identity = read_dump(trained.folder / "logits" / f"{split}.npz").identity
-    keys = ("config", "config_hash", "seed", "teachers", "files", "weights", "commit", "dirty")
+    keys = ("config", "fingerprint", "seed", "teachers", "weights", "commit", "dirty")
     for key in (*keys, "versions", "device"):
         assert identity[key] == row[key], key
-    assert identity["weights"] == file_hash(trained.final)
-    assert identity["teachers"] == [file_hash(folder_of(trained.tiny.teacher) / "final.pth")]
+    assert identity["weights"] == weights_hash(trained.final)
+    assert identity["teachers"] == [weights_hash(folder_of(trained.tiny.teacher) / "final.pth")]
     assert (identity["split"], identity["data"]) == (split, row["data"][split])
     assert identity["method"]["kind"] == "mse"
     assert identity["method"]["label_noise"] == dict(kind="symmetric", rate=0.5)
@@ -187,9 +188,9 @@ def test_a_finished_run_is_dumped_without_training(trained, tmp_path):
     before = {split: Path(path).read_bytes() for split, path in find_dumps(trained.folder).items()}
     for path in find_dumps(trained.folder).values():
         Path(path).unlink()
-    weights = file_hash(trained.final)
+    weights = weights_hash(trained.final)
     train(trained.config, "--seed", 2, "--resume", "auto", "--dump-logits", "train", "test")
-    assert file_hash(trained.final) == weights
+    assert weights_hash(trained.final) == weights
     assert {s: Path(p).read_bytes() for s, p in find_dumps(trained.folder).items()} == before
     assert Path("rows.jsonl").read_text() == rows
 
@@ -200,7 +201,7 @@ def test_what_a_run_lacks(trained):
     assert lacking_dumps(cfg, []) == []
     cfg.model.loss_kd.type = "mmkd_logit.ScaledKLDivLoss"
     assert lacking_dumps(cfg, ["train", "test"]) == ["train", "test"]
-    assert set(find_dumps(trained.folder, file_hash(trained.final))) == {"train", "test"}
+    assert set(find_dumps(trained.folder, weights_hash(trained.final))) == {"train", "test"}
     assert find_dumps(trained.folder, "others") == find_dumps("nowhere") == {}
     assert read_identity(trained.final) is read_identity("nowhere.npz") is None
 
@@ -242,9 +243,9 @@ def test_a_chain(trained):
     folders = [
         Path("chain", f"{n}_{Path(c).stem}") for n, c in enumerate((tiny.teacher, tiny.kd), 1)
     ]
-    weights = [file_hash(folder / "final.pth") for folder in folders]
+    weights = [weights_hash(folder / "final.pth") for folder in folders]
     commands.train_tool.main([*words, "--dump-logits", "test"])
-    assert [file_hash(folder / "final.pth") for folder in folders] == weights
+    assert [weights_hash(folder / "final.pth") for folder in folders] == weights
     first, second = (read_dump(folder / "logits/test.npz") for folder in folders)
     assert [first.identity["weights"], second.identity["weights"]] == weights
     np.testing.assert_allclose(second.teacher_logits, first.logits, atol=1e-5)

@@ -9,8 +9,8 @@ from commands import KD, STUDENT, Tiny, error_of, folder_of, train, write_chain
 from mmengine.config import Config
 
 from mmkd_logit.engine.config import read_config
-from mmkd_logit.engine.config_hash import config_hash
 from mmkd_logit.engine.fast import describe_numerics, make_fast
+from mmkd_logit.engine.fingerprint import fingerprint_of
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.teachers import teacher_specs
 from mmkd_logit.engine.train import main as train_main
@@ -34,7 +34,7 @@ def test_what_it_sets(project):
     assert fast.custom_hooks == [*exact.custom_hooks, dict(type="mmkd_logit.ChannelsLastHook")]
     changed = {"optim_wrapper", "custom_hooks", "model", "work_dir"}
     assert {key for key in fast if fast[key] != exact[key]} == changed
-    assert config_hash(fast) != config_hash(exact)
+    assert fingerprint_of(fast) != fingerprint_of(exact)
     assert fast.work_dir == exact.work_dir.replace("/seed0", "_fast/seed0")
     again = fast.copy()
     make_fast(again)
@@ -117,7 +117,7 @@ def test_a_fast_run_is_not_an_exact_one(workplace):
     train(tiny.kd, "--results", "rows.jsonl")
     rows = read_lines(Path("rows.jsonl"))
     assert [row["numerics"] for row in rows] == [FAST, "float32"]
-    assert rows[0]["config_hash"] != rows[1]["config_hash"]
+    assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
     assert rows[0]["teachers"] == rows[1]["teachers"]  # trained once
     assert rows[0]["weights"] != rows[1]["weights"]
     fast, exact = config_of(tiny.kd, "--fast"), config_of(tiny.kd)
@@ -136,7 +136,7 @@ def test_a_fast_run_is_not_an_exact_one(workplace):
         assert value.dtype == second[key].dtype
         assert value.is_contiguous()
     origin = json.loads((folder_of(tiny.teacher) / "origin.json").read_text())
-    assert origin["config_hash"] == config_hash(config_of(tiny.teacher))
+    assert origin["fingerprint"] == fingerprint_of(config_of(tiny.teacher))
 
 
 def test_chains(workplace):

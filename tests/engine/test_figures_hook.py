@@ -20,7 +20,7 @@ from mmkd_logit.analysis.drawing import Drawing
 from mmkd_logit.analysis.figures import PARTS
 from mmkd_logit.engine import together
 from mmkd_logit.engine.figures_hook import OF_DUMPS, OF_SCALARS, FiguresHook, exhibit_of
-from mmkd_logit.engine.provenance import file_hash
+from mmkd_logit.engine.fingerprint import weights_hash
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -156,7 +156,7 @@ def test_parts_are_those_of_the_report():
 def test_only_logits_of_these_weights_are_drawn(tmp_path, parts):
     runner = a_run(tmp_path, visualizer=visualizer(LOCAL))
     (tmp_path / "logits").mkdir()
-    for split, weights in (("test", file_hash(tmp_path / "final.pth")), ("train", "others")):
+    for split, weights in (("test", weights_hash(tmp_path / "final.pth")), ("train", "others")):
         identity = np.array(json.dumps(dict(weights=weights)))
         np.savez(tmp_path / "logits" / f"{split}.npz", identity=identity)
     FiguresHook(always=True).show(runner)

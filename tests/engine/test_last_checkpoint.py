@@ -8,8 +8,8 @@ from commands import Tiny, error_of, folder_of, train
 
 from mmkd_logit._run_file import note_checkpoint, note_start, read_run
 from mmkd_logit.engine.checkpoint import load_from_file
+from mmkd_logit.engine.fingerprint import weights_hash
 from mmkd_logit.engine.last_checkpoint import find_checkpoint, last_checkpoint
-from mmkd_logit.engine.provenance import file_hash
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import main
 
@@ -189,4 +189,4 @@ def test_a_damaged_final_one_is_written_again(workplace, capsys):
     train(tiny.student, "--resume", "--results", "runs.jsonl")
     assert_weights(folder / "final.pth", whole)
     (row,) = read_lines(Path("runs.jsonl"))
-    assert row["weights"] == file_hash(folder / "final.pth")
+    assert row["weights"] == weights_hash(folder / "final.pth")

@@ -16,7 +16,8 @@ from mmengine.logging import MessageHub
 from mmkd_logit.datasets import Digits, NoisyLabelDataset
 from mmkd_logit.engine import provenance
 from mmkd_logit.engine.errors import TrainingStarted
-from mmkd_logit.engine.provenance import dataset_hash, file_hash, teacher_hashes
+from mmkd_logit.engine.fingerprint import teacher_hashes, weights_hash
+from mmkd_logit.engine.provenance import dataset_hash
 from mmkd_logit.engine.results import ResultsRecorder, append_line, plain, read_lines
 
 
@@ -183,8 +184,8 @@ def test_hashes_of_teachers(tmp_path, monkeypatch):
     file.write_bytes(b"abc")
     sha = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert file_hash(file) == sha
-    assert file_hash(tmp_path) is None
+    assert weights_hash(file) == sha
+    assert weights_hash(tmp_path) is None
     teachers = [
         dict(config="c.py", checkpoint=str(file)),
         dict(config="c.py", checkpoint="~/a b.pth"),
@@ -192,7 +193,7 @@ def test_hashes_of_teachers(tmp_path, monkeypatch):
         dict(config="c.py", checkpoint="open-mmlab://resnet50"),
         "resnet50_8xb32_in1k",
     ]
-    hashes = [sha, sha, "gone.pth", "open-mmlab://resnet50", "resnet50_8xb32_in1k"]
+    hashes = [sha, sha, None, "open-mmlab://resnet50", "resnet50_8xb32_in1k"]
     assert teacher_hashes(Config(dict(model=dict(teacher=teachers)))) == hashes
     assert teacher_hashes(Config(dict(model=dict(teacher=teachers[0])))) == [sha]
     assert teacher_hashes(Config(dict(model=dict(type="ImageClassifier")))) == []

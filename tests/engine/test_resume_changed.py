@@ -10,8 +10,9 @@ from commands import Tiny, error_of, folder_of, train, write_chain
 from mmengine.config import Config
 
 from mmkd_logit.engine.checkpoint import load_from_file
+from mmkd_logit.engine.fingerprint import computed_content
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.run_identity import describe_run, list_changes
+from mmkd_logit.engine.run_identity import list_changes
 from mmkd_logit.engine.train import main
 
 RESUMED = "is of a run that differs in "
@@ -23,7 +24,7 @@ ADVICE = (
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return describe_run(config(tmp_path_factory.mktemp("made")))
+    return computed_content(config(tmp_path_factory.mktemp("made")))
 
 
 def config(folder, **changes):
@@ -54,25 +55,25 @@ def config(folder, **changes):
     [
         ({"model.alpha": 0.9}, ["model.alpha: 0.5 -> 0.9"]),
         ({"randomness.seed": 1}, ["randomness.seed: 0 -> 1"]),
-        ({"train_cfg.val_interval": 2}, ["train_cfg.val_interval: 1 -> 2"]),
         ({"param_scheduler.0.milestones": [1]}, ["param_scheduler.0.milestones: [1, 2] -> [1]"]),
         ({"custom_hooks.0.momentum": 0.2}, ["custom_hooks.0.momentum: 0.1 -> 0.2"]),
         ({"model.teacher.micro_batch": 8}, ["model.teacher.micro_batch: not set -> 8"]),
         (
             {"model.teacher.config": "x" * 99},
-            ['model.teacher.config: "configs/wrn/wrn16-2.py" -> "' + "x" * 56 + "..."],
+            ["model.teacher.network: not set -> " + '"' + "x" * 56 + "..."],
         ),
         ({"train_dataloader.batch_size": 8}, ["processes x train_dataloader.batch_size: 1 x 16"]),
         ({"load_from": "epoch_1.pth"}, ['load_from: not set -> "epoch_1.pth"']),
         # What may differ.
         ({"train_cfg.max_epochs": 9, "work_dir": "there", "launcher": "pytorch"}, []),
         ({"train_dataloader.num_workers": 4, "val_dataloader.batch_size": 2}, []),
-        ({"test_dataloader.batch_size": 1, "default_hooks": dict(logger=dict(interval=1))}, []),
+        ({"test_dataloader.batch_size": 1, "train_cfg.val_interval": 2}, []),
+        ({"default_hooks": dict(logger=dict(type="LoggerHook", interval=1))}, []),
         ({"custom_hooks": [dict(type="EMAHook", momentum=0.1), {"type": "mmkd_logit.X"}]}, ["c"]),
     ],
 )
 def test_changes_are_told_by_field(tmp_path, made, changes, told):
-    found = list_changes(made, describe_run(config(tmp_path, **changes)))
+    found = list_changes(made, computed_content(config(tmp_path, **changes)))
     assert len(found) == len(told), found
     for text, begin in zip(found, told, strict=True):
         assert text.startswith(begin)
@@ -81,34 +82,26 @@ def test_changes_are_told_by_field(tmp_path, made, changes, told):
 def test_files_count_by_their_content(tmp_path, made):
     """Those of the other run lie in another folder."""
     cfg = config(tmp_path)
-    assert list_changes(made, describe_run(cfg)) == []
+    assert list_changes(made, computed_content(cfg)) == []
     (tmp_path / "teacher.pth").write_text("trained longer")
     (tmp_path / "labels.npz").write_text("by other people")
-    told = list_changes(made, describe_run(cfg))
+    told = list_changes(made, computed_content(cfg))
     assert [text.partition(":")[0] for text in told] == [
-        "model.teacher.checkpoint",
+        "model.teacher.weights",
         "train_dataloader.dataset.file",
     ]
-    before = describe_run(config(tmp_path))
-    (tmp_path / "teacher.pth").write_text("trained longer")
-    (tmp_path / "labels.npz").write_text("by other people")
-    weights, content = list_changes(before, describe_run(cfg))
-    assert weights.startswith("the teacher's weights: ")
-    assert content == f"the content of {tmp_path / 'labels.npz'}"
 
 
 def test_processes_may_change_with_the_batch(tmp_path, made, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert list_changes(made, describe_run(config(tmp_path))) == [
+    assert list_changes(made, computed_content(config(tmp_path))) == [
         "processes x train_dataloader.batch_size: 1 x 16 -> 2 x 16"
     ]
     half = config(tmp_path, **{"train_dataloader.batch_size": 8})
-    assert list_changes(made, describe_run(half)) == []
+    assert list_changes(made, computed_content(half)) == []
 
 
-@pytest.mark.parametrize(
-    "damaged", [None, {}, dict(config="{", origin={}), dict(config="{}", origin=dict(files=3))]
-)
+@pytest.mark.parametrize("damaged", [None, {}, [1], dict(model={}), dict(processes="2")])
 def test_damaged_descriptions_are_refused(made, damaged):
     with pytest.raises(ValueError, match="what the checkpoint says of its run is damaged"):
         list_changes(damaged, made)
@@ -145,7 +138,7 @@ def test_another_teacher_and_other_pictures(workplace, capsys, monkeypatch):
     before = teacher.read_bytes()
     torch.save(content, teacher)
     message = error_of(capsys, main, tiny.kd, "--resume")
-    assert f"{RESUMED}the teacher's weights: " in message
+    assert f"{RESUMED}model.teacher.weights: " in message
     teacher.write_bytes(before)
 
     monkeypatch.setattr("mmkd_logit.datasets.Digits.get_data_info", shifted)
@@ -193,5 +186,19 @@ def test_what_is_kept_of_a_config_is_text_that_runs_nothing(workplace):
     tiny = Tiny()
     train(tiny.student)
     made_of = load_from_file(str(folder_of(tiny.student) / "epoch_1.pth"))["made_of"]
-    assert json.loads(made_of["config"])["model"]["type"] == "ImageClassifier"
-    assert set(made_of) == {"config", "origin", "data"}
+    assert json.loads(json.dumps(made_of))["computed"]["model"]["type"] == "ImageClassifier"
+    assert set(made_of) == {"computed", "data"}
+
+
+def test_a_checkpoint_of_version_0_1_0(workplace, capsys):
+    tiny = Tiny()
+    train(tiny.student)
+    path = folder_of(tiny.student) / "epoch_1.pth"
+    checkpoint = load_from_file(str(path))
+    checkpoint["made_of"] = dict(config="{}", origin={}, data=checkpoint["made_of"]["data"])
+    torch.save(checkpoint, path)
+    message = error_of(capsys, main, tiny.student, "--resume")
+    why = "the version of mmkd_logit (0.1.0), whose settings cannot be compared"
+    assert message == f"{path} {RESUMED}{why}{ADVICE}"
+    train(tiny.student, "--resume", "--resume-changed", train_cfg__max_epochs=2)
+    assert load_from_file(str(folder_of(tiny.student) / "final.pth"))["meta"]["epoch"] == 2

@@ -12,7 +12,7 @@ from runs import assert_same
 
 from mmkd_logit.engine import together, training
 from mmkd_logit.engine import train as train_tool
-from mmkd_logit.engine.provenance import file_hash
+from mmkd_logit.engine.fingerprint import weights_hash
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.together import common_work_dir, read_members
 from mmkd_logit.engine.together_config import batches_key, join_configs, why_alone
@@ -59,7 +59,7 @@ def train_alone(lines):
 
 def comparable(row):
     """What two runs of the same thing say alike."""
-    keys = ("config", "overrides", "config_hash", "seed", "teachers", "files", "data", "epochs")
+    keys = ("config", "overrides", "fingerprint", "seed", "teachers", "data", "epochs")
     keys += ("iterations", "resumed_at", "processes", "test", "train", "best")
     return {key: row[key] for key in keys}
 
@@ -235,7 +235,7 @@ def test_what_is_tested_is_what_is_there(tiny):
     torch.save(content, final)
     together.main(["runs.txt", "--results", "rows.jsonl"])
     rows, first = read_lines(Path("rows.jsonl")), read_lines(Path("first.jsonl"))
-    assert rows[1]["weights"] == file_hash(final) != first[1]["weights"]
+    assert rows[1]["weights"] == weights_hash(final) != first[1]["weights"]
     assert rows[1]["test"] != first[1]["test"]
     assert rows[2]["test"] == first[2]["test"]
 

@@ -18,8 +18,8 @@ from commands import (
 )
 from mmengine.config import Config
 
-from mmkd_logit.engine.config_hash import config_hash
-from mmkd_logit.engine.provenance import file_hash, read_origin, write_origin
+from mmkd_logit.engine.fingerprint import fingerprint_of, weights_hash
+from mmkd_logit.engine.provenance import read_origin, write_origin
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import main
 from mmkd_logit.engine.train_config import build_config, build_parser
@@ -167,9 +167,9 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     assert row["config"] == tiny.kd
     assert row["seed"] == 0
     assert (row["epochs"], row["iterations"], row["resumed_at"]) == (1, 2, 0)
-    assert row["teachers"] == [file_hash(teacher / "final.pth")]
-    assert row["weights"] == file_hash(student / "final.pth")
-    assert row["config_hash"] == config_hash(configure(tiny.kd))
+    assert row["teachers"] == [weights_hash(teacher / "final.pth")]
+    assert row["weights"] == weights_hash(student / "final.pth")
+    assert row["fingerprint"] == fingerprint_of(configure(tiny.kd))
     assert set(row["test"]) == METRICS | METRICS_BESIDE_A_TEACHER
     assert row["overrides"].keys() == {"experiment_name"}
     assert row["command"][:3] == ["python", "tools/train.py", tiny.kd]
@@ -178,7 +178,7 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["finished"])
     assert row["commit"] is None or re.fullmatch("[0-9a-f]{40}", row["commit"])
     origin = read_origin(student)
-    assert set(origin) == {"config_hash", "seed", "teachers", "files", "processes"}
+    assert set(origin) == {"fingerprint", "computed", "seed", "teachers", "processes"}
     assert {key: row[key] for key in origin} == origin
 
     # The next run finds the teacher.
@@ -212,7 +212,7 @@ def test_teachers_of_later_stages_come_first_too(workplace, capsys):
     train(config, "--train-teacher", "--results", "runs.jsonl")
     files = [folder_of(tiny.teacher) / "final.pth", later]
     (row,) = read_lines(Path("runs.jsonl"))
-    assert row["teachers"] == [file_hash(file) for file in files]
+    assert row["teachers"] == [weights_hash(file) for file in files]
     assert read_origin(folder_of(config))["teachers"] == row["teachers"]
     assert row["iterations"] == 4
 
@@ -242,7 +242,8 @@ def test_teacher_cut_off_goes_on_and_an_older_one_starts_anew(workplace):
     train(tiny.kd, "--train-teacher")
     assert (folder / "epoch_1.pth").stat().st_mtime_ns == written
     (folder / "final.pth").unlink()
-    write_origin(folder, {**read_origin(folder), "config_hash": "of before an edit"})
+    origin = read_origin(folder)
+    write_origin(folder, dict(origin, computed=dict(origin["computed"], model="of before")))
     train(tiny.kd, "--train-teacher", "--seed", 1)
     assert (folder / "epoch_1.pth").stat().st_mtime_ns != written
 
@@ -311,7 +312,7 @@ def test_a_new_run_disowns_older_checkpoints(workplace, monkeypatch, capsys):
     assert not (folder / "last_checkpoint").exists()
     assert not (folder / "final.pth").exists()
     cfg = configure(tiny.student, "--cfg-options", option)
-    assert read_origin(folder)["config_hash"] == config_hash(cfg)
+    assert read_origin(folder)["fingerprint"] == fingerprint_of(cfg)
 
 
 def test_what_resume_changes(tmp_path, capsys):

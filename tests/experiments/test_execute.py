@@ -9,7 +9,8 @@ import pytest
 
 from mmkd_logit.engine import dump as dump_tool
 from mmkd_logit.engine.dump_files import FORMAT, dump_path, find_dumps
-from mmkd_logit.engine.provenance import file_hash, origin_of, write_origin
+from mmkd_logit.engine.fingerprint import weights_hash
+from mmkd_logit.engine.provenance import origin_of, write_origin
 from mmkd_logit.engine.results import append_line, read_lines
 from mmkd_logit.engine.run_lock import only_run_in
 from mmkd_logit.engine.train_config import build_config, build_parser
@@ -67,7 +68,7 @@ class Machine:
         if how == "before" or missing:
             Path(folder, "train.log").write_text("noise\nerror: no disk\n")
             return False
-        write_origin(folder, {**origin_of(cfg), "processes": self.processes})
+        write_origin(folder, origin_of(cfg, self.processes))
         if how == "cut off":
             return False
         final = folder / "final.pth"
@@ -76,7 +77,7 @@ class Machine:
             final.write_text(f"weights {self.trained}")
         if how == "killed":
             return False
-        row = dict(origin_of(cfg), processes=self.processes, weights=file_hash(final))
+        row = dict(origin_of(cfg, self.processes), weights=weights_hash(final))
         row["train"] = {"accuracy/top1": 99.0} if args.train_metrics else None
         append_line(Path(args.results), dict(row, test={"accuracy/top1": 90.0}, train_seconds=1.0))
         return True
@@ -136,7 +137,7 @@ class DumpingMachine(Machine):
         self.dumped.append((cfg.work_dir, tuple(splits)))
         for split in splits:
             identity = dict(origin_of(cfg), format=FORMAT, split=split)
-            identity["weights"] = file_hash(Path(cfg.work_dir, "final.pth"))
+            identity["weights"] = weights_hash(Path(cfg.work_dir, "final.pth"))
             path = dump_path(cfg.work_dir, split)
             path.parent.mkdir(exist_ok=True)
             np.savez(path, identity=np.array(json.dumps(identity)))
@@ -311,7 +312,7 @@ def test_weights_that_were_lost_or_replaced(machine):
     final.unlink()
     go(machine)
     final.write_text("of somebody's own run in this folder")
-    write_origin(final.parent, dict(config_hash="another"))
+    write_origin(final.parent, dict(computed=dict(model="another")))
     go(machine)
     assert machine.calls == [("alone", 0, "auto"), ("alone", 0, None)]
 
@@ -325,11 +326,10 @@ def test_rows_of_others_do_not_count(machine):
     newer = dict(row, train_seconds=2)
     assert find_row(cfg, [row, newer]) == newer
     for change in (
-        dict(config_hash="x"),
-        dict(seed=1),
-        dict(processes=8),
+        dict(computed=dict(row["computed"], model="x")),
+        dict(computed=dict(row["computed"], processes=8)),
+        dict(computed=None),
         dict(weights="x"),
-        dict(teachers=["x"]),
     ):
         assert find_row(cfg, [{**row, **change}]) is None
     assert find_row(cfg, [{}]) is None
@@ -339,7 +339,7 @@ def test_rows_of_others_do_not_count(machine):
 def test_a_torn_results_line_is_no_reason_to_stop(machine):
     go(machine)
     with open(RESULTS, "a") as file:
-        file.write('{"config_hash": "cut o')
+        file.write('{"fingerprint": "cut o')
     machine.calls.clear()
     go(machine, seeds=(0, 1))
     assert len(machine.calls) == 3

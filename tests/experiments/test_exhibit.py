@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from commands import KD, PROJECT, STUDENT
 
-from mmkd_logit.engine.config_hash import config_hash
+from mmkd_logit.engine.fingerprint import fingerprint_of
 from mmkd_logit.engine.provenance import origin_of
 from mmkd_logit.engine.teachers import teacher_specs
 from mmkd_logit.engine.train_config import build_config, build_parser
@@ -166,7 +166,7 @@ def test_the_origin_changes_with_what_is_computed_only(project, tmp_path):
 
     run = Run("r", KD, (), 0)
     before = origin()
-    assert before["config_hash"] == config_hash(
+    assert before["fingerprint"] == fingerprint_of(
         build_config(build_parser().parse_args([KD, "--work-dir", str(tmp_path)]))
     )
     assert origin(name="other") == before
@@ -177,8 +177,7 @@ def test_the_origin_changes_with_what_is_computed_only(project, tmp_path):
     for content in ("one", "two"):
         teacher.write_text(content)
         origins.append(origin(overrides=(f"model.teacher.checkpoint={teacher}",)))
-    assert origins[0]["config_hash"] == origins[1]["config_hash"]
-    assert origins[0] != origins[1]
+    assert origins[0]["fingerprint"] != origins[1]["fingerprint"]
 
 
 GOOD = "title = 'T'\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import PROJECT, error_of
 
-from mmkd_logit.engine.config_hash import config_hash
+from mmkd_logit.engine.fingerprint import computed_content
 from mmkd_logit.engine.results import append_line, read_lines
 from mmkd_logit.experiments.exhibit import Exhibit
 from mmkd_logit.experiments.published import (
@@ -28,10 +28,12 @@ runs = dict(
 
 
 def row_of(run, top1, weights, teachers=(), **kwargs):
+    finals = [f"{teacher.work_dir}/final.pth" for teacher in run.teachers]
+    known = dict(zip(finals, teachers, strict=True))
     return {
         **dict(
             config=run.config,
-            config_hash=config_hash(run.build_config()),
+            computed=computed_content(run.build_config(), weights=known),
             seed=run.seed,
             overrides={"model.teacher.checkpoint": "x"} if teachers else {},
             epochs=30,
@@ -70,7 +72,7 @@ def test_rows_by_what_they_say_of_themselves(place):
     ]
     assert list(measured_rows(place, rows)) == [big, kd]  # the other teacher is not known
     assert measured_rows(place, [*rows, row_of(kd, 95.0, "v2", ["w0"])])[kd]["weights"] == "v2"
-    older = row_of(big, 99.0, "w9", config_hash="of another config")
+    older = row_of(big, 99.0, "w9", computed=dict(model="another"))
     assert list(measured_rows(place, [older])) == []
     # A row of the teacher that came later has other students.
     assert list(measured_rows(place, [*rows, row_of(big, 90.0, "w7")])) == [big]
@@ -95,7 +97,7 @@ def test_a_metafile(place):
     rows = [row_of(run, top1, "w") for run, top1 in ((place[0], 90.0), (place[2], 91.0))]
     reduced = row_of(replace(place[0], epochs=3), 10.0, "w")
     changed = row_of(replace(place[0], overrides=("model.backbone.drop_rate=0.5",)), 10.0, "w")
-    older = row_of(place[0], 10.0, "w", config_hash="of another config")
+    older = row_of(place[0], 10.0, "w", computed=dict(model="another"))
     of_an_ensemble = row_of(replace(place[0], seed=1000), 10.0, "w")
     filled = render_metafile(clean, [*rows, reduced, changed, older, of_an_ensemble])
     (entry,) = [e for e in filled.split("  - Name: ") if e.startswith("wrn16-2_digits\n")]

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from runs import digits_student, run_config
 
 from mmkd_logit.datasets import Digits, NoisyLabelDataset
-from mmkd_logit.engine.config_hash import config_hash
+from mmkd_logit.engine.fingerprint import fingerprint_of
 from mmkd_logit.engine.train import main
 from mmkd_logit.engine.train_config import build_config, build_parser
 
@@ -162,11 +162,11 @@ def test_resume_with_other_samples_is_refused(tiny):
 
 def test_watching_is_no_part_of_the_config():
     cfg = Config(dict(model=dict(type="x"), custom_hooks=[]))
-    before = config_hash(cfg)
+    before = fingerprint_of(cfg)
     cfg.custom_hooks = [dict(type="mmkd_logit.LabelNoiseHook")]
-    assert config_hash(cfg) == before
+    assert fingerprint_of(cfg) == before
     cfg.custom_hooks = [dict(type="EMAHook")]
-    assert config_hash(cfg) != before
+    assert fingerprint_of(cfg) != before
 
 
 def test_the_hook_may_be_in_the_config_already(tiny, workplace):

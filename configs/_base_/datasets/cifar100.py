@@ -10,12 +10,12 @@ train_dataloader = dict(
         type='mmkd_logit.InMemoryDataset',
         device='auto',
         dataset=dict(
-            type='CIFAR100', data_root=data_root, split='train',
+            type='mmpretrain.CIFAR100', data_root=data_root, split='train',
             pipeline={{_base_.train_pipeline}})),
     sampler=dict(
         _delete_=True,
         type='mmkd_logit.SeededSampler',
-        sampler=dict(type='DefaultSampler', shuffle=True)),
+        sampler=dict(type='mmengine.DefaultSampler', shuffle=True)),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_dataloader = dict(
     batch_size=500,
@@ -25,11 +25,11 @@ val_dataloader = dict(
         type='mmkd_logit.InMemoryDataset',
         device='auto',
         dataset=dict(
-            type='CIFAR100', data_root=data_root, split='test',
+            type='mmpretrain.CIFAR100', data_root=data_root, split='test',
             pipeline={{_base_.test_pipeline}})),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
+    dict(type='mmpretrain.Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
     dict(type='mmkd_logit.LogitStatistics')]
 test_dataloader = val_dataloader
 test_evaluator = [

@@ -2,35 +2,35 @@
 data_preprocessor = dict(
     type='mmkd_logit.BatchPreprocessor', num_classes=10, mean=[77.8], std=[95.9], to_rgb=False)
 train_dataloader = dict(
-    batch_size=64,
-    num_workers=0,
+    batch_size=64, num_workers=0,
     dataset=dict(
         type='mmkd_logit.InMemoryDataset',
         dataset=dict(
-            type='mmkd_logit.Digits',
-            split='train',
-            pipeline=[dict(type='RandomCrop', crop_size=8, padding=1), dict(type='PackInputs')])),
+            type='mmkd_logit.Digits', split='train',
+            pipeline=[
+                dict(type='mmpretrain.RandomCrop', crop_size=8, padding=1),
+                dict(type='mmpretrain.PackInputs')])),
     sampler=dict(
-        type='mmkd_logit.SeededSampler', sampler=dict(type='DefaultSampler', shuffle=True)),
+        type='mmkd_logit.SeededSampler', sampler=dict(type='mmengine.DefaultSampler')),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_dataloader = dict(
-    batch_size=256,
-    num_workers=0,
+    batch_size=256, num_workers=0,
     dataset=dict(
         type='mmkd_logit.InMemoryDataset',
-        dataset=dict(type='mmkd_logit.Digits', split='val', pipeline=[dict(type='PackInputs')])),
-    sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(
+            type='mmkd_logit.Digits', split='val', pipeline=[dict(type='mmpretrain.PackInputs')])),
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
+    dict(type='mmpretrain.Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
     dict(type='mmkd_logit.LogitStatistics')]
 test_dataloader = dict(
-    batch_size=256,
-    num_workers=0,
+    batch_size=256, num_workers=0,
     dataset=dict(
         type='mmkd_logit.InMemoryDataset',
-        dataset=dict(type='mmkd_logit.Digits', split='test', pipeline=[dict(type='PackInputs')])),
-    sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(
+            type='mmkd_logit.Digits', split='test', pipeline=[dict(type='mmpretrain.PackInputs')])),
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
 test_evaluator = [
     *val_evaluator,

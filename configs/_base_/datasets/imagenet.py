@@ -6,16 +6,16 @@ train_dataloader = dict(
         _delete_=True,
         type='mmkd_logit.SeededDataset',
         dataset=dict(
-            type='ImageNet', data_root=data_root, split='train',
+            type='mmpretrain.ImageNet', data_root=data_root, split='train',
             pipeline={{_base_.train_pipeline}})),
     sampler=dict(
         _delete_=True,
         type='mmkd_logit.SeededSampler',
-        sampler=dict(type='DefaultSampler', shuffle=True)))
+        sampler=dict(type='mmengine.DefaultSampler', shuffle=True)))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
+    dict(type='mmpretrain.Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
     dict(type='mmkd_logit.LogitStatistics')]
 test_evaluator = [
     *val_evaluator,

@@ -14,5 +14,6 @@ train_dataloader = dict(
         clean_key='{{$CIFARN_CLEAN_KEY:clean_label}}',
         dataset={{_base_.train_dataloader.dataset}}))
 train_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)), dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5)),
+    dict(type='mmpretrain.Accuracy', topk=(1, 5)),
+    dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5)),
     dict(type='mmkd_logit.NoisyLabelAccuracy')]

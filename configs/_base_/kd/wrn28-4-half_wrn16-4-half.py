@@ -1,0 +1,11 @@
+"""WRN-28-4 teaches WRN-16-4, both at half resolution, 30 epochs; alpha = 1, the loss is open."""
+_base_ = ['../../wrn/wrn16-4-half.py', '../kd_log.py']
+model = dict(
+    _delete_=True,
+    type='mmkd_logit.LogitDistiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/wrn/wrn28-4-half.py',
+        checkpoint='work_dirs/wrn28-4-half/seed0/final.pth',
+        cache=dict(storage='disk')),
+    alpha=1.0)

@@ -1,0 +1,18 @@
+"""WRN-28-4 teaches WRN-16-2 at half resolution, both with 40 % wrong labels; the loss is open."""
+_base_ = '../kd/wrn28-4-half_wrn16-2-half.py'
+model = dict(
+    teacher=dict(
+        config='configs/noisy_label/wrn28-4-half_sym40.py',
+        checkpoint='work_dirs/wrn28-4-half_sym40/seed0/final.pth'))
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_logit.NoisyLabelDataset',
+        kind='symmetric',
+        rate=0.4,
+        seed=0,
+        dataset={{_base_.train_dataloader.dataset}}))
+train_evaluator = [
+    dict(type='mmpretrain.Accuracy', topk=(1, 5)),
+    dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5)),
+    dict(type='mmkd_logit.NoisyLabelAccuracy')]

@@ -1,0 +1,6 @@
+"""WRN-28-4 -> WRN-16-2 on CIFAR-100 at half resolution by the MSE between logits, 30 epochs.
+
+    python tools/train.py configs/kd/wrn28-4-half_wrn16-2-half_mse.py --train-teacher --fast
+"""
+_base_ = '../_base_/kd/wrn28-4-half_wrn16-2-half.py'
+model = dict(loss_kd=dict(type='mmkd_logit.LogitMSELoss'))

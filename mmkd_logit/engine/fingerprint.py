@@ -1,0 +1,306 @@
+"""What a run computes: the content that decides its weights, and the fingerprint of it."""
+
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import HOOKS
+from torch import Tensor
+
+from mmkd_logit._arguments import type_name
+from mmkd_logit.models._cache_identity import state_hash
+from mmkd_logit.models._teacher_spec import resolve_teacher
+
+from .checkpoint import read_lazily
+from .config import seed_of
+from .teachers import change_teachers, teacher_options, teacher_specs
+
+CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache
+_FILES = ("file", "matrix", "scores")  # fields in which the wrappers of a data set name files
+_TASKS = dict(slurm="SLURM_NTASKS", mpi="OMPI_COMM_WORLD_SIZE")
+
+# The one table of what counts. These fields of a config decide a run's weights; all others say
+# where a run writes, how it is started, what is measured and what is logged.
+_COMPUTED = (
+    *("model", "data_preprocessor", "train_dataloader", "optim_wrapper", "param_scheduler"),
+    *("train_cfg", "auto_scale_lr", "custom_hooks", "randomness", "load_from"),
+    *("compile", "sync_bn"),
+)
+# These count only where a hook or a schedule acts on a validation metric, which its ``monitor``
+# names.
+_VALIDATION = ("val_dataloader", "val_cfg")
+_VALIDATION_TIMES = ("val_interval", "val_begin", "dynamic_intervals")
+# Inside the fields that count: where data lie and how they are loaded. Pictures are functions of
+# seed, epoch and sample, never of a worker.
+_LOADING = (
+    *("data_root", "num_workers", "prefetch_factor", "pin_memory", "persistent_workers"),
+    *("lazy_init", "serialize_data", "download", "device", "_scope_"),
+)
+# Hooks of MMEngine and mmpretrain that only watch; ours say so by ``changes_training = False``.
+_WATCHING = {
+    *("IterTimerHook", "LoggerHook", "CheckpointHook", "RuntimeInfoHook", "VisualizationHook"),
+    *("ProfilerHook", "NPUProfilerHook", "EmptyCacheHook"),
+    *("ParamSchedulerHook", "DistSamplerSeedHook"),  # MMEngine's default
+}
+_PREFIX = re.compile(r"(?:mmengine|mmcv|mmpretrain|mmkd_logit)(?:\.\w+)*\.(\w+)")
+
+
+def computed_content(
+    cfg: Config, processes: int | None = None, weights: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return what decides the weights that a run ends with.
+
+    That is the network, data, optimizer, schedule, losses and seed, each teacher as the hash of
+    its weights, its network and how it computes, the content of files of labels, and the number
+    of processes. Paths, the prefixes of packages, and what is only measured or logged do not
+    count. A teacher's cache does not count either, as it gives the bits that the teacher would
+    compute, unless it rounds them.
+
+    Args:
+        cfg: A complete config, without ``resume``.
+        processes: How many processes train; by default as the environment says.
+        weights: Hashes of teachers' weights by the path of the checkpoint; those of other paths
+            are read.
+
+    Returns:
+        A dict of plain values, as :func:`fingerprint` takes it.
+    """
+    content = {key: cfg.get(key) for key in (*_COMPUTED, *_VALIDATION, "default_hooks")}
+    content = Config(content).to_dict()
+    _describe_teachers(content, weights or {})
+    if content.get("load_from"):
+        content["load_from"] = weights_hash(content["load_from"]) or str(content["load_from"])
+    content = _plain(content)
+    content["processes"] = processes or count_processes(cfg)
+    content["randomness"] = dict(content.get("randomness") or {}, seed=seed_of(cfg))
+    return reduce_content(content)
+
+
+def reduce_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave of a content what counts by the rules of this version.
+
+    Of the content that a results row keeps, the fingerprint is computed with this, so that rows
+    outlive a change of these rules.
+
+    Args:
+        content: As of :func:`computed_content`, perhaps of another version.
+    """
+    kept = {key: _reduced(content[key]) for key in _COMPUTED if content.get(key)}
+    hooks = content.get("custom_hooks") or []
+    defaults = content.get("default_hooks") or {}
+    changing = [hook for hook in [*hooks, *defaults.values()] if _changes_training(hook)]
+    if "param_scheduler" in defaults and defaults["param_scheduler"] is None:
+        changing.append(dict(without="param_scheduler"))
+    kept["custom_hooks"] = [_reduced(hook) for hook in changing]
+    if not (kept.get("auto_scale_lr") or {}).get("enable"):
+        kept.pop("auto_scale_lr", None)
+    if '"monitor"' in json.dumps([kept["custom_hooks"], kept.get("param_scheduler")]):
+        kept.update({key: _reduced(content[key]) for key in _VALIDATION if content.get(key)})
+    else:
+        train_cfg = kept.get("train_cfg") or {}
+        kept["train_cfg"] = {k: v for k, v in train_cfg.items() if k not in _VALIDATION_TIMES}
+    kept["processes"] = content.get("processes", 1)
+    return kept
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """Identify what a run computes: the same in other folders and on other machines.
+
+    Args:
+        content: Of :func:`computed_content`, or the ``computed`` of a results row.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    text = json.dumps(reduce_content(content), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_of(cfg: Config, processes: int | None = None) -> str:
+    """Return the fingerprint of a config.
+
+    Args:
+        cfg: As of :func:`computed_content`.
+        processes: As of :func:`computed_content`.
+    """
+    return fingerprint(computed_content(cfg, processes))
+
+
+def row_fingerprint(row: Mapping[str, Any]) -> str | None:
+    """Return the fingerprint of a results row by the rules of this version.
+
+    Args:
+        row: The row; one of version 0.1.0, which does not say what it computed, gives None.
+    """
+    return fingerprint(row["computed"]) if isinstance(row.get("computed"), dict) else None
+
+
+def _reduced(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _reduced(item) for key, item in value.items() if key not in _LOADING}
+    return [_reduced(item) for item in value] if isinstance(value, list) else value
+
+
+@functools.cache
+def _find_hook(name: str) -> Any:
+    scopes = ("mmkd_logit.", "mmpretrain.", "mmengine.") if "." not in name else ("",)
+    found = (HOOKS.get(f"{scope}{name}") for scope in scopes)
+    return next((each for each in found if each is not None), None)
+
+
+def _changes_training(hook: Any) -> bool:
+    name = hook.get("type") if isinstance(hook, Mapping) else None
+    if not isinstance(name, str):
+        return hook is not None
+    return name not in _WATCHING and getattr(_find_hook(name), "changes_training", True)
+
+
+def _plain(value: Any, key: str = "") -> Any:
+    """Return a value as JSON has it, with names instead of classes and of scoped names."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item, str(name)) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        if key in _FILES:
+            return file_hash(Path(value).expanduser()) or "missing"
+        if key == "checkpoint":  # of ``init_cfg``
+            return value if "://" in value else weights_hash(value) or "missing"
+        scoped = _PREFIX.fullmatch(value)
+        return scoped[1] if scoped else Path(value).name if value.startswith("/") else value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)  # alpha=1 and alpha=1.0
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return type_name(value) or str(value)
+
+
+def _describe_teachers(content: dict[str, Any], weights: Mapping[str, str]) -> None:
+    """Replace what the content says of teachers by what they are."""
+    holder = Config(dict(model=content.get("model"), custom_hooks=content.get("custom_hooks")))
+    if holder.get("model") is None:
+        return
+    change_teachers(holder, lambda spec: _describe_teacher(spec, weights))
+    content.update({key: value for key, value in holder.to_dict().items() if key in content})
+
+
+def _describe_teacher(spec: Any, weights: Mapping[str, str]) -> Any:
+    config = spec.get("config", spec) if isinstance(spec, Mapping) else spec
+    checkpoint = spec.get("checkpoint") if isinstance(spec, Mapping) else None
+    network: Any = config
+    if isinstance(config, Mapping) or str(config).endswith((".py", ".json", ".yml", ".yaml")):
+        try:
+            network = _resolve(spec)
+        except (ValueError, FileNotFoundError):
+            network = config if isinstance(config, Mapping) else None  # building it will say why
+    described = dict(network=network, weights=_teacher_weights(checkpoint, weights))
+    return described | exact_options(teacher_options(spec))
+
+
+def _resolve(spec: Any) -> Any:
+    config = spec.get("config")
+    if isinstance(config, str) and Path(config).is_file():
+        return _resolve_file(config, os.stat(config).st_mtime_ns)
+    return resolve_teacher(dict(config=config or spec, checkpoint=None)).model
+
+
+@functools.lru_cache(maxsize=64)
+def _resolve_file(config: str, mtime: int) -> Any:
+    return resolve_teacher(dict(config=config, checkpoint=None)).model
+
+
+def _teacher_weights(checkpoint: Any, weights: Mapping[str, str]) -> str | None:
+    if not isinstance(checkpoint, str):
+        return None
+    if checkpoint in weights:
+        return weights[checkpoint]
+    if "://" in checkpoint:
+        return checkpoint
+    return weights_hash(checkpoint)
+
+
+def exact_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a teacher computes, and of its cache only what it does to the logits' bits.
+
+    That is the type that one rounds to, and the batches in which misses are computed.
+
+    Args:
+        options: Of :func:`~mmkd_logit.engine.teachers.teacher_options`.
+    """
+    kept = dict(options)
+    cache = kept.pop("cache", None)
+    dtype = cache.get("dtype", "float32") if isinstance(cache, Mapping) else "float32"
+    if dtype != "float32":
+        kept["cache"] = dict(dtype=dtype)
+    if cache is not None and kept.get("micro_batch") is None:
+        kept["micro_batch"] = CACHED_MICRO_BATCH
+    return kept
+
+
+def teacher_hashes(cfg: Config) -> list[str | None]:
+    """Return the hash of each teacher's weights, or the name of published ones.
+
+    Args:
+        cfg: Any config; one without a teacher gives none.
+    """
+    specs = teacher_specs(cfg)
+    return [
+        _teacher_weights(spec.get("checkpoint"), {}) if isinstance(spec, dict) else str(spec)
+        for spec in specs
+    ]
+
+
+def weights_hash(checkpoint: str | Path) -> str | None:
+    """Return the SHA-256 of a checkpoint's ``state_dict``, whatever else the file holds.
+
+    Args:
+        checkpoint: The path of a local file; one that is no readable checkpoint counts by its
+            bytes.
+
+    Returns:
+        64 hexadecimal digits, or None where there is no such file.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return _weights_hash(str(path.resolve()), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _weights_hash(path: str, mtime: int, size: int) -> str | None:
+    try:
+        content = read_lazily(path)
+    except (ValueError, OSError):
+        return file_hash(path)
+    state = content.get("state_dict", content)
+    if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
+        return file_hash(path)
+    return state_hash(state)
+
+
+def file_hash(path: str | Path) -> str | None:
+    """Return the SHA-256 of a file, or None where it does not exist.
+
+    Args:
+        path: The file.
+    """
+    if not Path(path).is_file():
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def count_processes(cfg: Config) -> int:
+    """Return how many processes train, also before slurm's or MPI's have found each other.
+
+    Args:
+        cfg: With its ``launcher``.
+    """
+    names = ("WORLD_SIZE", _TASKS.get(cfg.get("launcher"), ""))
+    return next((int(os.environ[name]) for name in names if name in os.environ), 1)
