@@ -14,8 +14,7 @@ from mmengine.registry import HOOKS
 from torch import Tensor
 
 from mmkd_logit._arguments import type_name
-from mmkd_logit.models._cache_identity import state_hash
-from mmkd_logit.models._teacher_spec import resolve_teacher
+from mmkd_logit._sealed_files import state_hash
 
 from .checkpoint import read_lazily
 from .config import seed_of
@@ -207,11 +206,17 @@ def _resolve(spec: Any) -> Any:
     config = spec.get("config")
     if isinstance(config, str) and Path(config).is_file():
         return _resolve_file(config, os.stat(config).st_mtime_ns)
-    return resolve_teacher(dict(config=config or spec, checkpoint=None)).model
+    return _network_of(config or spec)
 
 
 @functools.lru_cache(maxsize=64)
 def _resolve_file(config: str, mtime: int) -> Any:
+    return _network_of(config)
+
+
+def _network_of(config: Any) -> Any:
+    from mmkd_logit.models._teacher_spec import resolve_teacher  # imports every network
+
     return resolve_teacher(dict(config=config, checkpoint=None)).model
 
 

@@ -120,7 +120,7 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
             return match[0]
         top1 = {}
         for row in rows:
-            if row["config"] == config[1] and row_fingerprint(row) == _usual_fingerprint(row):
+            if row["config"] == config[1] and _is_usual(row, rows):
                 top1[row["seed"]] = row["test"]["accuracy/top1"]
         if not top1:
             return entry
@@ -136,18 +136,21 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
     return _ENTRY.sub(fill, text)
 
 
-def _usual_fingerprint(row: dict) -> str | None:
-    """Return the fingerprint of a row's config as it is now, with its usual teacher."""
+def _is_usual(row: dict, rows: Sequence[dict]) -> bool:
+    """Whether a row is of its config as it is now, taught by the run of the teacher's config."""
     if row["seed"] >= 1000:  # of an ensemble, see ``seed_shift``
-        return None
-    specs = model_teachers(read_once(row["config"]))
-    weights = {
-        spec["checkpoint"]: known
-        for spec, known in zip(specs, row.get("teachers") or [], strict=False)
-        if isinstance(spec, dict) and isinstance(spec.get("checkpoint"), str)
-    }
+        return False
+    weights = {}
+    for spec in model_teachers(read_once(row["config"])):
+        config = spec.get("config") if isinstance(spec, dict) else None
+        own = [each for each in rows if each["config"] == config]
+        known = [each["weights"] for each in own if each["weights"] in row["teachers"]]
+        if isinstance(config, str) and "://" not in str(spec["checkpoint"]):
+            if not any(_is_usual(each, rows) for each in own if each["weights"] in known):
+                return False
+            weights[spec["checkpoint"]] = known[0]
     cfg = Run("", row["config"], (), row["seed"]).build_config()
-    return fingerprint(computed_content(cfg, weights=weights))
+    return row_fingerprint(row) == fingerprint(computed_content(cfg, weights=weights))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -198,6 +198,8 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
         _write(exhibit, mine, folder)
         record = describe_exhibit(exhibit, mine, execution.configs, command, folder)
         write_record(folder / f"{exhibit.name}.json", record)
+    for exhibit in exhibits:
+        _say(f"table: {folder / exhibit.name}.md")
     if not args.no_report:
         _report(args.results)
     if None in found.values() or execution.undumped():

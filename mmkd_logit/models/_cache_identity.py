@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd_logit._sealed_files import state_hash
+
 _FORMAT = 1  # of the files; another number where their layout or checksum changes
 
 
@@ -21,27 +23,6 @@ def weights_hash(model: nn.Module) -> str:
         64 hexadecimal digits.
     """
     return state_hash({**dict(model.named_buffers()), **model.state_dict()})
-
-
-def state_hash(state: Mapping[str, Any]) -> str:
-    """Hash tensors by their names.
-
-    Args:
-        state: Such as a ``state_dict``.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        if not isinstance(value, Tensor):  # a module's extra state
-            digest.update(f"{name} {value!r}".encode())
-            continue
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def describe_preprocessor(preprocessor: Any) -> dict[str, Any]:

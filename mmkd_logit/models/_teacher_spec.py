@@ -80,7 +80,7 @@ def _read_config(config: Any) -> tuple[str, dict, str | None]:
                 f"a teacher's config needs a model with a type, got {config!r}. {_FORMS}"
             )
         backbone = model.get("backbone") or {}
-        return type_name(backbone) or str(type_name(model)), config, None
+        return str(backbone.get("type") or model.get("type")), config, None
     if not isinstance(config, str):
         raise ValueError(f"cannot read a teacher's config from {config!r}. {_FORMS}")
     if Path(config).suffix in (".py", ".yaml", ".yml", ".json"):

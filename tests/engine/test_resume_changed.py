@@ -56,11 +56,18 @@ def config(folder, **changes):
         ({"model.alpha": 0.9}, ["model.alpha: 0.5 -> 0.9"]),
         ({"randomness.seed": 1}, ["randomness.seed: 0 -> 1"]),
         ({"param_scheduler.0.milestones": [1]}, ["param_scheduler.0.milestones: [1, 2] -> [1]"]),
+        (
+            {"train_dataloader.dataset.key": "x" * 99},
+            ['train_dataloader.dataset.key: not set -> "' + "x" * 56 + "..."],
+        ),
         ({"custom_hooks.0.momentum": 0.2}, ["custom_hooks.0.momentum: 0.1 -> 0.2"]),
         ({"model.teacher.micro_batch": 8}, ["model.teacher.micro_batch: not set -> 8"]),
         (
-            {"model.teacher.config": "x" * 99},
-            ["model.teacher.network: not set -> " + '"' + "x" * 56 + "..."],
+            {"model.teacher.config": "configs/wrn/wrn16-4.py"},
+            [
+                "model.teacher.network.backbone.widen_factor: 2 -> 4",
+                "model.teacher.network.head.in_channels: 128 -> 256",
+            ],
         ),
         ({"train_dataloader.batch_size": 8}, ["processes x train_dataloader.batch_size: 1 x 16"]),
         ({"load_from": "epoch_1.pth"}, ['load_from: not set -> "epoch_1.pth"']),

@@ -121,9 +121,12 @@ def test_a_metafile_has_no_other_teachers_students(place):
         ),
         ("model.teacher=[{'config': 'a', 'checkpoint': 'b'}]",),
     ):
-        others.append(row_of(replace(kd, overrides=overrides), 10.0, "w", ["t"]))
-    assert render_metafile(clean, others) == clean
-    filled = render_metafile(clean, [row_of(kd, 91.0, "w", ["t"]), row_of(place[3], 92.0, "w")])
+        others.append(row_of(replace(kd, overrides=overrides), 10.0, "w", ["other"]))
+    taught = [row_of(place[0], 90.0, "t"), row_of(place[2], 90.0, "t1")]
+    assert render_metafile(clean, [*taught, *others]) == clean
+    usual = [row_of(kd, 91.0, "w", ["t"]), row_of(place[3], 92.0, "w", ["t1"])]
+    assert render_metafile(clean, usual) == clean  # of teachers that nobody knows
+    filled = render_metafile(clean, [*taught, *usual])
     assert filled.count("Top 1 Accuracy: 91.50\n          Seeds: 2\n") == 1
 
 
