@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from mmkd_logit._atomic_files import write_text
-from mmkd_logit.engine.dump_files import lacking_dumps
+from mmkd_logit.engine.dump_files import SPLITS, lacking_dumps
 from mmkd_logit.engine.dump_run import loader_of
 from mmkd_logit.engine.provenance import ORIGIN, is_origin
 from mmkd_logit.engine.results import find_row, read_lines
@@ -79,7 +79,10 @@ class Execution:
             )
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
         self.measured = dict(measured or {})
-        self.dumps = {folder: sorted(splits) for folder, splits in (dumps or {}).items()}
+        self.dumps = {
+            folder: [split for split in SPLITS if split in wanted]
+            for folder, wanted in (dumps or {}).items()
+        }
         self._check_dumps()
         self.results, self.pool, self.say = results, pool, say
         self.found: dict[str, dict | None] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmkd_logit.engine import cache as cache_tool
 from mmkd_logit.engine import dump as dump_tool
 from mmkd_logit.engine.dump_files import FORMAT, dump_path, find_dumps
 from mmkd_logit.engine.fingerprint import weights_hash
@@ -150,6 +151,7 @@ def prepare(machine, seeds=(0,), measured=(), dumps=(), **kwargs):
     runs = {run: exhibit.label(run.name) for run in exhibit.runs(list(seeds))}
     said = []
     measured = {run.work_dir: measured for run in runs}
+    dumps = {run.work_dir: dumps for run in runs}
     return Execution(runs, RESULTS, machine, said.append, measured, dumps=dumps), runs, said
 
 
@@ -161,8 +163,9 @@ def go(machine, *args, **kwargs):
 
 def test_everything_once(machine):
     found, said = go(machine, seeds=(0, 1))
-    assert machine.calls == [
-        (name, seed, None) for seed in (0, 1) for name in ("teacher", "alone", "kd")
+    assert machine.calls == [  # first what others wait for
+        *[("teacher", seed, None) for seed in (0, 1)],
+        *[(name, seed, None) for seed in (0, 1) for name in ("alone", "kd")],
     ]
     assert all(found.values())
     assert len(read_lines(RESULTS)) == 6
@@ -170,12 +173,10 @@ def test_everything_once(machine):
     assert said[1] == "[1/6] Big, seed 0: test top-1 90.00 % in 1 s"
     again, said = go(machine, seeds=(0, 1, 2))
     assert len(machine.calls) == 9
-    assert said[:6] == [
-        f"[{n}/9] {label}, seed {seed}: done before"
-        for n, (seed, label) in enumerate(
-            [(s, name) for s in (0, 1) for name in ("Big", "Alone", "Distilled")], 1
-        )
-    ]
+    places = [(s, name) for s in (0, 1) for name in ("Big", "Alone", "Distilled")]
+    assert {line for line in said if line.endswith("done before")} == {
+        f"[{n}/9] {label}, seed {seed}: done before" for n, (seed, label) in enumerate(places, 1)
+    }
     assert {key: again[key] for key in found} == found
 
 
@@ -214,7 +215,7 @@ def test_several_at_once_but_no_student_before_its_teacher(machine):
     order = [call[:2] for call in machine.calls]
     for seed in (0, 1):
         assert order.index(("teacher", seed)) < order.index(("kd", seed))
-    assert order[:3] == [("teacher", 0), ("alone", 0), ("teacher", 1)]
+    assert order[:3] == [("teacher", 0), ("teacher", 1), ("alone", 0)]
 
 
 def test_rows_without_what_the_table_needs(machine):
@@ -486,3 +487,77 @@ def test_somebody_else_was_faster(machine, monkeypatch):
     assert [name for name, _, _ in machine.calls] == ["teacher", "alone", "kd"]
     assert any("Alone, seed 0: waits for " in line for line in said)
     assert not any("failed" in line for line in said)
+
+
+class CachingMachine(Machine):
+    """One that also 'fills' caches, in which the logits of one teacher are computed once."""
+
+    def start(self, key, words, scoring=(), tool="train.py"):
+        if tool == "train.py":
+            return super().start(key, words, scoring)
+        assert tool == "cache.py"
+        args = cache_tool.build_parser().parse_args(words)
+        cfg = cache_tool.build_config(args)
+        self.calls.append(("fill", args.seed, args.epochs, cfg.model.teacher.checkpoint))
+        self.under_way[key] = self.breaks.get("fill")
+
+    def train(self, args):
+        return args is None if not hasattr(args, "config") else super().train(args)
+
+
+THREE_STUDENTS = """
+title = 'T'
+runs = dict(
+    big=dict(config='teacher.py', seed=0),
+    alone=dict(row='Alone', config='alone.py'),
+    **{f'a{alpha}': dict(
+        row=alpha, config='kd.py', teacher='big', overrides=[f'model.alpha={alpha}'])
+       for alpha in ('0.1', '0.2', '0.3')})
+"""
+
+
+@pytest.fixture
+def three_students(project_of_three):
+    Path("exhibit.py").write_text(THREE_STUDENTS)
+    kd = (
+        Path("kd.py")
+        .read_text()
+        .replace("checkpoint='x'", "checkpoint='x', cache=dict(storage='disk')")
+    )
+    Path("kd.py").write_text(kd)
+
+
+def test_a_teachers_logits_are_computed_before_its_students(three_students):
+    """Once for each seed, and not for one student, or for none."""
+    machine = CachingMachine(room=4)
+    found, said = go(machine, seeds=(0, 1))
+    assert all(found.values())
+    final = "work_dirs/teacher/seed0/final.pth"
+    fills = [call for call in machine.calls if call[0] == "fill"]
+    assert fills == [("fill", 0, 1, final), ("fill", 1, 1, final)]
+    order = [call[:2] for call in machine.calls]
+    for seed in (0, 1):
+        assert order.index(("fill", seed)) < order.index(("kd", seed))
+    assert len(machine.calls) == 1 + 2 + 2 * 4
+    assert any(line.endswith("for 3 students") for line in said)
+    # Nothing is left to do; then one student, which computes what it needs as it goes.
+    machine.calls.clear()
+    go(machine, seeds=(0, 1))
+    assert machine.calls == []
+    for path in Path("work_dirs").glob("kd*0.2*/seed0/final.pth"):
+        path.unlink()
+    go(machine, seeds=(0, 1))
+    assert [call[0] for call in machine.calls] == ["kd"]
+
+
+def test_students_train_without_precomputed_logits(three_students):
+    machine = CachingMachine(room=2)
+    machine.breaks["fill"] = "full disk"
+    found, said = go(machine)
+    assert all(found.values())
+    (text,) = [line for line in said if "not precomputed" in line]
+    assert text.endswith("see work_dirs/teacher/seed0/precompute/kd-seed0/train.log")
+    machine = CachingMachine(processes=2)  # caches are filled by one process
+    Path("results/runs.jsonl").unlink()
+    go(machine)
+    assert {call[0] for call in machine.calls} == {"teacher", "alone", "kd"}

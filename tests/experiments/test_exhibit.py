@@ -48,6 +48,8 @@ def test_every_exhibit_of_the_paper_is_there(project):
         [*PAPER, *needs_imagenet, "digits"]
     )
     assert sorted(path.stem for path in folder.glob("digits/*.py")) == sorted(PAPER)
+    campaign = ["grid", "noisy-label", "noisy-teacher", "sequential", "table1"]
+    assert sorted(path.stem for path in folder.glob("cpu/*.py")) == campaign
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,29 @@ def test_the_grid_is_whole(project):
             model = run.build_config().model
             _, alpha, tau = name.rsplit("_", 2)
             assert (model.alpha, float(model.loss_kd.tau)) == (float(alpha[1:]), float(tau[1:]))
+
+
+def test_one_teacher_for_all_seeds(project):
+    exhibit = Exhibit("configs/paper/cpu/table1.py")
+    assert (exhibit.seeds, exhibit.fast, exhibit.dump_logits) == (3, True, ("train", "test"))
+    assert exhibit.fixed_teachers == {0}
+    runs = exhibit.runs([0, 1, 2])
+    teachers = {run for run in runs if run.name == "teacher"}
+    assert [(run.seed, run.fast) for run in teachers] == [(0, True)]
+    students = [run for run in runs if run.teachers]
+    assert {run.teachers for run in students} == {tuple(teachers)}
+    assert len({run.work_dir for run in students}) == 3 * 6
+    for run in students:
+        cfg = run.build_config()
+        assert cfg.randomness.seed == run.seed == run.cell_seed
+        assert cfg.model.teacher.checkpoint == "work_dirs/wrn28-4-half_fast/seed0/final.pth"
+    assert Exhibit("configs/paper/table1.py").fixed_teachers == set()
+
+
+def test_a_seed_and_a_shift_of_it(tmp_path, project):
+    text = f"title = 'T'\nruns = dict(a=dict(row='A', config={TEACHER!r}, seed=0, seed_shift=1))\n"
+    with pytest.raises(ValueError, match="a has a seed of its own; leave out seed_shift"):
+        Exhibit(write(tmp_path, text))
 
 
 def test_later_teachers_and_scores(project):
