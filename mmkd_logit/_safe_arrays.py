@@ -6,13 +6,15 @@ state is set from a file can pass bytes for objects. Under these names a file me
 do the harmless part.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 _NUMBERS = "?bBhHiIlLqQefdFD"
 
@@ -70,3 +72,24 @@ def only_globals(entries: Iterable[Any]) -> Iterator[None]:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
+
+
+def state_hash(state: Mapping[str, Any]) -> str:
+    """Hash tensors by their names.
+
+    Args:
+        state: Such as a ``state_dict``.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        if not isinstance(value, Tensor):  # a module's extra state
+            digest.update(f"{name} {value!r}".encode())
+            continue
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -9,12 +9,8 @@ import hashlib
 import os
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 _BEGIN, _END, _END_LENGTH = b"PK\x03\x04", b"PK\x05\x06", 22
 _TAG = b"sha256="
@@ -95,24 +91,3 @@ def _why_no_zip(path: str | Path) -> str | None:
     except Exception:  # a damaged archive may fail in any way
         return "it is cut short or damaged"
     return None if wrong is None else f"{wrong} in it does not fit its checksum"
-
-
-def state_hash(state: Mapping[str, Any]) -> str:
-    """Hash tensors by their names.
-
-    Args:
-        state: Such as a ``state_dict``.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        if not isinstance(value, Tensor):  # a module's extra state
-            digest.update(f"{name} {value!r}".encode())
-            continue
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from mmengine.registry import HOOKS
 from torch import Tensor
 
 from mmkd_logit._arguments import type_name
-from mmkd_logit._sealed_files import state_hash
+from mmkd_logit._safe_arrays import state_hash
 
 from .checkpoint import read_lazily
 from .config import seed_of

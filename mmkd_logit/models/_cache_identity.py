@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd_logit._sealed_files import state_hash
+from mmkd_logit._safe_arrays import state_hash
 
 _FORMAT = 1  # of the files; another number where their layout or checksum changes
 
