@@ -17,7 +17,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-from ._arguments import explain_arguments
+from mmkd_logit.utils.arguments import explain_arguments
 
 
 class _Registry(Registry):
@@ -51,7 +51,13 @@ HOOKS = _Registry(
     "hook",
     parent=MMENGINE_HOOKS,
     scope="mmkd_logit",
-    locations=["mmkd_logit.hooks", "mmkd_logit.engine.figures_hook"],
+    locations=[
+        "mmkd_logit.hooks",
+        "mmkd_logit.engine.save",
+        "mmkd_logit.engine.resume",
+        "mmkd_logit.engine.preemption",
+        "mmkd_logit.engine.preflight",
+    ],
 )
 METRICS = _Registry(
     "metric", parent=MMENGINE_METRICS, scope="mmkd_logit", locations=["mmkd_logit.metrics"]
@@ -79,8 +85,7 @@ LOOPS = _Registry(
     parent=MMENGINE_LOOPS,
     scope="mmkd_logit",
     locations=[
-        "mmkd_logit.engine.resumable_epoch_based_train_loop",
-        "mmkd_logit.engine.resumable_iter_based_train_loop",
-        "mmkd_logit.engine.student_group_val_loop",
+        "mmkd_logit.engine.runner",
+        "mmkd_logit.engine.group",
     ],
 )

@@ -6,8 +6,8 @@ import pytest
 from mmengine.hooks import Hook
 from runs import digits_distiller, digits_student, run_config
 
-from mmkd_logit.engine.errors import TrainingStarted
-from mmkd_logit.engine.training import run_training
+from mmkd_logit.engine.cli import TrainingStarted
+from mmkd_logit.engine.train import run_training
 
 EMA = dict(type="EMAHook", momentum=0.2)
 MIXUP = dict(augments=[dict(type="Mixup", alpha=0.8), dict(type="CutMix", alpha=1.0)])

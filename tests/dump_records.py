@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from mmkd_logit.analysis._report_read import ExhibitFile
+from mmkd_logit.lab.report.data import ExhibitFile
 
 METHODS = ("ce", 1, 3, 5, 20, "inf", "mse")
 NETWORK = "WideResNetCIFAR depth=16 widen_factor=2"

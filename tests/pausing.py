@@ -17,7 +17,7 @@ import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mmkd_logit import _atomic_files
+from mmkd_logit.utils import files as _atomic_files
 
 
 class Pause:
@@ -93,7 +93,7 @@ def _stop_in_rows(pause):
 
 
 def _stop_in_cache(pause):
-    from mmkd_logit.models import _disk_store
+    from mmkd_logit.models import logit_store as _disk_store
 
     write_runs = _disk_store._write_runs
 

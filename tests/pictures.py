@@ -10,7 +10,7 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.transforms import RandomCrop
 
 from mmkd_logit.datasets import SampleKey
-from mmkd_logit.datasets.sample_key import read_keys
+from mmkd_logit.datasets.draws import read_keys
 
 PACK = dict(type="PackInputs")
 CROP = dict(type="RandomCrop", crop_size=32, padding=4)

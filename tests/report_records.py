@@ -3,8 +3,7 @@
 import json
 import statistics
 
-from mmkd_logit.analysis.drawing import Drawing
-from mmkd_logit.analysis.style import new_figure
+from mmkd_logit.lab.report.style import Drawing, new_figure
 
 KEY = "test.accuracy/top1"
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from mmkd_logit._volatile import VOLATILE
-from mmkd_logit.analysis.files import read_scalars
-from mmkd_logit.engine.checkpoint import load_from_file
-from mmkd_logit.engine.last_checkpoint import last_checkpoint
+from mmkd_logit.checkpoint import load_from_file
+from mmkd_logit.engine.resume import last_checkpoint
+from mmkd_logit.engine.save import VOLATILE
+from mmkd_logit.lab.report.data import read_scalars
 
 
 def assert_same_runs(first, second):

@@ -13,13 +13,13 @@ import pytest
 from commands import PROJECT
 from disks import fill, small_disk
 
-from mmkd_logit import _atomic_files
-from mmkd_logit._atomic_files import remove_parts, replacing, write_bytes, write_text
+from mmkd_logit.utils import files as _atomic_files
+from mmkd_logit.utils.files import remove_parts, replacing, write_bytes, write_text
 
 OLD, NEW = b"old" * 1000, b"new!" * 1000
 WRITER = """
 import sys
-from mmkd_logit._atomic_files import write_bytes
+from mmkd_logit.utils.files import write_bytes
 write_bytes(sys.argv[1], b"new!" * 1000)
 """
 

@@ -59,7 +59,7 @@ schemes, environment = dict(CheckpointLoader._schemes), dict(os.environ)
 safe = set(torch.serialization.get_safe_globals())
 import mmkd_logit.engine, mmkd_logit.experiments, mmkd_logit.registry
 import mmkd_logit.engine.train, mmkd_logit.engine.test, mmkd_logit.engine.score
-import mmkd_logit.experiments.reproduce, mmkd_logit.experiments.published, mmkd_logit.hooks
+import mmkd_logit.lab.reproduce, mmkd_logit.lab.publish, mmkd_logit.hooks
 assert "mmpretrain.models" not in sys.modules  # it takes seconds and warns
 assert dict(CheckpointLoader._schemes) == schemes
 assert set(torch.serialization.get_safe_globals()) == safe

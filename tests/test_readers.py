@@ -41,92 +41,85 @@ ROWS = "integration/test_attacks.py::test_dumps_rows_scalars_and_origins"
 SAFE = "engine/test_safe_reading.py::"
 
 READERS = {
-    ("mmkd_logit/_run_file.py", "json.loads"): PLAIN,
-    ("mmkd_logit/_sealed_files.py", "zipfile.ZipFile"): PLAIN,
-    ("mmkd_logit/analysis/_report_read.py", "json.loads"): OTHER,
-    ("mmkd_logit/analysis/figures.py", "importlib.import_module"): NAMED,
-    ("mmkd_logit/analysis/files.py", "json.loads"): ROWS,
-    ("mmkd_logit/analysis/files.py", "numpy.load"): ROWS,
-    ("mmkd_logit/analysis/_report_figures.py", "importlib.import_module"): NAMED,
-    ("mmkd_logit/analysis/_report_rows.py", "json.loads"): PLAIN,
-    ("mmkd_logit/analysis/_work_folders.py", "json.loads"): ROWS,
-    ("mmkd_logit/analysis/_work_folders.py", "numpy.load"): ROWS,
-    ("mmkd_logit/analysis/command.py", "importlib.import_module"): NAMED,
-    ("mmkd_logit/datasets/_read_data.py", "mmpretrain.datasets.CIFAR10"): (
+    ("mmkd_logit/utils/files.py", "json.loads"): PLAIN,
+    ("mmkd_logit/utils/files.py", "zipfile.ZipFile"): PLAIN,
+    ("mmkd_logit/lab/report/data.py", "json.loads"): OTHER,
+    ("mmkd_logit/lab/report/command.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/lab/report/data.py", "numpy.load"): ROWS,
+    ("mmkd_logit/lab/report/page_figures.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/lab/report/page.py", "json.loads"): PLAIN,
+    ("mmkd_logit/datasets/wrapper.py", "mmpretrain.datasets.CIFAR10"): (
         SAFE + "test_pickles_of_cifar"
     ),
-    ("mmkd_logit/engine/checkpoint.py", "zipfile.is_zipfile"): PLAIN,
+    ("mmkd_logit/checkpoint.py", "zipfile.is_zipfile"): PLAIN,
     ("mmkd_logit/engine/config_check.py", "importlib.import_module"): CONFIG,
-    ("mmkd_logit/engine/dump_files.py", "json.loads"): ROWS,
-    ("mmkd_logit/engine/dump_files.py", "numpy.load"): ROWS,
-    ("mmkd_logit/engine/dump_run.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+    ("mmkd_logit/engine/logits.py", "json.loads"): ROWS,
+    ("mmkd_logit/engine/logits.py", "numpy.load"): ROWS,
+    ("mmkd_logit/engine/logits.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),
-    ("mmkd_logit/engine/figures_hook.py", "importlib.import_module"): NAMED,
-    ("mmkd_logit/engine/run_identity.py", "json.loads"): PLAIN,
-    ("mmkd_logit/benchmark/_scaling_worker.py", "json.loads"): PLAIN,
-    ("mmkd_logit/benchmark/bare_session.py", "torchvision.datasets.CIFAR100"): (
+    ("mmkd_logit/engine/fingerprint.py", "json.loads"): ROWS,
+    ("mmkd_logit/lab/benchmark/_scaling_worker.py", "json.loads"): PLAIN,
+    ("mmkd_logit/lab/benchmark/sessions.py", "torchvision.datasets.CIFAR100"): (
         SAFE + "test_pickles_of_cifar"
     ),
-    ("mmkd_logit/benchmark/breakdown.py", "json.loads"): PLAIN,
-    ("mmkd_logit/benchmark/scaling.py", "json.loads"): PLAIN,
-    ("mmkd_logit/datasets/_label_file.py", "numpy.load"): OTHER,
-    ("mmkd_logit/datasets/_label_file.py", "torch.load"): OTHER,
+    ("mmkd_logit/lab/benchmark/timing.py", "json.loads"): PLAIN,
+    ("mmkd_logit/lab/benchmark/speed.py", "json.loads"): PLAIN,
+    ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
+    ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
     ("mmkd_logit/engine/chain.py", "mmengine.config.Config.fromfile"): CONFIG,
-    ("mmkd_logit/engine/checkpoint.py", "mmengine.fileio.get"): (
+    ("mmkd_logit/checkpoint.py", "mmengine.fileio.get"): (
         "engine/test_checkpoint.py::test_every_prefix_is_safe"
     ),
-    ("mmkd_logit/engine/checkpoint.py", "torch.load"): CHECKPOINT,
+    ("mmkd_logit/checkpoint.py", "torch.load"): CHECKPOINT,
     ("mmkd_logit/engine/config.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/engine/config.py", "mmengine.hub.get_config"): CONFIG,
-    ("mmkd_logit/engine/download.py", "torch.hub.download_url_to_file"): (
+    ("mmkd_logit/checkpoint.py", "torch.hub.download_url_to_file"): (
         "engine/test_download.py::test_a_wrong_hash_is_refused_and_not_kept"
     ),
-    ("mmkd_logit/engine/provenance.py", "json.loads"): ROWS,
     ("mmkd_logit/engine/results.py", "json.loads"): ROWS,
-    ("mmkd_logit/engine/run_lock.py", "json.loads"): PLAIN,
-    ("mmkd_logit/engine/safe_reading.py", "tarfile.TarFile"): (
+    ("mmkd_logit/engine/lock.py", "json.loads"): PLAIN,
+    ("mmkd_logit/checkpoint.py", "tarfile.TarFile"): (
         SAFE + "test_members_of_archives_do_not_escape"
     ),
-    ("mmkd_logit/engine/safe_reading.py", "yaml.SafeLoader"): SAFE + "test_yaml_is_plain",
-    ("mmkd_logit/engine/safe_reading.py", "yaml.load"): SAFE + "test_yaml_is_plain",
-    ("mmkd_logit/engine/together_config.py", "json.loads"): PLAIN,
-    ("mmkd_logit/engine/together_results.py", "json.loads"): PLAIN,
-    ("mmkd_logit/engine/together_results.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+    ("mmkd_logit/checkpoint.py", "yaml.SafeLoader"): SAFE + "test_yaml_is_plain",
+    ("mmkd_logit/checkpoint.py", "yaml.load"): SAFE + "test_yaml_is_plain",
+    ("mmkd_logit/engine/group.py", "json.loads"): PLAIN,
+    ("mmkd_logit/engine/group.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),
     (
         "mmkd_logit/engine/test.py",
         "mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint",
     ): CHECKPOINT,
-    ("mmkd_logit/experiments/_preload.py", "importlib.import_module"): NAMED,
-    ("mmkd_logit/experiments/exhibit.py", "mmengine.config.Config.fromfile"): CONFIG,
-    ("mmkd_logit/experiments/pools.py", "submitit.AutoExecutor"): (
+    ("mmkd_logit/lab/_preload.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/lab/experiment.py", "mmengine.config.Config.fromfile"): CONFIG,
+    ("mmkd_logit/lab/pools.py", "submitit.AutoExecutor"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
-    ("mmkd_logit/experiments/pools.py", "ctypes.CDLL"): NAMED,
-    ("mmkd_logit/experiments/worker.py", "submitit.helpers.DelayedSubmission"): (
+    ("mmkd_logit/lab/pools.py", "ctypes.CDLL"): NAMED,
+    ("mmkd_logit/lab/pools.py", "submitit.helpers.DelayedSubmission"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
     (
-        "mmkd_logit/hooks/atomic_checkpoint_hook.py",
+        "mmkd_logit/engine/save.py",
         "mmengine.runner.checkpoint._load_checkpoint",
     ): CHECKPOINT,
-    ("mmkd_logit/hooks/_start_weights.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+    ("mmkd_logit/engine/preflight.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),
-    ("mmkd_logit/losses/_torchdistill.py", "importlib.import_module"): NAMED,
-    ("mmkd_logit/metrics/_part_files.py", "numpy.fromfile"): NUMBERS,
-    ("mmkd_logit/metrics/_npz_stream.py", "zipfile.ZipFile"): PLAIN,
-    ("mmkd_logit/models/_cache_identity.py", "json.loads"): PLAIN,
-    ("mmkd_logit/models/_disk_store.py", "json.loads"): OTHER,
-    ("mmkd_logit/models/_row_file.py", "numpy.memmap"): OTHER,
-    ("mmkd_logit/models/_teacher_network.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+    ("mmkd_logit/losses/feature.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/metrics/dump.py", "numpy.fromfile"): NUMBERS,
+    ("mmkd_logit/metrics/dump.py", "zipfile.ZipFile"): PLAIN,
+    ("mmkd_logit/models/teacher_cache.py", "json.loads"): PLAIN,
+    ("mmkd_logit/models/logit_store.py", "json.loads"): OTHER,
+    ("mmkd_logit/models/logit_store.py", "numpy.memmap"): OTHER,
+    ("mmkd_logit/models/teacher.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),
-    ("mmkd_logit/models/_teacher_spec.py", "mmengine.config.Config.fromfile"): CONFIG,
-    ("mmkd_logit/models/_teacher_spec.py", "mmengine.hub.get_config"): CONFIG,
-    ("mmkd_logit/models/_teacher_spec.py", "mmpretrain.apis.ModelHub.get"): CONFIG,
+    ("mmkd_logit/models/teacher.py", "mmengine.config.Config.fromfile"): CONFIG,
+    ("mmkd_logit/models/teacher.py", "mmengine.hub.get_config"): CONFIG,
+    ("mmkd_logit/models/teacher.py", "mmpretrain.apis.ModelHub.get"): CONFIG,
 }
 
 
@@ -290,8 +283,8 @@ def test_every_command_line_reads_safely():
         text = Path(PROJECT, *module.split(".")).with_suffix(".py").read_text()
         if module.startswith("mmkd_logit.analysis."):
             others = {name for name in calls_of(text) if name.startswith(("mm", "torch"))}
-            ours = ("mmkd_logit.analysis", "mmkd_logit._atomic_files.write")
-            ours += ("mmkd_logit._checks.check_out_f", "mmkd_logit._command_line.OneLineParser")
+            ours = ("mmkd_logit.analysis", "mmkd_logit.utils.files.write")
+            ours += ("mmkd_logit.utils.arguments.check_out_f", "mmkd_logit.utils.cli.OneLineParser")
             assert not {name for name in others if not name.startswith(ours)}
             continue
         assert "install_safe_reading()" in text, f"{module} does not call install_safe_reading()"

@@ -75,7 +75,6 @@ COMPONENTS = {
     "BatchPreprocessor": ("MODELS", {}),
     "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
     "ClassifierSumHook": ("HOOKS", {}),
-    "FiguresHook": ("HOOKS", dict(always=True)),
     "FinalCheckpointHook": ("HOOKS", {}),
     "FiniteLossHook": ("HOOKS", dict(limit=10)),
     "LabelNoiseHook": ("HOOKS", {}),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmkd_logit._run_file import (
+from mmkd_logit.utils.files import (
     RUN,
     log_folders,
     note_checkpoint,

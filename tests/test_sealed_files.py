@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 
-from mmkd_logit._sealed_files import sealed, why_damaged
+from mmkd_logit.utils.files import sealed, why_damaged
 
 
 @pytest.fixture(scope="module")

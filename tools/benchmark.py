@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure cost and accuracy on this machine: python tools/benchmark.py CONFIG, or --losses."""
 
-from mmkd_logit.benchmark.command import main
+from mmkd_logit.lab.benchmark.command import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Teachers' caches: python tools/cache.py fill CONFIG | inspect [ROOT] | verify [ROOT]."""
 
-from mmkd_logit.engine.cache import main
+from mmkd_logit.engine.precompute import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Put measured numbers into READMEs and metafiles: python tools/publish_results.py [--check]."""
 
-from mmkd_logit.experiments.published import main
+from mmkd_logit.lab.publish import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train what an exhibit still needs and print its table: python tools/reproduce.py digits."""
 
-from mmkd_logit.experiments.reproduce import main
+from mmkd_logit.lab.reproduce import main
 
 if __name__ == "__main__":
     main()

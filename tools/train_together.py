@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train several runs as one, with one pass of their teacher: train_together.py RUNS."""
 
-from mmkd_logit.engine.together import main
+from mmkd_logit.engine.group import main
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,6 @@ default_hooks = dict(
     runtime_info=dict(type='mmkd_logit.LazyRuntimeInfoHook'),
     logit_outputs=dict(type='mmkd_logit.LogitOutputsHook'),
     classifier_sum=dict(type='mmkd_logit.ClassifierSumHook'),
-    train_accuracy=dict(type='mmkd_logit.TrainAccuracyHook'),
-    figures=dict(type='mmkd_logit.FiguresHook'))
+    train_accuracy=dict(type='mmkd_logit.TrainAccuracyHook'))
 custom_hooks = [dict(type='mmkd_logit.FinalCheckpointHook')]
 randomness = dict(seed=0, deterministic=False)

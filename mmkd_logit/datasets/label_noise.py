@@ -1,18 +1,150 @@
-"""Wrong labels, made or read."""
+"""Wrong labels around any data set."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.dataset import force_full_init
 
-from mmkd_logit._checks import check_text
+from mmkd_logit.checkpoint import ARRAY_GLOBALS, only_globals
+from mmkd_logit.registry import DATASETS
+from mmkd_logit.utils.arguments import check_flag, check_text
 
-from ._cifar100_groups import NEXT_IN_GROUP
-from ._draws import NEW_LABEL, WHICH_CHANGE, check_seed, check_share, draw, first_of_groups
-from ._label_file import read_arrays, read_labels
+from .draws import NEW_LABEL, WHICH_CHANGE, _Keys, check_seed, check_share, draw, first_of_groups
+from .wrapper import _SampleTable, _SampleWrapper, gather
+
+# A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; a test compares
+# it with the coarse labels in the published file.
+CIFAR100_GROUPS = (
+    (4, 30, 55, 72, 95),  # aquatic mammals
+    (1, 32, 67, 73, 91),  # fish
+    (54, 62, 70, 82, 92),  # flowers
+    (9, 10, 16, 28, 61),  # food containers
+    (0, 51, 53, 57, 83),  # fruit and vegetables
+    (22, 39, 40, 86, 87),  # household electrical devices
+    (5, 20, 25, 84, 94),  # household furniture
+    (6, 7, 14, 18, 24),  # insects
+    (3, 42, 43, 88, 97),  # large carnivores
+    (12, 17, 37, 68, 76),  # large man-made outdoor things
+    (23, 33, 49, 60, 71),  # large natural outdoor scenes
+    (15, 19, 21, 31, 38),  # large omnivores and herbivores
+    (34, 63, 64, 66, 75),  # medium-sized mammals
+    (26, 45, 77, 79, 99),  # non-insect invertebrates
+    (2, 11, 35, 46, 98),  # people
+    (27, 29, 44, 78, 93),  # reptiles
+    (36, 50, 65, 74, 80),  # small mammals
+    (47, 52, 56, 59, 96),  # trees
+    (8, 13, 48, 58, 90),  # vehicles 1
+    (41, 69, 81, 85, 89),  # vehicles 2
+)
+NEXT_IN_GROUP = {
+    fine: group[(place + 1) % len(group)]
+    for group in CIFAR100_GROUPS
+    for place, fine in enumerate(group)
+}
+
+
+# Reading arrays from files that may be anybody's.
+
+
+_SUFFIXES = (".npy", ".npz", ".pt", ".pth")
+_UNNAMED = ""
+_CLEAN = "clean_label"  # in the published files of CIFAR-10N and CIFAR-100N
+
+
+def read_arrays(path: str | Path, only: str | None = None) -> dict[str, np.ndarray]:
+    """Read the arrays of a file; pickled objects are refused unread.
+
+    Args:
+        path: .npy, .npz or .pt.
+        only: The one suffix that is allowed.
+
+    Returns:
+        The arrays by name; one without a name is under ``''``.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        ValueError: If it holds something else or cannot be read.
+    """
+    file = Path(path).expanduser()
+    allowed = (only,) if only else _SUFFIXES
+    if file.suffix not in allowed:
+        raise ValueError(f"{path} must be a file of type {', '.join(allowed)}")
+    if not file.is_file():
+        raise FileNotFoundError(f"the file {path} does not exist")
+    try:
+        arrays = _from_torch(file) if file.suffix in (".pt", ".pth") else _from_numpy(file)
+    except (OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file may fail in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} is refused: it is damaged, or it holds more than arrays of numbers and could "
+            f"run code when read ({reason})"
+        ) from None
+    if not arrays:
+        raise ValueError(f"{path} holds no array")
+    return arrays
+
+
+def _from_numpy(file: Path) -> dict[str, np.ndarray]:
+    if file.suffix == ".npy":
+        return {_UNNAMED: np.load(file, allow_pickle=False)}
+    # Opened here: NumPy leaves a file open that turns out to be no archive.
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _from_torch(file: Path) -> dict[str, np.ndarray]:
+    with only_globals(ARRAY_GLOBALS):
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    named = content.items() if isinstance(content, dict) else [(_UNNAMED, content)]
+    arrays = {}
+    for name, value in named:
+        if isinstance(value, torch.Tensor):
+            value = value.detach()
+            arrays[str(name)] = (value.double() if value.is_floating_point() else value).numpy()
+        elif isinstance(value, (np.ndarray, list, tuple)):
+            arrays[str(name)] = np.asarray(value)
+    return arrays
+
+
+def read_labels(
+    path: str, key: str | None, clean_key: str | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read labels, and the clean labels where the file has them.
+
+    Args:
+        path: As of :func:`read_arrays`.
+        key: The array of the labels; None where there is one only.
+        clean_key: The array of the clean labels; None for ``'clean_label'``, if it is there.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it has no such array, or several and no key is given.
+    """
+    arrays = read_arrays(path)
+    for name in (key, clean_key):
+        if name is not None and name not in arrays:
+            if list(arrays) == [_UNNAMED]:
+                raise ValueError(f"{path} holds one array without a name; leave out {name!r}")
+            raise ValueError(f"{path} has no array {name!r}; it has {', '.join(arrays)}")
+    if clean_key is None and _CLEAN in arrays and key != _CLEAN:
+        clean_key = _CLEAN
+    if key is None:
+        names = [name for name in arrays if name != clean_key]
+        if len(names) != 1:
+            raise ValueError(f"{path} holds {', '.join(arrays)}; say which with key=")
+        key = names[0]
+    return arrays[key], None if clean_key is None else arrays[clean_key]
+
+
+# Wrong labels, made or read.
+
 
 _BY_RATE = ("symmetric", "uniform", "pair", "superclass")
 # What each kind needs, and what else it takes.
@@ -269,3 +401,142 @@ def check_matrix(matrix: Any, num_classes: int) -> np.ndarray:
         row = int(np.argmax(np.abs(sums - 1)))
         raise ValueError(f"each row of matrix must sum to 1; row {row} sums to {sums[row]:.6g}")
     return array
+
+
+# A data set with wrong labels.
+
+
+@DATASETS.register_module()
+class NoisyLabelDataset(_SampleWrapper):
+    """Give the samples of another data set noisy labels.
+
+    ``gt_label`` is the noisy label and ``clean_label`` the true one, before the pipeline in
+    ``get_data_info`` and after it in the metainfo of the ``DataSample``. ``metainfo`` says under
+    ``label_noise`` what :meth:`LabelNoise.describe` does, from the moment the labels are read;
+    MMEngine copies it to the checkpoints as ``meta['dataset_meta']``.
+
+    Rank, worker and order of access change nothing. Runs of several seeds share the labels; tie
+    them to the run with ``train_dataloader.dataset.seed=...`` beside ``--seed``.
+
+    Args:
+        dataset: Config or instance of the single-label data set with the clean labels.
+        kind: See :class:`LabelNoise`, also for the following.
+        rate: Share of labels that change.
+        seed: Of the noise; 0 where none is given.
+        per_class: Whether the rate holds in each class (the default) or overall.
+        matrix: For kind ``'transition'``.
+        file: For kind ``'file'``.
+        key: For kind ``'file'``.
+        clean_key: For kind ``'file'``.
+        num_classes: K; by default the number of ``classes`` in the metainfo.
+        on_test: Allow noise on data for testing.
+        lazy_init: Read nothing until needed.
+
+    Raises:
+        ValueError: If an argument is wrong, the data set is for testing or noisy already, or its
+            labels do not fit.
+        FileNotFoundError: If ``file`` or the file of ``matrix`` does not exist.
+
+    Example:
+        >>> dataset = NoisyLabelDataset(
+        ...     dict(type='mmkd_logit.Digits'), kind='symmetric', rate=0.4)
+        >>> wrong = dataset.get_gt_labels() != dataset.get_clean_labels()
+        >>> int(wrong.sum()), dataset.metainfo['label_noise']['samples']
+        (360, 901)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        kind: str,
+        rate: float | None = None,
+        seed: int | None = None,
+        per_class: bool | None = None,
+        matrix: Any = None,
+        file: str | None = None,
+        key: str | None = None,
+        clean_key: str | None = None,
+        num_classes: int | None = None,
+        on_test: bool = False,
+        lazy_init: bool = False,
+    ) -> None:
+        self.noise = LabelNoise(kind, rate, seed, per_class, matrix, file, key, clean_key)
+        if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
+            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
+        self.num_classes = num_classes
+        check_flag("on_test", on_test)
+        check_flag("lazy_init", lazy_init)
+        super().__init__(dataset, lazy_init=True)
+        self._refuse(on_test)
+        if not lazy_init:
+            self.full_init()
+
+    def _refuse(self, on_test: bool) -> None:
+        for layer in self._layers():
+            if isinstance(layer, NoisyLabelDataset):
+                raise ValueError("the data set has noisy labels already; noise it once")
+            split = str(getattr(layer, "split", ""))
+            held_out = split.lower().startswith(("test", "val"))
+            if (held_out or layer.test_mode) and not on_test:
+                what = f"split {split!r}" if held_out else "test_mode=True"
+                raise ValueError(
+                    f"{what}: these data are for testing, whose labels stay clean; noise the "
+                    "training data, or say on_test=True"
+                )
+
+    def _prepare(self) -> None:
+        num_classes = self.num_classes or len(self.dataset.metainfo.get("classes") or ())
+        if not num_classes:
+            raise ValueError("the data set names no classes; say num_classes=K")
+        self._clean = gather(self.dataset).labels
+        self._noisy = self.noise.apply(self._clean, num_classes)
+        self._description = self.noise.describe(self._clean, self._noisy)
+
+    @property
+    def metainfo(self) -> dict:
+        """The wrapped data set's, and ``label_noise`` once the labels are read."""
+        metainfo = super().metainfo
+        if self._fully_initialized:
+            metainfo["label_noise"] = dict(self._description)
+        return metainfo
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """Return what is known of a sample before the pipeline.
+
+        Args:
+            idx: Of this data set.
+
+        Returns:
+            The wrapped data set's, with the noisy ``gt_label`` and the ``clean_label``.
+        """
+        info = super().get_data_info(idx)
+        return dict(info, gt_label=int(self._noisy[idx]), clean_label=int(self._clean[idx]))
+
+    @force_full_init
+    def get_gt_labels(self) -> np.ndarray:
+        """Return the noisy labels (N,)."""
+        return self._noisy.copy()
+
+    @force_full_init
+    def get_clean_labels(self) -> np.ndarray:
+        """Return the clean labels (N,)."""
+        return self._clean.copy()
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the noisy label of a sample.
+
+        Args:
+            idx: Of this data set.
+        """
+        return [int(self._noisy[idx])]
+
+    def _fetch(self, keys: _Keys) -> dict:
+        batch = super()._fetch(keys)
+        noisy, clean = (torch.from_numpy(each[keys.idx]) for each in (self._noisy, self._clean))
+        samples = replace(batch["data_samples"], gt_label=noisy, clean_label=clean)
+        return dict(batch, data_samples=samples)
+
+    def _sample_table(self) -> _SampleTable:
+        return gather(self.dataset)._replace(labels=self._noisy, clean=self._clean)

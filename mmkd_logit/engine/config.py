@@ -1,18 +1,92 @@
 """From a config file and a command line to the config of a run."""
 
 import argparse
+import ast
 import os
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 
-from mmkd_logit._arguments import type_name
+from mmkd_logit.utils.arguments import type_name
 
 from .config_check import fields_of
-from .overrides import add_override_argument
+
+
+class _Overrides(DictAction):
+    """MMEngine's parser of KEY=VALUE; wrong syntax is a usage error, spaces in paths stay."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for text in values or ():
+            key, equals, value = text.partition("=")
+            if not key or not equals:
+                raise argparse.ArgumentError(self, f"{text!r} is not KEY=VALUE")
+            try:
+                options[key] = self._parse(value)
+            except AssertionError as error:
+                raise argparse.ArgumentError(self, f"{text!r}: {error}") from None
+        setattr(namespace, self.dest, options)
+
+    def _parse(self, value: str) -> Any:
+        plain = value.strip("'\"")
+        if plain.startswith(("{", "[{")):  # a teacher, or a list of them
+            try:
+                return ast.literal_eval(plain)
+            except (ValueError, SyntaxError):
+                raise AssertionError("it is not a Python literal") from None
+        if "," in plain or plain[:1] in ("(", "["):
+            return self._parse_iterable(value)
+        return self._parse_int_float_bool(plain)
+
+
+def add_override_argument(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
+    """Add a flag that takes ``KEY=VALUE`` several times and gives a dict of parsed values.
+
+    Args:
+        parser: Gets the flag.
+        flag: Its name.
+        text: Its help.
+    """
+    parser.add_argument(
+        flag, nargs="+", action=_Overrides, default={}, metavar="KEY=VALUE", help=text
+    )
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse settings of a config file that are written as on the command line.
+
+    Args:
+        texts: ``KEY=VALUE`` each.
+
+    Raises:
+        ValueError: If one is not.
+
+    Example:
+        >>> parse_overrides(['model.alpha=0.9', 'param_scheduler.milestones=[1,2]'])
+        {'model.alpha': 0.9, 'param_scheduler.milestones': [1, 2]}
+    """
+    result = argparse.Namespace()
+    try:
+        _Overrides([], "overrides", nargs="+")(argparse.ArgumentParser(), result, texts)
+    except argparse.ArgumentError as error:
+        raise ValueError(error.message) from None
+    return result.overrides
+
+
+# From a config file and a command line to the config of a run.
+
 
 IN_MEMORY = "InMemoryDataset"
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -192,3 +266,315 @@ def use_amp(cfg: Config) -> None:
         raise ValueError(f"--amp cannot change the optimizer wrapper {wrapper['type']}")
     wrapper["type"] = "AmpOptimWrapper"
     wrapper.setdefault("loss_scale", "dynamic")
+
+
+# Shorter runs of the same recipe.
+
+
+_EPOCHS_OF_SCHEDULERS = ("milestones", "begin", "end", "T_max", "step_size", "total_iters")
+
+
+def scale_epochs(cfg: Config, epochs: int) -> None:
+    """Train for another number of epochs, with all the config's epochs in proportion.
+
+    Scaled are the epochs of ``param_scheduler``, ``train_cfg.val_interval`` and the ``begin`` of
+    stages of a hook, each to at least 1 (0 stays 0); a stage begins before the last epoch.
+
+    Args:
+        cfg: Changed in place.
+        epochs: At least 1.
+
+    Raises:
+        ValueError: If the config does not count in epochs, or ``epochs`` is below 1.
+
+    Example:
+        >>> from mmengine.config import Config
+        >>> cfg = Config(dict(train_cfg=dict(by_epoch=True, max_epochs=200),
+        ...                   param_scheduler=dict(type='MultiStepLR', milestones=[100, 150])))
+        >>> scale_epochs(cfg, 10)
+        >>> cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones
+        (10, [5, 8])
+    """
+    before = (cfg.get("train_cfg") or {}).get("max_epochs")
+    if not before:
+        raise ValueError("--epochs needs a config that trains by epochs (train_cfg.max_epochs)")
+    if epochs < 1:
+        raise ValueError(f"--epochs must be at least 1, got {epochs}")
+
+    def scaled(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [scaled(item) for item in value]
+        return max(1, round(value * epochs / before)) if value else value
+
+    cfg.train_cfg.max_epochs = epochs
+    if cfg.train_cfg.get("val_interval"):
+        cfg.train_cfg.val_interval = scaled(cfg.train_cfg.val_interval)
+    schedulers = cfg.get("param_scheduler") or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if scheduler.get("by_epoch", True):
+            for key in _EPOCHS_OF_SCHEDULERS:
+                if scheduler.get(key) is not None:
+                    scheduler[key] = scaled(scheduler[key])
+            if scheduler.get("end") is not None:
+                scheduler["end"] = max(scheduler["end"], scheduler.get("begin", 0) + 1)
+    for hook in cfg.get("custom_hooks") or []:
+        for stage in hook.get("stages") or [] if hook.get("by_epoch", True) else []:
+            if "begin" in stage:
+                stage["begin"] = min(scaled(stage["begin"]), epochs - 1)  # or it never began
+
+
+# A kd config knows which config makes its teacher.
+
+
+FINAL = "final.pth"
+
+
+class MissingTeacher(NamedTuple):
+    """A teacher whose local checkpoint is not there.
+
+    Attributes:
+        config: The config file that makes it, or None.
+        checkpoint: Where it should be.
+        seed: The seed in the name of its folder, or None.
+        setting: The field of the config that names it.
+    """
+
+    config: str | None
+    checkpoint: str
+    seed: int | None
+    setting: str = "model.teacher.checkpoint"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What ``tools/train.py`` needs to make it."""
+        words = [str(self.config)]
+        if self.seed is not None:
+            words += ["--seed", str(self.seed)]
+        folder = str(Path(self.checkpoint).parent)
+        default_seed = 0 if self.seed is None else self.seed
+        if Path(folder) != Path(default_work_dir(str(self.config), default_seed)):
+            words += ["--work-dir", folder]
+        return words
+
+    @property
+    def command(self) -> str:
+        """The command that makes it."""
+        return shlex.join(["python", "tools/train.py", *self.arguments])
+
+    def can_be_trained(self) -> bool:
+        """Whether training that config writes that checkpoint."""
+        return self.config is not None and Path(self.checkpoint).name == FINAL
+
+
+def teacher_specs(cfg: Config) -> list[Any]:
+    """List what a config says of its teachers; nothing where it has none.
+
+    Args:
+        cfg: Any config. The model's teachers come first, then those of the stages of its
+            ``SequentialTeacherHook``.
+    """
+    return [spec for _, spec in _named_teachers(cfg)]
+
+
+def model_teachers(cfg: Config) -> list[Any]:
+    """List what a config says of the teachers that a run begins with.
+
+    Args:
+        cfg: Any config.
+    """
+    return [spec for name, spec in _named_teachers(cfg) if name.startswith("model.")]
+
+
+def teacher_options(spec: Any) -> dict[str, Any]:
+    """Return what a config says of a teacher beside which one it is: how it computes.
+
+    Args:
+        spec: Of the teacher.
+    """
+    if not isinstance(spec, dict) or "config" not in spec:
+        return {}
+    plain = spec.to_dict() if isinstance(spec, ConfigDict) else spec
+    return {key: value for key, value in plain.items() if key not in ("config", "checkpoint")}
+
+
+def later_teachers(cfg: Config) -> list[str]:
+    """List the fields of a config that name the teachers of its hook's stages.
+
+    Args:
+        cfg: Any config.
+    """
+    return [name for name, _ in _named_teachers(cfg) if not name.startswith("model.")]
+
+
+def change_teachers(cfg: Config, change: Callable[[Any], Any]) -> None:
+    """Replace what a config says of each of its teachers.
+
+    Args:
+        cfg: Changed in place.
+        change: Gets what is said of one teacher and returns what shall be said.
+    """
+    for _, holder in _holders(cfg):
+        given = holder.get("teacher")
+        if isinstance(given, (list, tuple)):
+            holder["teacher"] = [change(spec) for spec in given]
+        elif given:
+            holder["teacher"] = change(given)
+
+
+def _holders(cfg: Config) -> list[tuple[str, dict]]:
+    """List the parts of a config that name teachers, and how their fields are called."""
+    holders = [("model.teacher", cfg.model)]
+    for name, student in (cfg.model.get("students") or {}).items():  # of a StudentGroup
+        holders.append((f"model.students.{name}.teacher", student))
+    for i, hook in enumerate(cfg.get("custom_hooks") or []):
+        if isinstance(hook, dict) and type_name(hook) == "SequentialTeacherHook":
+            stages = hook.get("stages")
+            for k, stage in enumerate(stages if isinstance(stages, (list, tuple)) else []):
+                if isinstance(stage, dict):  # the hook refuses others
+                    holders.append((f"custom_hooks.{i}.stages.{k}.teacher", stage))
+    return holders
+
+
+def _named_teachers(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Give each teacher with the field of the config that names it."""
+    for name, holder in _holders(cfg):
+        teachers = holder.get("teacher") or []
+        if not isinstance(teachers, (list, tuple)):
+            yield name, teachers
+            continue
+        for number, spec in enumerate(teachers):
+            yield f"{name}.{number}", spec
+
+
+def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
+    """List the teachers of a config whose local checkpoints do not exist.
+
+    Args:
+        cfg: Any config; one without a distiller has no teachers.
+    """
+    if type_name(cfg.model) != "LogitDistiller":
+        return []
+    missing: dict[tuple, MissingTeacher] = {}
+    for name, spec in _named_teachers(cfg):
+        checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
+        if not isinstance(checkpoint, str) or not checkpoint or "://" in checkpoint:
+            continue
+        if Path(checkpoint).expanduser().is_file():
+            continue
+        config: Any = spec.get("config")
+        if not isinstance(config, str):
+            config = None
+        found = re.fullmatch(r"seed(\d+)", Path(checkpoint).parent.name)
+        seed = int(found[1]) if found else None
+        teacher = MissingTeacher(config, checkpoint, seed, f"{name}.checkpoint")
+        missing.setdefault((config, checkpoint), teacher)
+    return list(missing.values())
+
+
+def explain_missing(missing: list[MissingTeacher]) -> str:
+    """Say which command makes the missing teachers.
+
+    Args:
+        missing: At least one.
+    """
+    lines = []
+    for teacher in missing:
+        if teacher.can_be_trained():
+            how = f"make it with: {teacher.command}"
+        elif teacher.config:
+            how = f"set {teacher.setting} to a checkpoint of {teacher.config}"
+        else:
+            how = f"set {teacher.setting} to an existing file"
+        lines.append(f"the teacher's checkpoint {teacher.checkpoint} does not exist; {how}")
+    if any(teacher.can_be_trained() for teacher in missing):
+        lines.append("or add --train-teacher to train it first")
+    return "; ".join(lines)
+
+
+# ``--fast``: the same training in fewer digits.
+
+
+EXACT = "float32"
+_AUTOCAST, _CHANNELS_LAST = "AutocastOptimWrapper", "ChannelsLastHook"
+# Fused, each of these is one operation on a GPU, and on a CPU SGD gives the same bits.
+_FUSED = ("SGD", "Adam", "AdamW")
+
+
+def make_fast(cfg: Config) -> None:
+    """Let a config's student and teachers compute in bfloat16, channels last.
+
+    Weights, gradients, the optimizer's state, losses and evaluation stay float32. What the config
+    says of these settings already stays.
+
+    Args:
+        cfg: A complete config of a run; changed in place, and with it its hash.
+
+    Raises:
+        ValueError: If it has an optimizer wrapper other than ``OptimWrapper``.
+    """
+    wrapper: ConfigDict | dict[str, Any] = cfg.get("optim_wrapper") or {}
+    kind = type_name(wrapper) or "OptimWrapper"
+    if kind not in ("OptimWrapper", _AUTOCAST):
+        raise ValueError(
+            f"--fast sets optim_wrapper.type and the config has {kind}; leave one of them out"
+        )
+    wrapper["type"] = f"mmkd_logit.{_AUTOCAST}"
+    wrapper.setdefault("dtype", "bfloat16")
+    optimizer = wrapper.get("optimizer") or {}
+    if type_name(optimizer) in _FUSED and not {"fused", "foreach", "capturable"} & set(optimizer):
+        optimizer["fused"] = True
+    hooks = list(cfg.get("custom_hooks") or [])
+    if not _has_hook(cfg):
+        cfg.custom_hooks = [*hooks, dict(type=f"mmkd_logit.{_CHANNELS_LAST}")]
+    change_teachers(cfg, _fast_teacher)
+
+
+def _fast_teacher(spec: Any) -> Any:
+    if not isinstance(spec, (str, dict)):
+        return spec
+    if isinstance(spec, str) or "config" not in spec:
+        spec = dict(config=spec)
+    return dict(channels_last=True, autocast="bfloat16") | dict(spec)
+
+
+def describe_numerics(cfg: Config) -> str:
+    """Say in which digits a config trains.
+
+    Args:
+        cfg: A complete config.
+
+    Returns:
+        ``'float32'``, or such as ``'bfloat16, channels_last, fused'``; what teachers do follows
+        where they do not compute like the student.
+    """
+    wrapper = cfg.get("optim_wrapper") or {}
+    precision = _precision(wrapper)
+    layout = ["channels_last"] * _has_hook(cfg)
+    compiled = ["compiled"] * bool(cfg.get("compile"))
+    fused = ["fused"] * bool((wrapper.get("optimizer") or {}).get("fused"))
+    texts = [", ".join([precision, *layout, *compiled, *fused])]
+    for spec in teacher_specs(cfg):
+        options = teacher_options(spec)
+        theirs = [options.get("autocast") or precision]
+        theirs += ["channels_last"] * bool(options.get("channels_last"))
+        theirs += ["compiled"] * bool(options.get("compile"))
+        cache = options.get("cache")
+        stored = cache.get("dtype", "float32") if isinstance(cache, dict) else "float32"
+        rounded = [f"logits stored in {stored}"] * (stored != "float32")
+        if theirs != [precision, *layout, *compiled] or rounded:
+            texts.append(f"teacher {', '.join([*theirs, *rounded])}")
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _has_hook(cfg: Config) -> bool:
+    hooks = cfg.get("custom_hooks") or []
+    return any(type_name(hook) == _CHANNELS_LAST for hook in hooks)
+
+
+def _precision(wrapper: Any) -> str:
+    kind = type_name(wrapper)
+    if kind == _AUTOCAST:
+        return str(wrapper.get("dtype", "bfloat16")).removeprefix("torch.")
+    if kind == "AmpOptimWrapper":
+        return str(wrapper.get("dtype") or "float16").removeprefix("torch.")
+    return EXACT

@@ -4,21 +4,26 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS
 from torch import Tensor
 
-from mmkd_logit._arguments import type_name
-from mmkd_logit._safe_arrays import state_hash
+from mmkd_logit import __version__
+from mmkd_logit.checkpoint import read_lazily, state_hash
+from mmkd_logit.utils.arguments import type_name
+from mmkd_logit.utils.files import write_text
 
-from .checkpoint import read_lazily
-from .config import seed_of
-from .teachers import change_teachers, teacher_options, teacher_specs
+from .config import change_teachers, seed_of, teacher_options, teacher_specs
 
 CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache
 _FILES = ("file", "matrix", "scores")  # fields in which the wrappers of a data set name files
@@ -215,7 +220,7 @@ def _resolve_file(config: str, mtime: int) -> Any:
 
 
 def _network_of(config: Any) -> Any:
-    from mmkd_logit.models._teacher_spec import resolve_teacher  # imports every network
+    from mmkd_logit.models.teacher import resolve_teacher  # imports every network
 
     return resolve_teacher(dict(config=config, checkpoint=None)).model
 
@@ -236,7 +241,7 @@ def exact_options(options: Mapping[str, Any]) -> dict[str, Any]:
     That is the type that one rounds to, and the batches in which misses are computed.
 
     Args:
-        options: Of :func:`~mmkd_logit.engine.teachers.teacher_options`.
+        options: Of :func:`~mmkd_logit.engine.config.teacher_options`.
     """
     kept = dict(options)
     cache = kept.pop("cache", None)
@@ -309,3 +314,194 @@ def count_processes(cfg: Config) -> int:
     """
     names = ("WORLD_SIZE", _TASKS.get(cfg.get("launcher"), ""))
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
+
+
+# What a run was made of: config, teachers, code, machine.
+
+
+ORIGIN = "origin.json"
+_PACKAGES = ("torch", "torchvision", "numpy")
+_STACK = ("mmengine", "mmcv", "mmpretrain")
+
+
+def origin_of(cfg: Config, processes: int | None = None) -> dict[str, Any]:
+    """Return what decides a run's weights.
+
+    Args:
+        cfg: A complete config, without ``resume``.
+        processes: How many processes train; by default as the environment says.
+
+    Returns:
+        ``computed``, the content of :func:`~mmkd_logit.engine.fingerprint.computed_content`, its
+        ``fingerprint``, and apart from these the ``seed``, the hashes of the ``teachers`` and the
+        number of ``processes``.
+    """
+    content = computed_content(cfg, processes)
+    return dict(
+        fingerprint=fingerprint(content),
+        computed=content,
+        seed=seed_of(cfg),
+        teachers=teacher_hashes(cfg),
+        processes=content["processes"],
+    )
+
+
+def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:
+    """Note in a work folder whose checkpoints it holds.
+
+    Args:
+        work_dir: The folder.
+        origin: Of :func:`origin_of`.
+    """
+    write_text(Path(work_dir, ORIGIN), json.dumps(origin))
+
+
+def read_origin(work_dir: str | Path) -> dict[str, Any] | None:
+    """Return what :func:`write_origin` noted, or None.
+
+    Args:
+        work_dir: The folder.
+    """
+    try:
+        origin = json.loads(Path(work_dir, ORIGIN).read_text())
+    except (OSError, ValueError):
+        return None
+    return origin if isinstance(origin, dict) else None
+
+
+def is_origin(cfg: Config, processes: int | None = None) -> bool:
+    """Return whether the checkpoints in a run's work folder are of this very run.
+
+    Args:
+        cfg: A complete config, without ``resume``.
+        processes: How many processes train; by default as the environment says.
+    """
+    noted = read_origin(cfg.work_dir)
+    return noted is not None and row_fingerprint(noted) == fingerprint_of(cfg, processes)
+
+
+def dataset_hash(dataset: Any) -> str | None:
+    """Identify the samples of a data set: pictures (or their files' names) and labels, in order.
+
+    Args:
+        dataset: With ``get_data_info``, as mmpretrain's; any other gives None.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    if not hasattr(dataset, "get_data_info"):
+        return None
+    digest = hashlib.sha256()
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        image = info.get("img")
+        if image is not None:
+            digest.update(np.ascontiguousarray(image).tobytes())
+        else:  # the content of files is not read: they may be millions
+            digest.update("/".join(Path(str(info.get("img_path"))).parts[-2:]).encode())
+        digest.update(str(info.get("gt_label")).encode())
+    return digest.hexdigest()[:16]
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return device, versions, and the commit of the code."""
+    device = f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return dict(device=device, versions=_versions(), **_commit())
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "mmkd-logit": __version__}
+    for name in _PACKAGES:
+        versions[name] = version(name)
+    for name in _STACK:
+        for package in (f"onedl-{name}", name, f"{name}-lite"):
+            try:
+                versions[package] = version(package)
+                break
+            except PackageNotFoundError:
+                continue
+    return versions
+
+
+def _commit() -> dict[str, Any]:
+    """Return the commit of this checkout and whether files were changed; None when installed."""
+    project = Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=project, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != project:
+            return dict(commit=None, dirty=None)  # somebody else's repository around us
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return dict(commit=git("rev-parse", "HEAD"), dirty=bool(changed))
+    except (OSError, subprocess.CalledProcessError):
+        return dict(commit=None, dirty=None)
+
+
+# What another run differs in that shall go on from a checkpoint.
+
+
+# Fields that may differ: a run may be made longer, and batches are compared with the processes.
+_BATCH, _PROCESSES = "train_dataloader.batch_size", "processes"
+_HARMLESS = ("train_cfg.max_epochs", "train_cfg.max_iters", _BATCH, _PROCESSES)
+
+
+def list_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """Say what two runs differ in that decides their weights.
+
+    The number of epochs may differ, and the number of processes while an iteration has as many
+    images.
+
+    Args:
+        before: The content of the run of a checkpoint, as of
+            :func:`~mmkd_logit.engine.fingerprint.computed_content`.
+        now: That of the run that shall go on.
+
+    Returns:
+        One text for each difference.
+
+    Raises:
+        ValueError: If ``before`` is no such content.
+    """
+    if not isinstance(before, dict) or not isinstance(before.get("processes"), int):
+        raise ValueError("what the checkpoint says of its run is damaged; resume an earlier one")
+    theirs, ours = (dict(_flatten(reduce_content(each))) for each in (before, now))
+    changed = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+    told = [
+        f"{key}: {_short(theirs.get(key))} -> {_short(ours.get(key))}"
+        for key in changed
+        if key not in _HARMLESS
+    ]
+    if _images(theirs) != _images(ours):
+        sizes = [f"{each[_PROCESSES]} x {each.get(_BATCH)}" for each in (theirs, ours)]
+        told.append(f"processes x {_BATCH}: {' -> '.join(sizes)}")
+    return told
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = enumerate(value)
+    if not items:
+        yield name, value
+    for key, item in items:
+        yield from _flatten(item, f"{name}.{key}" if name else str(key))
+
+
+def _images(fields: Mapping[str, Any]) -> int | None:
+    """Return how many images an iteration has over all processes, where the config says so."""
+    size = fields.get(_BATCH)
+    return fields[_PROCESSES] * size if isinstance(size, int) else None
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmkd_logit._arguments import type_name
+from mmkd_logit.utils.arguments import type_name
 
 _SYNC_BN = ("SyncBN", "MMSyncBN", "SyncBatchNorm")
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

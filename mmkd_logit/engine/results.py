@@ -1,11 +1,13 @@
 """One JSON line for each finished run."""
 
 import argparse
+import copy
 import fcntl
 import json
+import math
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,172 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
+from mmengine.runner import Runner, TestLoop
 
-from mmkd_logit._atomic_files import explained
-from mmkd_logit._checks import check_out_file
-from mmkd_logit.hooks.label_noise_hook import train_metainfo
+from mmkd_logit.hooks.label_noise import train_metainfo
+from mmkd_logit.utils.arguments import check_out_file, type_name
+from mmkd_logit.utils.files import explained
 
-from .errors import TrainingStarted
-from .fast import EXACT, describe_numerics
-from .fingerprint import fingerprint_of, row_fingerprint, weights_hash
-from .provenance import dataset_hash, describe_machine, origin_of
-from .teachers import FINAL
-from .train_metrics import training_metrics
+from .cli import TrainingStarted
+from .config import EXACT, FINAL, describe_numerics, later_teachers, teacher_specs
+from .fingerprint import (
+    dataset_hash,
+    describe_machine,
+    fingerprint_of,
+    origin_of,
+    row_fingerprint,
+    weights_hash,
+)
+
+_KINDS = {"ScaledKLDivLoss": "kl", "LogitMSELoss": "mse"}
+_SEQUENTIAL = "SequentialTeacherHook"
+# What tells networks of one type apart; the rest follows from these or from the data.
+_NETWORK = ("depth", "widen_factor", "base_channels", "strides", "arch", "model_name")
+
+
+def describe_method(cfg: Config) -> dict[str, Any]:
+    """Say by what a run is trained.
+
+    Args:
+        cfg: The complete config.
+
+    Returns:
+        ``kind``: ``'ce'`` (no teacher), ``'kl'`` or ``'mse'`` (that loss alone, from the first
+        epoch to the last), or ``'other'``; ``loss``, the name of the type of the loss, or None;
+        its ``tau`` (a number, ``'inf'`` or None); ``alpha``, or None for a plain student;
+        ``label_noise``, ``kind`` and ``rate`` of wrong training labels, or None;
+        ``teacher_config``, several joined by `` + ``, or None; ``network``, the student's type
+        and size.
+    """
+    model = cfg.model
+    distils = type_name(model) == "LogitDistiller"
+    loss = (model.get("loss_kd") or {}) if distils else {}
+    alpha = float(model.get("alpha", 1.0)) if distils else None
+    features = list(model.get("feature_kd") or ()) if distils else []
+    if features and not alpha:
+        loss = features[0].get("loss") or {}
+    return dict(
+        kind=_kind(cfg, loss, alpha, bool(features)),
+        tau=_number(loss.get("tau")) if isinstance(loss, Mapping) else None,
+        alpha=alpha,
+        loss=(loss.get("name") or type_name(loss)) if isinstance(loss, Mapping) else None,
+        label_noise=_label_noise((cfg.get("train_dataloader") or {}).get("dataset")),
+        teacher_config=_teachers(cfg) if distils else None,
+        network=_network(model.get("student") if distils else model),
+    )
+
+
+def _kind(cfg: Config, loss: Any, alpha: float | None, features: bool) -> str:
+    if features or any(type_name(hook) == _SEQUENTIAL for hook in cfg.get("custom_hooks") or []):
+        return "other"
+    if not alpha:
+        return "ce"
+    return _KINDS.get(type_name(loss) or "", "other")
+
+
+def _number(value: Any) -> float | int | str | None:
+    """Return a temperature as JSON has it."""
+    if value is None:
+        return None
+    number = float(value)
+    if math.isinf(number):
+        return "inf"
+    return int(number) if number.is_integer() else number
+
+
+def _label_noise(dataset: Any) -> dict[str, Any] | None:
+    while isinstance(dataset, Mapping):
+        if type_name(dataset) == "NoisyLabelDataset":
+            return dict(kind=dataset.get("kind"), rate=dataset.get("rate"))
+        dataset = dataset.get("dataset")
+    return None
+
+
+def _teachers(cfg: Config) -> str | None:
+    configs = []
+    for spec in teacher_specs(cfg):
+        config = spec.get("config") if isinstance(spec, Mapping) else spec
+        configs.append(config if isinstance(config, str) else _network(config) or "a network")
+    joined = " + ".join(configs)
+    return joined if not later_teachers(cfg) else f"{joined} (in turn)"
+
+
+def _network(model: Any) -> str | None:
+    if not isinstance(model, Mapping):
+        return None
+    parts = model.get("backbone") or model
+    sizes = [f"{key}={_plain(parts[key])}" for key in _NETWORK if parts.get(key) is not None]
+    return " ".join([type_name(parts) or "network", *sizes])
+
+
+def _plain(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+# How well a network knows the images it was trained on.
+
+
+def training_data_loader(cfg: Config) -> dict[str, Any]:
+    """Return the config of a loader of the training images, in order and un-augmented.
+
+    It is ``test_dataloader`` with the data set of ``train_dataloader`` (its wrappers included:
+    noisy labels stay noisy) under the pipeline of the test images.
+
+    Args:
+        cfg: A complete config.
+
+    Raises:
+        ValueError: If one of the two data sets has no pipeline to take or to replace.
+    """
+    loader = copy.deepcopy(cfg.test_dataloader.to_dict())
+    pipelines = _with_pipeline(loader["dataset"])
+    dataset = copy.deepcopy(cfg.train_dataloader.dataset.to_dict())
+    places = _with_pipeline(dataset)
+    if not pipelines or not places:
+        raise ValueError(
+            "the training data cannot be read un-augmented: train_dataloader.dataset or "
+            "test_dataloader.dataset has no pipeline"
+        )
+    for place in places:
+        place["pipeline"] = copy.deepcopy(pipelines[0]["pipeline"])
+    if "collate_fn" in cfg.train_dataloader:  # it knows what the data set's wrappers make
+        loader["collate_fn"] = copy.deepcopy(cfg.train_dataloader.collate_fn)
+    return {**loader, "dataset": dataset}
+
+
+def _with_pipeline(dataset: Any) -> list[dict]:
+    """List the innermost data sets, below any wrappers."""
+    if isinstance(dataset, (list, tuple)):
+        return [place for item in dataset for place in _with_pipeline(item)]
+    if not isinstance(dataset, dict):
+        return []
+    inner = [dataset[key] for key in ("dataset", "datasets") if key in dataset]
+    return _with_pipeline(inner) if inner else [dataset] if "pipeline" in dataset else []
+
+
+def training_metrics(runner: Runner) -> dict[str, Any]:
+    """Evaluate on the training images, un-augmented, each once.
+
+    Args:
+        runner: After training and testing. ``train_evaluator`` of its config, or else
+            ``test_evaluator``, says what is measured.
+
+    Returns:
+        The metrics.
+    """
+    cfg = runner.cfg
+    evaluator = cfg.get("train_evaluator") or cfg.test_evaluator
+    test_loop = runner._test_loop
+    runner._test_loop = TestLoop(
+        runner, dataloader=training_data_loader(cfg), evaluator=copy.deepcopy(evaluator)
+    )
+    try:
+        return runner._test_loop.run()
+    finally:
+        runner._test_loop = test_loop
+
+
+# One JSON line for each finished run.
 
 
 class ResultsRecorder:

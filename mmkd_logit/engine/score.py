@@ -13,17 +13,16 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from mmkd_logit._atomic_files import replacing
-from mmkd_logit._checks import check_out_file
-from mmkd_logit._command_line import OneLineParser
+from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.utils.arguments import check_out_file
+from mmkd_logit.utils.cli import OneLineParser
+from mmkd_logit.utils.files import replacing
 
-from .checkpoint import existing, install_safe_checkpoint_loading
+from .cli import one_line_errors
 from .config import add_common_arguments, apply_common_arguments, read_config
 from .config_check import check_config
-from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
-from .safe_reading import install_safe_reading
-from .train_metrics import training_data_loader
+from .results import training_data_loader
 
 
 def build_parser() -> argparse.ArgumentParser:

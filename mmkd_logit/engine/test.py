@@ -14,20 +14,24 @@ from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmkd_logit._arguments import type_name
-from mmkd_logit._atomic_files import write_bytes
-from mmkd_logit._checks import check_out_file
-from mmkd_logit._command_line import OneLineParser
+from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.utils.arguments import check_out_file, type_name
+from mmkd_logit.utils.cli import OneLineParser
+from mmkd_logit.utils.files import write_bytes
 
-from ._exact_runner import ExactRunner
-from .checkpoint import existing, install_safe_checkpoint_loading
-from .config import IN_MEMORY, add_common_arguments, apply_common_arguments, read_config
+from .cli import one_line_errors
+from .config import (
+    IN_MEMORY,
+    add_common_arguments,
+    apply_common_arguments,
+    find_missing_teachers,
+    model_teachers,
+    read_config,
+)
 from .config_check import check_config
-from .errors import one_line_errors
 from .launch import prepare_launch, silence_known_warnings
 from .results import plain
-from .safe_reading import install_safe_reading
-from .teachers import find_missing_teachers, model_teachers
+from .runner import ExactRunner
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,11 +1,11 @@
 """Losses between two sets of logits, or of features: tensors in, scalar out."""
 
-from .dist_loss import DISTLoss
-from .dkd_loss import DKDLoss
-from .logit_mse_loss import LogitMSELoss
-from .logit_standardization import LogitStandardization
-from .scaled_kl_div_loss import ScaledKLDivLoss
-from .torchdistill_loss import TorchdistillLoss
+from .dist import DISTLoss
+from .dkd import DKDLoss
+from .feature import TorchdistillLoss
+from .kl import ScaledKLDivLoss
+from .mse import LogitMSELoss
+from .standardization import LogitStandardization
 
 __all__ = [
     "DISTLoss",

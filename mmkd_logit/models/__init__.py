@@ -1,16 +1,13 @@
 """Networks, frozen teachers and the distiller."""
 
-from .batch_preprocessor import BatchPreprocessor
-from .feature_distilling import FeatureDistilling
-from .frozen_teacher import FrozenTeacher
-from .logit_distiller import LogitDistiller
-from .mobilenet_v2_cifar import MobileNetV2CIFAR
-from .student_group import StudentGroup
-from .student_group_ddp import StudentGroupDDP
-from .student_group_optim_constructor import StudentGroupOptimConstructor
+from .distiller import LogitDistiller
+from .feature_kd import FeatureDistilling, TorchdistillAdapter
+from .mobilenet_v2 import MobileNetV2CIFAR
+from .preprocessor import BatchPreprocessor
+from .student_group import StudentGroup, StudentGroupDDP, StudentGroupOptimConstructor
+from .teacher import FrozenTeacher
 from .teacher_cache import TeacherCache
-from .torchdistill_adapter import TorchdistillAdapter
-from .wide_resnet_cifar import WideResNetCIFAR
+from .wide_resnet import WideResNetCIFAR
 
 __all__ = [
     "BatchPreprocessor",

@@ -1,18 +1,213 @@
-"""The logits of a frozen teacher, computed once for each picture."""
+"""A cache of a teacher's logits, by the view of each image."""
 
+import hashlib
+import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
-from mmkd_logit.datasets.views import Views
+from mmkd_logit.checkpoint import state_hash
+from mmkd_logit.datasets.in_memory import Views
+from mmkd_logit.utils.files import FULL
 
-from ._logit_store import words_of_row
-from ._open_store import Store, open_store
+from .logit_store import DeviceStore, LogitStore, available_memory, words_of_row
+
+_FORMAT = 1  # of the files; another number where their layout or checksum changes
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hash a network's parameters and buffers, wherever and however they lie in memory.
+
+    Args:
+        model: The network.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return state_hash({**dict(model.named_buffers()), **model.state_dict()})
+
+
+def describe_preprocessor(preprocessor: Any) -> dict[str, Any]:
+    """Say how a data preprocessor makes a network's input of the pictures.
+
+    Args:
+        preprocessor: The student's.
+    """
+    # A class of its own may do anything with the pictures.
+    described: dict[str, Any] = dict(type=type(preprocessor).__name__)
+    for name in ("mean", "std"):
+        value = getattr(preprocessor, name, None)
+        described[name] = value.flatten().tolist() if isinstance(value, Tensor) else value
+    for name in ("_enable_normalize", "_channel_conversion", "to_rgb"):
+        described[name] = getattr(preprocessor, name, None)
+    for name in ("pad_size_divisor", "pad_value"):
+        described[name] = getattr(preprocessor, name, None)
+    return described
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Name what computes; other kinds of processor and versions of torch round otherwise.
+
+    Args:
+        device: Where the teacher runs.
+    """
+    if device.type == "cuda":
+        return dict(
+            torch=torch.__version__,
+            device=torch.cuda.get_device_name(device),
+            tf32=[torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
+            benchmark=torch.backends.cudnn.benchmark,
+        )
+    return dict(
+        torch=torch.__version__,
+        device=f"{device.type} {torch.backends.cpu.get_cpu_capability()}",
+        half=[
+            bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+            bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()),
+        ],
+    )
+
+
+def as_identity(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Hash a description.
+
+    Args:
+        content: Of plain values; others count as their text.
+
+    Returns:
+        32 hexadecimal digits, and the description as JSON holds it.
+    """
+    text = json.dumps(dict(content, format=_FORMAT), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32], json.loads(text)
+
+
+# Where a teacher's logits are kept, and how many of them.
+
+
+class Store(Protocol):
+    """What :class:`LogitStore` and :class:`DeviceStore` have in common."""
+
+    size: int
+    num_classes: int
+    dtype: str
+
+    def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]:
+        """Look rows up."""
+
+    def put(self, numbers: np.ndarray, logits: Tensor) -> None:
+        """Store rows."""
+
+    def flush(self, wait: bool = True) -> None:
+        """Store what is under way."""
+
+    def filled(self) -> int:
+        """Count the rows that are there."""
+
+
+class _Settings(Protocol):
+    """What is asked for."""
+
+    storage: str
+    dtype: str
+    max_gib: float
+    root: Path
+
+
+def open_store(
+    settings: _Settings, device: torch.device, views: Views, content: dict[str, Any]
+) -> Store:
+    """Make or open the store for the views of a data set.
+
+    Args:
+        settings: Of a :class:`TeacherCache`.
+        device: Where the teacher computes.
+        views: Any of that data set.
+        content: What decides the logits, with ``num_classes``.
+
+    Raises:
+        ValueError: If it does not fit into memory, or not one image into ``max_gib``.
+        OSError: If its folder can neither be written nor read.
+    """
+    classes = content["num_classes"]
+    row = 4 * (words_of_row(classes, settings.dtype) + 1)
+    images = min(views.samples, int(settings.max_gib * 2**30 / (row * views.per_sample)))
+    size, wanted = images * views.per_sample, views.samples * views.per_sample * row
+    if images == 0:
+        raise ValueError(
+            f"max_gib={settings.max_gib:g} has no room for the {views.per_sample} views of one "
+            f"image, {row * views.per_sample / 2**30:.3g} GiB; raise it, or leave the cache out"
+        )
+    if images < views.samples:
+        print_log(
+            f"The teacher cache keeps images 0 to {images - 1} of {views.samples}: all would take "
+            f"{wanted / 2**30:.2f} GiB and max_gib is {settings.max_gib:g}.",
+            "current",
+        )
+    if settings.storage == "device":
+        return DeviceStore(size, classes, settings.dtype, device)
+    if settings.storage == "memory":
+        _check_memory(size * row)
+        return LogitStore(size, classes, settings.dtype)
+    return _open_on_disk(settings, size, views, content)
+
+
+def _check_memory(wanted: int) -> None:
+    free = available_memory()
+    if free is not None and wanted > free:
+        raise ValueError(
+            f"the teacher cache may grow to {wanted / 2**30:.2f} GiB and this machine has "
+            f"{free / 2**30:.2f} GiB of memory left; set a smaller max_gib, dtype='float16' or "
+            "storage='disk'"
+        )
+
+
+def _open_on_disk(settings: _Settings, size: int, views: Views, content: dict[str, Any]) -> Store:
+    from .logit_store import DiskStore  # needs a POSIX system
+
+    name, meta = as_identity(
+        dict(
+            content,
+            dtype=settings.dtype,
+            pictures=views.pictures,
+            samples=views.samples,
+            per_sample=views.per_sample,
+            rows=views.samples * views.per_sample,
+        )
+    )
+    try:
+        store = DiskStore(settings.root / name, meta, size)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print_log(
+            f"No teacher cache: {error}. Every logit is computed; results do not change.",
+            "current",
+            level=logging.WARNING,
+        )
+        return LogitStore(0, content["num_classes"], settings.dtype)
+    print_log(
+        f"The teacher cache {store.folder} holds {store.filled()} of {size} logits.", "current"
+    )
+    more, free = store.space()
+    if more > free and store.writable:
+        print_log(
+            f"The teacher cache {store.folder} may take {more / 2**30:.2f} GiB more and the disk "
+            f"has {free / 2**30:.2f} GiB; what does not fit is computed each time.",
+            "current",
+            level=logging.WARNING,
+        )
+    return store
+
+
+# The logits of a frozen teacher, computed once for each picture.
+
 
 ROOT_VARIABLE = "MMKD_LOGIT_TEACHER_CACHE"
 DEFAULT_ROOT = "work_dirs/teacher_cache"

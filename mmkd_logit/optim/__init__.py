@@ -1,5 +1,5 @@
 """How parameters are updated."""
 
-from .autocast_optim_wrapper import AutocastOptimWrapper
+from .autocast import AutocastOptimWrapper
 
 __all__ = ["AutocastOptimWrapper"]

@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from mmkd_logit.analysis._report_read import ExhibitFile
+from mmkd_logit.lab.report.data import ExhibitFile
 
 TOP1 = ("test top-1 (%)", "test.accuracy/top1")
 TRAIN = ("train top-1 (%)", "train.accuracy/top1")

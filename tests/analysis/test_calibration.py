@@ -6,8 +6,8 @@ import torch
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
-from mmkd_logit.analysis import _calibration
-from mmkd_logit.analysis._calibration import (
+from mmkd_logit.lab.report.figures import calibration as _calibration
+from mmkd_logit.lab.report.figures.calibration import (
     largest_probability,
     reliability,
     top_logit_difference,

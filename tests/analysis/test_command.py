@@ -8,10 +8,10 @@ from commands import PROJECT
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mmkd_logit.analysis import command
-from mmkd_logit.analysis._report_figures import render_figure
-from mmkd_logit.analysis.drawing import Drawing
-from mmkd_logit.analysis.figures import PARTS
+from mmkd_logit.lab.report import command
+from mmkd_logit.lab.report.command import PARTS
+from mmkd_logit.lab.report.page_figures import render_figure
+from mmkd_logit.lab.report.style import Drawing
 
 TOOLS = PROJECT / "tools" / "analysis"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from analysis.exhibit_records import write_scalars
 
-from mmkd_logit.analysis._curves import by_epoch, by_iteration, by_validation, over_seeds
-from mmkd_logit.analysis.files import read_scalars
+from mmkd_logit.lab.report.curves import by_epoch, by_iteration, by_validation, over_seeds
+from mmkd_logit.lab.report.data import read_scalars
 
 
 def log_of(tmp_path, per_epoch=10, every=4, epochs=3, name="x", value=lambda step: step):

@@ -3,8 +3,8 @@
 import pytest
 from dump_records import METHODS, NETWORK, TEACHER, exhibit_of, name_of, run_of, runs_of
 
-from mmkd_logit.analysis._families import find_families, network_name
-from mmkd_logit.analysis.style import CE, MSE
+from mmkd_logit.lab.report.samples import find_families, network_name
+from mmkd_logit.lab.report.style import CE, MSE
 
 
 def families_of(runs, tmp_path):

@@ -4,8 +4,8 @@ import pytest
 from analysis.exhibit_records import Records, write_scalars
 from matplotlib.colors import to_hex
 
-from mmkd_logit.analysis import style
-from mmkd_logit.analysis.figure_class_sums import draw
+from mmkd_logit.lab.report import style
+from mmkd_logit.lab.report.figures.class_sums import draw
 
 METHODS = dict(ce=dict(kind="ce"), kl3=dict(tau=3), mse=dict(kind="mse"))
 STEPS = [(epoch, 12 * (epoch - 1) + inner) for epoch in (1, 2, 3) for inner in (5, 10)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from analysis.exhibit_records import TOP1, TRAIN, Records
 
-from mmkd_logit.analysis.figure_grid import draw
+from mmkd_logit.lab.report.figures.grid import draw
 
 ALPHAS = (0.1, 0.5, 1.0)
 TAUS = (1, 20, "inf")

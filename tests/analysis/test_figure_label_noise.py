@@ -5,8 +5,8 @@ import pytest
 from analysis.exhibit_records import TOP1, Records
 from matplotlib.colors import to_hex
 
-from mmkd_logit.analysis import style
-from mmkd_logit.analysis.figure_label_noise import draw
+from mmkd_logit.lab.report import style
+from mmkd_logit.lab.report.figures.label_noise import draw
 
 TAUS = (0.5, 1, 20, "inf")
 CLEAN = ("train top-1 (%), clean labels", "train.accuracy/clean_top1")

@@ -4,8 +4,8 @@ import pytest
 from analysis.exhibit_records import TOP1, Records, write_scalars
 from matplotlib.colors import to_hex
 
-from mmkd_logit.analysis import style
-from mmkd_logit.analysis.figure_learning_curves import draw
+from mmkd_logit.lab.report import style
+from mmkd_logit.lab.report.figures.learning_curves import draw
 
 METHODS = dict(ce=dict(kind="ce"), kl1=dict(tau=1), klinf=dict(tau="inf"), mse=dict(kind="mse"))
 

@@ -5,9 +5,14 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from mmkd_logit.analysis import style
-from mmkd_logit.analysis._kl_of_tau import kl_of_tau, label_matching
-from mmkd_logit.analysis.figure_losses import draw, sample_logits, sweep
+from mmkd_logit.lab.report import style
+from mmkd_logit.lab.report.figures.losses import (
+    draw,
+    kl_of_tau,
+    label_matching,
+    sample_logits,
+    sweep,
+)
 from mmkd_logit.losses import LogitMSELoss, ScaledKLDivLoss
 
 TAUS = (1e-5, 1e-3, 0.01, 0.1, 0.5, 1, 3, 5, 20, 100, 1e4, 1e6, 1e9, 1e12, math.inf)

@@ -10,16 +10,13 @@ from matplotlib.text import Text
 from scipy.special import softmax
 from scipy.stats import gaussian_kde
 
-from mmkd_logit.analysis import (
-    figure_calibration,
-    figure_distances,
-    figure_logit_sums,
-    figure_templates,
-)
-from mmkd_logit.analysis._density import bandwidth
-from mmkd_logit.analysis._panels import mean_text
-from mmkd_logit.analysis._template_plane import elongation, spread, template_plane
-from mmkd_logit.analysis.style import CLASSES, style
+from mmkd_logit.lab.report.curves import bandwidth
+from mmkd_logit.lab.report.figures import calibration as figure_calibration
+from mmkd_logit.lab.report.figures import distances as figure_distances
+from mmkd_logit.lab.report.figures import logit_sums as figure_logit_sums
+from mmkd_logit.lab.report.figures import templates as figure_templates
+from mmkd_logit.lab.report.figures.templates import elongation, spread, template_plane
+from mmkd_logit.lab.report.style import CLASSES, mean_text, style
 
 PARTS = [figure_logit_sums, figure_distances, figure_templates, figure_calibration]
 NAMES = ["teacher", "CE", "KL τ = 1", "KL τ = 3", "KL τ = 5", "KL τ = 20", "KL τ = ∞", "MSE"]

@@ -22,7 +22,7 @@ from report_records import (
     write_run_files,
 )
 
-from mmkd_logit.analysis.report import build_report, main
+from mmkd_logit.lab.report.page import build_report, main
 
 
 def nothing(exhibits, root, notes):
@@ -287,7 +287,7 @@ def run(capsys, *words):
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("mmkd_logit.analysis.figures.PARTS", ())
+    monkeypatch.setattr("mmkd_logit.lab.report.command.PARTS", ())
     results = write_record(tmp_path, record_of(LIST)).parent
     status, out, err = run(capsys, results)
     assert (status, out) == (0, f"{results / 'report.html'}\n")
@@ -315,7 +315,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
 )
 def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, why):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mmkd_logit.analysis.figures.PARTS", ())
+    monkeypatch.setattr("mmkd_logit.lab.report.command.PARTS", ())
     write_record(tmp_path, record_of(LIST))
     for name in ("empty", "broken"):
         Path(name).mkdir()
@@ -346,7 +346,7 @@ def test_it_knows_files_alone(tmp_path):
     write_record(tmp_path, record_of(LIST))
     code = (
         "import sys\n"
-        "from mmkd_logit.analysis.report import main\n"
+        "from mmkd_logit.lab.report.page import main\n"
         "main(['results'])\n"
         "print(sorted({'torch', 'mmengine', 'mmpretrain', 'mmcv'} & set(sys.modules)))\n"
     )

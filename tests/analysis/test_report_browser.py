@@ -18,7 +18,7 @@ from report_records import (
     write_run_files,
 )
 
-from mmkd_logit.analysis.report import build_report
+from mmkd_logit.lab.report.page import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")

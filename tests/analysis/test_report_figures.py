@@ -8,10 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 from report_records import drawing_of, record_of, write_record
 
-from mmkd_logit.analysis import _report_figures, figures
-from mmkd_logit.analysis._report_figures import show_figures
-from mmkd_logit.analysis._report_files import Files, Names
-from mmkd_logit.analysis._report_read import read_exhibit_files
+from mmkd_logit.lab.report import command as figures
+from mmkd_logit.lab.report import page_figures as _report_figures
+from mmkd_logit.lab.report.data import read_exhibit_files
+from mmkd_logit.lab.report.page_figures import Files, Names, show_figures
 
 
 @pytest.fixture
@@ -158,6 +158,6 @@ def test_parts_that_fail_are_noted_or_raised(show, monkeypatch, tmp_path):
     assert len(drawn) == len(figures.PARTS) + 1
     path = Path(tmp_path, "results/digits/table1.json")
     assert notes == [f"{path}, figure {name}: no dumps" for name in figures.PARTS]
-    assert modules[-1] == "mmkd_logit.analysis.figure_losses"
+    assert modules[-1] == "mmkd_logit.lab.report.figures.losses"
     with pytest.raises(ValueError, match="dumps"):
         figures.draw_all(exhibits)

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from mmkd_logit.analysis._report_files import Files, Names
+from mmkd_logit.lab.report.page_figures import Files, Names
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from report_records import LIST, record_of, write_record
 
-from mmkd_logit.analysis._report_read import read_exhibit_files
-from mmkd_logit.analysis._report_schema import Each, check
-from mmkd_logit.analysis.report import build_report
+from mmkd_logit.lab.report.data import Each, check, read_exhibit_files
+from mmkd_logit.lab.report.page import build_report
 
 SMALL = record_of(dict(kl=("KL", "", [71.0, None], 74.0)))
 
@@ -149,7 +148,7 @@ def broken(record):
 
 def test_wrong_things_at_any_place(tmp_path, monkeypatch):
     """Either an error of one line, or a page."""
-    monkeypatch.setattr("mmkd_logit.analysis._report_files._sha256", lambda path: "0" * 64)
+    monkeypatch.setattr("mmkd_logit.lab.report.page_figures._sha256", lambda path: "0" * 64)
     path = write_record(tmp_path, SMALL)
     errors = []
     for way, record in broken(SMALL):

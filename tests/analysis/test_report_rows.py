@@ -3,8 +3,8 @@ import json
 import pytest
 from report_records import record_of, row_of, run_of
 
-from mmkd_logit.analysis._report_files import Files
-from mmkd_logit.analysis._report_rows import ResultsRows
+from mmkd_logit.lab.report.page import ResultsRows
+from mmkd_logit.lab.report.page_figures import Files
 
 
 @pytest.fixture

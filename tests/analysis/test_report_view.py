@@ -4,11 +4,19 @@ import math
 import pytest
 from report_records import LIST, cell_of, record_of, run_of, write_record, write_run_files
 
-from mmkd_logit.analysis._report_files import Files, Names
-from mmkd_logit.analysis._report_read import read_exhibit_files
-from mmkd_logit.analysis._report_rows import ResultsRows
-from mmkd_logit.analysis._report_runs import describe_method, duration, number, run_facts
-from mmkd_logit.analysis._report_view import ExhibitView, arrows, plural, quoted
+from mmkd_logit.lab.report.data import read_exhibit_files
+from mmkd_logit.lab.report.page import (
+    ExhibitView,
+    ResultsRows,
+    arrows,
+    describe_method,
+    duration,
+    plural,
+    quoted,
+    run_facts,
+)
+from mmkd_logit.lab.report.page import format_number as number
+from mmkd_logit.lab.report.page_figures import Files, Names
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from dump_records import arrays_of, exhibit_of, runs_of, whole_exhibit, write_dump
 
-from mmkd_logit.analysis._families import find_families
-from mmkd_logit.analysis._samples import Samples, dumped_splits
+from mmkd_logit.lab.report.samples import Samples, dumped_splits, find_families
 
 
 def samples_of(exhibit, split="train"):

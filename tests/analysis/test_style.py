@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mmkd_logit.analysis import style
+from mmkd_logit.lab.report import style
 
 # Machado, Oliveira and Fernandes 2009, severity 1, for linear RGB.
 VISIONS = dict(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from mmkd_logit.analysis._template_plane import elongation, spread, template_plane
+from mmkd_logit.lab.report.figures.templates import elongation, spread, template_plane
 
 
 @pytest.fixture

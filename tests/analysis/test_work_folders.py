@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from analysis.exhibit_records import method, write_dump, write_scalars
 
-from mmkd_logit.analysis._work_folders import exhibit_of_folders, is_work_folder
+from mmkd_logit.lab.report.data import exhibit_of_folders, is_work_folder
 
 
 def folder(tmp_path, name, epochs=2, **identity):

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from commands import Tiny, folder_of, make_workplace, train
 
-from mmkd_logit.engine.run_lock import LOCK
+from mmkd_logit.engine.lock import LOCK
 
 RESULTS = "runs.jsonl"
 

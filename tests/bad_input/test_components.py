@@ -9,7 +9,7 @@ from bad_input.components import MISSING, RIGHT
 from mmengine.registry import Registry, init_default_scope
 
 import mmkd_logit.registry
-from mmkd_logit._arguments import arguments_of
+from mmkd_logit.utils.arguments import arguments_of
 
 
 def public_components():

@@ -6,10 +6,15 @@ import pytest
 from bad_input import exempt, tools
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmkd_logit.analysis import command, report
-from mmkd_logit.benchmark import command as benchmark
-from mmkd_logit.engine import cache, dump, score, test, together, train
-from mmkd_logit.experiments import published, reproduce
+from mmkd_logit.engine import group as together
+from mmkd_logit.engine import logits as dump
+from mmkd_logit.engine import precompute as cache
+from mmkd_logit.engine import score, test, train
+from mmkd_logit.lab import publish as published
+from mmkd_logit.lab import reproduce
+from mmkd_logit.lab.benchmark import command as benchmark
+from mmkd_logit.lab.report import command
+from mmkd_logit.lab.report import page as report
 
 TOOLS = {
     "train": train,

@@ -3,7 +3,7 @@
 In words, {student}, {kd} and {checkpoint} are those of a finished run in the current folder.
 """
 
-from mmkd_logit.analysis.command import FIGURES
+from mmkd_logit.lab.report.command import FIGURES
 
 _COMMON = ("train", "test", "score_samples", "cache", "dump_logits")
 # What comes first on a command line that is right.

@@ -8,7 +8,7 @@ import torch
 from commands import PROJECT
 from networks import build, wrn
 
-from mmkd_logit.benchmark.bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
+from mmkd_logit.lab.benchmark.bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
 
 
 def ours(depth, widen_factor, num_classes=100, **backbone):
@@ -62,7 +62,7 @@ def test_other_sizes_are_ours_too():
 
 
 def test_it_imports_nothing_of_ours_and_no_openmmlab():
-    tree = ast.parse((PROJECT / "mmkd_logit/benchmark/bare_loop.py").read_text())
+    tree = ast.parse((PROJECT / "mmkd_logit/lab/benchmark/bare_loop.py").read_text())
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

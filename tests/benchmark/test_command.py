@@ -7,10 +7,9 @@ import pytest
 import torch
 from commands import PROJECT
 
-from mmkd_logit.benchmark.breakdown import PARTS
-from mmkd_logit.benchmark.command import main
-from mmkd_logit.benchmark.comparisons import COMPARISONS
-from mmkd_logit.benchmark.variants import VARIANTS
+from mmkd_logit.lab.benchmark.command import main
+from mmkd_logit.lab.benchmark.speed import COMPARISONS, VARIANTS
+from mmkd_logit.lab.benchmark.timing import PARTS
 
 KD = "configs/kd/wrn10-1_wrn10-1-thin_mse_digits.py"
 QUICK = ("--seconds", "0.01", "--synthetic", "96", "--batch-size", "16")

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from mmkd_logit.benchmark.scaling import process_counts, render_scaling, scaling_rows
+from mmkd_logit.lab.benchmark.speed import process_counts, render_scaling, scaling_rows
 
 KD = "configs/kd/wrn10-1_wrn10-1-thin_mse_digits.py"
 CONFIG = dict(path=KD, synthetic=64)

@@ -13,8 +13,8 @@ from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, ini
 from networks import raw_batch
 
 from mmkd_logit.engine.chain import is_chain, read_chain
-from mmkd_logit.engine.train_config import build_config, build_parser
-from mmkd_logit.models._teacher_spec import resolve_teacher
+from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.models.teacher import resolve_teacher
 
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = {"wrn": "wrn", "res": "resnet", "mob": "mobilenet"}  # by the name of a network
@@ -505,8 +505,8 @@ def test_imagenet_root_comes_from_the_environment(monkeypatch):
 
 def test_zoo_teacher_by_name_on_the_command_line(project):
     """As the page of configs/kd says."""
-    from mmkd_logit.engine.teachers import find_missing_teachers
-    from mmkd_logit.engine.train_config import build_config, build_parser
+    from mmkd_logit.engine.config import find_missing_teachers
+    from mmkd_logit.engine.train import build_config, build_parser
 
     words = ["--cfg-options", "model.teacher=resnet152_8xb32_in1k"]
     cfg = build_config(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, chisquare
 
-from mmkd_logit.datasets._counter_hash import below, counter_bits, unit
+from mmkd_logit.datasets.draws import below, counter_bits, unit
 
 MASK = 2**64 - 1
 PINNED = [0x2130748AAAC80268, 0xEDBE0C79CAE5AD5A, 0x2E53EE4EBA99909C]

@@ -5,7 +5,7 @@ import pytest
 from mmengine.registry import DATASETS
 
 from mmkd_logit.datasets import DataSubset, Digits, NoisyLabelDataset
-from mmkd_logit.datasets._draws import WHICH_CHANGE, WHICH_STAY, draw
+from mmkd_logit.datasets.draws import WHICH_CHANGE, WHICH_STAY, draw
 
 DIGITS = dict(type="mmkd_logit.Digits", pipeline=[dict(type="mmpretrain.PackInputs")])
 LABELS = np.array([item["gt_label"] for item in Digits()])

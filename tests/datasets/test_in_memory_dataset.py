@@ -17,15 +17,9 @@ from pictures import (
     stock_picture,
 )
 
-from mmkd_logit.datasets import (
-    DataSubset,
-    Digits,
-    InMemoryDataset,
-    NoisyLabelDataset,
-    SampleKey,
-    _crop,
-    _flip,
-)
+from mmkd_logit.datasets import DataSubset, Digits, InMemoryDataset, NoisyLabelDataset, SampleKey
+from mmkd_logit.datasets import augment as _crop
+from mmkd_logit.datasets import augment as _flip
 
 SEEDED = dict(type="mmkd_logit.SeededSampler", sampler=dict(type="DefaultSampler", shuffle=True))
 IN_MEMORY = dict(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmkd_logit.datasets import LabelNoise
-from mmkd_logit.datasets._label_file import read_arrays, read_labels
+from mmkd_logit.datasets.label_noise import read_arrays, read_labels
 
 CLEAN = np.arange(20) % 5
 NOISY = (CLEAN + (np.arange(20) < 6)) % 5

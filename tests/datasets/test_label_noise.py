@@ -7,8 +7,12 @@ import pytest
 from scipy.stats import chisquare
 
 from mmkd_logit.datasets import LabelNoise
-from mmkd_logit.datasets._cifar100_groups import CIFAR100_GROUPS, NEXT_IN_GROUP
-from mmkd_logit.datasets.label_noise import check_matrix, hash_labels
+from mmkd_logit.datasets.label_noise import (
+    CIFAR100_GROUPS,
+    NEXT_IN_GROUP,
+    check_matrix,
+    hash_labels,
+)
 
 K = 10
 SIZES = [20, 31, 7, 50, 1, 12, 100, 45, 3, 231]  # 500 in all

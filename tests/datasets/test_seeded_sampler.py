@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from runs import assert_same, digits_student, run_config, weights
 
 from mmkd_logit.datasets import SampleKey, SeededSampler
-from mmkd_logit.engine._loader_workers import end_workers
+from mmkd_logit.engine.runner import end_workers
 
 SHUFFLED = dict(type="DefaultSampler", shuffle=True)
 ENDLESS = dict(type="InfiniteSampler", shuffle=True)

@@ -7,7 +7,7 @@ import sys
 import mmpretrain.datasets
 import pytest
 
-import mmkd_logit.datasets._silent_import
+import mmkd_logit.utils.silent_import
 
 NAME = "mmpretrain.datasets"
 
@@ -40,7 +40,7 @@ def talk(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "meta_path", [Talking(*lines, error=error), *sys.meta_path])
             try:
-                runpy.run_path(mmkd_logit.datasets._silent_import.__file__)
+                runpy.run_path(mmkd_logit.utils.silent_import.__file__)
             finally:
                 sys.modules.pop(NAME, None)
 

@@ -9,8 +9,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from networks import build, distiller, wrn
 
-from mmkd_logit.datasets.sample_batch import SampleBatch
-from mmkd_logit.datasets.views import Views
+from mmkd_logit.datasets.in_memory import SampleBatch, Views
 from mmkd_logit.engine.launch import prepare_launch
 
 IMAGES, VIEWS = 24, 6

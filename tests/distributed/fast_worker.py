@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from runs import Steps, digits_distiller, digits_student, run_config
 
-from mmkd_logit.engine.fast import make_fast
+from mmkd_logit.engine.config import make_fast
 from mmkd_logit.engine.launch import prepare_launch
-from mmkd_logit.hooks import channels_last_hook
+from mmkd_logit.hooks import channels_last as channels_last_hook
 
 CHANNELS_LAST = dict(type="mmkd_logit.ChannelsLastHook")
 

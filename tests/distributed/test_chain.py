@@ -12,8 +12,7 @@ import pytest
 import torch
 from commands import PROJECT, folder_of, long_chain, write_chain
 
-from mmkd_logit.engine.fingerprint import weights_hash
-from mmkd_logit.engine.provenance import read_origin
+from mmkd_logit.engine.fingerprint import read_origin, weights_hash
 from mmkd_logit.engine.results import read_lines
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from processes import run, run_ranks
 
-from mmkd_logit.analysis.files import read_dump
-from mmkd_logit.engine.dump import main as dump_logits
+from mmkd_logit.engine.logits import main as dump_logits
+from mmkd_logit.lab.report.data import read_dump
 
 PROJECT = Path(__file__).resolve().parents[2]
 

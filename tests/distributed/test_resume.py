@@ -7,7 +7,7 @@ from other_number import Served, steady
 from processes import run_on_two
 from same_runs import assert_same_runs, differences
 
-from mmkd_logit.engine.checkpoint import load_from_file
+from mmkd_logit.checkpoint import load_from_file
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from processes import HERE, run
 
-from mmkd_logit._sealed_files import why_damaged
-from mmkd_logit.engine.last_checkpoint import last_checkpoint
+from mmkd_logit.engine.resume import last_checkpoint
+from mmkd_logit.utils.files import why_damaged
 
 
 def launch(folder, name):

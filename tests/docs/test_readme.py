@@ -50,13 +50,13 @@ def test_files_that_pages_name_exist(page):
 
 
 def test_commands_name_existing_flags():
-    from mmkd_logit.analysis.command import build_parser as figure_parser
-    from mmkd_logit.analysis.report import build_parser as report_parser
-    from mmkd_logit.engine.dump import build_parser as dump_parser
+    from mmkd_logit.engine.logits import build_parser as dump_parser
     from mmkd_logit.engine.test import build_parser as test_parser
-    from mmkd_logit.engine.train_config import build_parser as train_parser
-    from mmkd_logit.experiments.published import build_parser as publish_parser
-    from mmkd_logit.experiments.reproduce import build_parser as reproduce_parser
+    from mmkd_logit.engine.train import build_parser as train_parser
+    from mmkd_logit.lab.publish import build_parser as publish_parser
+    from mmkd_logit.lab.report.command import build_parser as figure_parser
+    from mmkd_logit.lab.report.page import build_parser as report_parser
+    from mmkd_logit.lab.reproduce import build_parser as reproduce_parser
 
     parsers = (train_parser, test_parser, publish_parser, reproduce_parser, dump_parser)
     known = "".join(parser().format_help() for parser in (*parsers, report_parser))
@@ -69,7 +69,7 @@ def test_commands_name_existing_flags():
 
 def test_every_figure_and_every_metric_is_there():
     from mmkd_logit import metrics
-    from mmkd_logit.analysis.command import FIGURES
+    from mmkd_logit.lab.report.command import FIGURES
 
     figures = README[README.index("`python tools/analysis/...`") : README.index("TensorBoard")]
     rows = re.findall(r"^\| `(\w+)\.py[ `]", figures, re.MULTILINE)

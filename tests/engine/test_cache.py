@@ -13,9 +13,9 @@ from mmengine.config import Config
 from networks import build
 from runs import assert_same
 
-from mmkd_logit.engine import train_config, training
-from mmkd_logit.engine.cache import build_parser, main
-from mmkd_logit.engine.cache_fill import CacheFiller
+from mmkd_logit.engine import train as train_config
+from mmkd_logit.engine import train as training
+from mmkd_logit.engine.precompute import CacheFiller, build_parser, main
 
 IMAGES, BATCH = 64, 16
 TEACHER = "configs/wrn/wrn10-1-thin_digits.py"
@@ -128,7 +128,7 @@ def test_a_resumed_run_gives_the_same_with_and_without_the_cache(config, capsys)
 
 def test_filling_goes_on_where_it_was_cut_off(config, capsys):
     args = build_parser().parse_args(["fill", config])
-    from mmkd_logit.engine.cache import build_config
+    from mmkd_logit.engine.precompute import build_config
 
     filler = CacheFiller(build_config(args))
     pictures, total = filler.every()
@@ -140,7 +140,7 @@ def test_filling_goes_on_where_it_was_cut_off(config, capsys):
 
 
 def test_every_view_is_the_picture_of_its_number(config):
-    from mmkd_logit.engine.cache import build_config
+    from mmkd_logit.engine.precompute import build_config
 
     filler = CacheFiller(build_config(build_parser().parse_args(["fill", config])))
     shown = {}

@@ -17,15 +17,13 @@ from commands import KD, PROJECT, STUDENT, Tiny, error_of, folder_of, long_chain
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmkd_logit.engine import chain_run
+from mmkd_logit.checkpoint import load_from_file
+from mmkd_logit.engine import chain as chain_run
 from mmkd_logit.engine import test as test_tool
 from mmkd_logit.engine.chain import is_chain, read_chain
-from mmkd_logit.engine.checkpoint import load_from_file
-from mmkd_logit.engine.fingerprint import weights_hash
-from mmkd_logit.engine.provenance import origin_of, read_origin
+from mmkd_logit.engine.fingerprint import origin_of, read_origin, weights_hash
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.train import main
-from mmkd_logit.engine.train_config import build_config, build_parser
+from mmkd_logit.engine.train import build_config, build_parser, main
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

@@ -212,7 +212,7 @@ def test_every_prefix_is_safe(tmp_path, monkeypatch, evil, server, prefix):
     monkeypatch.setattr(mm, "get_torchvision_models", lambda: urls)
     monkeypatch.setattr(mm, "get_mmcls_models", lambda: urls)
     content = (tmp_path / "evil.pth").read_bytes()
-    monkeypatch.setattr("mmkd_logit.engine.checkpoint.get", lambda *_, **__: content)
+    monkeypatch.setattr("mmkd_logit.checkpoint.get", lambda *_, **__: content)
     monkeypatch.setitem(sys.modules, "pavi", pavi_with(content))
     if prefix == "https://":  # no certificate here; the same loader
         assert CheckpointLoader._schemes[prefix] is CheckpointLoader._schemes["http://"]

@@ -23,7 +23,7 @@ from mmkd_logit.engine.fingerprint import (
     fingerprint_of,
     reduce_content,
 )
-from mmkd_logit.engine.train_config import build_config, build_parser
+from mmkd_logit.engine.train import build_config, build_parser
 
 
 def options(*words):
@@ -196,7 +196,7 @@ def test_the_hash_sees_how_a_teacher_computes_and_rounds(project):
 
 def test_the_hash_sees_the_batches_that_a_cache_computes_in(project):
     """Below 31 images a network rounds otherwise, and on a GPU at any size."""
-    from mmkd_logit.models import frozen_teacher
+    from mmkd_logit.models import teacher as frozen_teacher
 
     assert CACHED_MICRO_BATCH == frozen_teacher._MICRO_BATCH
     hashes = []

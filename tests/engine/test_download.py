@@ -10,8 +10,8 @@ import torch
 from mmengine.runner import CheckpointLoader
 from payloads import as_checkpoint
 
+from mmkd_logit.checkpoint import cached_path, fetch, published_hash
 from mmkd_logit.engine import UnsafeCheckpointError, install_safe_checkpoint_loading
-from mmkd_logit.engine.download import cached_path, fetch, published_hash
 
 
 @pytest.fixture(autouse=True)

@@ -15,16 +15,21 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from runs import digits_distiller, digits_student, run_config
 
-from mmkd_logit.analysis.files import read_dump
 from mmkd_logit.datasets import Digits
-from mmkd_logit.engine import together
-from mmkd_logit.engine.dump import main
-from mmkd_logit.engine.dump_files import find_dumps, lacking_dumps, read_identity
-from mmkd_logit.engine.dump_run import dump_logits, loader_of, prepare_dumps
-from mmkd_logit.engine.fingerprint import weights_hash
-from mmkd_logit.engine.provenance import origin_of
+from mmkd_logit.engine import group as together
+from mmkd_logit.engine.fingerprint import origin_of, weights_hash
+from mmkd_logit.engine.logits import (
+    dump_logits,
+    find_dumps,
+    lacking_dumps,
+    loader_of,
+    main,
+    prepare_dumps,
+    read_identity,
+)
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.train_config import build_config, build_parser
+from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.lab.report.data import read_dump
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmkd_logit.engine.epochs import scale_epochs
+from mmkd_logit.engine.config import scale_epochs
 
 
 def config(**kwargs):

@@ -1,6 +1,6 @@
 import pytest
 
-from mmkd_logit.engine.errors import TrainingStarted, one_line_errors
+from mmkd_logit.engine.cli import TrainingStarted, one_line_errors
 
 
 def started(value=True):

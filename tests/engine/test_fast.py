@@ -8,13 +8,11 @@ import torch
 from commands import KD, STUDENT, Tiny, error_of, folder_of, train, write_chain
 from mmengine.config import Config
 
-from mmkd_logit.engine.config import read_config
-from mmkd_logit.engine.fast import describe_numerics, make_fast
+from mmkd_logit.engine.config import describe_numerics, make_fast, read_config, teacher_specs
 from mmkd_logit.engine.fingerprint import fingerprint_of
 from mmkd_logit.engine.results import find_row, read_lines
-from mmkd_logit.engine.teachers import teacher_specs
+from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.engine.train import main as train_main
-from mmkd_logit.engine.train_config import build_config, build_parser
 
 FAST = "bfloat16, channels_last, fused"
 

@@ -10,14 +10,14 @@ import torch
 from commands import Tiny, error_of, folder_of, train
 from disks import fill, small_disk
 
-from mmkd_logit import _atomic_files
-from mmkd_logit.datasets.views import Views
-from mmkd_logit.engine.checkpoint import load_from_file
-from mmkd_logit.engine.last_checkpoint import last_checkpoint
+from mmkd_logit.checkpoint import load_from_file
+from mmkd_logit.datasets.in_memory import Views
 from mmkd_logit.engine.results import append_line, read_lines
+from mmkd_logit.engine.resume import last_checkpoint
 from mmkd_logit.engine.train import main
 from mmkd_logit.metrics import LogitDump
 from mmkd_logit.models.teacher_cache import TeacherCache
+from mmkd_logit.utils import files as _atomic_files
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from commands import Tiny, error_of, folder_of, train
 
-from mmkd_logit._run_file import note_checkpoint, note_start, read_run
-from mmkd_logit.engine.checkpoint import load_from_file
+from mmkd_logit.checkpoint import load_from_file
 from mmkd_logit.engine.fingerprint import weights_hash
-from mmkd_logit.engine.last_checkpoint import find_checkpoint, last_checkpoint
 from mmkd_logit.engine.results import read_lines
+from mmkd_logit.engine.resume import find_checkpoint, last_checkpoint
 from mmkd_logit.engine.train import main
+from mmkd_logit.utils.files import note_checkpoint, note_start, read_run
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -113,7 +113,7 @@ def test_what_cannot_be_read_now_is_an_error(tmp_path, monkeypatch):
     def stale(path, only_zip):
         raise OSError(116, "Stale file handle")
 
-    monkeypatch.setattr("mmkd_logit.engine.last_checkpoint.why_damaged", stale)
+    monkeypatch.setattr("mmkd_logit.engine.resume.why_damaged", stale)
     with pytest.raises(OSError, match="Stale"):
         last_checkpoint(folder)
 

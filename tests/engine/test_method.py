@@ -2,7 +2,7 @@ import pytest
 from commands import PROJECT
 from mmengine.config import Config
 
-from mmkd_logit.engine.method import describe_method
+from mmkd_logit.engine.results import describe_method
 
 WRN = "WideResNetCIFAR depth=16 widen_factor=2"
 KD = dict(teacher_config="configs/wrn/wrn28-4.py", network=WRN, label_noise=None)

@@ -8,10 +8,10 @@ import pytest
 from commands import Tiny, folder_of, train
 from runs import digits_student, run_config
 
-from mmkd_logit._run_file import read_run
-from mmkd_logit.analysis.files import read_scalars
-from mmkd_logit.engine.ordered_runner import OrderedRunner, later_stamp
-from mmkd_logit.experiments.record import find_files
+from mmkd_logit.engine.runner import OrderedRunner, later_stamp
+from mmkd_logit.lab.report.data import read_scalars
+from mmkd_logit.lab.tables import find_files
+from mmkd_logit.utils.files import read_run
 
 # The clock of these tests stands still, and MMEngine names a run by it.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

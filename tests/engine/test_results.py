@@ -14,10 +14,9 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 
 from mmkd_logit.datasets import Digits, NoisyLabelDataset
-from mmkd_logit.engine import provenance
-from mmkd_logit.engine.errors import TrainingStarted
-from mmkd_logit.engine.fingerprint import teacher_hashes, weights_hash
-from mmkd_logit.engine.provenance import dataset_hash
+from mmkd_logit.engine import fingerprint as provenance
+from mmkd_logit.engine.cli import TrainingStarted
+from mmkd_logit.engine.fingerprint import dataset_hash, teacher_hashes, weights_hash
 from mmkd_logit.engine.results import ResultsRecorder, append_line, plain, read_lines
 
 

@@ -12,12 +12,10 @@ from runs import weights
 from same_runs import assert_same_runs, curves, differences, value_differences
 from stop_hooks import SignalAt
 
-from mmkd_logit.engine.checkpoint import load_from_file
-from mmkd_logit.engine.last_checkpoint import last_checkpoint
-from mmkd_logit.engine.made_of_hook import MADE_OF
-from mmkd_logit.engine.resumable_loops import use_resumable_loop
-from mmkd_logit.hooks import resume_state_hook
-from mmkd_logit.hooks.resume_state_hook import STATE
+from mmkd_logit.checkpoint import load_from_file
+from mmkd_logit.engine import resume as resume_state_hook
+from mmkd_logit.engine.resume import MADE_OF, STATE, last_checkpoint
+from mmkd_logit.engine.runner import use_resumable_loop
 
 
 @pytest.mark.parametrize("kind", KINDS)

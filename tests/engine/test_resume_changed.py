@@ -9,10 +9,9 @@ import torch
 from commands import Tiny, error_of, folder_of, train, write_chain
 from mmengine.config import Config
 
-from mmkd_logit.engine.checkpoint import load_from_file
-from mmkd_logit.engine.fingerprint import computed_content
+from mmkd_logit.checkpoint import load_from_file
+from mmkd_logit.engine.fingerprint import computed_content, list_changes
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.run_identity import list_changes
 from mmkd_logit.engine.train import main
 
 RESUMED = "is of a run that differs in "

@@ -12,8 +12,8 @@ from commands import Tiny, error_of, folder_of, train
 from disks import read_only
 from processes import fork
 
-from mmkd_logit.engine import run_lock
-from mmkd_logit.engine.run_lock import LOCK, FolderInUseError, only_run_in, user_of
+from mmkd_logit.engine import lock as run_lock
+from mmkd_logit.engine.lock import LOCK, FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.train import main
 
 

@@ -27,7 +27,8 @@ from payloads import (
     read_yaml,
 )
 
-from mmkd_logit.engine import install_safe_reading, safe_reading
+from mmkd_logit import checkpoint as safe_reading
+from mmkd_logit.engine import install_safe_reading
 from mmkd_logit.engine.train import main as train
 
 

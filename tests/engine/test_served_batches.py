@@ -6,8 +6,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader
 
 from mmkd_logit.datasets import SeededSampler
-from mmkd_logit.engine._endless_batches import EndlessBatches
-from mmkd_logit.engine._served_batches import ServedBatches
+from mmkd_logit.engine.runner import EndlessBatches, ServedBatches
 
 
 class Loads:

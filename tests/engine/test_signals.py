@@ -16,14 +16,12 @@ from commands import Tiny, train
 from processes import fork, run
 from torch.utils.data import DataLoader
 
-from mmkd_logit._run_file import read_run
-from mmkd_logit._sealed_files import why_damaged
-from mmkd_logit.engine.checkpoint import load_from_file
-from mmkd_logit.engine.errors import resume_command
-from mmkd_logit.engine.last_checkpoint import last_checkpoint
-from mmkd_logit.hooks import _stop_signals
-from mmkd_logit.hooks._stop_signals import StopSignals
-from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice, start_protected
+from mmkd_logit.checkpoint import load_from_file
+from mmkd_logit.engine import preemption as _stop_signals
+from mmkd_logit.engine.cli import resume_command
+from mmkd_logit.engine.preemption import StaysUntilToldTwice, StopSignals, start_protected
+from mmkd_logit.engine.resume import last_checkpoint
+from mmkd_logit.utils.files import read_run, why_damaged
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -223,7 +221,7 @@ def test_a_signal_before_a_worker_is_ready_is_left_to_its_process(monkeypatch):
 
 FORGETFUL = """
 from torch.utils.data import DataLoader
-from mmkd_logit.hooks._worker_signals import StaysUntilToldTwice
+from mmkd_logit.engine.preemption import StaysUntilToldTwice
 
 class Owner:
     loader = DataLoader(range(4), num_workers=2, persistent_workers=True,

@@ -2,14 +2,14 @@ import re
 
 from mmengine.config import Config
 
-from mmkd_logit.engine.fingerprint import teacher_hashes
-from mmkd_logit.engine.teachers import (
+from mmkd_logit.engine.config import (
     MissingTeacher,
     explain_missing,
     find_missing_teachers,
     teacher_options,
     teacher_specs,
 )
+from mmkd_logit.engine.fingerprint import teacher_hashes
 
 
 def config(*teachers, **kwargs):

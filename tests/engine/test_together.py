@@ -10,13 +10,19 @@ import torch
 from commands import Tiny, error_of, folder_of, train
 from runs import assert_same
 
-from mmkd_logit.engine import together, training
+from mmkd_logit.engine import group as together
 from mmkd_logit.engine import train as train_tool
+from mmkd_logit.engine import train as training
 from mmkd_logit.engine.fingerprint import weights_hash
+from mmkd_logit.engine.group import (
+    batches_key,
+    common_work_dir,
+    join_configs,
+    read_members,
+    split_scalars,
+    why_alone,
+)
 from mmkd_logit.engine.results import find_row, read_lines
-from mmkd_logit.engine.together import common_work_dir, read_members
-from mmkd_logit.engine.together_config import batches_key, join_configs, why_alone
-from mmkd_logit.engine.together_results import split_scalars
 
 
 @pytest.fixture
@@ -268,7 +274,7 @@ def test_wrong_lists_are_one_line(workplace, capsys):
 
 
 def test_sequential_teachers_and_features_train_alone(project):
-    from mmkd_logit.engine.train_config import build_config, build_parser
+    from mmkd_logit.engine.train import build_config, build_parser
 
     def read(name, *words):
         return build_config(build_parser().parse_args([name, *words]))

@@ -18,12 +18,9 @@ from commands import (
 )
 from mmengine.config import Config
 
-from mmkd_logit.engine.fingerprint import fingerprint_of, weights_hash
-from mmkd_logit.engine.provenance import read_origin, write_origin
+from mmkd_logit.engine.fingerprint import fingerprint_of, read_origin, weights_hash, write_origin
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.train import main
-from mmkd_logit.engine.train_config import build_config, build_parser
-from mmkd_logit.engine.training import apply_resume
+from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

@@ -9,8 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmkd_logit.datasets import Digits
-from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.train_metrics import training_data_loader
+from mmkd_logit.engine.results import read_lines, training_data_loader
 
 NOISY = """
 _base_ = '../{student}'

@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmkd_logit.engine import cache as cache_tool
-from mmkd_logit.engine import dump as dump_tool
-from mmkd_logit.engine.dump_files import FORMAT, dump_path, find_dumps
-from mmkd_logit.engine.fingerprint import weights_hash
-from mmkd_logit.engine.provenance import origin_of, write_origin
+from mmkd_logit.engine import logits as dump_tool
+from mmkd_logit.engine import precompute as cache_tool
+from mmkd_logit.engine.fingerprint import origin_of, weights_hash, write_origin
+from mmkd_logit.engine.lock import only_run_in
+from mmkd_logit.engine.logits import FORMAT, dump_path, find_dumps
 from mmkd_logit.engine.results import append_line, read_lines
-from mmkd_logit.engine.run_lock import only_run_in
-from mmkd_logit.engine.train_config import build_config, build_parser
-from mmkd_logit.experiments.execute import Execution, find_row
-from mmkd_logit.experiments.exhibit import Exhibit
-from mmkd_logit.experiments.run import read_once
+from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.lab.experiment import Exhibit, read_once
+from mmkd_logit.lab.scheduler import Execution, find_row
 
 RESULTS = Path("results", "runs.jsonl")
 CONFIG = """
@@ -436,7 +434,7 @@ def test_mistakes_are_known_before_the_first_training(machine, monkeypatch):
 
 def test_one_that_somebody_else_trains_is_waited_for(machine, monkeypatch):
     """A second reproduce.py takes what the first has trained, and trains what the first has not."""
-    monkeypatch.setattr("mmkd_logit.experiments.execute._LOOK", 0)
+    monkeypatch.setattr("mmkd_logit.lab.scheduler._LOOK", 0)
     execution, runs, said = prepare(machine)
     teacher = next(run for run in runs if run.name == "big")
     other, free = Machine(), []
@@ -462,7 +460,7 @@ def test_one_that_somebody_else_trains_is_waited_for(machine, monkeypatch):
 
 def test_somebody_else_was_faster(machine, monkeypatch):
     """Between our look at the folder and the start of the process, which then is refused."""
-    monkeypatch.setattr("mmkd_logit.experiments.execute._LOOK", 0)
+    monkeypatch.setattr("mmkd_logit.lab.scheduler._LOOK", 0)
     execution, runs, said = prepare(machine)
     alone = next(run for run in runs if run.name == "alone")
     train, locks = machine.train, []

@@ -5,12 +5,10 @@ from pathlib import Path
 import pytest
 from commands import KD, PROJECT, STUDENT
 
-from mmkd_logit.engine.fingerprint import fingerprint_of
-from mmkd_logit.engine.provenance import origin_of
-from mmkd_logit.engine.teachers import teacher_specs
-from mmkd_logit.engine.train_config import build_config, build_parser
-from mmkd_logit.experiments.exhibit import Exhibit
-from mmkd_logit.experiments.run import Run, refuse_shared_folders
+from mmkd_logit.engine.config import teacher_specs
+from mmkd_logit.engine.fingerprint import fingerprint_of, origin_of
+from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.lab.experiment import Exhibit, Run, refuse_shared_folders
 
 TEACHER = "configs/wrn/wrn16-2_digits.py"
 

@@ -1,6 +1,6 @@
 """What a run prints, told once."""
 
-from mmkd_logit.experiments._log_lines import LogLines
+from mmkd_logit.lab.scheduler import LogLines
 
 
 def test_gives_each_line_once(tmp_path):

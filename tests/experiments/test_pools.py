@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import PROJECT
 
-from mmkd_logit.experiments.pools import LocalPool
+from mmkd_logit.lab.pools import LocalPool
 
 WAIT = 60
 
@@ -52,7 +52,7 @@ def test_two_at_once_and_one_fails(pool):
 
 LONG = """
 import sys, time
-from mmkd_logit.experiments.pools import LocalPool
+from mmkd_logit.lab.pools import LocalPool
 if __name__ == "__main__":
     pool = LocalPool(["cpu"])
     pool.start("runs/long", ["configs/wrn/wrn16-2_digits.py", "--epochs", "10000"])

@@ -8,15 +8,8 @@ from commands import PROJECT, error_of
 
 from mmkd_logit.engine.fingerprint import computed_content
 from mmkd_logit.engine.results import append_line, read_lines
-from mmkd_logit.experiments.exhibit import Exhibit
-from mmkd_logit.experiments.published import (
-    MEASURED,
-    main,
-    measured_rows,
-    render_metafile,
-    render_readme,
-)
-from mmkd_logit.experiments.run import read_once
+from mmkd_logit.lab.experiment import Exhibit, read_once
+from mmkd_logit.lab.publish import MEASURED, main, measured_rows, render_metafile, render_readme
 
 TEACHER = "configs/wrn/wrn16-2_digits.py"
 EXHIBIT = f"""

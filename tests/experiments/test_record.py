@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmkd_logit.experiments.exhibit import Exhibit
-from mmkd_logit.experiments.record import describe_exhibit, find_files, write_record
-from mmkd_logit.experiments.run import Run
+from mmkd_logit.lab.experiment import Exhibit, Run
+from mmkd_logit.lab.tables import describe_exhibit, find_files, write_record
 
 TEXT = """
 title = 'Table 9'

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from commands import PROJECT, Tiny, error_of
 
-from mmkd_logit.analysis.files import read_dump
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.experiments import reproduce
-from mmkd_logit.experiments.reproduce import main
-from mmkd_logit.experiments.run import read_once
+from mmkd_logit.lab import reproduce
+from mmkd_logit.lab.experiment import read_once
+from mmkd_logit.lab.report.data import read_dump
+from mmkd_logit.lab.reproduce import main
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.experiments import reproduce
-from mmkd_logit.experiments.exhibit import Exhibit
-from mmkd_logit.experiments.sharing import units_of
+from mmkd_logit.lab import reproduce
+from mmkd_logit.lab.experiment import Exhibit
+from mmkd_logit.lab.scheduler import units_of
 
 TABLE1 = "configs/paper/digits/table1.py"
 

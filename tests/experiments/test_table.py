@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmkd_logit.experiments.exhibit import Exhibit
-from mmkd_logit.experiments.paired_difference import paired_difference
-from mmkd_logit.experiments.run import Run
-from mmkd_logit.experiments.table import render, to_csv
+from mmkd_logit.lab.experiment import Exhibit, Run
+from mmkd_logit.lab.tables import paired_difference, render, to_csv
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from commands import Tiny
 
-from mmkd_logit.engine.provenance import origin_of, write_origin
-from mmkd_logit.engine.train_config import build_config, build_parser
-from mmkd_logit.experiments import worker
-from mmkd_logit.experiments.worker import Job, resumed
+from mmkd_logit.engine.fingerprint import origin_of, write_origin
+from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.lab import pools as worker
+from mmkd_logit.lab.pools import Job, resumed
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from pathlib import Path
 import pausing
 from processes import free_port
 
-from mmkd_logit.engine import together, train
+from mmkd_logit.engine import group as together
+from mmkd_logit.engine import train
 
 PATIENCE = 120  # seconds that a run of one or two may take before it counts as hung
 _LOOK = 0.005

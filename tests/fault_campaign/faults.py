@@ -175,7 +175,7 @@ def full_disk(lab, place, random, number):
 
 def _filling(name):
     def prepare(rank):
-        from mmkd_logit import _atomic_files
+        from mmkd_logit.utils import files as _atomic_files
 
         open_part = _atomic_files._open_part
 

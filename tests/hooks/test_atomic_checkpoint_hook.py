@@ -10,11 +10,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from runs import assert_same, digits_student, run_config, weights
 
-from mmkd_logit import _atomic_files
-from mmkd_logit._run_file import read_run
-from mmkd_logit._sealed_files import why_damaged
-from mmkd_logit.engine.last_checkpoint import last_checkpoint
-from mmkd_logit.hooks import AtomicCheckpointHook
+from mmkd_logit.engine.resume import last_checkpoint
+from mmkd_logit.engine.save import AtomicCheckpointHook
+from mmkd_logit.utils import files as _atomic_files
+from mmkd_logit.utils.files import read_run, why_damaged
 
 OURS = "mmkd_logit.AtomicCheckpointHook"
 

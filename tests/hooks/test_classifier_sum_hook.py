@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from runs import assert_same, digits_distiller, digits_student, run_config, weights
 
-from mmkd_logit.hooks._decayed_sum import DecayedSum
+from mmkd_logit.hooks.classifier_sum import DecayedSum
 
 HOOK = dict(type="mmkd_logit.ClassifierSumHook")
 LAZY = dict(type="mmkd_logit.LazyRuntimeInfoHook")

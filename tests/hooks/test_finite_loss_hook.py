@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from runs import assert_same, digits_distiller, digits_student, run_config, weights
 from torch import nn
 
-from mmkd_logit.hooks import finite_loss_hook
+from mmkd_logit.hooks import finite_loss as finite_loss_hook
 
 HOOK = dict(type="mmkd_logit.FiniteLossHook")
 LAZY = dict(runtime_info=dict(type="mmkd_logit.LazyRuntimeInfoHook"))

@@ -15,8 +15,7 @@ from runs import digits_student, run_config
 
 from mmkd_logit.datasets import Digits, NoisyLabelDataset
 from mmkd_logit.engine.fingerprint import fingerprint_of
-from mmkd_logit.engine.train import main
-from mmkd_logit.engine.train_config import build_config, build_parser
+from mmkd_logit.engine.train import build_config, build_parser, main
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")

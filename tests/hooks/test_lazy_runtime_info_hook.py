@@ -16,8 +16,7 @@ from runs import digits_distiller, digits_student, run_config, sequential_run
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmkd_logit.hooks import LazyRuntimeInfoHook
-from mmkd_logit.hooks._lazy_history import LazyHistory
-from mmkd_logit.hooks._pending_values import PendingValues
+from mmkd_logit.hooks.async_log import LazyHistory, PendingValues
 
 LAZY = dict(type="mmkd_logit.LazyRuntimeInfoHook")
 TIMES = {"time", "data_time", "memory"}

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from runs import assert_same, digits_distiller, digits_student, run_config, weights
 
 from mmkd_logit.hooks import LogitOutputsHook
-from mmkd_logit.hooks._batch_memory import BatchMemory
+from mmkd_logit.hooks.logit_outputs import BatchMemory
 
 OUTPUTS = dict(type="mmkd_logit.LogitOutputsHook")
 FIELDS = ("logits", "prelogits", "teacher_logits", "teacher_prelogits")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.hooks import CheckpointHook
 
-from mmkd_logit.hooks import OwnBestCheckpointHook
+from mmkd_logit.engine.save import OwnBestCheckpointHook
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

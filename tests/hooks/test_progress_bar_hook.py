@@ -53,7 +53,7 @@ def test_no_bar_elsewhere(tmp_path, monkeypatch):
 
 def test_no_bar_on_other_processes(tmp_path, monkeypatch):
     terminal = on_terminal(monkeypatch)
-    monkeypatch.setattr("mmkd_logit.hooks.progress_bar_hook.is_main_process", lambda: False)
+    monkeypatch.setattr("mmkd_logit.hooks.progress_bar.is_main_process", lambda: False)
     run(tmp_path)
     assert terminal.getvalue() == ""
 

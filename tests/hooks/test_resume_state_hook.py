@@ -9,9 +9,10 @@ import torch
 from mmengine.runner import Runner
 from runs import digits_student, run_config, train
 
-from mmkd_logit.hooks._place import Place, read_place
-from mmkd_logit.hooks._random_states import (
+from mmkd_logit.engine.resume import (
+    Place,
     capture_random_states,
+    read_place,
     restore_random_states,
     seed_random_states,
 )

@@ -16,8 +16,7 @@ from runs import assert_same, digits_distiller, digits_student, run_config, weig
 from torch.utils.data import IterableDataset, Sampler
 
 from mmkd_logit.datasets import Digits
-from mmkd_logit.hooks._first_sample import is_known
-from mmkd_logit.hooks._start_weights import check_loaded
+from mmkd_logit.engine.preflight import check_loaded, is_known
 
 HOOK = dict(type="mmkd_logit.RunCheckHook")
 ONCE = dict(epochs=1, images=16, param_scheduler=None)

@@ -18,7 +18,7 @@ from runs import assert_same, digits_distiller, digits_student, run_config, trai
 from torch import nn
 
 from mmkd_logit.hooks import SequentialTeacherHook
-from mmkd_logit.models import frozen_teacher
+from mmkd_logit.models import teacher as frozen_teacher
 
 MSE = dict(type="mmkd_logit.LogitMSELoss")
 ITERATIONS = 4  # of an epoch

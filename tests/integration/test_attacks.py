@@ -23,16 +23,16 @@ from payloads import (
 )
 from traces import no_trace
 
-from mmkd_logit.analysis._work_folders import _identity as identity_of_work_folder
-from mmkd_logit.analysis.files import read_dump, read_scalars
-from mmkd_logit.analysis.report import main as report
 from mmkd_logit.engine import train as train_tool
-from mmkd_logit.engine.cache import main as cache
-from mmkd_logit.engine.dump_files import read_identity
-from mmkd_logit.engine.provenance import read_origin
+from mmkd_logit.engine.fingerprint import read_origin
+from mmkd_logit.engine.group import main as together
+from mmkd_logit.engine.logits import read_identity
+from mmkd_logit.engine.precompute import main as cache
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.score import main as score
-from mmkd_logit.engine.together import main as together
+from mmkd_logit.lab.report.data import _identity as identity_of_work_folder
+from mmkd_logit.lab.report.data import read_dump, read_scalars
+from mmkd_logit.lab.report.page import main as report
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -356,7 +356,7 @@ def test_dumps_rows_scalars_and_origins(tmp_path, marker):
 def test_submitit_reads_nobody_elses_pickles(tmp_path, monkeypatch, marker):
     """A folder of results that already holds what a job may return."""
     submitit = pytest.importorskip("submitit")
-    from mmkd_logit.experiments import pools
+    from mmkd_logit.lab import pools
 
     class Job(submitit.LocalJob):
         """Says that it has ended, as do those whose number somebody guessed."""

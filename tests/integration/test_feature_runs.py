@@ -158,7 +158,7 @@ def test_without_torchdistill_a_command_says_so_in_one_line(workplace, monkeypat
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name="torchdistill")
 
-    monkeypatch.setattr("mmkd_logit.losses._torchdistill.import_module", missing)
+    monkeypatch.setattr("mmkd_logit.losses.feature.import_module", missing)
     config = METHOD.format("at")
     teacher = folder_of("wrn16-2_digits") / "final.pth"
     teacher.parent.mkdir(parents=True)

@@ -9,7 +9,7 @@ import torch
 from commands import folder_of
 from mmengine.config import Config
 
-from mmkd_logit.engine.teachers import find_missing_teachers
+from mmkd_logit.engine.config import find_missing_teachers
 
 TEACHER = "configs/noisy_teacher/wrn16-2_stop53_digits.py"
 STUDENT = "configs/noisy_teacher/wrn16-2-stop53_wrn10-1-thin_kl-t1_digits.py"
@@ -72,7 +72,7 @@ def test_stop_by_epoch(project):
 
 
 def test_data_root_reaches_the_wrapped_data_set(project):
-    from mmkd_logit.engine.train_config import build_config, build_parser
+    from mmkd_logit.engine.train import build_config, build_parser
 
     words = ["configs/noisy_teacher/resnet152_stop81_in1k.py", "--cfg-options", "data_root=there"]
     cfg = build_config(build_parser().parse_args(words))

@@ -9,10 +9,10 @@ from cut_off import Cut, Killed, cached
 from cut_off import train as train_config
 from same_runs import assert_same_runs, curves, row_differences, value_differences
 
-from mmkd_logit.engine import together
+from mmkd_logit.engine import group as together
 from mmkd_logit.engine import train as train_tool
+from mmkd_logit.engine.group import common_work_dir, read_members
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.together import common_work_dir, read_members
 
 EVERY = dict(default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=1)
 EVERY_WORDS = [f"{key.replace('__', '.')}={value}" for key, value in EVERY.items()]

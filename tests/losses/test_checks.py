@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmkd_logit.losses import LogitMSELoss, ScaledKLDivLoss
-from mmkd_logit.losses._checks import RECIPE
+from mmkd_logit.losses.base import RECIPE
 
 LOSSES = {
     "LogitMSELoss": LogitMSELoss,

@@ -8,7 +8,8 @@ from losses import reference
 from losses.reference import evaluate
 from scipy import special
 
-from mmkd_logit.losses import ScaledKLDivLoss, _scaled_kl
+from mmkd_logit.losses import ScaledKLDivLoss
+from mmkd_logit.losses import kl as _scaled_kl
 
 SMALL = "max(tau, tau^2)"
 # Every limit, both forms of the value, both sides of tau = 1.

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mmkd_logit.losses import TorchdistillLoss
-from mmkd_logit.losses._torchdistill import find_class
+from mmkd_logit.losses.feature import find_class
 
 
 def maps(student=(4, 3, 5, 5), teacher=(4, 3, 5, 5), dtype=torch.float64):
@@ -94,7 +94,7 @@ def test_without_torchdistill_the_extra_is_named(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name="torchdistill")
 
-    monkeypatch.setattr("mmkd_logit.losses._torchdistill.import_module", missing)
+    monkeypatch.setattr("mmkd_logit.losses.feature.import_module", missing)
     with pytest.raises(ImportError, match=r'pip install -e "\.\[methods\]"'):
         TorchdistillLoss("ATLoss")
     with pytest.raises(ImportError, match="ConvReg is torchdistill's, which is not installed"):
@@ -105,6 +105,6 @@ def test_what_torchdistill_lacks_is_not_taken_for_it(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
 
-    monkeypatch.setattr("mmkd_logit.losses._torchdistill.import_module", missing)
+    monkeypatch.setattr("mmkd_logit.losses.feature.import_module", missing)
     with pytest.raises(ModuleNotFoundError, match="scipy"):
         TorchdistillLoss("ATLoss")

@@ -110,7 +110,7 @@ def test_equals_what_numpy_writes(tmp_path):
 @pytest.mark.parametrize("chunk", [1, 100, 1000])
 def test_pieces_do_not_matter(tmp_path, monkeypatch, chunk):
     dump_of(tmp_path / "whole.npz", batches_of(range(23), 4, 23), 23)
-    monkeypatch.setattr("mmkd_logit.metrics._part_files._CHUNK", chunk)
+    monkeypatch.setattr("mmkd_logit.metrics.dump._CHUNK", chunk)
     dump_of(tmp_path / "pieces.npz", batches_of(range(23), 4, 23), 23)
     assert (tmp_path / "whole.npz").read_bytes() == (tmp_path / "pieces.npz").read_bytes()
 

@@ -20,8 +20,8 @@ from mmkd_logit.metrics import (
     NoisyLabelAccuracy,
     PerClassAccuracy,
     TeacherAgreement,
-    _stack,
 )
+from mmkd_logit.metrics import base as _stack
 
 HERE = Path(__file__).resolve().parent
 TEACHER_KEYS = {

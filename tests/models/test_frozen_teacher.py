@@ -8,7 +8,7 @@ from networks import batch, build, distiller, wrn
 from torch import nn
 
 from mmkd_logit.models import FrozenTeacher
-from mmkd_logit.models._teacher_inference import TeacherInference
+from mmkd_logit.models.teacher import TeacherInference
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_cpu_float16(checkpoint):
 
 def test_cpu_without_float16_says_so(checkpoint, monkeypatch):
     path, _ = checkpoint
-    monkeypatch.setattr("mmkd_logit.models._teacher_inference._cpu_has_float16", lambda: False)
+    monkeypatch.setattr("mmkd_logit.models.teacher._cpu_has_float16", lambda: False)
     teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, autocast="float16"))
     with pytest.raises(ValueError, match=r"no float16 instructions.*bfloat16"):
         teacher(torch.randn(5, 3, 8, 8))

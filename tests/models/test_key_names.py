@@ -5,8 +5,8 @@ import torch
 import torchvision
 from networks import wrn
 
+from mmkd_logit.checkpoint import with_mmpretrain_names
 from mmkd_logit.models import FrozenTeacher
-from mmkd_logit.models._key_names import with_mmpretrain_names
 
 
 def resnet(depth, type="mmpretrain.ResNet", num_classes=7, **kwargs):

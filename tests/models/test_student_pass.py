@@ -13,7 +13,7 @@ from mmpretrain.structures import DataSample
 from networks import batch, build, distiller, wrn
 from torch import nn
 
-from mmkd_logit.datasets.sample_batch import SampleBatch
+from mmkd_logit.datasets.in_memory import SampleBatch
 
 SMOOTH = dict(type="mmpretrain.LabelSmoothLoss", label_smooth_val=0.1, num_classes=4)
 WEIGHTED = dict(type="mmpretrain.CrossEntropyLoss", class_weight=[1.0, 2.0, 3.0, 4.0])

@@ -18,11 +18,9 @@ from commands import PROJECT
 from networks import batch, build, distiller, wrn
 from torch import nn
 
-from mmkd_logit.datasets.sample_batch import SampleBatch
-from mmkd_logit.datasets.views import Views
+from mmkd_logit.datasets.in_memory import SampleBatch, Views
 from mmkd_logit.models import FrozenTeacher, TeacherCache
-from mmkd_logit.models._disk_store import ROWS, SUMS
-from mmkd_logit.models._logit_store import LogitStore
+from mmkd_logit.models.logit_store import ROWS, SUMS, LogitStore
 
 IMAGES, VIEWS = 40, 9
 _number = itertools.count()
@@ -286,7 +284,7 @@ def test_preprocessors_of_another_class_have_another_cache():
     from mmpretrain.models import ClsDataPreprocessor
 
     from mmkd_logit.models import BatchPreprocessor
-    from mmkd_logit.models._cache_identity import describe_preprocessor
+    from mmkd_logit.models.teacher_cache import describe_preprocessor
 
     settings = dict(mean=[120.0], std=[60.0])
     described = [describe_preprocessor(k(**settings)) for k in (ClsDataPreprocessor,) * 2]

@@ -4,7 +4,7 @@
 python tools/analysis/class_sums.py results
 """
 
-from mmkd_logit.analysis.command import main
+from mmkd_logit.lab.report.command import main
 
 if __name__ == "__main__":
     main("class_sums")

@@ -4,7 +4,7 @@
 python tools/analysis/learning_curves.py work_dirs/a/seed0 work_dirs/b/seed0
 """
 
-from mmkd_logit.analysis.command import main
+from mmkd_logit.lab.report.command import main
 
 if __name__ == "__main__":
     main("learning_curves")

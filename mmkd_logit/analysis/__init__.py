@@ -1,1 +1,0 @@
-"""Reading what runs leave, and drawing it; knows no model and imports no mm package."""

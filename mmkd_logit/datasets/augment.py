@@ -1,0 +1,411 @@
+"""Random crops and flips of whole batches, drawn by a hash of (seed, epoch, sample)."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.transforms import CenterCrop, LoadImageFromFile, RandomFlip, Resize
+from mmpretrain.datasets import transforms as mmpretrain_transforms
+from torch import Tensor
+
+from .draws import _Keys, below, counter_bits, unit
+
+# Random crops of a whole batch, with given parameters.
+#
+# Here, as in ``_flip.py`` and ``_cutout.py``, images are uint8 (N, C, H, W), and the pictures are,
+# bit for bit, those that mmpretrain's transform makes of the single images with the same
+# parameters. On the CPU numpy does what it does faster than torch.
+
+
+class Crop:
+    """mmpretrain's ``RandomCrop`` with constant padding.
+
+    Attributes:
+        draws: Random numbers a sample.
+        shape: (C, H, W) of its pictures.
+        views: How many pictures of an image there are.
+        padding: Left, top, right, bottom.
+        border: Value of the padding (C,).
+    """
+
+    draws = 2
+
+    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
+        if transform.padding_mode != "constant":
+            raise ValueError(
+                f"RandomCrop(padding_mode={transform.padding_mode!r}) is not done in memory, only "
+                "'constant' (mmpretrain itself pads with a constant wherever `padding` is given)"
+            )
+        channels, height, width = shape
+        left, top, right, bottom = _four_sides(transform.padding)
+        self.border = np.zeros(channels, dtype=np.uint8)
+        if transform.padding is not None or transform.pad_if_needed:
+            # OpenCV has ideas of its own on a number for several channels: ask it.
+            probe = np.zeros((1, 1, channels), dtype=np.uint8)
+            padded = mmcv.impad(probe, padding=1, pad_val=transform.pad_val)
+            self.border = padded.reshape(3, 3, channels)[0, 0]
+        wanted_h, wanted_w = transform.crop_size
+        if transform.pad_if_needed:
+            more_h = math.ceil(max(0, wanted_h - height - top - bottom) / 2)
+            more_w = math.ceil(max(0, wanted_w - width - left - right) / 2)
+            left, top, right, bottom = left + more_w, top + more_h, right + more_w, bottom + more_h
+        self.padding = left, top, right, bottom
+        height, width = height + top + bottom, width + left + right
+        self.shape = channels, min(wanted_h, height), min(wanted_w, width)
+        self._places = height - self.shape[1] + 1, width - self.shape[2] + 1
+        self.views: int | None = math.prod(self._places)
+
+    def choose(self, bits: np.ndarray) -> np.ndarray:
+        """Return top and left of each crop (2, N)."""
+        return np.stack(
+            [below(row, number) for row, number in zip(bits, self._places, strict=True)]
+        )
+
+    def number(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the number of each picture, in ``[0, views)``."""
+        return chosen[0] * self._places[1] + chosen[1]
+
+    def of_number(self, number: np.ndarray) -> np.ndarray:
+        """Return what :meth:`choose` would for pictures of these numbers."""
+        return np.stack(np.divmod(number, self._places[1]))
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Return the images with their borders."""
+        left, top, right, bottom = self.padding
+        count, channels, height, width = images.shape
+        size = (count, channels, height + top + bottom, width + left + right)
+        padded = torch.empty(size, dtype=torch.uint8, device=images.device)
+        padded[:] = torch.from_numpy(self.border).to(images.device)[:, None, None]
+        padded[:, :, top : top + height, left : left + width] = images
+        return padded
+
+    def cut(self, padded: Tensor, rows: Tensor, chosen: Tensor) -> Tensor:
+        """Cut pictures out of images that have their borders.
+
+        Args:
+            padded: M images.
+            rows: Which of them (N,), on the same device, as the next.
+            chosen: Of :meth:`choose`.
+        """
+        cut = crop_on_host if padded.device.type == "cpu" else crop_on_device
+        return cut(padded, rows, chosen, self.shape[1:])
+
+    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Return the pictures."""
+        rows = torch.arange(len(images), device=images.device)
+        return self.cut(self.pad(images), rows, chosen)
+
+    def describe(self) -> list:
+        """Return what a picture's number means."""
+        return ["crop", *self.shape[1:], *self.padding, *self.border.tolist()]
+
+
+def _four_sides(padding: Any) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom."""
+    if padding is None:
+        return 0, 0, 0, 0
+    if isinstance(padding, int):
+        return padding, padding, padding, padding
+    if isinstance(padding, tuple) and len(padding) == 2:
+        return (*padding, *padding)
+    if isinstance(padding, tuple) and len(padding) == 4:
+        return padding
+    raise ValueError(f"padding must be an int or a tuple of 2 or 4, as mmcv's, got {padding!r}")
+
+
+def crop_on_host(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Cut by numpy's indexing: 0.18 ms for 128 of 32x32, where torch takes 1.0 to 2.4 ms."""
+    windows = padded.unfold(2, size[0], 1).unfold(3, size[1], 1).permute(0, 2, 3, 1, 4, 5).numpy()
+    top, left = chosen.numpy()
+    return torch.from_numpy(np.ascontiguousarray(windows[rows.numpy(), top, left]))
+
+
+def crop_on_device(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Cut by one gathering."""
+    top, left = chosen
+    channel = torch.arange(padded.shape[1], device=padded.device)
+    down = top[:, None] + torch.arange(size[0], device=padded.device)
+    across = left[:, None] + torch.arange(size[1], device=padded.device)
+    return padded[
+        rows[:, None, None, None],
+        channel[:, None, None],
+        down[:, None, :, None],
+        across[:, None, None, :],
+    ]
+
+
+# Random flips of a whole batch, with given parameters; see ``_crop.py``.
+
+
+_FLIPS = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))
+
+
+class Flip:
+    """mmcv's ``RandomFlip``; a direction each, or none, is chosen by its probability."""
+
+    draws = 1
+
+    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
+        directions, prob = transform.direction, transform.prob
+        self._directions = [directions] if isinstance(directions, str) else list(directions)
+        count = len(self._directions)
+        probs = prob if isinstance(prob, list) else [prob / count] * count
+        self._edges = np.cumsum(probs)
+        self.shape = shape
+        self.views: int | None = count + 1
+
+    def choose(self, bits: np.ndarray) -> np.ndarray:
+        """Return the direction of each by its place in the list, or the list's length (1, N)."""
+        return np.searchsorted(self._edges, unit(bits), side="right").astype(np.int64)
+
+    def number(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the number of each picture: 0 as it is, or of the direction from 1 on."""
+        return (chosen[0] + 1) % (len(self._directions) + 1)
+
+    def of_number(self, number: np.ndarray) -> np.ndarray:
+        """Return what :meth:`choose` would for pictures of these numbers."""
+        return (number[None] - 1) % (len(self._directions) + 1)
+
+    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Return the pictures; on the CPU in the place of the images."""
+        flip = flip_on_host if images.device.type == "cpu" else flip_on_device
+        for place, direction in enumerate(self._directions):
+            images = flip(images, chosen[0] == place, _FLIPS[direction])
+        return images
+
+    def describe(self) -> list:
+        """Return what a picture's number means."""
+        return ["flip", *self._directions]
+
+
+def flip_on_host(images: Tensor, which: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Flip some of the images, in place: numpy picks better, and torch flips better."""
+    pictures, some = images.numpy(), np.flatnonzero(which.numpy())
+    pictures[some] = torch.from_numpy(pictures[some]).flip(axes).numpy()
+    return images
+
+
+def flip_on_device(images: Tensor, which: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Flip some of the images without asking the device how many."""
+    return torch.where(which[:, None, None, None], images.flip(axes), images)
+
+
+# Random holes in a whole batch, with given parameters; see ``_crop.py``.
+
+
+class Cutout:
+    """mmpretrain's ``Cutout`` of a fixed shape."""
+
+    draws = 3
+    views: int | None = None  # its centre is a point of the plane
+
+    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
+        size = transform.shape
+        size = (size, size) if isinstance(size, int) else size
+        if not isinstance(size, tuple) or len(size) != 2:
+            raise ValueError(f"Cutout(shape={size!r}) is not done in memory, only a fixed shape")
+        value = np.array(transform.pad_val, dtype=np.uint8)
+        if value.ndim and len(value) != shape[0]:
+            raise ValueError(f"Cutout's pad_val has {len(value)} values for {shape[0]} channels")
+        self._value = torch.from_numpy(np.broadcast_to(value, shape[:1]).copy())[:, None, None]
+        self._size, self._prob, self.shape = size, transform.prob, shape
+
+    def choose(self, bits: np.ndarray) -> np.ndarray:
+        """Return top, bottom, left and right of each hole (4, N), the second pair excluded."""
+        return self.holes(unit(bits[0]), unit(bits[1:]))
+
+    def holes(self, whether: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """Do what mmpretrain does with random numbers in [0, 1).
+
+        Args:
+            whether: (N,).
+            where: (2, N); the vertical first.
+
+        Returns:
+            As of :meth:`choose`.
+        """
+        edges = []
+        for length, hole, place in zip(self.shape[1:], self._size, where, strict=True):
+            centre = length + (1.0 - length) * place  # np.random.uniform(length), as mmcv has it
+            start = np.maximum(0, centre - hole / 2.0).astype(np.int64)
+            edges += [start, np.minimum(length, start + hole)]
+        edges[1] = np.where(whether > self._prob, edges[0], edges[1])
+        return np.stack(edges)
+
+    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Return the pictures."""
+        inside = []
+        for length, start, stop in zip(self.shape[1:], chosen[::2], chosen[1::2], strict=True):
+            place = torch.arange(length, device=images.device)
+            inside.append((place >= start[:, None]) & (place < stop[:, None]))
+        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return torch.where(hole, self._value.to(images.device), images)
+
+    def describe(self) -> list:
+        """Return what decides a picture beside its parameters."""
+        return ["cutout", *self._size, *self._value.flatten().tolist()]
+
+
+# A data set's transforms, taken apart: what is done once, and what is random.
+
+
+_LOADING = (LoadImageFromFile, Resize, CenterCrop, mmpretrain_transforms.ResizeEdge)
+_RANDOM: dict[type, Any] = {
+    mmpretrain_transforms.RandomCrop: Crop,
+    RandomFlip: Flip,
+    mmpretrain_transforms.Cutout: Cutout,
+}
+MOST_VIEWS = 4096  # with more, the same picture hardly comes again
+
+
+def split_pipeline(pipeline: Any) -> tuple[list, list]:
+    """Tell transforms that are done once from those that are random.
+
+    Args:
+        pipeline: An mmengine ``Compose``.
+
+    Returns:
+        The built transforms for reading, and the random ones.
+
+    Raises:
+        ValueError: If there is one that is neither, or the order is another.
+    """
+    steps = list(pipeline.transforms)
+    if not steps or type(steps[-1]) is not mmpretrain_transforms.PackInputs:
+        raise _refusal(steps[-1] if steps else "nothing", "the transforms must end in PackInputs")
+    pack = steps.pop()
+    if pack.input_key != "img" or pack.algorithm_keys:
+        raise _refusal(pack, "it packs gt_label and img alone")
+    loading: list[Any] = []
+    while steps and type(steps[0]) in _LOADING:
+        loading.append(steps.pop(0))
+    for step in steps:
+        if type(step) in _LOADING:
+            raise _refusal(step, "it comes after a random transform")
+        if type(step) not in _RANDOM:
+            known = [each.__name__ for each in (*_LOADING, *_RANDOM)]
+            raise _refusal(step, f"only {', '.join(known)} and PackInputs can be")
+    return loading, steps
+
+
+def _refusal(step: Any, why: str) -> ValueError:
+    name = step if isinstance(step, str) else type(step).__name__
+    return ValueError(
+        f"{name} is not done in memory: {why}. Use mmkd_logit.SeededDataset instead of "
+        "mmkd_logit.InMemoryDataset for these transforms"
+    )
+
+
+class Augmentation:
+    """Random transforms of images of one shape, whose parameters a hash gives.
+
+    Args:
+        transforms: Those of :func:`split_pipeline`.
+        shape: (C, H, W) of the images.
+
+    Attributes:
+        shape: (C, H, W) of the pictures.
+        views: How many pictures of an image there are, or None: with Cutout, whose holes have
+            no number, and above ``MOST_VIEWS``.
+
+    Raises:
+        ValueError: If one has arguments that are not supported.
+    """
+
+    def __init__(self, transforms: Sequence[Any], shape: tuple[int, int, int]) -> None:
+        self._steps: list[Any] = []
+        self.shape = shape
+        for transform in transforms:
+            self._steps.append(_RANDOM[type(transform)](transform, self.shape))
+            self.shape = self._steps[-1].shape
+        views = [step.views for step in self._steps]
+        number = None if None in views else math.prod(views)
+        self.views = number if number is not None and number <= MOST_VIEWS else None
+
+    @property
+    def crop(self) -> Crop | None:
+        """The crop that comes first, whose borders images are kept with; or None."""
+        return self._steps[0] if self._steps and isinstance(self._steps[0], Crop) else None
+
+    def choose(self, keys: _Keys, identity: np.ndarray) -> list[np.ndarray]:
+        """Return the parameters of each transform (P, N), a function of seed, epoch, sample.
+
+        Args:
+            keys: Of N samples.
+            identity: Index of each in the innermost data set (N,).
+
+        Raises:
+            ValueError: If something is random and the keys have no seed.
+        """
+        if not self._steps:
+            return []
+        if keys.source is None:
+            raise ValueError(
+                "these images are augmented by a function of (seed, epoch, sample), and the "
+                "loader's sampler gives the sample alone. Set train_dataloader.sampler="
+                "dict(type='mmkd_logit.SeededSampler', sampler=dict(type='DefaultSampler', "
+                "shuffle=True)), or ask for mmkd_logit.datasets.SampleKey(seed, epoch, idx)"
+            )
+        words = np.concatenate([keys.source, identity[None]])
+        bits = counter_bits(words, sum(step.draws for step in self._steps))
+        chosen = []
+        for step in self._steps:
+            chosen.append(step.choose(bits[: step.draws]))
+            bits = bits[step.draws :]
+        return chosen
+
+    def number(self, chosen: list[np.ndarray], count: int) -> np.ndarray | None:
+        """Return the number of each picture, in ``[0, views)``; None if there is none.
+
+        Args:
+            chosen: Of :meth:`choose`.
+            count: N.
+        """
+        if self.views is None:
+            return None
+        view = np.zeros(count, dtype=np.int64)
+        for step, parameters in zip(self._steps, chosen, strict=True):
+            view = view * step.views + step.number(parameters)
+        return view
+
+    def of_number(self, view: np.ndarray) -> list[np.ndarray]:
+        """Return the parameters of pictures by their numbers, the inverse of :meth:`number`.
+
+        Args:
+            view: In ``[0, views)`` (N,).
+        """
+        chosen = []
+        for step in reversed(self._steps):
+            view, number = np.divmod(view, step.views)
+            chosen.append(step.of_number(number))
+        return chosen[::-1]
+
+    def apply(self, images: Tensor, rows: np.ndarray, chosen: list[np.ndarray]) -> Tensor:
+        """Make N pictures.
+
+        Args:
+            images: All M images, with the borders of :attr:`crop`.
+            rows: Which of them (N,).
+            chosen: Of :meth:`choose`.
+        """
+        table = torch.from_numpy(np.concatenate([rows[None], *chosen]))
+        if images.device.type != "cpu":
+            table = table.pin_memory().to(images.device, non_blocking=True)
+        where, *rest = table.split([1, *map(len, chosen)])
+        if self.crop is None:
+            pictures = images.index_select(0, where[0])
+            steps = self._steps
+        else:
+            pictures = self.crop.cut(images, where[0], rest.pop(0))
+            steps = self._steps[1:]
+        for step, parameters in zip(steps, rest, strict=True):
+            pictures = step.apply(pictures, parameters)
+        return pictures
+
+    def describe(self) -> bytes:
+        """Return what a picture's number means."""
+        return json.dumps([step.describe() for step in self._steps]).encode()

@@ -1,0 +1,209 @@
+"""Keys of samples, and draws as functions of (seed, epoch, sample)."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+
+class SampleKey(NamedTuple):
+    """A sample and what its augmentation is a function of; :class:`SeededSampler` yields them.
+
+    Attributes:
+        seed: Of the run.
+        epoch: How often the data were gone through before.
+        idx: Of the data set that the loader reads.
+    """
+
+    seed: int
+    epoch: int
+    idx: int
+
+
+class _Keys(NamedTuple):
+    """The keys of a batch of N samples.
+
+    Attributes:
+        source: Seed and epoch of each (2, N), int64; None where plain indices were given.
+        idx: Of the data set that is asked (N,), int64.
+    """
+
+    source: np.ndarray | None
+    idx: np.ndarray
+
+
+def read_keys(keys: Sequence[Any]) -> _Keys:
+    """Read what a sampler yielded for a batch.
+
+    Args:
+        keys: N :class:`SampleKey`, or N integers.
+
+    Raises:
+        ValueError: If they are mixed, or something else.
+    """
+    kinds = set(map(type, keys))
+    if SampleKey not in kinds:
+        idx = np.asarray(keys)
+        if idx.size and idx.dtype.kind not in "iu":
+            raise ValueError(f"samples are asked for by integers or SampleKey, got {keys!r}")
+        return _Keys(None, idx.astype(np.int64))
+    if len(kinds) > 1:
+        raise ValueError("a batch has keys with a seed and keys without; use one sampler")
+    table = np.fromiter(chain.from_iterable(keys), np.int64, 3 * len(keys)).reshape(-1, 3)
+    return _Keys(table[:, :2].T, table[:, 2])
+
+
+# Random bits that belong to (seed, epoch, sample), by a hash instead of a stream.
+#
+# The definition is frozen: pictures of runs that are to be repeated hang on it. It is the finaliser
+# of SplitMix64 (G. L. Steele Jr., D. Lea, C. H. Flood, "Fast splittable pseudorandom number
+# generators", OOPSLA 2014; constants of D. Stafford's Mix13), which absorbs the three words one
+# after another and is then read as SplitMix64 is.
+
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+_HALF, _TO_53 = np.uint64(32), np.uint64(11)
+
+
+def counter_bits(words: np.ndarray, count: int) -> np.ndarray:
+    """Return random bits that depend on the words alone.
+
+    Args:
+        words: W integers for each of N samples (W, N), such as seed, epoch and sample; any int64.
+        count: How many numbers for each.
+
+    Returns:
+        uint64 (count, N), uniform and independent in every way that matters here.
+    """
+    state = np.zeros(words.shape[1], dtype=np.uint64)
+    for word in words.astype(np.uint64):
+        state = _mix(state + _STEP + word)
+    steps = _STEP * np.arange(1, count + 1, dtype=np.uint64)
+    return _mix(state + steps[:, None])
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    for shift, factor in zip(_SHIFTS, _FACTORS, strict=False):
+        bits = (bits ^ (bits >> shift)) * factor
+    return bits ^ (bits >> _SHIFTS[2])
+
+
+def below(bits: np.ndarray, number: int) -> np.ndarray:
+    """Turn random bits into integers in ``[0, number)``; biased by less than number / 2**32.
+
+    Args:
+        bits: uint64.
+        number: From 1 to 2**31.
+    """
+    return (((bits >> _HALF) * np.uint64(number)) >> _HALF).astype(np.int64)
+
+
+def unit(bits: np.ndarray) -> np.ndarray:
+    """Turn random bits into float64 in [0, 1).
+
+    Args:
+        bits: uint64.
+    """
+    return (bits >> _TO_53).astype(np.float64) * 2.0**-53
+
+
+# Random numbers that belong to a sample, whoever asks for them and in whatever order.
+#
+# They are the raw output of PCG64, which numpy promises never to change; of its distributions
+# (``Generator.permutation`` and the like) it promises nothing.
+
+
+# What the numbers are for; under one seed the streams know nothing of each other.
+WHICH_CHANGE, NEW_LABEL, WHICH_STAY, WHICH_CLASSES = range(4)
+
+
+def check_seed(seed: Any) -> int:
+    """Return the seed as an int.
+
+    Raises:
+        ValueError: If it is no integer from 0 on.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be an integer from 0 on, got {seed!r}")
+    return int(seed)
+
+
+def check_share(name: str, value: Any) -> float:
+    """Return a share as a float.
+
+    Raises:
+        ValueError: If it is no number in [0, 1].
+    """
+    number = isinstance(value, (int, float, np.integer, np.floating))
+    if isinstance(value, bool) or not number or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
+    return float(value)
+
+
+def draw(seed: int, stream: int, count: int) -> np.ndarray:
+    """Return uint64 numbers, the i-th of which depends on seed, stream and i alone.
+
+    Args:
+        seed: From 0 on.
+        stream: One of the constants above.
+        count: How many.
+    """
+    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))).random_raw(count)
+
+
+def first_of_groups(groups: np.ndarray, share: float, seed: int, stream: int) -> np.ndarray:
+    """Choose a share of each group at random; a smaller share is contained in a larger one.
+
+    Args:
+        groups: Group of each sample (N,).
+        share: In [0, 1]; of a group of n samples ``floor(share * n + 1/2)`` are chosen.
+        seed: From 0 on.
+        stream: One of the constants above.
+
+    Returns:
+        Booleans (N,).
+    """
+    order = np.lexsort((draw(seed, stream, len(groups)), groups))
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    rank = np.arange(len(groups)) - np.repeat(starts, sizes)
+    chosen = np.empty(len(groups), dtype=bool)
+    # The small number forgives what 0.1 * 5 and the like lack in binary.
+    chosen[order] = rank < np.repeat(np.floor(share * sizes + 0.5 + 1e-9), sizes)
+    return chosen
+
+
+# The global random generators, made to depend on a sample.
+
+
+@contextmanager
+def seeded(seed: int, epoch: int, identity: int) -> Iterator[None]:
+    """Seed numpy, random and torch's CPU generator from three numbers.
+
+    Afterwards they are as they were, but in a loader's worker, where nobody else draws.
+
+    Args:
+        seed: Of the run.
+        epoch: From 0 on.
+        identity: Of the sample.
+    """
+    words = np.array([[seed], [epoch], [identity]], dtype=np.int64)
+    for_numpy, for_random, for_torch = counter_bits(words, 3)[:, 0].tolist()
+    alone = get_worker_info() is not None
+    states = None if alone else (np.random.get_state(), random.getstate(), torch.get_rng_state())
+    np.random.seed([for_numpy & 0xFFFFFFFF, for_numpy >> 32])
+    random.seed(for_random)
+    torch.default_generator.manual_seed(for_torch >> 1)
+    try:
+        yield
+    finally:
+        if states is not None:
+            np.random.set_state(states[0])
+            random.setstate(states[1])
+            torch.set_rng_state(states[2])

@@ -1,0 +1,343 @@
+"""Images in memory, served by the batch."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import default_collate, force_full_init
+from mmpretrain.structures import DataSample
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from mmkd_logit.registry import DATASETS, FUNCTIONS
+from mmkd_logit.utils.arguments import check_flag
+
+from .augment import Augmentation, split_pipeline
+from .draws import _Keys
+from .wrapper import _SampleTable, _SampleWrapper, as_sample_table
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which picture of each sample a batch shows, where augmentation can be numbered.
+
+    Attributes:
+        pictures: Hash of all the pictures: of the images and of how a view is made of one.
+        samples: How many images there are.
+        per_sample: How many views there are of an image, V.
+        index: Of the image, in ``[0, samples)`` (N,), int64.
+        view: In ``[0, V)`` (N,), int64.
+    """
+
+    pictures: str
+    samples: int
+    per_sample: int
+    index: np.ndarray
+    view: np.ndarray
+
+
+# What is known of the samples of a batch, without an object for each.
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """The annotations of N samples.
+
+    It stands where mmpretrain has a list of N ``DataSample`` and makes them when they are asked
+    for by number or in a loop, the same ones every time. It is no ``Sequence`` for Python, as
+    torch and MMEngine take those apart.
+
+    Attributes:
+        gt_label: What training sees (N,), int64.
+        index: Of the samples in the innermost data set (N,), int64; ``sample_idx`` of each.
+        img_shape: Height and width of the pictures.
+        clean_label: The true labels (N,), where others were made noisy; on the CPU.
+        views: Which pictures these are; None where augmentation cannot be numbered.
+
+    Example:
+        >>> batch = SampleBatch(torch.tensor([3, 1]), np.array([7, 9]), (8, 8))
+        >>> len(batch), [sample.gt_label.item() for sample in batch]
+        (2, [3, 1])
+    """
+
+    gt_label: Tensor
+    index: np.ndarray
+    img_shape: tuple[int, int]
+    clean_label: Tensor | None = None
+    views: Views | None = None
+    _made: list[DataSample] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.gt_label)
+
+    def __getitem__(self, index: int) -> DataSample:
+        return self.as_list()[index]
+
+    def __iter__(self) -> Iterator[DataSample]:
+        return iter(self.as_list())
+
+    @property
+    def labels(self) -> Tensor | None:
+        """``gt_label``, or None once there are objects, which others may have changed."""
+        return None if self._made else self.gt_label
+
+    def as_list(self) -> list[DataSample]:
+        """Return one ``DataSample`` each, with the labels on the device of ``gt_label``."""
+        if not self._made:
+            self._made.extend(self._make(row) for row in range(len(self)))
+        return self._made
+
+    def _make(self, row: int) -> DataSample:
+        sample = DataSample(
+            metainfo=dict(sample_idx=int(self.index[row]), img_shape=tuple(self.img_shape))
+        ).set_gt_label(self.gt_label[row : row + 1])
+        if self.clean_label is not None:
+            clean = int(self.clean_label[row])
+            sample.set_field(clean, "clean_label", field_type="metainfo")
+        return sample
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "SampleBatch":
+        """Return the same with ``gt_label`` on a device.
+
+        Args:
+            device: Where to.
+            non_blocking: As of ``torch.Tensor.to``.
+        """
+        return replace(self, gt_label=self.gt_label.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "SampleBatch":
+        """Return the same with ``gt_label`` in pinned memory; torch's loader calls this."""
+        return replace(self, gt_label=self.gt_label.pin_memory())
+
+
+# Batches that arrive as batches.
+
+
+@FUNCTIONS.register_module()
+def batch_collate(data: Any) -> Any:
+    """Pass a batch that the data set made as a whole; join single samples.
+
+    Args:
+        data: Of :class:`InMemoryDataset`, the batch as a dict; of any other data set the list of
+            samples, which MMEngine's ``default_collate`` joins.
+
+    Raises:
+        ValueError: If it is neither, or no sample.
+
+    Example:
+        >>> batch_collate(dict(inputs=1)), batch_collate([dict(inputs=1), dict(inputs=2)])
+        ({'inputs': 1}, {'inputs': tensor([1, 2])})
+    """
+    if isinstance(data, dict):
+        return data
+    if not isinstance(data, (list, tuple)) or not data or data[0] is None:
+        raise ValueError(
+            "batch_collate joins a list of samples, or passes a batch that is a dict, got "
+            f"{data!r}; does the pipeline end in PackInputs?"
+        )
+    return default_collate(data)
+
+
+# A set of small images as one tensor.
+
+
+_DEVICES = ("cpu", "cuda", "auto")
+
+
+@DATASETS.register_module()
+class InMemoryDataset(_SampleWrapper):
+    """Serve another data set's images as whole batches, from one uint8 tensor.
+
+    What the wrapped data set's ``pipeline`` does without chance (loading, resizing, cropping the
+    centre) is done once, when the images are read. ``RandomCrop``, ``RandomFlip`` and ``Cutout``
+    are done on the whole batch, and a picture equals, bit for bit, what mmpretrain's transform
+    makes of the image with the same parameters. These are a function of seed, epoch and
+    ``sample_idx`` alone, so that neither the number of workers or processes nor the batch size,
+    resuming, or a :class:`DataSubset` or :class:`NoisyLabelDataset` around this one changes a
+    picture. Seed and epoch come from :class:`SeededSampler`; where nothing is random, any sampler
+    will do. The loader needs ``collate_fn=dict(type='mmkd_logit.batch_collate')``.
+
+    A batch is ``dict(inputs=..., data_samples=SampleBatch(...))``. Its ``views`` number the
+    pictures where an image has at most 4,096 (CIFAR's 9 x 9 crops times 2 flips: 162; 1 without
+    augmentation); with more, or with Cutout, they are None. Of a sample's meta information
+    ``sample_idx``, ``img_shape`` and ``clean_label`` are kept.
+
+    Loader workers that are forked share the images; nothing is copied for them. Small images
+    need none: ``num_workers=0`` is faster.
+
+    Args:
+        dataset: Config or instance of a data set with one label a sample.
+        device: Where images are kept and batches made: ``'cpu'``; ``'cuda'``, the process's
+            GPU; or ``'auto'``, the GPU if there is one and the loader has no workers. On a GPU
+            say ``pin_memory=False``.
+        lazy_init: Read nothing until needed.
+
+    Raises:
+        ValueError: If an argument or a transform is not supported, the images differ in size or
+            are no 8-bit ones, or a sample has not one label.
+
+    Example:
+        >>> from mmkd_logit.datasets import SampleKey
+        >>> crop = dict(type='mmpretrain.RandomCrop', crop_size=8, padding=1)
+        >>> digits = dict(type='mmkd_logit.Digits',
+        ...               pipeline=[crop, dict(type='mmpretrain.PackInputs')])
+        >>> dataset = InMemoryDataset(digits)
+        >>> batch = dataset.__getitems__([SampleKey(seed=0, epoch=3, idx=i) for i in (5, 7)])
+        >>> batch['inputs'].shape, batch['data_samples'].views.per_sample
+        (torch.Size([2, 1, 8, 8]), 9)
+    """
+
+    def __init__(self, dataset: Any, device: str = "cpu", lazy_init: bool = False) -> None:
+        if device not in _DEVICES:
+            raise ValueError(f"device must be one of {list(_DEVICES)}, got {device!r}")
+        self.device = device
+        check_flag("lazy_init", lazy_init)
+        super().__init__(dataset, lazy_init=True)
+        if isinstance(self.dataset, _SampleWrapper) and self.dataset.in_memory:
+            raise ValueError("the data set is in memory already; wrap it once")
+        self._loading, self._random = split_pipeline(self.pipeline)
+        if not lazy_init:
+            self.full_init()
+
+    @property
+    def in_memory(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the pictures."""
+        self.full_init()
+        return self._augmentation.shape
+
+    def _prepare(self) -> None:
+        count = len(self.dataset)
+        if not count:
+            raise ValueError("the data set is empty")
+        rows: list[tuple] = []
+        digest = hashlib.sha256()
+        for place in range(count):
+            info = self.dataset.get_data_info(place)
+            rows.append((info.get("gt_label"), info.get("clean_label"), info.get("sample_idx")))
+            image = self._read(info, place)
+            if place == 0:
+                self._augmentation = Augmentation(self._random, image.shape)
+                self._shape = image.shape
+                self._images, inner = self._allocate(count)
+                inside = inner.numpy()
+            elif image.shape != self._shape:
+                raise ValueError(
+                    f"images differ in size: (C, H, W) is {self._shape} of the first and "
+                    f"{image.shape} of sample {place}. Add a transform such as Resize, or use "
+                    "mmkd_logit.SeededDataset instead of mmkd_logit.InMemoryDataset"
+                )
+            inside[place] = image
+            digest.update(image.tobytes())
+        self._table = as_sample_table(rows)
+        self._noisy = rows[0][1] is not None
+        digest.update(repr(self._shape).encode() + self._augmentation.describe())
+        self._pictures = digest.hexdigest()
+
+    def _read(self, info: dict, place: int) -> np.ndarray:
+        """Return an image (C, H, W)."""
+        data: Any = info
+        for transform in self._loading:
+            data = transform(data)
+            if data is None:
+                raise ValueError(f"the image of sample {place} cannot be read")
+        image = data.get("img")
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
+            what = getattr(image, "dtype", type(image).__name__)
+            raise ValueError(
+                f"in memory images are uint8 arrays; sample {place} has {what} (LoadImageFromFile "
+                "must be among the transforms of files, without to_float32)"
+            )
+        if "gt_score" in data:
+            raise ValueError("samples with gt_score are not done in memory; use SeededDataset")
+        image = image[..., None] if image.ndim == 2 else image
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+    def _allocate(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return a tensor for all images with their borders, and the part inside these."""
+        crop = self._augmentation.crop
+        if crop is None:
+            images = torch.empty((count, *self._shape), dtype=torch.uint8)
+            return images, images
+        _, height, width = self._shape
+        left, top, right, bottom = crop.padding
+        images = torch.empty(
+            (count, self._shape[0], height + top + bottom, width + left + right), dtype=torch.uint8
+        )
+        images[:] = torch.from_numpy(crop.border)[:, None, None]
+        return images, images[:, :, top : top + height, left : left + width]
+
+    def _at_home(self) -> Tensor:
+        """Return the images, moved once to where they are wanted."""
+        if self.device == "cpu" or self._images.device.type != "cpu":
+            return self._images
+        worker = get_worker_info() is not None
+        if self.device == "cuda" and (worker or not torch.cuda.is_available()):
+            what = "a loader without workers (num_workers=0)" if worker else "a GPU"
+            raise ValueError(f"InMemoryDataset(device='cuda') needs {what}; or say device='auto'")
+        if not worker and torch.cuda.is_available():
+            self._images = self._images.cuda()
+        return self._images
+
+    def _sample_table(self) -> _SampleTable:
+        return self._table
+
+    def _identity(self, idx: np.ndarray) -> np.ndarray:
+        return self._table.identity[idx]
+
+    @force_full_init
+    def _fetch(self, keys: _Keys) -> dict:
+        rows, size = keys.idx, len(self._images)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < size:  # a GPU would not say
+            raise IndexError(f"samples are numbered from 0 to {size - 1}, got {rows.tolist()}")
+        identity = self._table.identity[rows]
+        chosen = self._augmentation.choose(keys, identity)
+        pictures = self._augmentation.apply(self._at_home(), rows, chosen)
+        view = self._augmentation.number(chosen, len(rows))
+        views = None
+        if view is not None:
+            count = self._augmentation.views
+            assert count is not None
+            views = Views(self._pictures, size, count, rows, view)
+        samples = SampleBatch(
+            gt_label=torch.from_numpy(self._table.labels[rows]),
+            index=identity,
+            img_shape=self._augmentation.shape[1:],
+            clean_label=torch.from_numpy(self._table.clean[rows]) if self._noisy else None,
+            views=views,
+        )
+        return dict(inputs=pictures, data_samples=samples)
+
+    @force_full_init
+    def show(self, index: np.ndarray, view: np.ndarray) -> Tensor:
+        """Return pictures by their numbers, as :class:`Views` has them.
+
+        Args:
+            index: Of the images (N,).
+            view: Of the view of each (N,).
+
+        Returns:
+            (N, C, H, W), uint8.
+
+        Raises:
+            ValueError: If views of this data set have no numbers, or not these.
+        """
+        if self._augmentation.views is None:
+            raise ValueError("the pictures of this data set have no numbers: they are too many")
+        for what, numbers, count in (
+            ("images", index, len(self._images)),
+            ("views", view, self._augmentation.views),
+        ):
+            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
+                raise ValueError(
+                    f"{what} are numbered from 0 to {count - 1}, got {numbers.min()} to "
+                    f"{numbers.max()}"
+                )
+        return self._augmentation.apply(self._at_home(), index, self._augmentation.of_number(view))

@@ -1,0 +1,227 @@
+"""A part of a data set: of each class, of the classes, or by scores."""
+
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import force_full_init
+
+from mmkd_logit.registry import DATASETS
+from mmkd_logit.utils.arguments import check_text
+
+from .draws import WHICH_CLASSES, WHICH_STAY, _Keys, check_seed, check_share, first_of_groups
+from .label_noise import hash_labels, read_arrays
+from .wrapper import _SampleTable, _SampleWrapper, gather
+
+_MEASURES = ("entropy", "tld")
+
+
+@DATASETS.register_module()
+class DataSubset(_SampleWrapper):
+    """Keep a part of another data set, in its order.
+
+    Exactly one of ``per_class``, ``classes`` and ``scores`` says what stays; nest two for more.
+    Labels keep their numbers, so the network keeps its K outputs. Under one seed a smaller share
+    of samples or classes is contained in a larger one. ``sample_idx`` remains the index in the
+    innermost data set, and ``metainfo['data_subset']`` says what was kept.
+
+    Around a :class:`NoisyLabelDataset` every sample has the label that it has in the whole, and
+    classes are those of the noisy labels; inside one, noise is drawn for the part.
+
+    Args:
+        dataset: Config or instance of a single-label data set.
+        per_class: Share of the samples of each class.
+        classes: Share of the K classes, or a list of class numbers.
+        scores: File that ``tools/score_samples.py`` writes: ``.npz`` with ``index``,
+            ``clean_label`` and the measures.
+        by: ``'entropy'``, of the teacher's prediction in nats, or ``'tld'``, the teacher's
+            logit of the label less the largest other.
+        quantiles: The part of the ranking by that measure, from the lowest, that stays;
+            ``(0, 0.5)`` and ``(0.5, 1)`` share no sample and leave none out.
+        seed: Of ``per_class`` and of a share of ``classes``; 0 where none is given.
+        lazy_init: Read nothing until needed.
+
+    Raises:
+        ValueError: If an argument is wrong or nothing stays.
+        FileNotFoundError: If ``scores`` does not exist.
+
+    Example:
+        >>> part = DataSubset(dict(type='mmkd_logit.Digits'), per_class=0.1)
+        >>> len(part), len(part.dataset)
+        (90, 901)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        per_class: float | None = None,
+        classes: Any = None,
+        scores: str | None = None,
+        by: str | None = None,
+        quantiles: Any = None,
+        seed: int | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        rules = dict(per_class=per_class, classes=classes, scores=scores)
+        given = [name for name, value in rules.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"say exactly one of {', '.join(rules)}, got {' and '.join(given) or 'none'}; "
+                "nest two DataSubset for more"
+            )
+        (self.rule,) = given
+        if per_class is not None:
+            check_share("per_class", per_class)
+        if self.rule == "scores":
+            check_text("scores", scores, "the name of a .npz file")
+            if by not in _MEASURES:
+                raise ValueError(f"by must be one of {list(_MEASURES)}, got {by!r}")
+            quantiles = _check_quantiles(quantiles)
+        elif by is not None or quantiles is not None:
+            raise ValueError("by and quantiles go with scores")
+        by_list = isinstance(classes, (list, tuple))
+        if classes is not None and not by_list:
+            check_share("classes", classes)
+        if seed is not None and (by_list or scores is not None):
+            raise ValueError("nothing is drawn here; leave out seed")
+        self.per_class, self.classes, self.scores = per_class, classes, scores
+        self.by, self.quantiles = by, quantiles
+        self.seed = 0 if seed is None else check_seed(seed)
+        super().__init__(dataset, lazy_init)
+
+    def _prepare(self) -> None:
+        table = gather(self.dataset)
+        if self.rule == "per_class":
+            assert self.per_class is not None
+            keep = first_of_groups(table.labels, self.per_class, self.seed, WHICH_STAY)
+        elif self.rule == "classes":
+            keep = np.isin(table.labels, self._chosen_classes())
+        else:
+            keep = self._by_score(table.identity, table.clean)
+        self._kept = np.flatnonzero(keep)
+        if not len(self._kept):
+            raise ValueError(
+                f"{self.rule}={getattr(self, self.rule)!r} keeps no sample of {len(self.dataset)}; "
+                "ask for more"
+            )
+        self._refuse_empty_classes(table.labels)
+        self._hash = hash_labels(table.identity[self._kept])
+
+    def _refuse_empty_classes(self, labels: np.ndarray) -> None:
+        """Let no class vanish that nobody left out."""
+        kept = np.unique(labels[self._kept])
+        if self.rule == "per_class":
+            lost = np.setdiff1d(labels, kept)
+            if len(lost):
+                size = int((labels == lost[0]).sum())
+                raise ValueError(
+                    f"per_class={self.per_class!r} keeps no sample of class {lost[0]}, which has "
+                    f"{size}; take {0.5 / size:.3g} or more, or leave the class out with classes="
+                )
+        elif self.rule == "classes":
+            lost = np.setdiff1d(self._chosen_classes(), kept)
+            if len(lost):
+                raise ValueError(
+                    f"classes={self.classes!r} names class {lost[0]}, of which the data set has no "
+                    "sample; leave it out, or wrap data that have it"
+                )
+
+    def _chosen_classes(self) -> np.ndarray:
+        names = self.dataset.metainfo.get("classes")
+        if names is None:
+            raise ValueError("the data set names no classes; wrap one that does")
+        if not isinstance(self.classes, (list, tuple)):
+            one_group = np.zeros(len(names), dtype=np.int64)
+            chosen = first_of_groups(one_group, self.classes, self.seed, WHICH_CLASSES)
+            return np.flatnonzero(chosen)
+        wrong = [c for c in self.classes if type(c) is not int or not 0 <= c < len(names)]
+        if wrong or len(set(self.classes)) != len(self.classes):
+            raise ValueError(
+                f"classes must be different integers from 0 to {len(names) - 1}, got "
+                f"{list(self.classes)}"
+            )
+        return np.array(self.classes, dtype=np.int64)
+
+    def _by_score(self, identity: np.ndarray, clean: np.ndarray) -> np.ndarray:
+        assert self.scores is not None
+        assert self.by is not None
+        arrays = read_arrays(self.scores, only=".npz")
+        missing = [name for name in ("index", "clean_label", self.by) if name not in arrays]
+        if missing:
+            raise ValueError(
+                f"{self.scores} has no {', '.join(missing)}; make it with tools/score_samples.py"
+            )
+        index, theirs, measure = (arrays[name] for name in ("index", "clean_label", self.by))
+        for name, array, kinds in (("index", index, "iu"), (self.by, measure, "iuf")):
+            if array.ndim != 1 or array.dtype.kind not in kinds:
+                raise ValueError(
+                    f"{self.scores}: {name} must be one number a sample, got {array.dtype} "
+                    f"{array.shape}; make it with tools/score_samples.py"
+                )
+        places = {int(sample): place for place, sample in enumerate(index)}
+        if not len(places) == len(index) == len(theirs) == len(measure):
+            raise ValueError(f"{self.scores}: index must name each sample once, with its scores")
+        absent = [sample for sample in identity.tolist() if sample not in places]
+        if absent:
+            raise ValueError(
+                f"{self.scores} has no scores of {len(absent)} samples, such as number {absent[0]}"
+            )
+        order = np.array([places[sample] for sample in identity.tolist()], dtype=np.int64)
+        if not np.array_equal(theirs[order], clean):
+            raise ValueError(f"the labels of {self.scores} are not the data set's")
+        values = measure[order].astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.scores}: {self.by} must be finite numbers")
+        rank = np.empty(len(values), dtype=np.int64)
+        rank[np.argsort(values, kind="stable")] = np.arange(len(values))
+        low, high = np.floor(np.array(self.quantiles) * len(values) + 0.5 + 1e-9)
+        return (low <= rank) & (rank < high)
+
+    @property
+    def metainfo(self) -> dict:
+        """The wrapped data set's, and ``data_subset`` once it is known."""
+        metainfo = super().metainfo
+        if self._fully_initialized:
+            listed = isinstance(self.classes, (list, tuple))
+            metainfo["data_subset"] = dict(
+                per_class=self.per_class,
+                classes=list(self.classes) if listed else self.classes,
+                by=self.by,
+                quantiles=self.quantiles,
+                seed=self.seed,
+                samples=len(self._kept),
+                sha256=self._hash,
+                within=metainfo.get("data_subset"),
+            )
+        return metainfo
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """Return what is known of a sample before the pipeline.
+
+        Args:
+            idx: Of this data set.
+        """
+        return super().get_data_info(int(self._kept[idx]))
+
+    def _fetch(self, keys: _Keys) -> dict:
+        return super()._fetch(keys._replace(idx=self._kept[keys.idx]))
+
+    @force_full_init
+    def _identity(self, idx: np.ndarray) -> np.ndarray:
+        return super()._identity(self._kept[idx])
+
+    def _sample_table(self) -> _SampleTable:
+        return _SampleTable(*(column[self._kept] for column in gather(self.dataset)))
+
+
+def _check_quantiles(quantiles: Any) -> list[float]:
+    if not isinstance(quantiles, (list, tuple)) or len(quantiles) != 2:
+        raise ValueError(f"quantiles must be (low, high), got {quantiles!r}")
+    low, high = (check_share("a quantile", value) for value in quantiles)
+    if low >= high:
+        raise ValueError(f"quantiles must be (low, high) with low < high, got {quantiles!r}")
+    return [low, high]

@@ -1,0 +1,525 @@
+"""Exporting the logits of a run or a checkpoint."""
+
+import argparse
+import copy
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import EMAHook, LoggerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import CheckpointLoader, Runner, TestLoop
+
+from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.utils.arguments import check_out_folder, type_name
+from mmkd_logit.utils.cli import OneLineParser
+
+from .cli import one_line_errors
+from .config import (
+    FINAL,
+    add_common_arguments,
+    apply_common_arguments,
+    make_fast,
+    read_config,
+    scale_epochs,
+)
+from .config_check import check_config
+from .fingerprint import (
+    dataset_hash,
+    describe_machine,
+    fingerprint_of,
+    origin_of,
+    read_origin,
+    row_fingerprint,
+    weights_hash,
+)
+from .launch import prepare_launch, silence_known_warnings
+from .results import describe_method, plain, training_data_loader
+from .runner import QuietRunner
+
+FORMAT = 1
+FOLDER = "logits"  # in a work folder
+SPLITS = ("train", "val", "test")
+USUAL_SPLITS = ("train", "test")  # where none is named
+# What decides the arrays; the rest of an identity says how they came about.
+_CONTENT = ("format", "fingerprint", "weights", "split", "data")
+
+
+def add_dump_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dump-logits``, which gives a list of splits, or None."""
+    parser.add_argument(
+        "--dump-logits",
+        nargs="*",
+        action=_Splits,
+        choices=SPLITS,
+        metavar="SPLIT",
+        help="in the end write the logits of every sample to WORK_DIR/logits/SPLIT.npz, for "
+        "figures: of train (un-augmented), val, test; default: train test",
+    )
+
+
+class _Splits(argparse.Action):
+    """Takes no names for the usual ones."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, list(dict.fromkeys(values)) or list(USUAL_SPLITS))
+
+
+def dump_path(work_dir: str | Path, split: str) -> Path:
+    """Return where a run keeps the logits of a split.
+
+    Args:
+        work_dir: Its folder.
+        split: Of :data:`SPLITS`.
+    """
+    return Path(work_dir, FOLDER, f"{split}.npz")
+
+
+def identity_of(
+    cfg: Config,
+    config: str,
+    origin: Mapping[str, Any],
+    weights: str,
+    split: str,
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Say what the logits of a split are of.
+
+    Args:
+        cfg: The complete config.
+        config: Its file.
+        origin: Of ``origin_of``, from before the Runner changed the config.
+        weights: The hash of the checkpoint's weights.
+        split: Of :data:`SPLITS`.
+        more: ``data``, the hash of the split's samples; device, versions, commit.
+
+    Returns:
+        What JSON can hold. ``method`` is that of :func:`describe_method`.
+    """
+    content = {key: origin[key] for key in ("fingerprint", "seed", "teachers")}
+    return plain(
+        dict(
+            content,
+            format=FORMAT,
+            config=config,
+            weights=weights,
+            split=split,
+            method=describe_method(cfg),
+            **more,
+        )
+    )
+
+
+def read_identity(path: str | Path) -> dict[str, Any] | None:
+    """Return what a dump says it is of; None where there is none, or no whole one.
+
+    Args:
+        path: The ``.npz`` file.
+    """
+    try:
+        # Opened here: of a file that is cut off numpy would not close its own.
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+            identity = json.loads(str(file["identity"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return identity if isinstance(identity, dict) else None
+
+
+def is_current(path: str | Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a dump holds what it would hold if it were made now.
+
+    Commit and versions are not compared, as for rows of results.
+
+    Args:
+        path: The ``.npz`` file.
+        identity: Of what is wanted, or a part of it.
+    """
+    found = read_identity(path)
+    keys = [key for key in _CONTENT if key in identity]
+    return found is not None and all(found.get(key) == identity[key] for key in keys)
+
+
+def lacking_dumps(cfg: Config, splits: Iterable[str]) -> list[str]:
+    """Return the splits whose logits a finished run has not, or only those of other weights.
+
+    The data set is not read: that its samples are the same is left to those who write dumps.
+
+    Args:
+        cfg: The run's complete config, without ``resume``.
+        splits: Of :data:`SPLITS`.
+    """
+    splits = list(splits)
+    if not splits:
+        return []
+    weights = weights_hash(Path(cfg.work_dir, FINAL))
+    identity = dict(format=FORMAT, fingerprint=fingerprint_of(cfg), weights=weights)
+    found = {split: dump_path(cfg.work_dir, split) for split in splits}
+    return [s for s, path in found.items() if not is_current(path, {**identity, "split": s})]
+
+
+def find_dumps(work_dir: str | Path, weights: str | None = None) -> dict[str, str]:
+    """Find the dumps in a run's folder, by split.
+
+    Args:
+        work_dir: The folder.
+        weights: Only those of weights with this hash; None for all.
+    """
+    paths = sorted(Path(work_dir, FOLDER).glob("*.npz"))
+    if weights is not None:
+        paths = [path for path in paths if (read_identity(path) or {}).get("weights") == weights]
+    return {path.stem: str(path) for path in paths}
+
+
+# Dumping the logits of a run's samples with its Runner.
+
+
+def prepare_dumps(cfg: Config, splits: Sequence[str]) -> None:
+    """Make sure that a run can dump its logits when it has ended.
+
+    Args:
+        cfg: Its complete config; made to leave ``final.pth``.
+        splits: Those wanted.
+
+    Raises:
+        ValueError: If the data of one cannot be read.
+    """
+    for split in splits:
+        loader_of(cfg, split)
+    hooks = list(cfg.get("custom_hooks") or [])
+    if not any(
+        type_name(hook) == "FinalCheckpointHook" and hook.get("filename", FINAL) == FINAL
+        for hook in hooks
+    ):
+        cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.FinalCheckpointHook")]
+
+
+def loader_of(cfg: Config, split: str) -> dict[str, Any]:
+    """Return the config of a loader that gives each sample of a split once, un-augmented.
+
+    Args:
+        cfg: A complete config.
+        split: ``'train'`` (the images under the test images' transforms, with their noisy
+            labels), ``'val'`` or ``'test'``.
+
+    Raises:
+        ValueError: If the config has no such data, or one that cannot be read so.
+    """
+    needed = (
+        ("train_dataloader", "test_dataloader") if split == "train" else (f"{split}_dataloader",)
+    )
+    for name in needed:
+        if not isinstance((cfg.get(name) or {}).get("dataset"), dict):
+            raise ValueError(
+                f"logits of the {split} split need {name} with a dataset in the config"
+            )
+    if split == "train":
+        loader = training_data_loader(cfg)
+    else:
+        loader = copy.deepcopy(cfg[f"{split}_dataloader"].to_dict())
+    loader.update(sampler=dict(type="DefaultSampler", shuffle=False), drop_last=False)
+    return loader
+
+
+def dump_logits(
+    runner: Runner,
+    splits: Sequence[str],
+    folder: str | Path,
+    checkpoint: str,
+    config: str,
+    origin: Mapping[str, Any],
+    machine: Mapping[str, Any],
+) -> list[str]:
+    """Write the files that are not there yet, of these weights and this data.
+
+    Args:
+        runner: Of the run or of its config; gets the weights of the checkpoint.
+        splits: Those wanted.
+        folder: For ``SPLIT.npz``.
+        checkpoint: Its path or URL.
+        config: The config file.
+        origin: Of :func:`origin_of`.
+        machine: Of :func:`describe_machine`.
+
+    Returns:
+        The splits that were written.
+
+    Raises:
+        ValueError: If the checkpoint is of another network, or a sample is missing.
+        OSError: If a file cannot be read or written.
+    """
+    weights, written, loaded = weights_hash(checkpoint) or checkpoint, [], False
+    with _only_watching(runner):
+        for split in splits:
+            loop = _loop(runner, split)
+            more = dict(data=dataset_hash(loop.dataloader.dataset), **machine)
+            identity = identity_of(runner.cfg, config, origin, weights, split, more)
+            path = Path(folder, f"{split}.npz")
+            if _agree(is_current(path, identity)):
+                continue
+            if not loaded:
+                _load(runner, checkpoint)
+                loaded = True
+            count = len(loop.dataloader.dataset)
+            runner.logger.info(f"Writing the logits of {count} samples ({split}) to {path}")
+            _run(runner, loop, path, identity)
+            written.append(split)
+    return written
+
+
+def dump_run(
+    runner: Runner,
+    args: argparse.Namespace,
+    origin: Mapping[str, Any],
+    machine: Mapping[str, Any],
+) -> list[str]:
+    """Do what ``--dump-logits`` says, if it was given, with the weights of ``final.pth``.
+
+    Args:
+        runner: After training.
+        args: The run's parsed command line.
+        origin: Of :func:`origin_of`, from before training.
+        machine: Of :func:`describe_machine`, from then too.
+
+    Returns:
+        As of :func:`dump_logits`.
+
+    Raises:
+        ValueError: As of :func:`dump_logits`.
+        OSError: As of :func:`dump_logits`.
+    """
+    if args.dump_logits is None:
+        return []
+    final, folder = Path(runner.work_dir, FINAL), Path(runner.work_dir, FOLDER)
+    return dump_logits(runner, args.dump_logits, folder, str(final), args.config, origin, machine)
+
+
+@contextmanager
+def _only_watching(runner: Runner) -> Iterator[None]:
+    """Show all logits, log no metrics again, and let no hook exchange the weights."""
+    # Not above: command lines read the hooks before they silence mmpretrain's warnings.
+    from mmkd_logit.hooks import LogitOutputsHook
+
+    hooks, test_loop = runner._hooks, runner._test_loop
+    others = [h for h in hooks if not isinstance(h, (LogitOutputsHook, LoggerHook, EMAHook))]
+    runner._hooks = [*others, LogitOutputsHook(prelogits="all")]
+    try:
+        yield
+    finally:
+        runner._hooks, runner._test_loop = hooks, test_loop
+
+
+def _loop(runner: Runner, split: str) -> TestLoop:
+    fp16 = bool((runner.cfg.get("test_cfg") or {}).get("fp16"))
+    loader = loader_of(runner.cfg, split)
+    return TestLoop(runner, dataloader=loader, evaluator=Evaluator([]), fp16=fp16)
+
+
+def _run(runner: Runner, loop: TestLoop, path: Path, identity: Mapping[str, Any]) -> None:
+    from mmkd_logit.metrics import LogitDump
+
+    dump = LogitDump(str(path), identity, layers=lambda: _layers(network_of(runner)))
+    evaluator = Evaluator([dump])
+    evaluator.dataset_meta = getattr(loop.dataloader.dataset, "metainfo", None)
+    loop.evaluator = evaluator
+    runner._test_loop = loop
+    loop.run()
+
+
+def network_of(runner: Runner) -> Any:
+    """Return a run's network without the wrapper of several processes.
+
+    Args:
+        runner: Of a plain model or a distiller.
+    """
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _layers(network: Any) -> dict[str, np.ndarray]:
+    """Return the last linear layer of a student and of its one teacher."""
+    from mmkd_logit.hooks.networks import last_linear
+
+    networks = {"": network}
+    teachers = getattr(network, "teachers", None) or []
+    if len(teachers) == 1 and network.needs_teacher:
+        networks["teacher_"] = teachers[0].model
+    found = {}
+    for prefix, each in networks.items():
+        layer = last_linear(each)
+        for name in ("weight", "bias"):
+            values = getattr(layer, name, None)
+            if values is not None:
+                found[prefix + name] = values.detach().float().cpu().numpy()
+    return found
+
+
+def _load(runner: Runner, checkpoint: str) -> None:
+    """Give the network a checkpoint's weights, all of them."""
+    from mmkd_logit.models.parts import without_adapters
+
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    state = without_adapters({key.removeprefix("module."): v for key, v in state.items()})
+    try:
+        result = network_of(runner).load_state_dict(state, strict=False)
+    except (RuntimeError, AttributeError) as error:  # sizes differ, or these are no tensors
+        raise ValueError(f"{checkpoint} does not fit the config's network: {error}") from None
+    # BatchNorm's counter is not used in evaluation and missing from old checkpoints.
+    missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
+    if missing or result.unexpected_keys:
+        raise ValueError(
+            f"{checkpoint} does not fit the config's network: missing keys {missing or 'none'}, "
+            f"unexpected keys {list(result.unexpected_keys) or 'none'}"
+        )
+
+
+def _agree(value: bool) -> bool:
+    """Let the first process decide for all: another may look while it writes."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+# ``tools/dump_logits.py``: the logits of every sample, to files that figures are drawn from.
+
+
+def dump_checkpoint(
+    cfg: Config, config: str, checkpoint: str, splits: Sequence[str], folder: str | Path
+) -> list[str]:
+    """Dump the logits of a checkpoint without training.
+
+    Args:
+        cfg: A complete config, without ``resume``.
+        config: Its file.
+        checkpoint: The weights' path or URL.
+        splits: Those wanted.
+        folder: For ``SPLIT.npz``.
+
+    Returns:
+        As of :func:`dump_logits`.
+
+    Raises:
+        ValueError: As of :func:`dump_logits`.
+        OSError: As of :func:`dump_logits`; also if a teacher is missing.
+    """
+    install_safe_checkpoint_loading()  # after the config's custom_imports
+    origin = origin_of(cfg)
+    runner = QuietRunner.from_cfg(cfg)
+    _finish_stages(runner)
+    machine = describe_machine()
+    runner.call_hook("before_run")
+    written = dump_logits(runner, splits, folder, checkpoint, config, origin, machine)
+    runner.call_hook("after_run")
+    return written
+
+
+def _finish_stages(runner: Runner) -> None:
+    """Give a distiller the teacher that it had in the end."""
+    from mmkd_logit.hooks import SequentialTeacherHook
+    from mmkd_logit.hooks.sequential_teacher import merge_changes
+
+    for hook in runner.hooks:
+        if isinstance(hook, SequentialTeacherHook):
+            network_of(runner).switch(**merge_changes(hook.stages))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/dump_logits.py``."""
+    parser = OneLineParser(
+        description="Write the logits of every sample, student's and teacher's, for figures; "
+        "give the flags that the run was trained with"
+    )
+    parser.add_argument("config", help="config file, or mmpretrain::PATH")
+    parser.add_argument("checkpoint", help="checkpoint file or URL, such as a run's final.pth")
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=SPLITS,
+        metavar="SPLIT",
+        default=list(USUAL_SPLITS),
+        help="of train (un-augmented), val and test; default: train test",
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="for SPLIT.npz; default: logits in the run's folder"
+    )
+    parser.add_argument("--seed", type=int, help="default: the one that trained the checkpoint")
+    parser.add_argument("--epochs", type=int, help="as in training")
+    parser.add_argument("--fast", action="store_true", help="as in training")
+    add_common_arguments(parser)
+    return parser
+
+
+def build_config(args: argparse.Namespace) -> Config:
+    """Merge the command line into the config it names.
+
+    Args:
+        args: Parsed by :func:`build_parser`.
+
+    Returns:
+        The config; its ``work_dir`` is by default the run's that made the checkpoint.
+
+    Raises:
+        ValueError: If a flag or the config does not fit.
+        FileNotFoundError: If the config or the checkpoint does not exist.
+    """
+    if args.amp:
+        raise ValueError("logits are computed as the config tests; leave out --amp")
+    checkpoint = None if "://" in args.checkpoint else existing(args.checkpoint)
+    cfg = read_config(args.config)
+    noted = (checkpoint and read_origin(checkpoint.parent)) or {}
+    seed = noted.get("seed") if args.seed is None else args.seed
+    if seed is not None:
+        cfg.randomness = dict(cfg.get("randomness") or {}, seed=seed)
+    if args.work_dir is None and checkpoint and noted:
+        args.work_dir = str(checkpoint.parent)
+    apply_common_arguments(cfg, args)
+    if args.epochs is not None:
+        scale_epochs(cfg, args.epochs)
+    if args.fast:
+        make_fast(cfg)
+    for split in args.splits:
+        loader_of(cfg, split)
+    prepare_launch(cfg, args.launcher)
+    check_config(cfg)
+    if (
+        noted
+        and row_fingerprint(noted) != fingerprint_of(cfg, noted.get("processes"))
+        and is_main_process()
+    ):
+        print(
+            f"note: {args.checkpoint} was trained by another config than {args.config} with these "
+            "flags; the files will say that they are of this one",
+            flush=True,
+        )
+    return cfg
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``tools/dump_logits.py``.
+
+    Args:
+        argv: The command line without the program's name; ``sys.argv`` by default.
+    """
+    args = build_parser().parse_args(argv)
+    with one_line_errors():
+        silence_known_warnings()
+        install_safe_reading()
+        cfg = build_config(args)
+        folder = Path(args.out or Path(cfg.work_dir, FOLDER))
+        check_out_folder("--out", folder)
+        written = dump_checkpoint(cfg, args.config, args.checkpoint, args.splits, folder)
+        for split in args.splits if is_main_process() else ():
+            state = "" if split in written else " (there before)"
+            print(f"{folder / split}.npz{state}", flush=True)

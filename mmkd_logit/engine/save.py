@@ -1,0 +1,429 @@
+"""Saving checkpoints that are there whole or not at all."""
+
+import hashlib
+import os
+import pickle
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import barrier, broadcast_object_list, is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
+
+from mmkd_logit.registry import HOOKS
+from mmkd_logit.utils.arguments import check_choice, check_count, check_flag, check_text
+from mmkd_logit.utils.files import note_checkpoint, replacing, sealed, why_damaged, write_text
+
+# Fields, wherever they stand: in checkpoints, scalars and rows of results. Everything else of a
+# run that was cut off and resumed equals that of one that was not, bit for bit.
+VOLATILE = frozenset(
+    {
+        # times: of iterations and lines of log, of a run since it was begun or resumed
+        *("time", "data_time", "eta", "timestamp", "finished", "train_seconds", "resumed_at"),
+        # memory
+        "memory",
+        # hosts
+        *("device", "launcher"),
+        # paths, and words that hold some: names of experiments end with their time
+        *("work_dir", "experiment_name", "load_from", "resume", "command", "cfg"),
+        *("last_ckpt", "best_ckpt"),
+    }
+)
+
+
+# A file backend of MMEngine's that writes files whole or not at all.
+
+
+ATOMIC = "mmkd_logit.atomic"
+
+
+class AtomicBackend(LocalBackend):
+    """MMEngine's local files, which appear whole or not at all.
+
+    Checkpoints get a seal, by which a later run sees whether they are whole. It is registered
+    as ``mmkd_logit.atomic``, for ``backend_args=dict(backend='mmkd_logit.atomic')``.
+    """
+
+    def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
+        """Write a file.
+
+        Args:
+            obj: Its content.
+            filepath: Where.
+
+        Raises:
+            OSError: If it cannot be written; what was there is as before.
+        """
+        with replacing(filepath, len(obj)) as file:
+            for part in sealed(bytes(obj)):
+                file.write(part)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        """Write a text.
+
+        Args:
+            obj: The text.
+            filepath: Where.
+            encoding: UTF-8, the only one.
+
+        Raises:
+            OSError: If it cannot be written; what was there is as before.
+        """
+        assert encoding.lower() in ("utf-8", "utf8")
+        write_text(filepath, obj)
+
+
+register_backend(ATOMIC, AtomicBackend, force=True)
+
+
+# Checkpoints that appear whole, and then the file that names the last one.
+
+
+POINTER = "last_checkpoint"  # as MMEngine calls it
+INTERRUPTED = "interrupted.pth"  # of a run that was asked to stop, until its next checkpoint
+
+
+def save_atomically(runner: Runner, folder: str, filename: str, **kwargs: Any) -> None:
+    """Save a checkpoint that appears whole or not at all.
+
+    Args:
+        runner: Of the run.
+        folder: Where.
+        filename: Its name there.
+        **kwargs: Of ``Runner.save_checkpoint``. Where they name another file backend, or an old
+            one, its files are as whole as it makes them.
+    """
+    chosen = kwargs.get("backend_args"), kwargs.get("file_client_args")
+    if chosen == (None, None) and "://" not in str(folder):
+        kwargs["backend_args"] = dict(backend=ATOMIC)
+    runner.save_checkpoint(folder, filename, **kwargs)
+
+
+def point_to(runner: Runner, checkpoint: str, gone: Sequence[str] = ()) -> None:
+    """Make a saved checkpoint the one that the run goes on from.
+
+    Args:
+        runner: Of the run.
+        checkpoint: Its path.
+        gone: Paths of those that will be removed after this.
+    """
+    if is_main_process():
+        note_checkpoint(runner.work_dir, checkpoint, gone)
+        write_text(Path(runner.work_dir, POINTER), checkpoint)
+
+
+# Arguments of MMEngine's ``CheckpointHook``, which takes most of them as they come.
+
+
+def check_checkpoint_arguments(given: Mapping[str, Any]) -> None:
+    """Check what a checkpoint hook of ours hands on to its parent.
+
+    Args:
+        given: By name.
+
+    Raises:
+        ValueError: If an argument is of another kind.
+    """
+    for name in ("by_epoch", "save_optimizer", "save_param_scheduler", "save_last"):
+        check_flag(name, given.get(name, True))
+    for name in ("interval", "max_keep_ckpts"):  # -1 is never, and all
+        check_count(name, given.get(name, -1), -1)
+    check_count("save_begin", given.get("save_begin", 0), 0)
+    if not isinstance(given.get("out_dir"), (Path, type(None))):
+        check_text("out_dir", given["out_dir"], "the name of a folder or None")
+    template = given.get("filename_tmpl")
+    if template is not None and not (isinstance(template, str) and "{" in template):
+        raise ValueError(f"filename_tmpl must be text such as 'epoch_{{}}.pth', got {template!r}")
+    for name in ("save_best", "greater_keys", "less_keys", "published_keys"):
+        for each in _several(given.get(name)):
+            check_text(name, each, "text, a list of texts or None")
+    for each in _several(given.get("rule")):
+        if each is not None:
+            check_choice("rule", each, ("greater", "less"))
+    for name in ("backend_args", "file_client_args"):
+        if not isinstance(given.get(name), (Mapping, type(None))):
+            raise ValueError(
+                f"{name} must be a dict such as dict(backend='local'), or None, got {given[name]!r}"
+            )
+
+
+def _several(value: Any) -> tuple:
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    return () if value is None else (value,)
+
+
+# Checkpoints that a kill leaves whole.
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """MMEngine's ``CheckpointHook``, whose files are whole at whatever moment the run ends.
+
+    MMEngine removes the oldest checkpoint, writes the new one in place and then the name of the
+    last one, in place too: a run that is killed in between may have none. Here the new one appears
+    whole or not at all, then the name, and the old ones go last, also the best ones. The checkpoint
+    before is there until then, so the disk holds one more for a while.
+
+    Every file has a checksum in it, and ``run.json`` in the work folder lists the run's
+    checkpoints: where the last one is damaged, ``tools/train.py --resume`` takes the one before.
+
+    Args:
+        **kwargs: As of MMEngine's hook. With a ``backend_args`` of their own, files are as whole as
+            that backend makes them.
+
+    Raises:
+        ValueError: If an argument is of another kind.
+    """
+
+    changes_training = False
+
+    backend_args: dict | None
+    file_backend: Any
+    keep_ckpt_ids: deque
+
+    def __init__(self, **kwargs: Any) -> None:
+        check_checkpoint_arguments(kwargs)
+        super().__init__(**kwargs)
+        self._waiting: list[str] = []
+        self.saved_after: int | None = None  # iterations, within an epoch
+
+    def before_train(self, runner: Runner) -> None:
+        """Prepare; what a killed run had still to remove is removed."""
+        super().before_train(runner)
+        if self.max_keep_ckpts > 0:
+            self.keep_ckpt_ids = deque(self.keep_ckpt_ids)  # not bounded: removing comes later
+        self.file_backend = _RemovingLater(self.file_backend, self._waiting)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        # When MMEngine saves the last one again for a better validation, the best one is whole and
+        # will be made again should this one not be: afterwards nobody would know the one before.
+        self._remove_waiting()
+        many = self._keep(runner, step)
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        save_atomically(
+            runner,
+            self.out_dir,
+            filename,
+            file_client_args=self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        gone = [*many, self.file_backend.join_path(self.out_dir, INTERRUPTED)]
+        point_to(runner, self.last_ckpt, gone)
+        self.saved_after = None if self.by_epoch else runner.iter + 1
+        for _ in many:
+            self.keep_ckpt_ids.popleft()
+        self._waiting += gone
+        self._remove_waiting()
+
+    def _keep(self, runner: Runner, step: int) -> list[str]:
+        """Note a new checkpoint; return the paths of those that it makes too many.
+
+        The numbers of these are saved with it. Should the run be killed before they are removed,
+        ``before_train`` of the next one does so.
+        """
+        if self.max_keep_ckpts <= 0:
+            return []
+        if not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step:
+            self.keep_ckpt_ids.append(step)
+        runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        many = list(self.keep_ckpt_ids)[: -self.max_keep_ckpts]
+        names = [self.filename_tmpl.format(each) for each in many]
+        return [self.file_backend.join_path(self.out_dir, name) for name in names]
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        given = self.backend_args
+        if self.file_client_args is None and given is None and "://" not in str(self.out_dir):
+            self.backend_args = dict(backend=ATOMIC)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.backend_args = given
+        self._remove_waiting()
+
+    def _remove_waiting(self) -> None:
+        if not is_main_process():
+            return
+        # Where a validation is done again, the best one may get the name that it had.
+        best = [getattr(self, "best_ckpt_path", None)]
+        best += getattr(self, "best_ckpt_path_dict", {}).values()
+        self.file_backend.remove_now(but={str(path) for path in (*best, self.last_ckpt)})
+
+    @master_only
+    def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
+        from mmengine.runner import save_checkpoint
+        from mmengine.runner.checkpoint import _load_checkpoint
+
+        checkpoint = _load_checkpoint(ckpt_path)
+        kept = {key: checkpoint[key] for key in checkpoint if key in (self.published_keys or ())}
+        sha = hashlib.sha256(pickle.dumps(kept)).hexdigest()
+        path = f"{os.path.splitext(ckpt_path)[0]}-{sha[:8]}.pth"
+        save_checkpoint(kept, path, backend_args=self.backend_args or dict(backend=ATOMIC))
+        runner.logger.info(f"The checkpoint ({ckpt_path}) is published to {path}.")
+
+
+class _RemovingLater:
+    """A file backend that removes files only when asked to a second time.
+
+    Args:
+        backend: That does it.
+        waiting: Gets the paths.
+    """
+
+    def __init__(self, backend: Any, waiting: list[str]) -> None:
+        self._backend, self._waiting = backend, waiting
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self._waiting.append(str(path))
+
+    rmtree = remove
+
+    def remove_now(self, but: set[str]) -> None:
+        """Remove them.
+
+        Args:
+            but: Those that stay.
+        """
+        while self._waiting:
+            path = self._waiting.pop(0)
+            if path in but:
+                continue
+            if self._backend.isfile(path):
+                self._backend.remove(path)
+            elif self._backend.isdir(path):  # of deepspeed
+                self._backend.rmtree(path)
+
+
+# The one file that a finished run leaves to others.
+
+
+@HOOKS.register_module()
+class FinalCheckpointHook(Hook):
+    """Write ``final.pth``, the weights after the last iteration, once training has ended.
+
+    It exists only when training ran to its end, and it appears whole or not at all, so another
+    run may take it for a teacher. Without the optimizer it is a third to a half of
+    ``epoch_N.pth``. With ``EMAHook`` its ``state_dict`` holds the averaged weights, as in
+    MMEngine's own checkpoints. What a distiller trained beside the student, its
+    ``feature_adapters``, is left out: the file is the student's. So are times, paths and what was
+    logged: runs of the same bits leave the same bytes, cut off and resumed or not.
+
+    Args:
+        filename: Name of the file in the work folder.
+
+    Raises:
+        ValueError: If ``filename`` is no such name.
+    """
+
+    changes_training = False
+    priority = "VERY_LOW"
+
+    def __init__(self, filename: str = "final.pth") -> None:
+        check_text("filename", filename, "the name of a file, such as 'final.pth'")
+        if Path(filename).name != filename:
+            raise ValueError(
+                "filename must name no folder, as the file lies in the work folder, got "
+                f"{filename!r}"
+            )
+        self.filename = filename
+        self._writing = False
+        self._trained = True
+
+    def before_train(self, runner: Runner) -> None:
+        """Remove the file of an earlier run in this folder, which this run replaces."""
+        self._trained = runner.iter < runner.max_iters
+        if is_main_process() and runner.iter < runner.max_iters:
+            Path(runner.work_dir, self.filename).unlink(missing_ok=True)
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the file, unless it is there, whole, and nothing was trained since."""
+        final = Path(runner.work_dir, self.filename)
+        there = [not self._trained and final.is_file() and why_damaged(final, True) is None]
+        broadcast_object_list(there)  # another process may look while the first one writes
+        if there[0]:
+            return
+        self._writing = True
+        save_atomically(
+            runner,
+            runner.work_dir,
+            self.filename,
+            save_optimizer=False,
+            save_param_scheduler=False,
+            meta=dict(epoch=runner.epoch, iter=runner.iter),
+        )
+        self._writing = False
+        barrier()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take what is not the student's out of our file; ``epoch_N.pth`` keeps it."""
+        if self._writing:
+            checkpoint.pop("message_hub", None)
+            checkpoint["meta"] = _lasting(checkpoint["meta"], runner)
+            # Not above: command lines read the hooks before they silence mmpretrain's warnings.
+            from mmkd_logit.models.parts import without_adapters
+
+            for name in ("state_dict", "ema_state_dict"):  # after EMAHook, which has priority
+                if name in checkpoint:
+                    checkpoint[name] = without_adapters(checkpoint[name])
+
+
+def _lasting(meta: dict[str, Any], runner: Runner) -> dict[str, Any]:
+    """Return what is not volatile of a checkpoint's ``meta``, and of the config in it."""
+    cfg = {key: value for key, value in runner.cfg.to_dict().items() if key not in VOLATILE}
+    # Where none is given, a resumed run has that of its checkpoint.
+    cfg["randomness"] = dict(cfg.get("randomness") or {}, seed=runner.seed)
+    kept = {key: value for key, value in meta.items() if key not in VOLATILE}
+    return dict(kept, cfg=Config(cfg).pretty_text)
+
+
+# No checkpoint has files deleted elsewhere.
+
+
+@HOOKS.register_module()
+class OwnBestCheckpointHook(Hook):
+    """Let the best checkpoint that a resumed one names lie where the run writes its own.
+
+    MMEngine deletes it when a better one comes. A checkpoint of somebody else names a file in
+    another place, and so does one whose folder was moved since. ``tools/train.py`` adds this
+    hook.
+
+    Example:
+        >>> from mmkd_logit.hooks import OwnBestCheckpointHook
+        >>> hook = OwnBestCheckpointHook()
+    """
+
+    changes_training = False
+    priority = "VERY_HIGH"
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Change the names in what was loaded, before MMEngine takes them over."""
+        hub = checkpoint.get("message_hub") if isinstance(checkpoint, dict) else None
+        info = hub.get("runtime_info") if isinstance(hub, dict) else None
+        if not isinstance(info, dict):
+            return
+        folder = _folder_of_checkpoints(runner)
+        for key in [key for key in info if str(key).startswith("best_ckpt") and info[key]]:
+            named = Path(info[key])
+            if named.resolve().parent != folder.resolve():
+                info[key] = str(folder / named.name)
+
+
+def _folder_of_checkpoints(runner: Runner) -> Path:
+    saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    out = saving[0].out_dir if saving else None
+    folder = Path(runner.work_dir)
+    return folder if out in (None, runner.work_dir) else Path(out, folder.name)

@@ -1,0 +1,100 @@
+"""Memory format channels_last for the student."""
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from mmkd_logit.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ChannelsLastHook(Hook):
+    """Train with the model's 4-d parameters in ``torch.channels_last``.
+
+    Images need no change: a convolution with such weights gives such features. Values are the
+    same, sums inside convolutions may be rounded otherwise.
+
+    The layout changes once, before the first iteration: after the weights are initialised (filled
+    in another order they would be others) or loaded. The copy that ``EMAHook`` keeps and a resumed
+    optimizer's momenta change with them. Checkpoints hold contiguous tensors, as without this
+    hook, and either kind of run resumes the other's.
+
+    The model has been wrapped by then, and DDP, which took down the old layout, would mix up the
+    places in the gradients of the first step (torch 2.15 over gloo; with
+    ``find_unused_parameters=True`` of all steps), so it is wrapped anew.
+
+    Raises:
+        ValueError: Before training, if the model is wrapped by anything but DDP.
+    """
+
+    # After EMAHook has put its weights into a checkpoint, and FinalCheckpointHook taken some out.
+    priority = "LOWEST"
+
+    def before_train(self, runner: Runner) -> None:
+        """Change the layout of everything that is trained."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        wrapped = model is not runner.model
+        if wrapped and not isinstance(runner.model, DistributedDataParallel):
+            raise ValueError(
+                "ChannelsLastHook works with DDP or without a model wrapper, got "
+                f"{type(runner.model).__name__}; take the hook out"
+            )
+        before = [parameter.stride() for parameter in model.parameters()]
+        averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
+        for network in (model, *(each for each in averages if isinstance(each, nn.Module))):
+            network.to(memory_format=torch.channels_last)
+        for optimizer in _optimizers(runner):
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        state[key] = _like(value, parameter)
+        if wrapped and before != [parameter.stride() for parameter in model.parameters()]:
+            _wrap_anew(runner, model)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Have contiguous tensors saved."""
+        for key in ("state_dict", "ema_state_dict"):
+            state = checkpoint.get(key, {})
+            state.update({name: value.contiguous() for name, value in state.items()})
+        if "optimizer" in checkpoint:
+            checkpoint["optimizer"] = _contiguous(checkpoint["optimizer"])
+
+
+def _optimizers(runner: Runner) -> Iterator[Optimizer]:
+    wrapper = runner.optim_wrapper
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    for each in wrappers:
+        yield each.optimizer
+
+
+def _wrap_anew(runner: Runner, model: nn.Module) -> None:
+    runner.model = model  # the old wrapper goes before there is a new one
+    gc.collect()
+    runner.model = runner.wrap_model(runner.cfg.get("model_wrapper_cfg"), model)
+    runner._maybe_compile("train_step")  # which was the old wrapper's
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    if value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _contiguous(value: Any) -> Any:
+    """Copy dicts and lists, and tensors that are not contiguous."""
+    if isinstance(value, Tensor):
+        return value.contiguous()
+    if isinstance(value, dict):
+        return {key: _contiguous(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_contiguous(item) for item in value]
+    return value

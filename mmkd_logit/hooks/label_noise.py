@@ -1,0 +1,84 @@
+"""Logging the label noise of a run."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmkd_logit.registry import HOOKS
+from mmkd_logit.utils.arguments import check_flag
+
+
+@HOOKS.register_module()
+class LabelNoiseHook(Hook):
+    """Log which labels a run learns from, and refuse to resume it with others.
+
+    It reads what :class:`NoisyLabelDataset` and :class:`DataSubset` leave in the training data's
+    ``metainfo``, and does nothing where neither is used, now or in the checkpoint. MMEngine only
+    warns when metainfo changes. ``tools/train.py`` adds this hook by itself.
+
+    Args:
+        resume_changed: Whether a run may be resumed with others all the same; they are logged.
+
+    Raises:
+        ValueError: If ``resume_changed`` is neither True nor False; when a run is resumed with
+            other labels or another part of the data.
+    """
+
+    changes_training = False
+    priority = "HIGH"
+
+    def __init__(self, resume_changed: bool = False) -> None:
+        self.resume_changed = check_flag("resume_changed", resume_changed)
+
+    def before_train(self, runner: Runner) -> None:
+        """Log the noise."""
+        labels = train_metainfo(runner).get("label_noise")
+        if labels is not None:
+            runner.logger.info(f"Training labels: {_in_words(labels)}")
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the labels; MMEngine has built the training data by now."""
+        if not runner._resume:
+            return
+        meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
+        theirs = (meta or {}).get("dataset_meta") or {}
+        ours = train_metainfo(runner)
+        for key, what in (("label_noise", "labels"), ("data_subset", "samples")):
+            before, now = theirs.get(key), ours.get(key)
+            if (before or {}).get("sha256") != (now or {}).get("sha256"):
+                told = (
+                    f"other training {what}: the checkpoint's are {_in_words(before)}, the "
+                    f"config's {_in_words(now)}"
+                )
+                if not self.resume_changed:
+                    raise ValueError(
+                        f"cannot resume with {told}; restore the settings of "
+                        "train_dataloader.dataset, or begin a new run in another work folder"
+                    )
+                runner.logger.warning(f"Going on with {told}")
+
+
+def train_metainfo(runner: Runner) -> dict[str, Any]:
+    """Return the metainfo of a run's training data; empty where there is none.
+
+    Args:
+        runner: It may have no training data, or not built them yet.
+    """
+    dataset = getattr(getattr(runner, "train_dataloader", None), "dataset", None)
+    metainfo = getattr(dataset, "metainfo", None)
+    return dict(metainfo) if isinstance(metainfo, dict) else {}
+
+
+def _in_words(description: dict | None) -> str:
+    """Describe noise or a part in a line."""
+    if description is None:
+        return "the data set's own"
+    words = [f"SHA-256 {description['sha256'][:16]}", f"{description['samples']} samples"]
+    if "kind" in description:
+        words.insert(0, f"{description['kind']} noise, {description['realised_rate']:.2%} wrong")
+        if description.get("rate") is not None:
+            words.append(f"rate {description['rate']}")
+    if description.get("seed") is not None:
+        words.append(f"seed {description['seed']}")
+    return ", ".join(words)

@@ -1,0 +1,23 @@
+"""What the server imports once that processes of ``tools/reproduce.py`` are forked from."""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import sys
+
+from mmkd_logit.engine.launch import silence_known_warnings
+
+silence_known_warnings()
+_OURS = ("datasets", "hooks", "metrics", "models", "lab.reproduce")
+_SLOW = ("matplotlib.pyplot", "mmpretrain.models", "sklearn.datasets", "yapf.yapflib.yapf_api")
+for _name in (*_SLOW, *(f"mmkd_logit.{name}" for name in _OURS)):
+    with (
+        contextlib.suppress(ImportError),  # the run that needs it will say so
+        contextlib.redirect_stdout(sys.stderr),  # standard output is for tables
+    ):
+        importlib.import_module(_name)
+# MMEngine collects garbage with each data set; what is there by now is none.
+gc.collect()
+gc.freeze()
+atexit.register(gc.unfreeze)  # or libraries report leaks when the server ends

@@ -1,0 +1,245 @@
+"""A bare PyTorch loop of the same distillation."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+_Batch = tuple[Tensor, Tensor]
+
+
+class ArrayImages(Dataset):
+    """Images and labels in arrays, as torchvision's data sets of small images keep them.
+
+    Args:
+        data: Images, uint8, (N, H, W, C) with 3 channels or 1.
+        targets: N labels.
+        transform: From a PIL image to a tensor.
+    """
+
+    def __init__(self, data: np.ndarray, targets: Sequence[int], transform: Callable) -> None:
+        self.data = data
+        self.targets = list(targets)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.data[index]
+        image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        return self.transform(image), self.targets[index]
+
+
+class _Block(nn.Module):
+    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_planes)
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.same = stride == 1 and in_planes == planes
+        self.convdim = None if self.same else nn.Conv2d(in_planes, planes, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(x), inplace=True)
+        shortcut = x if self.convdim is None else self.convdim(out)
+        out = self.conv2(F.relu(self.bn2(self.conv1(out)), inplace=True))
+        return out + shortcut
+
+
+class WideResNet(nn.Module):
+    """WRN-``depth``-``widen_factor`` (Zagoruyko and Komodakis, 2016) that gives logits.
+
+    Args:
+        depth: ``6n + 4``.
+        widen_factor: Multiplies the width.
+        num_classes: K.
+        in_channels: Of the images.
+        strides: Of the three groups.
+        base_channels: Width of the first group at ``widen_factor=1``.
+        stem_channels: Channels after the stem.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        widen_factor: int,
+        num_classes: int,
+        in_channels: int = 3,
+        strides: Sequence[int] = (1, 2, 2),
+        base_channels: int = 16,
+        stem_channels: int = 16,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, stem_channels, 3, 1, 1, bias=False)
+        layers: list[nn.Module] = []
+        planes = stem_channels
+        for i, stride in enumerate(strides):
+            width = base_channels * widen_factor * 2**i
+            for k in range((depth - 4) // 6):
+                layers.append(_Block(planes, width, stride if k == 0 else 1))
+                planes = width
+        self.layers = nn.Sequential(*layers)
+        self.bn = nn.BatchNorm2d(planes)
+        self.fc = nn.Linear(planes, num_classes)
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images (N, C, H, W)."""
+        out = F.relu(self.bn(self.layers(self.conv1(x))), inplace=True)
+        return self.fc(F.adaptive_avg_pool2d(out, 1).flatten(1))
+
+
+class BareLoop:
+    """A teacher, a student, a loader, SGD, and a loop that prints nothing.
+
+    Args:
+        student: Gives logits.
+        teacher: The same.
+        data: Of pairs of a tensor and a label.
+        batch_size: N.
+        loss: ``'mse'`` or ``'kl'``, between the logits.
+        tau: Temperature of ``'kl'``.
+        alpha: Weight of the teacher's loss; that of the cross-entropy is ``1 - alpha``.
+        workers: Of the data loader.
+        device: Where to compute.
+        channels_last: Memory format of networks and images.
+        bf16: Whether both networks run under autocast in bfloat16.
+        compiled: Whether both networks go through ``torch.compile``.
+        fused: Whether SGD is the fused one.
+        fixed_batch: Whether the first batch is kept on the device and used for every step.
+        lr: Learning rate, with Nesterov momentum 0.9.
+        weight_decay: Not for tensors of one dimension, as in the authors' code.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        data: Dataset,
+        batch_size: int = 128,
+        loss: str = "mse",
+        tau: float = 4.0,
+        alpha: float = 1.0,
+        workers: int = 0,
+        device: str | torch.device = "cpu",
+        channels_last: bool = False,
+        bf16: bool = False,
+        compiled: bool = False,
+        fused: bool = False,
+        fixed_batch: bool = False,
+        lr: float = 0.1,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        self.device = torch.device(device)
+        form: Any = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = form
+        self.student = student.to(self.device, memory_format=form).train()
+        self.teacher = teacher.to(self.device, memory_format=form).eval()
+        self.run_student, self.run_teacher = self.student, self.teacher
+        if compiled:
+            self.run_student = torch.compile(self.student)
+            self.run_teacher = torch.compile(self.teacher)
+        self.loss, self.tau, self.alpha, self.bf16 = loss, tau, alpha, bf16
+        parameters = list(self.student.parameters())
+        groups = [
+            dict(params=[p for p in parameters if p.dim() > 1], weight_decay=weight_decay),
+            dict(params=[p for p in parameters if p.dim() <= 1], weight_decay=0.0),
+        ]
+        more: dict[str, Any] = dict(fused=True) if fused else {}
+        self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, **more)
+        self.loader = DataLoader(
+            data,
+            batch_size,
+            shuffle=True,
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+            drop_last=True,
+            persistent_workers=workers > 0,
+        )
+        self.fixed_batch = fixed_batch
+        self.losses: list[float] = []
+
+    def batches(self) -> Iterator[_Batch]:
+        """Give batches, epoch after epoch."""
+        if self.fixed_batch:
+            images, labels = next(iter(self.loader))
+            yield from itertools.repeat(self.to_device(images, labels))
+        while True:
+            yield from self.loader
+
+    def to_device(self, images: Tensor, labels: Tensor) -> _Batch:
+        """Copy a batch."""
+        images = images.to(self.device, non_blocking=True)
+        images = images.contiguous(memory_format=self.memory_format)
+        return images, labels.to(self.device, non_blocking=True)
+
+    def step(self, images: Tensor, labels: Tensor) -> float:
+        """Train on a batch and return the loss, as code that logs it does.
+
+        Args:
+            images: From the loader.
+            labels: Theirs.
+        """
+        images, labels = self.to_device(images, labels)
+        with self._autocast():
+            logits = self.run_student(images)
+            loss = torch.zeros((), device=self.device)
+            if self.alpha < 1:
+                loss = loss + (1 - self.alpha) * F.cross_entropy(logits, labels)
+            if self.alpha > 0:
+                with torch.no_grad():
+                    targets = self.run_teacher(images)
+                loss = loss + self.alpha * self._distance(logits.float(), targets.float())
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        value = loss.item()
+        self.losses.append(value)
+        return value
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.bf16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _distance(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.loss == "mse":
+            return F.mse_loss(logits, targets)
+        log_p = F.log_softmax(logits / self.tau, 1)
+        q = F.softmax(targets / self.tau, 1)
+        return self.tau**2 * F.kl_div(log_p, q, reduction="batchmean")
+
+
+def usual_transform(
+    mean: Sequence[float], std: Sequence[float], crop: int | None, padding: int, flip: float
+) -> Callable:
+    """Return the usual augmentation of small images.
+
+    Args:
+        mean: For pixels in ``[0, 1]``.
+        std: The same.
+        crop: Size of the random crop; None without one.
+        padding: On each side, before the crop.
+        flip: Probability of the horizontal flip.
+    """
+    steps: list[Callable] = []
+    if crop:
+        steps.append(transforms.RandomCrop(crop, padding=padding))
+    if flip:
+        steps.append(transforms.RandomHorizontalFlip(flip))
+    return transforms.Compose(
+        [*steps, transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
+    )

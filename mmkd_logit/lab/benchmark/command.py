@@ -1,0 +1,182 @@
+"""``tools/benchmark.py``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+
+from mmkd_logit.checkpoint import install_safe_reading
+from mmkd_logit.engine.cli import one_line_errors
+from mmkd_logit.engine.config import add_override_argument
+from mmkd_logit.engine.fingerprint import describe_machine
+from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.utils.arguments import check_number, check_out_file, first_line
+from mmkd_logit.utils.cli import OneLineParser
+from mmkd_logit.utils.files import write_text
+
+from .losses import error_rows, render_errors, render_speed, speed_rows
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/benchmark.py``."""
+    parser = OneLineParser(
+        description="Measure cost and accuracy on this machine; tables on standard output"
+    )
+    parser.add_argument("config", nargs="?", help="a kd config, to time its training")
+    _add_training_arguments(parser.add_argument_group("training a config"))
+    add_override_argument(parser, "--cfg-options", "override settings of the config")
+    parser.add_argument("--losses", action="store_true", help="time the KL loss beside F.kl_div")
+    parser.add_argument("--compile", action="store_true", help="with --losses, compiled as well")
+    parser.add_argument(
+        "--error-table", action="store_true", help="rounding errors of both, by dtype and tau"
+    )
+    parser.add_argument(
+        "--tau", type=float, nargs="+", default=[4.0], help="temperatures to time, above 0"
+    )
+    parser.add_argument("--seconds", type=float, default=3.0, help="time to spend on each row")
+    parser.add_argument(
+        "--device", help="where to time: cpu, cuda ...; a config trains on a GPU if there is one"
+    )
+    parser.add_argument("--threads", type=int, help="of torch on the CPU")
+    parser.add_argument("--json", metavar="FILE", help="write rows and machine here as well")
+    return parser
+
+
+def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--variants", nargs="+", metavar="NAME", help="which ways to train; all by default"
+    )
+    group.add_argument(
+        "--data", action="store_true", help="time the loaders alone instead, on one thread"
+    )
+    group.add_argument(
+        "--scaling",
+        nargs="?",
+        const="total",
+        choices=["total", "process"],
+        help="time 1, 2 and 4 processes instead, as far as the machine goes; the batch of all "
+        "together stays the same (default), or that of each process",
+    )
+    group.add_argument(
+        "--shared",
+        nargs="?",
+        const="exact",
+        choices=["exact", "fast"],
+        help="time the students of a row of Table 1 together, apart and in their parts instead",
+    )
+    group.add_argument("--batch-size", type=int, help="instead of the config's")
+    group.add_argument(
+        "--workers",
+        type=int,
+        help="data workers of bare and plain; by default none on a CPU, where they would share "
+        "cores with the training, and up to 8 on a GPU",
+    )
+    group.add_argument(
+        "--synthetic",
+        type=int,
+        nargs="?",
+        const=2048,
+        metavar="N",
+        help="N random images (2048) instead of the config's data; takes far less memory: every "
+        "variant holds the data, and every cache of all views of CIFAR-100 3.2 GB",
+    )
+    group.add_argument("--no-parts", action="store_true", help="leave memory and breakdown out")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``tools/benchmark.py``.
+
+    Args:
+        argv: The command line without the program's name; ``sys.argv`` by default.
+    """
+    args = build_parser().parse_args(argv)
+    with one_line_errors():
+        _check(args)
+        if args.threads is not None:
+            torch.set_num_threads(args.threads)
+        found: dict[str, Any] = {}
+        if args.losses:
+            found["speed"] = _speed(args)
+            print(render_speed(found["speed"]), flush=True)
+        if args.error_table:
+            found["errors"] = error_rows(say=_say)
+            print(render_errors(found["errors"]), flush=True)
+        if args.config:
+            found |= _train(args)
+        if args.json:
+            machine = dict(describe_machine(), threads=torch.get_num_threads())
+            text = json.dumps(dict(machine=machine, **found), indent=2)
+            write_text(args.json, text + "\n")
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not (args.losses or args.error_table or args.config):
+        raise ValueError("nothing to measure: give a kd config, --losses or --error-table")
+    if args.json:
+        check_out_file("--json", args.json)
+    if args.compile and not args.losses:
+        raise ValueError("--compile goes with --losses")
+    instead = [name for name in ("data", "scaling", "shared") if getattr(args, name)]
+    if not args.config and (args.variants or instead):
+        raise ValueError("--variants, --data, --scaling and --shared need a config to train")
+    if len(instead) > 1:
+        raise ValueError(f"give --{instead[0]} or --{instead[1]}, not both")
+    if args.shared and args.variants:
+        raise ValueError("--shared takes no --variants")
+    if args.workers is not None and args.workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {args.workers}")
+    check_number("--seconds", args.seconds)
+    for tau in args.tau:
+        check_number("--tau", tau, zero=False)
+    _check_device(args.device)
+    for name in ("threads", "batch_size", "synthetic"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.config and args.device not in (None, get_device()):
+        raise ValueError(
+            f"MMEngine trains on {get_device()} here, not on {args.device}; "
+            "CUDA_VISIBLE_DEVICES= hides the GPUs"
+        )
+
+
+def _check_device(device: str | None) -> None:
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # of torch, which has many
+        raise ValueError(
+            f"--device {device} cannot be used here ({first_line(error)}); take cpu"
+            + (" or cuda" if torch.cuda.is_available() else "")
+        ) from None
+
+
+def _train(args: argparse.Namespace) -> dict[str, Any]:
+    silence_known_warnings()
+    install_safe_reading()
+    from .speed import measure_config  # seconds of imports
+
+    return measure_config(args, _say)
+
+
+def _speed(args: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    for compiled in (False, True) if args.compile else (False,):
+        for tau in args.tau:
+            rows += speed_rows(
+                tau=tau,
+                compiled=compiled,
+                device=args.device or "cpu",
+                seconds=args.seconds,
+                say=_say,
+            )
+    return rows
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,223 @@
+"""Accuracy and cost of the losses."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkd_logit.losses import ScaledKLDivLoss
+
+from .timing import interleave, ratio, timed
+
+SHAPES = ((128, 100), (256, 1000), (64, 21841))
+TAUS = (0.05, 0.5, 1, 4, 20, 100, 1e3, 1e4, 1e6, math.inf)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+Row = dict[str, Any]
+_Function = Callable[[Tensor, Tensor], Tensor]
+
+
+def naive_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float) -> Tensor:
+    """Return the loss as the formula reads, in the logits' own dtype.
+
+    Args:
+        student_logits: ``(N, K)``.
+        teacher_logits: ``(N, K)``.
+        tau: Temperature.
+    """
+    log_p = F.log_softmax(student_logits / tau, -1)
+    q = F.softmax(teacher_logits / tau, -1)
+    return tau**2 * F.kl_div(log_p, q, reduction="batchmean")
+
+
+def speed_rows(
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    tau: float = 4.0,
+    compiled: bool = False,
+    device: str = "cpu",
+    seconds: float = 3.0,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """Time forward plus backward of both, in turn, and return a row for each shape.
+
+    Args:
+        shapes: Pairs (N, K) of float32 logits.
+        tau: Temperature.
+        compiled: Whether both go through ``torch.compile``.
+        device: Where to run.
+        seconds: Time to spend on a shape, at least 5 rounds of each.
+        say: Called with a line of progress.
+
+    Returns:
+        Rows with medians in microseconds, ``ratio`` of the medians (ours to naive) and the
+        quartiles of the ratio of neighbours.
+    """
+    rows = []
+    for samples, classes in shapes:
+        say(f"timing {samples}x{classes}, {'compiled' if compiled else 'eager'}, tau={tau:g}")
+        torch.compiler.reset()
+        functions: list[_Function] = [ScaledKLDivLoss(tau), partial(naive_kl, tau=tau)]
+        if compiled:
+            functions = [torch.compile(f, fullgraph=True, dynamic=False) for f in functions]
+        u, v = _logits(samples, classes, torch.float32, device)
+        ours, naive = _interleaved(functions, u, v, seconds)
+        cost = ratio(naive, ours)
+        medians = [statistics.median(times) * 1e6 for times in (ours, naive)]
+        rows.append(
+            dict(
+                shape=f"{samples}x{classes}",
+                tau=tau,
+                compiled=compiled,
+                device=device,
+                threads=torch.get_num_threads(),
+                rounds=len(ours),
+                ours_us=medians[0],
+                naive_us=medians[1],
+                ratio=cost["ratio"],
+                ratio_quartiles=cost["quartiles"],
+            )
+        )
+    return rows
+
+
+def error_rows(
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    taus: Sequence[float] = TAUS,
+    samples: int = 16,
+    classes: int = 100,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """Return a row for each dtype and tau with the relative errors of both.
+
+    The reference has 50 digits and starts from the logits as they are in the dtype. A gradient's
+    error is that of its norm; it includes the rounding to the dtype.
+
+    Args:
+        dtypes: Dtypes of the logits.
+        taus: Temperatures above 0.
+        samples: N.
+        classes: K.
+        say: Called with a line of progress.
+
+    Raises:
+        ImportError: If mpmath is not installed.
+
+    Example:
+        >>> (row,) = error_rows([torch.float32], [1e4], samples=2, classes=5)
+        >>> row["ours"]["loss"] < 1e-6 < row["naive"]["loss"]
+        True
+    """
+    rows = []
+    for dtype in dtypes:
+        name = str(dtype).removeprefix("torch.")
+        u, v = _logits(samples, classes, dtype, "cpu")
+        for tau in taus:
+            say(f"errors in {name}, tau={tau:g}")
+            want = _reference(u, v, tau)
+            row: Row = dict(dtype=name, tau=tau, samples=samples, classes=classes)
+            functions: dict[str, _Function] = {
+                "ours": ScaledKLDivLoss(tau),
+                "naive": partial(naive_kl, tau=tau),
+            }
+            for key, function in functions.items():
+                loss = function(u, v)
+                (gradient,) = torch.autograd.grad(loss, u)
+                row[key] = dict(
+                    loss=_error(loss.detach(), want[0]), gradient=_error(gradient, want[1])
+                )
+            rows.append(row)
+    return rows
+
+
+def render_speed(rows: Sequence[Row]) -> str:
+    """Render the rows of :func:`speed_rows` in Markdown.
+
+    Args:
+        rows: The rows.
+    """
+    lines = ["| shape | mode | tau | ours, us | F.kl_div, us | ratio | quartiles |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in rows:
+        low, high = row["ratio_quartiles"]
+        lines.append(
+            f"| {row['shape']} | {'compiled' if row['compiled'] else 'eager'} | {row['tau']:g} "
+            f"| {row['ours_us']:.0f} | {row['naive_us']:.0f} | {row['ratio']:.2f} "
+            f"| {low:.2f} to {high:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def render_errors(rows: Sequence[Row]) -> str:
+    """Render the rows of :func:`error_rows` in Markdown.
+
+    Args:
+        rows: The rows.
+    """
+    lines = ["| dtype | tau | loss, ours | F.kl_div | gradient, ours | F.kl_div |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in rows:
+        cells = [row[key][what] for what in ("loss", "gradient") for key in ("ours", "naive")]
+        numbers = " | ".join(f"{cell:.1e}" for cell in cells)
+        lines.append(f"| {row['dtype']} | {row['tau']:g} | {numbers} |")
+    return "\n".join(lines)
+
+
+def _logits(samples: int, classes: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    v = 3 * torch.randn(samples, classes, generator=generator)
+    u = v + torch.randn(samples, classes, generator=generator)
+    return u.to(device, dtype).requires_grad_(), v.to(device, dtype)
+
+
+def _interleaved(
+    functions: Sequence[_Function], u: Tensor, v: Tensor, seconds: float
+) -> list[list[float]]:
+    """Return the seconds of each call, the functions called in turn."""
+
+    def once(function: _Function) -> float:
+        return timed(lambda: torch.autograd.grad(function(u, v), u), u.device)
+
+    for function in functions:
+        for _ in range(5):
+            once(function)
+    return interleave([partial(once, function) for function in functions], seconds)
+
+
+def _reference(u: Tensor, v: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """Return loss and gradient of the batch mean, from 50 digits."""
+    import mpmath  # of the extra `dev`
+
+    losses, gradients = [], []
+    with mpmath.workdps(50):
+        for student, teacher in zip(u.tolist(), v.tolist(), strict=True):
+            a, b = ([mpmath.mpf(x) for x in z] for z in (student, teacher))
+            if tau == math.inf:
+                d = [x - y for x, y in zip(a, b, strict=True)]
+                mean = mpmath.fsum(d) / len(d)
+                losses.append(mpmath.fsum((x - mean) ** 2 for x in d) / (2 * len(d)))
+                gradients.append([(x - mean) / len(d) for x in d])
+                continue
+            log_p, log_q = (_log_softmax([x / tau for x in z]) for z in (a, b))
+            p, q = ([mpmath.exp(x) for x in z] for z in (log_p, log_q))
+            terms = (c * (y - x) for c, x, y in zip(q, log_p, log_q, strict=True))
+            losses.append(tau**2 * mpmath.fsum(terms))
+            gradients.append([tau * (x - y) for x, y in zip(p, q, strict=True)])
+        loss = float(mpmath.fsum(losses) / len(losses))
+    gradient = [[float(x) / len(losses) for x in row] for row in gradients]
+    return torch.tensor(loss, dtype=torch.float64), torch.tensor(gradient, dtype=torch.float64)
+
+
+def _log_softmax(z: list) -> list:
+    import mpmath
+
+    total = mpmath.log(mpmath.fsum(mpmath.exp(x) for x in z))
+    return [x - total for x in z]
+
+
+def _error(got: Tensor, want: Tensor) -> float:
+    return float((got.double() - want).norm() / want.norm())

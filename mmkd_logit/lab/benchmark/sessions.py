@@ -1,0 +1,554 @@
+"""One training step at a time: ours by a Runner, the bare loop's, and the teacher's alone."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapperDict
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import CIFAR100
+
+from mmkd_logit.checkpoint import install_safe_checkpoint_loading
+from mmkd_logit.engine import train
+from mmkd_logit.engine.config import change_teachers, model_teachers
+from mmkd_logit.engine.config_check import check_config
+from mmkd_logit.models import FrozenTeacher
+from mmkd_logit.models.teacher import resolve_teacher
+from mmkd_logit.models.teacher_cache import TeacherCache
+from mmkd_logit.utils.arguments import type_name
+
+from .bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
+
+_IN_MEMORY, _SEEDED, _SAMPLER = "InMemoryDataset", "SeededDataset", "SeededSampler"
+_COLLATE = "mmkd_logit.batch_collate"
+_PREPROCESSOR = "BatchPreprocessor"
+
+
+def change_innermost(spec: Any, change: Callable[[Any], Any]) -> Any:
+    """Return the config of a data set with the one that reads images changed.
+
+    Args:
+        spec: The config, perhaps of wrappers around wrappers.
+        change: Gets and returns the config within.
+    """
+    if "dataset" in spec:
+        return dict(spec, dataset=change_innermost(spec["dataset"], change))
+    return change(spec)
+
+
+def innermost(spec: Any) -> Any:
+    """Return the config of the data set that reads images.
+
+    Args:
+        spec: The config, perhaps of wrappers around it.
+    """
+    while "dataset" in spec:
+        spec = spec["dataset"]
+    return spec
+
+
+def by_pipeline(cfg: Config, workers: int = 0) -> Config:
+    """Load training images one by one, with mmpretrain's pipeline and sampler.
+
+    Args:
+        cfg: Changed in place.
+        workers: Of the data loader.
+    """
+    loader = cfg.train_dataloader
+    loader.dataset = _without_ours(loader.dataset)
+    if type_name(loader.sampler) == _SAMPLER:
+        loader.sampler = loader.sampler.sampler
+    loader.collate_fn = dict(type="default_collate")
+    loader.num_workers = workers
+    loader.persistent_workers = workers > 0
+    loader.pin_memory = torch.cuda.is_available()
+    if type_name(cfg.get("data_preprocessor")) == _PREPROCESSOR:
+        cfg.data_preprocessor.type = "mmpretrain.ClsDataPreprocessor"
+        cfg.data_preprocessor.pop("channels_last", None)
+    return cfg
+
+
+def in_memory(cfg: Config) -> Config:
+    """Load training images from one tensor, batch by batch.
+
+    Args:
+        cfg: Changed in place.
+    """
+    if _has(cfg.train_dataloader.dataset, _IN_MEMORY):
+        return cfg
+    by_pipeline(cfg)
+    loader = cfg.train_dataloader
+    loader.dataset = change_innermost(
+        loader.dataset,
+        lambda spec: dict(type=f"mmkd_logit.{_IN_MEMORY}", device="auto", dataset=spec),
+    )
+    loader.sampler = dict(type=f"mmkd_logit.{_SAMPLER}", sampler=loader.sampler)
+    loader.collate_fn = dict(type=_COLLATE)
+    loader.pin_memory = False  # they are on the GPU already
+    kind = f"mmkd_logit.{_PREPROCESSOR}"
+    cfg.data_preprocessor = dict(cfg.get("data_preprocessor") or {}, type=kind)
+    return cfg
+
+
+def _without_ours(spec: Any) -> Any:
+    if type_name(spec) in (_IN_MEMORY, _SEEDED):
+        return _without_ours(spec["dataset"])
+    return dict(spec, dataset=_without_ours(spec["dataset"])) if "dataset" in spec else spec
+
+
+def _has(spec: Any, kind: str) -> bool:
+    return type_name(spec) == kind or ("dataset" in spec and _has(spec["dataset"], kind))
+
+
+# From a kd config to the one that is timed.
+
+
+_ENDLESS = 10**6  # epochs
+_number = itertools.count()  # MMEngine keeps every experiment by name
+
+
+def base_config(
+    path: str,
+    work_dir: str,
+    overrides: dict[str, Any] | None = None,
+    batch_size: int | None = None,
+    synthetic: int | None = None,
+    launcher: str = "none",
+) -> tuple[Config, list[str]]:
+    """Read a kd config as ``tools/train.py`` does, without what is not part of a step.
+
+    Validation, checkpoints and caches go (variants bring their own caches, and a full one on the
+    disk would make them all warm), training does not end. Where a teacher's checkpoint is missing
+    the teacher keeps random weights.
+
+    Args:
+        path: The config.
+        work_dir: For logs.
+        overrides: As of ``--cfg-options``.
+        batch_size: For each process; None for the config's.
+        synthetic: Train on that many random images instead; None for the config's data.
+        launcher: As of ``tools/train.py``.
+
+    Returns:
+        The config, and what the user should know about it.
+
+    Raises:
+        FileNotFoundError: If the config does not exist.
+        ValueError: If it has no teacher or is not what can be timed.
+    """
+    words = [path, "--work-dir", work_dir, "--no-validate", "--launcher", launcher]
+    args = train.build_parser().parse_args(words)
+    args.cfg_options = dict(overrides or {})
+    cfg = train.build_config(args)
+    check_config(cfg)
+    if not model_teachers(cfg):
+        raise ValueError(f"{path} has no model.teacher; tools/benchmark.py times kd configs")
+    if batch_size is not None:
+        cfg.train_dataloader.batch_size = batch_size
+    if synthetic is not None:
+        _use_random_images(cfg, synthetic)
+    change_teachers(cfg, _without_cache)
+    notes = _without_checkpoints(cfg)
+    cfg.train_dataloader.drop_last = True
+    cfg.default_hooks = dict(cfg.get("default_hooks") or {}, checkpoint=None)
+    cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or [] if _stays(hook)]
+    cfg.train_cfg.max_epochs = _ENDLESS
+    cfg.log_level = "ERROR"
+    if synthetic is not None:
+        notes.append(f"data: {synthetic} random images")
+    return cfg, notes
+
+
+def edited(cfg: Config, **fields: Any) -> Config:
+    """Return a copy of a config with other fields, and a name of its own for MMEngine.
+
+    Args:
+        cfg: A config.
+        **fields: Merged into it.
+    """
+    new = Config(cfg.to_dict())
+    new.merge_from_dict(fields)
+    new.experiment_name = f"benchmark{next(_number)}"
+    return new
+
+
+def _stays(hook: dict) -> bool:
+    """Leave out what writes checkpoints and what draws, as it does where nobody watches."""
+    return type_name(hook) not in ("FinalCheckpointHook", "ProgressBarHook")
+
+
+def _without_cache(spec: Any) -> Any:
+    if not isinstance(spec, dict):
+        return spec
+    return {key: value for key, value in spec.items() if key != "cache"}
+
+
+def _without_checkpoints(cfg: Config) -> list[str]:
+    notes = []
+    for spec in model_teachers(cfg):
+        checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
+        if not isinstance(checkpoint, str) or "://" in checkpoint:
+            continue
+        if not Path(checkpoint).expanduser().is_file():
+            spec["checkpoint"] = None
+            notes.append(f"teacher: random weights, as there is no {checkpoint}")
+    return notes
+
+
+def _use_random_images(cfg: Config, number: int) -> None:
+    spec = innermost(cfg.train_dataloader.dataset)
+    shape: Sequence[int] = (32, 32, 3)
+    classes = int(cfg.data_preprocessor.get("num_classes", 100))
+    if type_name(spec) == "Digits":
+        shape = (8, 8, 1)
+    elif not str(type_name(spec)).startswith("CIFAR"):
+        raise ValueError(f"--synthetic stands for CIFAR or the digits, not for {spec.type}")
+    images = dict(
+        type="mmkd_logit.RandomImages",
+        num_samples=number,
+        num_classes=classes,
+        img_shape=shape,
+        pipeline=spec.pipeline,
+    )
+    loader = cfg.train_dataloader
+    loader.dataset = change_innermost(loader.dataset, lambda _: images)
+
+
+# A run of MMEngine's, one iteration at a time.
+
+
+Probe = tuple[Any, str, str]
+
+
+class RunnerSession:
+    """What ``tools/train.py`` does with a config, driven step by step.
+
+    Everything is the Runner's own: how model, loader, hooks and optimizer are built, and
+    ``run_iter`` of its train loop with all hooks. Only the loop over epochs stands here, since a
+    loop of MMEngine's cannot be halted between two iterations.
+
+    Args:
+        cfg: A complete config, trained by epochs.
+
+    Raises:
+        ValueError: If it is trained by iterations, or the data give no batch.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        if not cfg.train_cfg.get("by_epoch", True) or "type" in cfg.train_cfg:
+            raise ValueError("only configs with train_cfg=dict(by_epoch=True, ...) can be timed")
+        install_safe_checkpoint_loading()
+        self.batch_size: int = cfg.train_dataloader.batch_size
+        self.runner: Runner = _HaltedRunner.from_cfg(cfg)
+        self.runner.train()
+        loader = self.runner.train_loop.dataloader
+        check_size(len(loader), self.batch_size)
+        self.stock = stock_of(loader)
+        self._steps = self._iterate()
+        self.students = len(self._members)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model without a wrapper for several processes."""
+        return getattr(self.runner.model, "module", self.runner.model)
+
+    def step(self) -> None:
+        """Load a batch and train on it, with all hooks."""
+        next(self._steps)
+
+    def loader(self) -> Callable[[], Any]:
+        """Return a function that loads one batch and preprocesses it."""
+        batches = self._batches()
+        return lambda: self.model.data_preprocessor(next(batches), True)
+
+    def device(self) -> torch.device:
+        """Return where the model is."""
+        return next(self.model.parameters()).device
+
+    def probes(self) -> list[Probe]:
+        """Return the methods that do the parts of a step: object, name, part."""
+        found: list[Probe] = [
+            (self, "_fetch", "data"),
+            (self.model.data_preprocessor, "forward", "data"),
+        ]
+        for wrapper in self._wrappers:
+            found += [(wrapper, "step", "optimizer"), (wrapper, "zero_grad", "optimizer")]
+        for member in self._members:
+            student = getattr(member, "student", member)
+            found += [(student, "extract_feat", "student"), (student.head, "forward", "student")]
+        if self._members != [self.model]:  # then teachers are asked for the logits, not members
+            return found + [(teacher, "compute", "teacher") for teacher in self.teachers]
+        if self.teachers:
+            found.append((self.model, "teacher_logits", "teacher"))
+        return found
+
+    def state(self) -> list[Any]:
+        """Return what lives from step to step: modules and optimizers."""
+        teachers = [teacher.model for teacher in self.teachers]
+        return [self.model, *teachers, *(wrapper.optimizer for wrapper in self._wrappers)]
+
+    @property
+    def teachers(self) -> list[FrozenTeacher]:
+        """The teachers, each once."""
+        found = [teacher for each in self._members for teacher in getattr(each, "teachers", [])]
+        return list({id(teacher): teacher for teacher in found}.values())
+
+    def caches(self) -> list[TeacherCache]:
+        """Return the caches of the teachers."""
+        return [teacher.cache for teacher in self.teachers if teacher.cache is not None]
+
+    @property
+    def _members(self) -> list[Any]:
+        """The models that are trained: one, or those of a group."""
+        return list(getattr(self.model, "students", {"": self.model}).values())
+
+    @property
+    def _wrappers(self) -> list[Any]:
+        wrapper = self.runner.optim_wrapper
+        return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+    def _iterate(self) -> Iterator[None]:
+        runner, loop = self.runner, self.runner.train_loop
+        runner.call_hook("before_train")
+        while True:
+            runner.call_hook("before_train_epoch")
+            runner.model.train()
+            batches = iter(loop.dataloader)
+            for number in range(len(loop.dataloader)):
+                loop.run_iter(number, self._fetch(batches))
+                yield
+            runner.call_hook("after_train_epoch")
+            loop._epoch += 1
+
+    def _fetch(self, batches: Iterator[Any]) -> Any:
+        return next(batches)
+
+    def _batches(self) -> Iterator[Any]:
+        loader, epoch = self.runner.train_loop.dataloader, 0
+        while True:
+            if hasattr(loader.sampler, "set_epoch"):
+                loader.sampler.set_epoch(epoch)
+            yield from loader
+            epoch += 1
+
+
+def check_size(batches: int, batch_size: int) -> None:
+    """Refuse data that are too few.
+
+    Args:
+        batches: How many whole ones there are.
+        batch_size: Of each.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if batches < 1:
+        raise ValueError(f"there are fewer than {batch_size} images, a batch; take a smaller one")
+
+
+def stock_of(loader: DataLoader) -> int:
+    """Return how many batches the workers of a loader may have ready before they are asked.
+
+    Args:
+        loader: The loader.
+    """
+    return loader.num_workers * (loader.prefetch_factor or 0)
+
+
+class _HaltedRunner(Runner):
+    """Gets everything ready for training and stops before the first epoch."""
+
+    def build_train_loop(self, loop: Any) -> Any:
+        built = super().build_train_loop(loop)
+        built.run = lambda: None
+        return built
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        if fn_name != "after_run":  # of train(), which comes back before anything has run
+            super().call_hook(fn_name, **kwargs)
+
+
+# The bare loop on the networks, data and loss of a config.
+
+
+_WRN_SETTINGS = {"depth", "widen_factor", "in_channels", "strides", "base_channels"}
+_WRN_SETTINGS |= {"stem_channels"}
+
+
+class BareSession:
+    """A :class:`BareLoop` that trains what a kd config trains.
+
+    Wide ResNets are the loop's own; other networks are mmpretrain's, called like any module.
+    A student without a teacher is the same with ``alpha=0``.
+
+    Args:
+        cfg: A complete config of one teacher, with MSE or KL, that loads by mmpretrain's pipeline
+            of RandomCrop, RandomFlip and PackInputs.
+        device: Where to compute.
+        **settings: Of :class:`BareLoop`.
+
+    Raises:
+        ValueError: If the loop cannot do what the config does.
+    """
+
+    def __init__(self, cfg: Config, device: str | torch.device, **settings: Any) -> None:
+        loader = cfg.train_dataloader
+        self.batch_size: int = loader.batch_size
+        self.students = 1
+        optimizer = cfg.optim_wrapper.optimizer
+        (teacher,) = model_teachers(cfg)
+        taught = teacher if isinstance(teacher, nn.Module) else resolve_teacher(teacher).model
+        self.loop = BareLoop(
+            _network(cfg.model.student),
+            _network(taught),
+            _data(cfg),
+            batch_size=self.batch_size,
+            alpha=cfg.model.get("alpha", 1.0),
+            workers=loader.get("num_workers", 0),
+            device=device,
+            lr=optimizer.lr,
+            weight_decay=optimizer.get("weight_decay", 0.0),
+            **_loss(cfg.model.loss_kd),
+            **settings,
+        )
+        check_size(len(self.loop.loader), self.batch_size)
+        self.stock = stock_of(self.loop.loader)
+        self._batches = self.loop.batches()
+
+    def step(self) -> None:
+        """Load a batch and train on it."""
+        self.loop.step(*self._fetch())
+
+    def loader(self) -> Callable[[], Any]:
+        """Return a function that loads one batch and copies it to the device."""
+        return lambda: self.loop.to_device(*self._fetch())
+
+    def device(self) -> torch.device:
+        """Return where the networks are."""
+        return self.loop.device
+
+    def probes(self) -> list[Probe]:
+        """Return the methods that do the parts of a step: object, name, part."""
+        loop = self.loop
+        return [
+            (self, "_fetch", "data"),
+            (loop, "to_device", "data"),
+            (loop, "run_teacher", "teacher"),
+            (loop, "run_student", "student"),
+            (loop.optimizer, "step", "optimizer"),
+            (loop.optimizer, "zero_grad", "optimizer"),
+        ]
+
+    def state(self) -> list[Any]:
+        """Return what lives from step to step: modules and the optimizer."""
+        return [self.loop.student, self.loop.teacher, self.loop.optimizer]
+
+    def caches(self) -> list[TeacherCache]:
+        """Return none."""
+        return []
+
+    def _fetch(self) -> Any:
+        return next(self._batches)
+
+
+class _Logits(nn.Module):
+    """A classifier of mmpretrain's that is called with images alone."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(x, mode="tensor")
+
+
+def _network(cfg: Any) -> nn.Module:
+    """Build the loop's own WRN where the config is one, else the config's network."""
+    if isinstance(cfg, nn.Module):
+        return _Logits(cfg)
+    backbone = cfg.get("backbone") or {}
+    settings = {key: value for key, value in backbone.items() if key in _WRN_SETTINGS}
+    own = type_name(backbone) == "WideResNetCIFAR" and set(backbone) - {"type"} <= _WRN_SETTINGS
+    if own and type_name(cfg["head"]) == "LinearClsHead":
+        return WideResNet(num_classes=cfg["head"]["num_classes"], **settings)
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        classifier = MODELS.build(cfg)
+    classifier.init_weights()
+    return _Logits(classifier)
+
+
+def _loss(cfg: Any) -> dict[str, Any]:
+    kind, tau = type_name(cfg), cfg.get("tau", 1.0)
+    if kind == "LogitMSELoss" or (kind == "ScaledKLDivLoss" and tau == float("inf")):
+        return dict(loss="mse")
+    if kind == "ScaledKLDivLoss":
+        return dict(loss="kl", tau=tau)
+    raise ValueError(f"the bare loop has MSE and KL, not {kind}; leave the variants 'bare' out")
+
+
+def _data(cfg: Config) -> Dataset:
+    """Return torchvision's data set where the config has CIFAR-100, else one of arrays."""
+    whole, preprocessor = cfg.train_dataloader.dataset, cfg.get("data_preprocessor") or {}
+    spec = innermost(whole)
+    transform = _transform(spec.get("pipeline") or [], preprocessor)
+    if type_name(whole) == "CIFAR100" and not spec.get("indices"):
+        folder = Path(spec["data_root"])
+        if (folder / "cifar-100-python").is_dir():
+            return CIFAR100(str(folder), train=True, transform=transform, download=False)
+    images, labels = _arrays(change_innermost(whole, lambda spec: dict(spec, pipeline=[])))
+    return ArrayImages(images, labels, transform)
+
+
+def _arrays(spec: dict) -> tuple[np.ndarray, Sequence[int]]:
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        dataset = DATASETS.build(spec)
+    dataset.full_init()
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    if not infos or "img" not in infos[0]:
+        raise ValueError("the bare loop reads images that a data set holds in memory, not files")
+    return np.stack([info["img"] for info in infos]), [info["gt_label"] for info in infos]
+
+
+def _transform(pipeline: Sequence[dict], preprocessor: dict) -> Callable:
+    crop, padding, flip = None, 0, 0.0
+    for step in pipeline:
+        kind = type_name(step)
+        if kind == "RandomCrop":
+            crop, padding = step["crop_size"], step.get("padding") or 0
+        elif kind == "RandomFlip" and step.get("direction", "horizontal") == "horizontal":
+            flip = step["prob"]
+        elif kind != "PackInputs":
+            raise ValueError(f"the bare loop cannot do the {kind} of the config's pipeline")
+    mean, std = preprocessor.get("mean") or [0.0], preprocessor.get("std") or [1.0]
+    return usual_transform([m / 255 for m in mean], [s / 255 for s in std], crop, padding, flip)
+
+
+# The teacher of a run alone.
+
+
+class TeacherSession(RunnerSession):
+    """A run of which only the teacher works, on one batch all along.
+
+    Args:
+        cfg: A complete config of a distiller.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        self._batch = self.loader()()
+
+    def step(self) -> None:
+        """Let the teacher look at the batch, in the precision of the training."""
+        with self.runner.optim_wrapper.optim_context(self.model):
+            self.model.teacher_logits(self._batch["inputs"], self._batch["data_samples"])
+
+    def probes(self) -> list[Probe]:
+        """Return the one part that there is."""
+        return [(self.model, "teacher_logits", "teacher")]

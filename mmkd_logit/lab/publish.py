@@ -1,0 +1,210 @@
+"""``tools/publish_results.py``: put measured numbers into READMEs and metafiles."""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+
+from mmkd_logit.checkpoint import install_safe_reading
+from mmkd_logit.engine.cli import one_line_errors
+from mmkd_logit.engine.config import FINAL, model_teachers
+from mmkd_logit.engine.fingerprint import computed_content, fingerprint, row_fingerprint
+from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.results import append_line, holds, read_lines
+from mmkd_logit.utils.cli import OneLineParser
+from mmkd_logit.utils.files import write_text
+
+from .experiment import Exhibit, Run, read_once
+from .reproduce import MEASURED, find_exhibits
+from .reproduce import build_parser as reproduce_parser
+from .tables import render
+
+_ROW = ("config", "computed", "seed", "weights", "test", "finished")
+_BLOCK = re.compile(r"(<!-- measured: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_ENTRY = re.compile(r"  - Name: (\S+)\n(?:    .*\n)+")
+_RESULTS = re.compile(r"    Results:\n(?:      .*\n)+")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/publish_results.py``."""
+    parser = OneLineParser(
+        description=f"Render the rows of {MEASURED} into the tables of READMEs and the metafiles"
+    )
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    parser.add_argument("--add", metavar="FILE", help=f"first append these rows to {MEASURED}")
+    return parser
+
+
+def measured_rows(
+    runs: Sequence[Run], rows: Sequence[dict], exhibit: Exhibit | None = None
+) -> dict[Run, dict | None]:
+    """Find the newest row of each run by what it says of itself.
+
+    No work folder is looked at: a row counts if it was made by the config as it is now, and its
+    teachers are the weights of the rows found for them.
+
+    Args:
+        runs: Teachers before their students.
+        rows: Results rows.
+        exhibit: Its cells' rows must hold what it shows.
+
+    Returns:
+        The runs that have a row.
+    """
+    found: dict[Run, dict | None] = {}
+    weights: dict[str, str] = {}
+    for run in runs:
+        if any(teacher.work_dir not in weights for teacher in run.teachers):
+            continue
+        finals = {str(Path(t.work_dir, FINAL)): weights[t.work_dir] for t in run.teachers}
+        expected = fingerprint(computed_content(run.build_config(), weights=finals))
+        for row in reversed(rows):
+            shown = exhibit is not None and run.name in exhibit.cells
+            needed = exhibit.measured if shown and exhibit else ()
+            if row_fingerprint(row) == expected and all(holds(row, key) for key in needed):
+                found[run], weights[run.work_dir] = row, row["weights"]
+                break
+    return found
+
+
+def render_block(words: str, rows: Sequence[dict]) -> str:
+    """Render the table that the words of a ``tools/reproduce.py`` command line make.
+
+    Args:
+        words: Such as ``digits`` or ``noisy-label --scale cpu --epochs 12``.
+        rows: Results rows.
+
+    Raises:
+        ValueError: If there is no such exhibit.
+    """
+    args = reproduce_parser().parse_args(shlex.split(words))
+    seeds = sorted({row["seed"] for row in rows if row["seed"] < 1000})
+    texts = []
+    for path in find_exhibits(args.exhibits, args.scale):
+        exhibit = Exhibit(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
+        texts.append(render(exhibit, measured_rows(exhibit.runs(seeds), rows, exhibit)))
+    return "\n\n".join(texts) + "\n"
+
+
+def render_readme(text: str, rows: Sequence[dict]) -> str:
+    """Fill the blocks ``<!-- measured: WORDS -->`` to ``<!-- end -->`` of a page.
+
+    Args:
+        text: The page.
+        rows: Results rows.
+
+    Raises:
+        ValueError: If a block names no exhibit.
+    """
+    return _BLOCK.sub(lambda match: match[1] + render_block(match[2], rows) + match[4], text)
+
+
+def render_metafile(text: str, rows: Sequence[dict]) -> str:
+    """Write the ``Results`` of a metafile's models: means over seeds at the config's own epochs.
+
+    Args:
+        text: The metafile.
+        rows: Results rows; those of other settings, of another teacher than the config's own, or
+            of the config as it once was do not count.
+    """
+
+    def fill(match: re.Match) -> str:
+        entry = _RESULTS.sub("", match[0])
+        config = re.search(r"Config: (\S+)", entry)
+        data = re.search(r"Training Data: (.*)", entry)
+        if config is None or data is None:  # a collection
+            return match[0]
+        top1 = {}
+        for row in rows:
+            if row["config"] == config[1] and _is_usual(row, rows):
+                top1[row["seed"]] = row["test"]["accuracy/top1"]
+        if not top1:
+            return entry
+        return entry + (
+            "    Results:\n"
+            f"      - Dataset: {data[1]}\n"
+            "        Task: Image Classification\n"
+            "        Metrics:\n"
+            f"          Top 1 Accuracy: {mean(top1.values()):.2f}\n"
+            f"          Seeds: {len(top1)}\n"
+        )
+
+    return _ENTRY.sub(fill, text)
+
+
+def _is_usual(row: dict, rows: Sequence[dict]) -> bool:
+    """Whether a row is of its config as it is now, taught by the run of the teacher's config."""
+    if row["seed"] >= 1000:  # of an ensemble, see ``seed_shift``
+        return False
+    weights = {}
+    for spec in model_teachers(read_once(row["config"])):
+        config = spec.get("config") if isinstance(spec, dict) else None
+        own = [each for each in rows if each["config"] == config]
+        known = [each["weights"] for each in own if each["weights"] in row["teachers"]]
+        if isinstance(config, str) and "://" not in str(spec["checkpoint"]):
+            if not any(_is_usual(each, rows) for each in own if each["weights"] in known):
+                return False
+            weights[spec["checkpoint"]] = known[0]
+    cfg = Run("", row["config"], (), row["seed"]).build_config()
+    return row_fingerprint(row) == fingerprint(computed_content(cfg, weights=weights))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``tools/publish_results.py``.
+
+    Args:
+        argv: The command line without the program's name; ``sys.argv`` by default.
+    """
+    args = build_parser().parse_args(argv)
+    silence_known_warnings()
+    install_safe_reading()
+    with one_line_errors():
+        if not Path("configs", "paper").is_dir():
+            raise FileNotFoundError("configs/paper does not exist here; run from the project")
+        if args.add:
+            _add_rows(Path(args.add))
+        rows = read_lines(MEASURED)
+        stale = []
+        for pages, fill in _pages():
+            for page in pages:
+                before = page.read_text()
+                after = fill(before, rows)
+                if after != before:
+                    stale.append(str(page))
+                    if not args.check:
+                        write_text(page, after)
+        if stale and args.check:
+            raise ValueError(
+                f"{', '.join(stale)} do not show what {MEASURED} says; "
+                "run python tools/publish_results.py"
+            )
+        print(f"{len(rows)} rows; {'changed: ' + ', '.join(stale) if stale else 'up to date'}")
+
+
+def _pages() -> list[tuple[list[Path], Callable[[str, Sequence[dict]], str]]]:
+    readmes = [Path("README.md"), *sorted(Path("configs").glob("*/README.md"))]
+    return [
+        (readmes, render_readme),
+        (sorted(Path("configs").glob("*/metafile.yml")), render_metafile),
+    ]
+
+
+def _add_rows(file: Path) -> None:
+    if not file.is_file():
+        raise FileNotFoundError(f"the results file {file} does not exist")
+    known = {(row["weights"], row["finished"]) for row in read_lines(MEASURED)}
+    new = read_lines(file)
+    for number, row in enumerate(new, 1):
+        lacking = [name for name in _ROW if name not in row]
+        if lacking:
+            raise ValueError(
+                f"row {number} of {file} has no {', '.join(lacking)}; rows are those that "
+                "tools/train.py --results writes"
+            )
+    for row in new:
+        if (row["weights"], row["finished"]) not in known:
+            append_line(MEASURED, row)
+            print(f"added {row['config']}, seed {row['seed']}", file=sys.stderr)

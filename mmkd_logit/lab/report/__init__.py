@@ -1,0 +1,1 @@
+"""Reads files, draws, writes the report; imports neither torch nor an mm package."""

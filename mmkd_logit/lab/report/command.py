@@ -1,0 +1,235 @@
+"""Command lines of single figures."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmkd_logit.utils.arguments import check_out_folder
+from mmkd_logit.utils.cli import OneLineParser
+from mmkd_logit.utils.files import write_bytes
+
+from .data import ExhibitFile, exhibit_of_folders, is_work_folder, read_exhibit_files
+from .page_figures import Names, render_figure
+from .style import Drawing, style
+
+# Modules with ``draw(exhibit) -> list[Drawing]``: none where the exhibit is not of their kind.
+PARTS = (
+    "grid",
+    "logit_sums",
+    "distances",
+    "templates",
+    "label_noise",
+    "calibration",
+    "learning_curves",
+    "class_sums",
+)
+
+
+def draw_all(
+    exhibits: Sequence[ExhibitFile], root: Path | None = None, notes: list[str] | None = None
+) -> list[Drawing]:
+    """Draw all figures.
+
+    Args:
+        exhibits: As read from a folder of results.
+        root: Not used: each exhibit knows where its runs were made.
+        notes: Gets a line for each figure that lacks its files or could not be drawn, which begins
+            with the path of its exhibit; without it such an error is raised.
+
+    Returns:
+        The figures: those of each exhibit in the order of the paper's, then those of none.
+
+    Raises:
+        ValueError: If a file cannot be read and nobody takes notes.
+    """
+    drawings: list[Drawing] = []
+    with style():
+        for exhibit in exhibits:
+            for name in PARTS:
+                drawings += _draw(name, (exhibit,), f"{exhibit.path}, ", notes)
+        drawings += _draw("losses", (), "", notes)
+    return drawings
+
+
+def _draw(name: str, given: tuple, where: str, notes: list[str] | None) -> list[Drawing]:
+    """Draw one part; where somebody takes notes, a part that fails takes no other with it."""
+    try:
+        return importlib.import_module(f"{__package__}.figures.{name}").draw(*given)
+    except Exception as error:
+        if notes is None:
+            raise
+        text = " ".join(str(error).split())
+        known = isinstance(error, (ValueError, OSError))
+        what = text if known else f"{type(error).__name__}: {text}"
+        notes.append(f"{where}figure {name}: {what}")
+        return []
+
+
+# ``tools/analysis/*.py``: one figure of a folder of results, or of runs outside any exhibit.
+
+
+_LOGITS = "the logits of students by KL or MSE, which --dump-logits keeps"
+# By the module: what is drawn, and what it needs.
+FIGURES = {
+    "grid": ("accuracy over alpha and tau", "an exhibit with several alphas, such as grid"),
+    "logit_sums": ("sums of logits", _LOGITS),
+    "distances": ("distances to the teacher", _LOGITS),
+    "templates": ("pre-logits of three classes", _LOGITS),
+    "label_noise": (
+        "accuracy against tau under label noise",
+        "an exhibit with several tau on wrong labels, such as noisy-label",
+    ),
+    "calibration": ("calibration and top-logit differences", _LOGITS),
+    "learning_curves": ("learning curves", "finished runs with their vis_data/scalars.json"),
+    "losses": ("the losses against tau", "nothing"),
+    "class_sums": (
+        "the last layer's sum over classes in training",
+        "runs by MSE beside others, with their vis_data/scalars.json",
+    ),
+}
+_FOLDERS = ("logit_sums", "distances", "templates", "calibration", "learning_curves", "class_sums")
+
+
+def draw_figure(
+    name: str,
+    paths: Sequence[str | Path],
+    only: Sequence[str] = (),
+    root: str | Path | None = None,
+) -> tuple[list[Drawing], list[str]]:
+    """Draw one of the figures, of every exhibit that allows it.
+
+    Args:
+        name: Of :data:`FIGURES`.
+        paths: Folders of results, or work folders of runs.
+        only: Exhibits of the results, by ``NAME`` or ``SCALE/NAME``; none for all.
+        root: Where the runs of the results were made, if their files were moved.
+
+    Returns:
+        The figures, and what could not be drawn and why; not both are empty.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ValueError: If a folder holds neither exhibits nor what a run leaves, or ``only`` names
+            an exhibit that is not there.
+    """
+    part = importlib.import_module(f"{__package__}.figures.{name}")
+    with style():
+        if name == "losses":
+            return part.draw(), []
+        exhibits = _read(name, [Path(path) for path in paths], only, root)
+        found, problems = list[Drawing](), list[str]()
+        for exhibit in exhibits:
+            try:
+                found += part.draw(exhibit)
+            except (ValueError, OSError) as error:
+                problems.append(f"{exhibit.key}: {error}")
+    if not found and not problems:
+        problems.append(
+            f"nothing of {', '.join(e.key for e in exhibits)} can be drawn as {FIGURES[name][0]}; "
+            f"that needs {FIGURES[name][1]}"
+        )
+    return found, problems
+
+
+def _read(
+    name: str, paths: Sequence[Path], only: Sequence[str], root: str | Path | None
+) -> list[ExhibitFile]:
+    """Read the exhibits that shall be drawn."""
+    for path in paths:
+        if not path.is_dir():
+            raise FileNotFoundError(f"the folder {path} does not exist")
+    runs = [path for path in paths if is_work_folder(path)]
+    if runs and name not in _FOLDERS:
+        raise ValueError(
+            f"{runs[0]} is the work folder of a run; {FIGURES[name][0]} is drawn of a folder of "
+            "results, which tools/reproduce.py writes"
+        )
+    found = [
+        exhibit for path in paths if path not in runs for exhibit in read_exhibit_files(path, root)
+    ]
+    if only:
+        known = sorted({exhibit.key for exhibit in found})
+        strange = [n for n in only if not any(n in (key, key.split("/")[-1]) for key in known)]
+        if strange:
+            raise ValueError(f"no exhibit {', '.join(strange)} among {', '.join(known) or 'none'}")
+        found = [e for e in found if e.key in only or e.record["name"] in only]
+    return [*found, *([exhibit_of_folders(runs)] if runs else [])]
+
+
+def write_drawings(drawings: Sequence[Drawing], folder: str | Path) -> list[Path]:
+    """Write figures as PNG and SVG.
+
+    Args:
+        drawings: The figures.
+        folder: To write to; it is made.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    written, stems = [], Names()
+    for drawing in drawings:
+        stem = stems(drawing.name)
+        svg, png = render_figure(drawing, stem)
+        for kind, content in (("png", png), ("svg", svg)):
+            written.append(Path(folder, f"{stem}.{kind}"))
+            write_bytes(written[-1], content)
+    return written
+
+
+def build_parser(name: str) -> argparse.ArgumentParser:
+    """Return the command line of a figure.
+
+    Args:
+        name: Of :data:`FIGURES`.
+    """
+    what, needs = FIGURES[name]
+    parser = OneLineParser(description=f"Draw {what} as PNG and SVG; needs {needs}")
+    if name != "losses":
+        runs = ", or work folders of runs outside any exhibit" if name in _FOLDERS else ""
+        parser.add_argument(
+            "paths",
+            nargs="+",
+            metavar="RESULTS",
+            help=f"folder of results that tools/reproduce.py wrote{runs}",
+        )
+        parser.add_argument(
+            "--exhibit", nargs="+", default=[], metavar="NAME", help="only these; default: all"
+        )
+        parser.add_argument("--root", metavar="FOLDER", help="where the runs' files lie, if moved")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="for the pictures; default: RESULTS/figures, or figures"
+    )
+    return parser
+
+
+def main(name: str, argv: Sequence[str] | None = None) -> None:
+    """Run ``tools/analysis/{name}.py``.
+
+    Args:
+        name: Of :data:`FIGURES`.
+        argv: The command line without the program's name; ``sys.argv`` by default.
+    """
+    args = build_parser(name).parse_args(argv)
+    told = vars(args)
+    paths = told.get("paths", [])
+    try:
+        if args.out is not None:
+            check_out_folder("--out", args.out)
+        drawings, problems = draw_figure(name, paths, told.get("exhibit", ()), told.get("root"))
+        out = args.out
+        if out is None:
+            results = [path for path in paths if not is_work_folder(Path(path))]
+            out = Path(results[0], "figures") if results else Path("figures")
+        for path in write_drawings(drawings, out):
+            print(path)
+    except (ValueError, OSError) as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"error: {' '.join(problem.split())}", file=sys.stderr)
+    if problems:
+        raise SystemExit(1)

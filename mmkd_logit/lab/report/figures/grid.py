@@ -1,0 +1,164 @@
+"""Train and test accuracy over alpha and tau."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from mmkd_logit.lab.report.data import (
+    LAST,
+    ExhibitFile,
+    describe_epochs,
+    describe_seeds,
+    file_name,
+    own_source,
+)
+from mmkd_logit.lab.report.runs import Pair, find_pairs
+from mmkd_logit.lab.report.style import Drawing, foot, new_figure
+
+_PAPER = (
+    "CIFAR-100, WRN-28-4 -> WRN-16-2 (MS20, read in a source): test accuracy grows with alpha and "
+    "with tau up to 20, from 72.8 (alpha = 0.1, tau = 1) to 75.8 (alpha = 1, tau = 20), and hardly "
+    "depends on alpha at tau = 1; training accuracy falls the same way, from 99.5 to 92.6 (alpha = "
+    "1, tau = 5). What generalises best fits the training labels nearly worst."
+)
+
+
+def draw(exhibit: ExhibitFile) -> list[Drawing]:
+    """Draw one figure for each pair of student and teacher.
+
+    Args:
+        exhibit: The exhibit; it is a grid where a pair was trained at several alphas.
+    """
+    return [_draw(exhibit, pair) for pair in find_pairs(exhibit.record)]
+
+
+def _draw(exhibit: ExhibitFile, pair: Pair) -> Drawing:
+    metrics = exhibit.record["metrics"]
+    wide = len(pair.alphas) > 5
+    rows, columns = (len(metrics), 1) if wide else (-(-len(metrics) // 2), min(2, len(metrics)))
+    known = [m["cells"][name] for m in metrics for name in pair.names.values()]
+    with_paper = any(cell["paper"] is not None for cell in known)
+    line = 0.3 + 0.12 * any(cell["std"] is not None for cell in known) + 0.13 * with_paper
+    figure = new_figure(height=rows * (line * len(pair.methods) + 0.75) + 0.2)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    numbers = {}
+    for axes, metric in zip(panels, metrics, strict=False):
+        _heat_map(axes, pair, metric["cells"])
+        axes.set_title(metric["title"])
+        numbers[metric["key"]] = _numbers(pair, metric["cells"])
+    for axes in list(panels):
+        axes.remove()
+    runs = [run for run in exhibit.record["runs"] if run["name"] in pair.names.values()]
+    seeds = describe_seeds(cell["n"] for cell in known)
+    protocol = f"{seeds}; {describe_epochs(runs)}; {LAST}"
+    foot(figure, f"{exhibit.key} · {protocol}")
+    return Drawing(
+        name=file_name(exhibit, "accuracy", pair.title),
+        title=f"Accuracy over α and τ: {pair.title}",
+        caption=_caption(protocol, with_paper, known),
+        figure=figure,
+        sources=own_source(exhibit),
+        paper=_PAPER,
+        exhibit=exhibit.key,
+        numbers=numbers,
+    )
+
+
+def _caption(protocol: str, with_paper: bool, cells: list) -> str:
+    text = (
+        "Top-1 accuracy in percent of students trained by (1 − α) cross-entropy + α KL at "
+        f"temperature τ: mean over seeds, ± sample standard deviation where n > 1; {protocol}. "
+        "Colours span each panel from its lowest to its highest number."
+    )
+    marks = sorted({cell["mark"] for cell in cells if cell["paper"] is not None})
+    if with_paper:
+        text += f" Small, slanted: the paper's number with its trust mark ({', '.join(marks)})."
+    if any(cell["mean"] is None for cell in cells):
+        text += " Hatched: nothing finished there."
+    return text
+
+
+def _numbers(pair: Pair, cells: Mapping[str, Any]) -> list[dict[str, Any]]:
+    kept = ("mean", "std", "n", "failed", "paper", "mark")
+    return [
+        dict(method=method, alpha=alpha, **{key: cells[name][key] for key in kept})
+        for (method, alpha), name in pair.names.items()
+    ]
+
+
+def _heat_map(axes: Axes, pair: Pair, cells: Mapping[str, Any]) -> None:
+    shape = (len(pair.methods), len(pair.alphas))
+    values = np.full(shape, np.nan)
+    for (method, alpha), name in pair.names.items():
+        mean = cells[name]["mean"]
+        place = (pair.methods.index(method), pair.alphas.index(alpha))
+        values[place] = np.nan if mean is None else mean
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    if high - low < 1e-9:  # one number, or the same in all cells
+        low, high = low - 0.5, high + 0.5
+    colors = matplotlib.colormaps["cividis"]
+    image = axes.pcolormesh(
+        np.ma.masked_invalid(values), cmap=colors, vmin=low, vmax=high, edgecolor="white", lw=1
+    )
+    for row, method in enumerate(pair.methods):
+        for column, alpha in enumerate(pair.alphas):
+            run = pair.names.get((method, alpha))
+            share = (values[row, column] - low) / (high - low)
+            dark = math.isfinite(share) and _luminance(colors(share)) < 0.18
+            if not math.isfinite(share):
+                axes.add_patch(
+                    Rectangle((column, row), 1, 1, fc="#f4f4f4", ec="#cccccc", hatch="///", lw=0)
+                )
+            if run is not None:
+                _write(axes, column + 0.5, row + 0.5, cells[run], "white" if dark else "black")
+    axes.set_xticks(np.arange(shape[1]) + 0.5, [f"{alpha:g}" for alpha in pair.alphas])
+    axes.set_yticks(np.arange(shape[0]) + 0.5, [m.removeprefix("KL ") for m in pair.methods])
+    axes.set_xlabel("α, weight of the distillation loss")
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, fraction=0.05, aspect=18)
+    bar.outline.set_visible(False)
+    bar.set_label("%")
+
+
+def _luminance(color: Any) -> float:
+    """Return the relative luminance, by which white or black is read better on a colour."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _write(axes: Axes, x: float, y: float, cell: Mapping[str, Any], color: str) -> None:
+    """Write a cell's number and, smaller below, its spread and the paper's number."""
+    lines: list[tuple[str, float, str]] = []
+    mean = cell["mean"]
+    if mean is None:
+        lines.append(("failed" if cell["failed"] else "–", 7, "normal"))
+    else:
+        lines.append((f"{mean:.2f}" if math.isfinite(mean) else "NaN", 8, "normal"))
+    if mean is not None and cell["std"] is not None and math.isfinite(cell["std"]):
+        lines.append((f"± {cell['std']:.2f}", 6, "normal"))
+    if cell["paper"] is not None:
+        lines.append((f"{cell['paper']:.2f} {cell['mark']}", 6, "italic"))
+    height = sum(size + 2 for _, size, _ in lines)
+    above = height / 2
+    for text, size, slant in lines:
+        above -= (size + 2) / 2
+        axes.annotate(
+            text,
+            (x, y),
+            (0, above),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=size,
+            fontstyle=slant,
+            color=color,
+        )
+        above -= (size + 2) / 2

@@ -1,0 +1,421 @@
+"""How figures look."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+@dataclass
+class Drawing:
+    """One figure of a report.
+
+    Attributes:
+        name: Of its files.
+        title: Of it.
+        caption: One or two sentences: what is drawn, units, n, protocol.
+        figure: The picture.
+        sources: The files it was drawn from, seen from where the runs were made.
+        paper: What the paper shows there.
+        exhibit: The exhibit it belongs to, ``SCALE/NAME`` or ``NAME``; None for none.
+        numbers: What was drawn or computed, for whoever checks it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    sources: list[str] = field(default_factory=list)
+    paper: str = ""
+    exhibit: str | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def pixels(self, dpi: float = 120) -> np.ndarray:
+        """Return the picture as red, green and blue, (H, W, 3), uint8.
+
+        Args:
+            dpi: Pixels an inch.
+        """
+        self.figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(self.figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+# One look for all figures: a colour, a line and a marker for each method.
+
+
+RC: Any = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "svg.fonttype": "path",
+}
+WIDTH = 7.0  # inches, of a printed page's text
+
+
+class Look(NamedTuple):
+    """How a method is drawn.
+
+    Attributes:
+        color: Hexadecimal.
+        linestyle: Of matplotlib; tells methods apart where colour does not.
+        marker: Of matplotlib.
+        order: Of legends.
+    """
+
+    color: str
+    linestyle: Any
+    marker: str
+    order: float
+
+
+# Cross-entropy grey and the teacher black; tau runs from dark violet over blue and green to yellow,
+# MSE stands apart in red. Any two are apart by 12 (CIE76) or more, those of the paper's tables by
+# 19, also for who lacks a kind of cones (tests/analysis/test_style.py); in grey, lines and markers
+# tell them apart.
+TEACHER = Look("#000000", "-", "*", 0)
+CE = Look("#9a9a9a", (0, (5, 1.5)), "s", 1)
+MSE = Look("#c03a1e", "-", "D", 9)
+OTHER = Look("#c679af", (0, (3, 1, 1, 1, 1, 1)), "X", 20)
+# Of several other methods; apart from each other and from CE, tau = 20, MSE as above.
+_MORE = ["#c679af", "#724120", "#56b4e9", "#8f5bb5", "#f5996d", "#1f4e79", "#d5a1c3", "#5b2a4d"]
+_TAUS: dict[float, Look] = {
+    0.1: Look("#230936", (0, (1, 1)), "<", 2.1),
+    0.5: Look("#2b1b63", (0, (1, 2)), ">", 2.5),
+    1.0: Look("#4b1d8b", (0, (1, 1.2)), "v", 3),
+    3.0: Look("#2e4576", (0, (3, 1.2, 1, 1.2)), "^", 4),
+    5.0: Look("#067686", (0, (6, 1.5, 1, 1.5)), "o", 5),
+    10.0: Look("#2c9a70", (0, (4, 1)), "h", 5.5),
+    20.0: Look("#6faa54", (0, (8, 2)), "P", 6),
+    float("inf"): Look("#bba929", "-", "p", 8),
+}
+
+# Three classes of samples: colours of Okabe and Ito that are also light, middle and dark.
+CLASSES = (("#0072b2", "o"), ("#e69f00", "^"), ("#222222", "s"))
+
+
+def tau_of(method: Mapping[str, Any]) -> float | None:
+    """Return a method's temperature as a number.
+
+    Args:
+        method: Of an exhibit's run.
+    """
+    tau = method.get("tau")
+    return None if tau is None else float(tau)
+
+
+def look_of(method: Mapping[str, Any]) -> Look:
+    """Return how a method is drawn, everywhere the same.
+
+    Args:
+        method: Of an exhibit's run: ``kind``, ``tau``.
+    """
+    if method["kind"] == "ce":
+        return CE
+    if method["kind"] == "mse":
+        return MSE
+    tau = tau_of(method)
+    if method["kind"] != "kl" or tau is None:
+        return OTHER
+    if tau in _TAUS:
+        return _TAUS[tau]
+    near = min(_TAUS, key=lambda known: abs(known - tau))
+    return _TAUS[near]._replace(order=_order(tau), linestyle=(0, (2, 3)))
+
+
+def _order(tau: float) -> float:
+    """Return where a temperature without a colour of its own stands among the others."""
+    below = max((known for known in _TAUS if known <= tau), default=0.0)
+    above = min(known for known in _TAUS if known > tau)
+    share = 1 - below / tau if above == float("inf") else (tau - below) / (above - below)
+    first = _TAUS[below].order if below else 2.0
+    return first + share * (_TAUS[above].order - first)
+
+
+def shades(look: Look, count: int) -> list[Look]:
+    """Return looks for several runs that have one: of one method, or all of other methods.
+
+    Args:
+        look: Theirs.
+        count: How many.
+    """
+    if count < 2:
+        return [look] * count
+    marks, dashes = "osv^DPX*h<>p", ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+    colors = _MORE if look.color == OTHER.color and count <= len(_MORE) else _ramp(look, count)
+    return [
+        Look(colors[i], dashes[i % 4], marks[i % 12], look.order + 0.01 * i / count)
+        for i in range(count)
+    ]
+
+
+def _ramp(look: Look, count: int) -> list[str]:
+    """Return colours from dark to light."""
+    rgb = [int(look.color[i : i + 2], 16) for i in (1, 3, 5)]
+    found = []
+    for share in (i / (count - 1) for i in range(count)):
+        light = -0.6 + 0.95 * share  # towards black below 0, towards white above
+        parts = [c + (255 - c) * light if light > 0 else c * (1 + light) for c in rgb]
+        found.append("#" + "".join(f"{round(part):02x}" for part in parts))
+    return found
+
+
+def foot(figure: Figure, text: str) -> None:
+    """Write small below a figure what it must not be shown without: n and protocol.
+
+    Args:
+        figure: With the constrained layout of :func:`new_figure`.
+        text: Of any length.
+    """
+    line = int(21 * figure.get_figwidth())  # letters
+    text = textwrap.fill(text, line, break_long_words=False, break_on_hyphens=False)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color="#5a5a5a")
+
+
+def name_of(method: Mapping[str, Any]) -> str:
+    """Return what a legend calls a method.
+
+    Args:
+        method: Of an exhibit's run: ``kind``, ``tau``, ``loss``.
+    """
+    tau = tau_of(method)
+    if method["kind"] == "kl" and tau is not None:
+        return "KL τ = ∞" if tau == float("inf") else f"KL τ = {tau:g}"
+    return {"ce": "CE", "mse": "MSE"}.get(method["kind"]) or method.get("loss") or "other"
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the look of the house."""
+    with matplotlib.rc_context(RC):
+        yield
+
+
+def new_figure(height: float = 3.2, width: float = WIDTH) -> Figure:
+    """Return a figure that no window knows of.
+
+    Args:
+        height: In inches.
+        width: In inches.
+    """
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+# One panel for each method, a block of them for each split.
+
+
+_COLUMNS = 4
+
+
+def panel_blocks(
+    heads: Sequence[str], count: int, height: float, labels: tuple[str, str] | None = None
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of blocks of panels.
+
+    Args:
+        heads: Written above each block.
+        count: Number of panels in a block.
+        height: Of a panel with its texts, in inches.
+        labels: Of the x and y axes, which all panels then share; None if each has its own.
+
+    Returns:
+        The figure, and the panels of each block.
+    """
+    columns = min(_COLUMNS, count)
+    rows = -(-count // columns)
+    width = WIDTH * columns / _COLUMNS if columns > 2 else 0.6 * WIDTH
+    figure = new_figure(len(heads) * (rows * height + 0.35) + 0.3, width)
+    layout: Any = figure.get_layout_engine()
+    layout.set(hspace=0.06, h_pad=0.07)
+    blocks = []
+    parts: Any = figure.subfigures(len(heads), 1, squeeze=False)
+    for head, part in zip(heads, parts.flat, strict=True):
+        part.suptitle(head, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        share = labels is not None
+        panels = part.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
+        for axes in panels.flat[count:]:
+            axes.set_visible(False)
+        block = list(panels.flat[:count])
+        for place, axes in enumerate(block if labels else []):
+            if place + columns >= count:  # none below
+                axes.tick_params(labelbottom=True)
+                axes.set_xlabel(labels[0] if labels else "")
+            if place % columns == 0:
+                axes.set_ylabel(labels[1] if labels else "")
+        blocks.append(block)
+    return figure, blocks
+
+
+def name_panel(axes: Axes, name: str, look: Look, text: str = "") -> None:
+    """Write the name of a method above a panel, over a bar of its colour.
+
+    Args:
+        axes: The panel.
+        name: Of the method.
+        look: Of it.
+        text: A line between them.
+    """
+    axes.set_title(name, loc="left", fontsize=9, pad=17 if text else 6)
+    if text:
+        axes.annotate(
+            text, (0, 1.025), xycoords="axes fraction", xytext=(0, 4), fontsize=7.5,
+            textcoords="offset points", annotation_clip=False,
+        )  # fmt: skip
+    axes.plot(
+        [0, 1], [1.025, 1.025], color=look.color, linewidth=3, solid_capstyle="butt",
+        transform=axes.transAxes, clip_on=False, scalex=False, scaley=False,
+    )  # fmt: skip
+    axes.tick_params(labelsize=7)
+
+
+def say_empty(axes: Axes, text: str) -> None:
+    """Write into a panel why nothing is drawn.
+
+    Args:
+        axes: The panel.
+        text: The reason.
+    """
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center",
+              fontsize=7.5, color="#777777", wrap=True)  # fmt: skip
+
+
+def mean_text(values: Sequence[float], unit: str = "") -> str:
+    """Return the mean over seeds with its standard deviation, where there are several.
+
+    Args:
+        values: One a seed.
+        unit: Written behind.
+    """
+    finite = [value for value in values if np.isfinite(value)]
+    if not finite:
+        return "–"
+    mean = float(np.mean(finite))
+    digits = 3 if mean < 0.1 else 2 if mean < 10 else 1
+    text = f"{mean:.{digits}f}"
+    if len(finite) > 1:
+        text += f" ± {np.std(finite, ddof=1):.{digits}f}"
+    return f"{text}{unit}"
+
+
+# A logarithmic axis of tau on which 0 and infinity have places, and what has no tau.
+
+
+class TauAxis:
+    """Gives temperatures their places.
+
+    Args:
+        taus: All that will be drawn, from 0 to infinity.
+        others: What is set beside them, to the right.
+        ticks: Temperatures that are written, if not all.
+    """
+
+    def __init__(
+        self,
+        taus: Iterable[float],
+        others: Sequence[str] = (),
+        ticks: Sequence[float] | None = None,
+    ) -> None:
+        self.taus = sorted(set(taus))
+        self._ticks = self.taus if ticks is None else list(ticks)
+        inner = [tau for tau in self.taus if 0 < tau < math.inf] or [1.0]
+        self._low, self._high = inner[0], inner[-1]
+        self._gap = 10 ** max(0.3, 0.13 * math.log10(self._high / self._low))
+        right = self._high
+        self._places: dict[Any, float] = {tau: tau for tau in inner}
+        if 0 in self.taus:
+            self._places[0] = self._low / self._gap
+        for each in [*[math.inf] * (math.inf in self.taus), *others]:
+            right *= self._gap
+            self._places[each] = right
+        self._others = list(others)
+        self._right = right
+
+    def place(self, what: float | str) -> float:
+        """Return where something stands.
+
+        Args:
+            what: A temperature or one of the others.
+        """
+        return self._places[what]
+
+    def curve(
+        self, axes: Axes, taus: Sequence[float], mean: np.ndarray, std: np.ndarray, **style: Any
+    ) -> None:
+        """Draw a curve with its band; what leads over a break is dotted.
+
+        Args:
+            axes: The panel.
+            taus: Ascending.
+            mean: There; NaN where there is none.
+            std: There; NaN for no band.
+            **style: Of the line.
+        """
+        x = np.array([self.place(tau) for tau in taus])
+        inner = np.array([0 < tau < math.inf for tau in taus])
+        axes.plot(x[inner], mean[inner], zorder=2, **style)
+        dotted = {**style, "linestyle": (0, (1, 2)), "label": None, "lw": 1}
+        for i in range(len(x) - 1):
+            if not (inner[i] and inner[i + 1]):
+                axes.plot(x[i : i + 2], mean[i : i + 2], zorder=2, **dotted)
+        color = style.get("color")
+        axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.16, lw=0, zorder=1)
+
+    def dress(self, axes: Axes) -> None:
+        """Set scale, ticks and limits, and break the axis where it is broken.
+
+        Args:
+            axes: The panel.
+        """
+        axes.set_xscale("log")
+        left = self.place(self.taus[0]) if self.taus else self._low
+        axes.set_xlim(left / self._gap**0.9, self._right * self._gap**0.5)
+        labels = ["∞" if tau == math.inf else f"{tau:g}" for tau in self._ticks]
+        places = [*map(self.place, self._ticks), *map(self.place, self._others)]
+        axes.set_xticks(places, [*labels, *self._others])
+        axes.minorticks_off()
+        axes.set_xlabel("τ, temperature of KL")
+        for end, edge in ((0, self._low), (math.inf, self._high)):
+            if end in self._places and len(self.taus) > 1:
+                _break(axes, math.sqrt(edge * self.place(end)))
+        if self._others:
+            border = self.place(self._others[0]) / self._gap**0.5
+            axes.axvline(border, color="#bdbdbd", lw=0.8, zorder=0)
+
+
+def _break(axes: Axes, x: float) -> None:
+    """Strike the axis through."""
+    axes.annotate(
+        "//",
+        (x, 0),
+        xycoords=axes.get_xaxis_transform(),
+        ha="center",
+        va="center",
+        fontsize=8,
+        annotation_clip=False,
+        bbox=dict(boxstyle="square,pad=0.05", fc="white", ec="none"),
+    )

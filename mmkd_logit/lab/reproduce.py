@@ -1,0 +1,225 @@
+"""``tools/reproduce.py``: run what experiments still need and print their tables."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmkd_logit.checkpoint import install_safe_reading
+from mmkd_logit.engine.cli import TrainingStarted, one_line_errors, resume_command
+from mmkd_logit.engine.config import add_override_argument
+from mmkd_logit.engine.config_check import check_config
+from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.logits import add_dump_argument
+from mmkd_logit.engine.preemption import EXIT_CODES
+from mmkd_logit.engine.results import read_lines
+from mmkd_logit.utils.arguments import check_out_file
+from mmkd_logit.utils.cli import OneLineParser
+from mmkd_logit.utils.files import write_text
+
+from .experiment import Exhibit, NothingChosenError
+from .pools import ClusterPool, LocalPool, Pool, default_devices
+from .scheduler import Execution, describe_plan
+from .tables import describe_exhibit, render, to_csv, write_record
+
+EXHIBITS = Path("configs", "paper")
+MEASURED = Path("configs", "paper", "measured.jsonl")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/reproduce.py``."""
+    parser = OneLineParser(
+        description="Train what exhibits still need, skip what is done, print their tables"
+    )
+    add = parser.add_argument
+    add("exhibits", nargs="+", help=f"names of files in {EXHIBITS}, such as table1; or all")
+    add("--scale", metavar="NAME", help="small versions: digits, or cpu (CIFAR-100 on a CPU)")
+    add("--seeds", type=int, help="how many seeds, 0, 1, 2 ...; default: the exhibit's, or 1")
+    add("--only", nargs="+", default=[], metavar="PATTERN", help="runs by name, such as '*_mse'")
+    add("--epochs", type=int, help="epochs of the longest runs, the others in proportion")
+    add(
+        "--share-teacher",
+        nargs="?",
+        type=int,
+        const=8,
+        default=1,
+        metavar="N",
+        help="train up to N (8) students of one teacher together, with one pass of it",
+    )
+    add("--fast", action="store_true", help="train every run in bfloat16, apart from exact runs")
+    add("--dry-run", action="store_true", help="list the runs and their estimated cost")
+    add(
+        "--devices",
+        help="comma-separated GPUs, one run at a time on each (0,1), on several together (0+1), "
+        "or cpu; default: GPU 0, or a CPU process a core",
+    )
+    add("--launcher", choices=["none", "slurm", "local"], default="none", help="job system")
+    add("--jobs", type=int, default=64, help="jobs in the job system at one time")
+    add_override_argument(parser, "--cluster-option", "of submitit, such as slurm_partition=gpu")
+    add_dump_argument(parser)
+    add("--results", default="results", help="folder of runs.jsonl, the tables and the report")
+    add("--no-report", action="store_true", help="write no page with all tables and figures")
+    add(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides for every run, marked in the table",
+    )
+    return parser
+
+
+def find_exhibits(names: Sequence[str], scale: str | None) -> list[Path]:
+    """Find the files of exhibits.
+
+    Args:
+        names: Of the exhibits; ``'all'`` for every one.
+        scale: The folder of smaller versions, or None.
+
+    Raises:
+        ValueError: If there is no such scale or exhibit.
+    """
+    folder = EXHIBITS if scale is None else EXHIBITS / scale
+    known = sorted(path.stem for path in folder.glob("*.py"))
+    if scale is not None and not known:
+        scales = sorted(path.name for path in EXHIBITS.iterdir() if path.is_dir())
+        raise ValueError(f"no scale {scale!r} in {EXHIBITS} (known: {', '.join(scales)})")
+    for name in names:
+        if name not in known and name != "all":
+            raise ValueError(
+                f"no exhibit {name!r} in {folder} (known: {', '.join(known) or 'none here'}, "
+                "all); run from the project's folder"
+            )
+    chosen = known if "all" in names else list(dict.fromkeys(names))
+    return [folder / f"{name}.py" for name in chosen]
+
+
+def _pool(args: argparse.Namespace) -> Pool:
+    if args.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
+    if args.launcher == "none":
+        if args.cluster_option:
+            raise ValueError("--cluster-option is for jobs; add --launcher slurm, or leave it out")
+        given = args.devices is not None
+        devices = args.devices.split(",") if given else default_devices()
+        return LocalPool(devices)
+    if args.devices:
+        raise ValueError("--devices is for this machine; --cluster-option says what a job gets")
+    folder = Path(args.results, "submitit")
+    return ClusterPool(args.launcher, folder, args.jobs, args.cluster_option)
+
+
+def _read_exhibits(args: argparse.Namespace) -> list[Exhibit]:
+    """Read the exhibits; of several, those that ``--only`` chooses nothing of are left out."""
+    paths = find_exhibits(args.exhibits, args.scale)
+    exhibits = []
+    for path in paths:
+        try:
+            exhibits.append(
+                Exhibit(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
+            )
+        except NothingChosenError:
+            if len(paths) == 1:
+                raise
+    if not exhibits:
+        raise ValueError(f"--only {' '.join(args.only)} fits no run of these exhibits")
+    return exhibits
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End at SIGTERM and SIGUSR1; on its way out the pool ends what is under way, which saves."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(EXIT_CODES[signal.Signals(number)])
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``tools/reproduce.py``.
+
+    Args:
+        argv: The command line without the program's name; ``sys.argv`` by default.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(argv)
+    silence_known_warnings()
+    install_safe_reading()
+    again = resume_command("reproduce.py", argv, flag=False)
+    with one_line_errors(TrainingStarted(again)), _ended_by_signals():
+        _reproduce(args, ["python", "tools/reproduce.py", *argv])
+
+
+def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
+    counts = {"--seeds": args.seeds, "--share-teacher": args.share_teacher, "--epochs": args.epochs}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    results = Path(args.results, "runs.jsonl")
+    check_out_file("--results", results)
+    pool = _pool(args)
+    exhibits = _read_exhibits(args)
+    runs = {e.name: e.runs(list(range(args.seeds or e.seeds))) for e in exhibits}
+    labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
+    measured: dict[str, set[str]] = {}
+    dumps: dict[str, set[str]] = {}
+    for exhibit in exhibits:
+        for run in runs[exhibit.name]:
+            if run.name in exhibit.cells:
+                measured.setdefault(run.work_dir, set()).update(exhibit.measured)
+            wanted = exhibit.dump_logits if run.cell_seed == 0 else ()
+            dumps.setdefault(run.work_dir, set()).update(args.dump_logits or wanted)
+    execution = Execution(labels, results, pool, _say, measured, args.share_teacher, dumps)
+    if args.cfg_options:  # the configs themselves are tested
+        for cfg in execution.configs.values():
+            check_config(cfg)
+    if args.dry_run:
+        rows = [*read_lines(results), *read_lines(MEASURED)]
+        return print("\n".join(describe_plan(execution, rows)))
+    found = execution()
+    folder = Path(args.results, args.scale or "")
+    for exhibit in exhibits:
+        mine = {run: found[run.work_dir] for run in runs[exhibit.name]}
+        _write(exhibit, mine, folder)
+        record = describe_exhibit(exhibit, mine, execution.configs, command, folder)
+        write_record(folder / f"{exhibit.name}.json", record)
+    for exhibit in exhibits:
+        _say(f"table: {folder / exhibit.name}.md")
+    if not args.no_report:
+        _report(args.results)
+    if None in found.values() or execution.undumped():
+        raise SystemExit(1)
+
+
+def _report(results: str) -> None:
+    """Write the page about all exhibits in the folder; the tables stand without it."""
+    from mmkd_logit.lab.report.page import build_report  # matplotlib takes its time
+
+    try:
+        path, problems = build_report(results)
+    except Exception as error:
+        return _say(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
+    for problem in problems:
+        _say(problem)
+    _say(f"report: {path}")
+
+
+def _write(exhibit: Exhibit, found: dict, folder: Path) -> None:
+    """Print an exhibit's table and write it to files."""
+    text = render(exhibit, found)
+    print(f"{text}\n", flush=True)  # first: the disk may be full
+    write_text(folder / f"{exhibit.name}.md", text + "\n")
+    write_text(folder / f"{exhibit.name}.csv", to_csv(exhibit, found))

@@ -1,0 +1,425 @@
+"""From results rows to tables, in Markdown and CSV, and to one JSON file an experiment."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from scipy import stats
+
+from mmkd_logit.engine.logits import find_dumps
+from mmkd_logit.engine.results import describe_method, plain
+from mmkd_logit.utils.files import log_folders, write_text
+
+from .experiment import Exhibit, Run
+from .pools import LOG
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float]
+) -> tuple[float, float, float, float]:
+    """Compare two methods over the same seeds with a paired t-test.
+
+    Args:
+        first: One number for each of n seeds, at least 2.
+        second: The same seeds.
+
+    Returns:
+        Mean of first - second, the ends of its 95 % interval, and the two-sided p-value.
+
+    Raises:
+        ValueError: If the lengths differ or n is below 2.
+
+    Example:
+        >>> mean, low, high, p = paired_difference([3.0, 4.0, 6.0], [1.0, 3.0, 4.0])
+        >>> round(mean, 3), round(low, 3), round(high, 3), round(p, 3)
+        (1.667, 0.232, 3.101, 0.038)
+    """
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"need the same 2 or more seeds, got {len(first)} and {len(second)}")
+    difference = np.subtract(first, second)
+    mean = float(difference.mean())
+    error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    if error < 1e-9:  # rounding
+        return mean, mean, mean, 1.0 if mean == 0 else 0.0
+    half = error * float(stats.t.ppf(0.975, len(difference) - 1))
+    p = 2 * float(stats.t.sf(abs(mean) / error, len(difference) - 1))
+    return mean, mean - half, mean + half, p
+
+
+# From results rows to tables, in Markdown and CSV.
+
+
+MARKS = {"S": "read in a source", "C": "derived and checked", "R": "remembered, unverified"}
+
+
+class Cell(NamedTuple):
+    """What is known of one cell of a table.
+
+    Attributes:
+        by_seed: Our numbers, in the units of the metric.
+        failed: How many seeds failed.
+        paper: The paper's number, or None.
+        mark: Its trust mark.
+    """
+
+    by_seed: dict[int, float]
+    failed: int = 0
+    paper: float | None = None
+    mark: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the seeds, or None."""
+        return float(np.mean(list(self.by_seed.values()))) if self.by_seed else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the seeds, or None for less than two."""
+        if len(self.by_seed) < 2:
+            return None
+        return float(np.std(list(self.by_seed.values()), ddof=1))
+
+    def ours(self) -> str:
+        """Our number as text: mean ± std (n)."""
+        failed = f"{self.failed} failed" if self.failed else ""
+        if self.mean is None:
+            return failed or "-"
+        std = "" if self.std is None else f" ± {self.std:.2f}"
+        return f"{self.mean:.2f}{std} ({', '.join(filter(None, [str(len(self.by_seed)), failed]))})"
+
+    def theirs(self) -> str:
+        """The paper's number with its trust mark."""
+        return "" if self.paper is None else f"{self.paper:.2f} {self.mark}"
+
+    @property
+    def gap(self) -> float | None:
+        """Ours - paper's, or None."""
+        return None if self.paper is None or self.mean is None else self.mean - self.paper
+
+    def difference(self) -> str:
+        """Ours - paper's, as text."""
+        return "" if self.gap is None else f"{self.gap:+.2f}"
+
+
+def collect(exhibit: Exhibit, found: Mapping[Run, dict | None], metric: dict) -> dict[str, Cell]:
+    """Put the numbers of one metric into their cells.
+
+    Args:
+        exhibit: The exhibit.
+        found: For each run its results row, or None if it failed.
+        metric: One of the exhibit's.
+
+    Returns:
+        By the name of the run.
+
+    Raises:
+        ValueError: If a row lacks the metric.
+    """
+    cells = {}
+    for name in exhibit.cells:
+        paper, mark = metric["paper"].get(name, (None, ""))
+        cells[name] = Cell({}, 0, paper, mark)
+    for run, row in found.items():
+        if run.name not in cells:
+            continue
+        if row is None:
+            cells[run.name] = cells[run.name]._replace(failed=cells[run.name].failed + 1)
+        else:
+            cells[run.name].by_seed[run.cell_seed] = _value(run, row, metric["key"])
+    return cells
+
+
+def _value(run: Run, row: dict, key: str) -> float:
+    split, _, name = key.partition(".")
+    values = row.get(split) or {}
+    if name not in values:
+        raise ValueError(f"{run.config} measures {sorted(values)} on {split} and not {name}")
+    return float(values[name])
+
+
+def render(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
+    """Render the exhibit in Markdown: tables, comparisons, protocol.
+
+    Args:
+        exhibit: The exhibit.
+        found: For each run its results row, or None if it failed.
+
+    Raises:
+        ValueError: If a row lacks a metric.
+    """
+    lines = [f"### {exhibit.title}", ""]
+    for metric in exhibit.metrics:
+        cells = collect(exhibit, found, metric)
+        if any(column for _, column in exhibit.cells.values()):
+            lines += [f"**{metric['title']}**", "", *_matrix(exhibit, cells), ""]
+        else:
+            lines += [*_list(exhibit, cells, metric["title"]), ""]
+        lines += [f"- {compare(exhibit, cells, *pair)}" for pair in exhibit.comparisons]
+        lines += [""] * bool(exhibit.comparisons)
+    lines += [exhibit.note, ""] if exhibit.note else []
+    return "\n".join([*lines, describe_protocol(exhibit, found)])
+
+
+def _line(values: Sequence[str]) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def _list(exhibit: Exhibit, cells: dict[str, Cell], title: str) -> list[str]:
+    """One line a run."""
+    with_paper = any(cell.paper is not None for cell in cells.values())
+    head = ["run", f"{title}, ours (n)", *["paper", "difference"] * with_paper]
+    lines = [_line(head), "|" + "---|" * len(head)]
+    for name, cell in cells.items():
+        theirs = [cell.theirs(), cell.difference()] * with_paper
+        lines.append(_line([exhibit.cells[name][0], cell.ours(), *theirs]))
+    return lines
+
+
+def _matrix(exhibit: Exhibit, cells: dict[str, Cell]) -> list[str]:
+    """Rows by columns; under ours the paper's numbers and the differences."""
+    places = {place: cells[name] for name, place in exhibit.cells.items()}
+    rows, columns = (list(dict.fromkeys(place[i] for place in places)) for i in (0, 1))
+    lines = [_line(["", "", *columns]), "|" + "---|" * (len(columns) + 2)]
+    empty = Cell({})
+    for row in rows:
+        here = [places.get((row, column), empty) for column in columns]
+        known = [cell in places.values() for cell in here]
+        ours = [cell.ours() if is_run else "" for cell, is_run in zip(here, known, strict=True)]
+        lines.append(_line([row, "ours (n)", *ours]))
+        if any(cell.paper is not None for cell in here):
+            lines.append(_line(["", "paper", *(cell.theirs() for cell in here)]))
+            lines.append(_line(["", "difference", *(cell.difference() for cell in here)]))
+    return lines
+
+
+def compare(exhibit: Exhibit, cells: Mapping[str, Cell], first: str, second: str) -> str:
+    """Say by how much one run is better than another, seed by seed.
+
+    Args:
+        exhibit: The exhibit.
+        cells: Of :func:`collect`.
+        first: Name of a run.
+        second: Name of another.
+    """
+    what = f"{exhibit.label(first)} minus {exhibit.label(second)}"
+    a, b = cells[first].by_seed, cells[second].by_seed
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return f"{what}: no seed finished both."
+    if len(seeds) == 1:
+        difference = a[seeds[0]] - b[seeds[0]]
+        return f"{what}: {difference:+.2f} points, one seed; --seeds 5 gives an interval."
+    mean, low, high, p = paired_difference([a[s] for s in seeds], [b[s] for s in seeds])
+    return (
+        f"{what}: {mean:+.2f} points, 95 % interval [{low:+.2f}, {high:+.2f}], "
+        f"p = {p:.2g} (paired t-test over {len(seeds)} seeds)."
+    )
+
+
+def used_marks(exhibit: Exhibit) -> dict[str, str]:
+    """Return the trust marks that an exhibit's numbers of the paper have, and their meaning.
+
+    Args:
+        exhibit: The exhibit.
+    """
+    marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}
+    return {mark: MARKS.get(mark, "") for mark in sorted(marks)}
+
+
+def describe_protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
+    """Say how an exhibit's numbers were measured.
+
+    Args:
+        exhibit: The exhibit.
+        found: For each run its results row, or None if it failed.
+    """
+    rows = [row for run, row in found.items() if row is not None and run.name in exhibit.cells]
+    if not rows:
+        return "Nothing finished."
+
+    def each(values: set) -> str:
+        return ", ".join(sorted(str(value) for value in values))
+
+    commits = {(row["commit"] or "unknown")[:12] + "+" * bool(row["dirty"]) for row in rows}
+    options = [f"--scale {exhibit.scale}"] if exhibit.scale is not None else []
+    options += [text for text in exhibit.options if not text.startswith("data_root=")]
+    options += [f"--epochs {exhibit.epochs}"] if exhibit.epochs is not None else []
+    reduced = f" Reduced: {' '.join(options)}." if options else ""
+    # Rows from before this was noted are left as they were published.
+    numerics = {row["numerics"] for row in rows if row.get("numerics")}
+    digits = f" {each(numerics)};" if numerics else ""
+    fixed = each(exhibit.fixed_teachers)
+    teachers = f" one teacher (seed {fixed}), intervals and p over student seeds;" if fixed else ""
+    legend = "; ".join(": ".join(filter(None, pair)) for pair in used_marks(exhibit).items())
+    return (
+        "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
+        f"deviation (n seeds);{teachers} {each({row['epochs'] for row in rows})} epochs;{digits} "
+        f"{each({row['device'] for row in rows})}; torch "
+        f"{each({row['versions']['torch'] for row in rows})}; commit {each(commits)}.{reduced}"
+        + (f" Paper's numbers: {legend}." if legend else "")
+    )
+
+
+def to_csv(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
+    """Write every cell of an exhibit as one line of CSV.
+
+    Args:
+        exhibit: The exhibit.
+        found: For each run its results row, or None if it failed.
+
+    Raises:
+        ValueError: If a row lacks a metric.
+    """
+    text = io.StringIO()
+    fields = "exhibit metric row column run mean std n failed paper mark difference epochs seeds"
+    writer = csv.DictWriter(text, fields.split(), lineterminator="\n")
+    writer.writeheader()
+    epochs: dict[str, set] = {}
+    for run, row in found.items():
+        epochs.setdefault(run.name, set()).update({row["epochs"]} if row else ())
+    for metric in exhibit.metrics:
+        for name, cell in collect(exhibit, found, metric).items():
+            line: dict[str, Any] = dict(exhibit=exhibit.name, metric=metric["key"], run=name)
+            line["row"], line["column"] = exhibit.cells[name]
+            line.update(mean=_rounded(cell.mean), std=_rounded(cell.std), n=len(cell.by_seed))
+            line.update(failed=cell.failed, paper=cell.paper, mark=cell.mark)
+            line["difference"] = cell.difference()
+            line["epochs"] = " ".join(map(str, sorted(epochs.get(name, ()))))
+            line["seeds"] = " ".join(map(str, sorted(cell.by_seed)))
+            writer.writerow(line)
+    return text.getvalue()
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+# An exhibit as one JSON file: tables, runs, and where the files of each run lie.
+
+
+FORMAT = 1
+
+
+def describe_exhibit(
+    exhibit: Exhibit,
+    found: Mapping[Run, dict | None],
+    configs: Mapping[str, Config],
+    command: Sequence[str],
+    folder: str | Path,
+) -> dict[str, Any]:
+    """Say everything that is known of an exhibit, for those who draw and report.
+
+    Args:
+        exhibit: The exhibit.
+        found: For each run, teachers included, its results row, or None if it failed.
+        configs: The complete config of each run, by its work folder.
+        command: The command line that made it.
+        folder: Where the file will lie; paths in it are seen from the current folder, which
+            ``root`` leads to.
+
+    Returns:
+        What JSON can hold; numbers that are not finite are as Python writes them.
+
+    Raises:
+        ValueError: If a row lacks a metric.
+    """
+    return dict(
+        format=FORMAT,
+        name=exhibit.name,
+        scale=exhibit.scale,
+        title=exhibit.title,
+        note=exhibit.note,
+        protocol=describe_protocol(exhibit, found),
+        legend=used_marks(exhibit),
+        command=list(command),
+        root=os.path.relpath(Path.cwd(), Path(folder).resolve()),
+        cells={name: list(place) for name, place in exhibit.cells.items()},
+        metrics=[_metric(exhibit, found, metric) for metric in exhibit.metrics],
+        runs=[_run(run, row, configs[run.work_dir]) for run, row in found.items()],
+    )
+
+
+def _metric(exhibit: Exhibit, found: Mapping[Run, dict | None], metric: dict) -> dict[str, Any]:
+    cells = collect(exhibit, found, metric)
+    pairs = exhibit.comparisons
+    texts = [dict(first=a, second=b, text=compare(exhibit, cells, a, b)) for a, b in pairs]
+    return dict(
+        title=metric["title"],
+        key=metric["key"],
+        cells={name: _cell(cell) for name, cell in cells.items()},
+        comparisons=texts,
+    )
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return dict(
+        by_seed={str(seed): value for seed, value in sorted(cell.by_seed.items())},
+        mean=cell.mean,
+        std=cell.std,
+        n=len(cell.by_seed),
+        failed=cell.failed,
+        paper=cell.paper,
+        mark=cell.mark,
+        difference=cell.gap,
+    )
+
+
+def _run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
+    return dict(
+        name=run.name,
+        seed=run.cell_seed,
+        work_dir=run.work_dir,
+        config=run.config,
+        overrides=list(run.overrides),
+        epochs=row["epochs"] if row else run.epochs,
+        teachers=[teacher.work_dir for teacher in run.teachers],
+        method=plain(describe_method(cfg)),
+        command=["python", "tools/train.py", *run.arguments()],
+        row=row,
+        files=find_files(run.work_dir, row),
+    )
+
+
+def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
+    """Find what a run has left to read.
+
+    Args:
+        work_dir: Its folder.
+        row: Its results row, which names the folder of the log of runs trained together, or
+            None.
+
+    Returns:
+        ``log``, the path of what it printed, or None; ``scalars``, those of MMEngine's
+        ``scalars.json`` that are of the run, in the order in which it was begun and resumed;
+        ``dumps``, those of ``logits/{split}.npz`` by split, made with the weights of the row.
+    """
+    logs = [Path(work_dir, LOG)]
+    if row and row.get("together", 1) > 1:
+        lists = [word for word in row.get("command", ()) if word.endswith("runs.txt")]
+        logs = [*(Path(name).with_name(LOG) for name in lists), *logs]
+    scalars = {path.parts[-3]: path for path in Path(work_dir).glob("*/vis_data/scalars.json")}
+    return dict(
+        log=next((str(log) for log in logs if log.is_file()), None),
+        scalars=[str(scalars[log]) for log in log_folders(work_dir, list(scalars))],
+        dumps=find_dumps(work_dir, (row or {}).get("weights")),
+    )
+
+
+def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Write the file whole or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        record: Of :func:`describe_exhibit`.
+
+    Raises:
+        OSError: If it cannot be written; an earlier file is then as before.
+    """
+    write_text(path, json.dumps(record, indent=1) + "\n")

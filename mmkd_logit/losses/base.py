@@ -1,0 +1,189 @@
+"""What the losses share: building them from configs and checking their inputs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd_logit.registry import MODELS
+from mmkd_logit.utils.arguments import did_you_mean
+
+LOSS = "dict(type='mmkd_logit.LogitMSELoss')"
+
+
+def build_module(what: str, spec: Any, example: str = LOSS) -> nn.Module:
+    """Build a module from its config.
+
+    Args:
+        what: The setting that it was given for, for messages.
+        spec: The config; a module is returned as it is.
+        example: A config that would do.
+
+    Raises:
+        ValueError: If it is no config, or of a type that is not registered.
+    """
+    if isinstance(spec, nn.Module):
+        return spec
+    if not isinstance(spec, Mapping) or not spec.get("type"):
+        raise ValueError(f"{what} must be a config such as {example}, or a module, got {spec!r}")
+    check_registered(what, spec["type"])
+    return MODELS.build(spec)
+
+
+def check_registered(what: str, kind: Any, registry: Any = MODELS) -> None:
+    """Make sure that there is a model component of a name.
+
+    Args:
+        what: The setting that names it, for messages.
+        kind: The ``type`` of a config; a class is as good as registered.
+        registry: Where it is looked up, as it will build it.
+
+    Raises:
+        ValueError: If there is none; the message has the nearest name.
+    """
+    if not isinstance(kind, str):
+        return
+    with registry.switch_scope_and_registry(None) as place:
+        try:
+            found = place.get(kind)
+        except Exception:  # MMEngine raises what it likes where a module cannot be imported
+            found = None
+        known = [f"mmkd_logit.{name}" for name in MODELS.module_dict]
+        known += list(place.module_dict)
+    if found is None:
+        hint = did_you_mean(kind, known) or "; check its spelling and scope"
+        raise ValueError(f"{what}: no component {kind!r} is registered{hint}")
+
+
+# Checks shared by the losses. They read metadata only, so they never wait for a device.
+
+
+REDUCTIONS = ("mean", "batchmean", "sum", "none")
+
+RECIPE = (
+    "model = dict(_delete_=True, type='mmkd_logit.LogitDistiller', student={{_base_.model}}, "
+    "teacher=dict(config=..., checkpoint=...), "
+    "loss_kd=dict(type='mmkd_logit.LogitMSELoss'))"
+)
+
+
+def check_reduction(reduction: object) -> str:
+    """Return ``reduction``, or raise ValueError naming the allowed ones."""
+    if isinstance(reduction, str) and reduction in REDUCTIONS:
+        return reduction
+    raise ValueError(f"reduction={reduction!r} is not one of {', '.join(map(repr, REDUCTIONS))}")
+
+
+def check_class_dim(class_dim: object) -> int:
+    """Return ``class_dim``, or raise ValueError where no batch of logits has it for classes."""
+    if isinstance(class_dim, int) and not isinstance(class_dim, bool) and class_dim != 0:
+        return class_dim
+    raise ValueError(
+        f"class_dim={class_dim!r} must be an integer other than 0, which is the batch dimension: "
+        "-1 for (N, K) or (N, ..., K), 1 for (N, K, ...)"
+    )
+
+
+def check_matrix(loss: str, student: Tensor) -> None:
+    """Raise ValueError unless the logits, checked before, are (N, K)."""
+    if student.ndim != 2:
+        raise ValueError(
+            f"{loss} takes logits of shape (N, K), got student_logits {_describe(student)}"
+        )
+
+
+def check_labels(loss: str, labels: Any, logits: Tensor) -> Tensor:
+    """Return the classes as (N,) integers on the logits' device.
+
+    Args:
+        loss: Name of the loss, for the message.
+        labels: What was given.
+        logits: (N, K).
+
+    Raises:
+        ValueError: If they are not N integers. Their range is not looked at, which would wait
+            for the device; classes outside 0 ... K - 1 fail in the gather.
+    """
+    whole = isinstance(labels, Tensor) and labels.dtype in (torch.int64, torch.int32)
+    if not whole or labels.shape != logits.shape[:1]:
+        got = _describe(labels) if isinstance(labels, Tensor) else repr(labels)
+        raise ValueError(
+            f"{loss} needs the class of each sample as labels: integers of shape "
+            f"({len(logits)},), got {got}"
+        )
+    return labels.to(device=logits.device, dtype=torch.int64)
+
+
+def check_logits(
+    loss: str, student: Tensor, teacher: Tensor, class_dim: int, extra: Mapping[str, Any]
+) -> int:
+    """Return the class dimension counted from the front, or raise ValueError.
+
+    Args:
+        loss: Name of the loss, for the message.
+        student: Student logits.
+        teacher: Teacher logits.
+        class_dim: Dimension of the classes.
+        extra: Keyword arguments the loss was called with and has no use for.
+
+    Raises:
+        ValueError: If the arguments are not two equally shaped floating-point batches of logits.
+    """
+    if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+        raise ValueError(
+            f"{loss} takes two tensors, got {type(student).__name__} as student_logits and "
+            f"{type(teacher).__name__} as teacher_logits"
+        )
+    if extra or not (teacher.is_floating_point() or teacher.is_complex()):
+        _raise_called_with_labels(loss, student, teacher, extra)
+    problem = _problem(student, teacher, class_dim)
+    if problem:
+        raise ValueError(
+            f"{loss}: {problem}. Given: student_logits {_describe(student)}, "
+            f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: the same "
+            "floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= 2"
+        )
+    return class_dim % student.ndim
+
+
+def promoted_dtype(logits: Tensor) -> torch.dtype:
+    """Return the dtype a loss of ``logits`` is given in: float64 for float64, else float32."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _problem(student: Tensor, teacher: Tensor, class_dim: int) -> str:
+    """Say what is wrong with the two sets of logits; empty when nothing is."""
+    if student.shape != teacher.shape:
+        return "the two sets of logits differ in shape"
+    if student.dtype != teacher.dtype:
+        return "the two sets of logits differ in dtype"
+    if not student.is_floating_point():
+        return "logits must be floating-point numbers"
+    if student.ndim < 2:
+        return "logits need a batch and a class dimension"
+    if not -student.ndim < class_dim < student.ndim:
+        return "class_dim is out of range or meets the batch dimension"
+    if student.shape[class_dim] < 2:
+        return "there must be at least 2 classes"
+    if student.numel() == 0:
+        return "the batch is empty"
+    return ""
+
+
+def _raise_called_with_labels(
+    loss: str, student: Tensor, teacher: Tensor, extra: Mapping[str, Any]
+) -> None:
+    """Explain that the loss stands where a loss of logits and labels is called."""
+    got = f"teacher_logits {_describe(teacher)}"
+    if extra:
+        got += f" and the keyword arguments {', '.join(map(repr, extra))}"
+    raise ValueError(
+        f"{loss} compares two sets of logits, not logits with labels. Given: student_logits "
+        f"{_describe(student)}, {got}. It cannot be the `loss` of a mmpretrain head, which calls "
+        f"its loss with labels and avg_factor; distil like this instead:\n    {RECIPE}"
+    )
+
+
+def _describe(logits: Tensor) -> str:
+    return f"{tuple(logits.shape)} {logits.dtype}"

@@ -1,0 +1,86 @@
+"""Logit standardization around another loss."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd_logit.registry import MODELS
+from mmkd_logit.utils.arguments import check_number
+
+from .base import build_module, check_logits, promoted_dtype
+
+
+@MODELS.register_module()
+class LogitStandardization(nn.Module):
+    r"""Any loss between logits, applied to each sample's z-scores.
+
+    .. math:: \mathcal{Z}(z) = \frac{z - \mathrm{mean}_k(z)}{\mathrm{std}_k(z) + \epsilon},
+        \qquad L = L_{base}(\mathcal{Z}(u), \mathcal{Z}(v))
+
+    Sun et al., CVPR 2024, algorithms 1 and 2: the student then learns how the teacher's logits
+    relate, not how large they are; ``tau`` of the base loss is the paper's base temperature. The
+    standard deviation is the authors' code's, with K - 1. Student and teacher are standardised
+    apart, and the gradient passes through the student's mean and deviation.
+
+    The loss does not see the length of the student's logits: with the distiller's ``alpha = 1``
+    nothing else fixes it.
+
+    Args:
+        loss: Config of the base loss, or the module; the z-scores are over its ``class_dim``
+            (the last dimension if it has none).
+        eps: Added to the standard deviation, above 0. A sample whose logits are all equal has
+            z-scores of 0 and a gradient of the order 1 / eps.
+
+    Raises:
+        ValueError: If ``loss`` is no config of a loss, or ``eps`` not such a number.
+
+    Example:
+        >>> import torch
+        >>> loss = LogitStandardization(dict(type='mmkd_logit.ScaledKLDivLoss', tau=2))
+        >>> teacher = torch.tensor([[1.0, 2.0, 6.0]])
+        >>> loss(10 * teacher + 3, teacher).item() < 1e-12
+        True
+    """
+
+    def __init__(self, loss: dict | nn.Module, eps: float = 1e-7) -> None:
+        super().__init__()
+        self.loss = build_module("loss", loss)
+        self.eps = check_number("eps", eps, zero=False)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the base loss takes labels."""
+        return getattr(self.loss, "needs_labels", False)
+
+    def forward(
+        self, student_logits: Tensor, teacher_logits: Tensor, *labels: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Compare the logits; only the student receives gradient, in its own dtype.
+
+        Args:
+            student_logits: As the base loss takes them.
+            teacher_logits: The same shape and dtype.
+            *labels: For a base loss that takes them.
+            **kwargs: As the base loss takes them.
+
+        Returns:
+            What the base loss returns; float64 for float64 logits, else float32.
+
+        Raises:
+            ValueError: If the logits are no two equal batches, or the base loss says so.
+        """
+        base = self.loss
+        name = f"{type(self).__name__} of {type(base).__name__}"
+        dim = check_logits(name, student_logits, teacher_logits, getattr(base, "class_dim", -1), {})
+        student = self._standardise(student_logits, dim)
+        teacher = self._standardise(teacher_logits.detach(), dim)
+        return base(student, teacher, *labels, **kwargs).to(promoted_dtype(student_logits))
+
+    def _standardise(self, logits: Tensor, dim: int) -> Tensor:
+        logits = logits.double()
+        centred = logits - logits.mean(dim, keepdim=True)
+        return centred / (logits.std(dim, keepdim=True) + self.eps)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``repr``."""
+        return f"eps={self.eps}"

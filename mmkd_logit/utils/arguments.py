@@ -1,0 +1,287 @@
+"""Checking single values and the arguments of classes, with one-line errors.
+
+The registries import this file, so it needs the standard library alone.
+"""
+
+import functools
+import inspect
+import math
+import numbers
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+# What classes and functions take, and what to say of a name that they do not.
+#
+# The registries import this file, so it needs the standard library alone.
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def type_name(spec: Any) -> str | None:
+    """Return the name of the class that a config builds, without the prefix of its package.
+
+    Args:
+        spec: The config of a component, or its ``type``: ``'CheckpointHook'``,
+            ``'mmengine.CheckpointHook'`` or the class itself.
+
+    Returns:
+        The name, or None where there is no type.
+
+    Example:
+        >>> type_name(dict(type='mmengine.CheckpointHook', interval=1))
+        'CheckpointHook'
+    """
+    kind = spec.get("type") if isinstance(spec, Mapping) else spec
+    if isinstance(kind, str):
+        return kind.rpartition(".")[-1]
+    return getattr(kind, "__name__", None)
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Return ``'; did you mean NAME?'`` for the nearest known name, or nothing.
+
+    Args:
+        name: What was written.
+        known: What there is.
+    """
+    close = get_close_matches(str(name), [str(each) for each in known], 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, without its further lines and its class if it says anything.
+
+    Args:
+        error: Any.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def refuse_unknown(what: str, given: Iterable[object], known: Collection[str]) -> None:
+    """Make sure that every name is known.
+
+    Args:
+        what: Whose names they are, for the message.
+        given: Names of the user.
+        known: What there is, in the order of the message.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        hint = did_you_mean(unknown[0], known)
+        takes = f"{' It' if hint else '; it'} takes {', '.join(known) or 'none'}"
+        raise ValueError(f"{what} has no setting {unknown[0]!r}{hint}{takes}")
+
+
+def arguments_of(target: Callable) -> tuple[list[str], bool]:
+    """Return the names of the arguments that a class or function takes by keyword.
+
+    ``**kwargs`` of a class are taken to be its parent's; under another name they are its own.
+
+    Args:
+        target: The class or function.
+
+    Returns:
+        The names, and whether there may be others.
+    """
+    names: list[str] = []
+    for layer in _layers(target):
+        try:
+            parameters = list(inspect.signature(layer).parameters.values())
+        except (TypeError, ValueError):  # of C
+            return names, True
+        parameters = parameters[inspect.isclass(target) :]  # without self
+        names += [p.name for p in parameters if p.kind in _NAMED and p.name not in names]
+        rest = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+        if not rest:
+            return names, False
+        if rest != ["kwargs"] or not inspect.isclass(target):
+            return names, True
+    return names, False
+
+
+def _layers(target: Callable) -> list[Callable]:
+    if not inspect.isclass(target):
+        return [target]
+    found = [vars(each)["__init__"] for each in target.__mro__ if "__init__" in vars(each)]
+    own: list[Callable] = [each for each in found if _plain(each) is not object.__init__]
+    return own
+
+
+def _plain(function: Any) -> Any:
+    return inspect.unwrap(function)
+
+
+def explain_arguments(cls: type) -> None:
+    """Let a class refuse arguments that it does not take in one line that says what it takes.
+
+    Python's TypeError names neither the arguments there are nor the one that was meant.
+
+    Args:
+        cls: Changed in place.
+    """
+    init: Callable = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        _check_call(cls, init, args, kwargs)
+        try:
+            init(self, *args, **kwargs)
+        except TypeError as error:
+            twice = re.search(r"got multiple values for (?:keyword )?argument '(\w+)'", str(error))
+            if twice is None or twice[1] not in kwargs:
+                raise
+            raise ValueError(f"{cls.__name__} sets {twice[1]} itself; leave it out") from None
+
+    cls.__init__ = __init__  # type: ignore[misc]
+
+
+def _check_call(cls: type, init: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
+    names, open_ = arguments_of(cls)
+    if not open_:
+        refuse_unknown(cls.__name__, kwargs, names)
+    if _plain(init) is object.__init__:
+        return
+    own = list(inspect.signature(init).parameters.values())[1:]
+    lacking = [
+        p.name
+        for p in own[len(args) :]
+        if p.kind in _NAMED and p.default is p.empty and p.name not in kwargs
+    ]
+    if lacking:
+        raise ValueError(
+            f"{cls.__name__} needs {', '.join(lacking)}; it takes {', '.join(names) or 'none'}"
+        )
+
+
+# Checks of single values that all components share; each says what was given and is allowed.
+
+
+def check_number(name: str, value: object, zero: bool = True) -> float:
+    """Return ``value`` as a float, or raise ValueError if it is not finite and at least 0.
+
+    Args:
+        name: What the message calls it.
+        value: What was given.
+        zero: Whether 0 is allowed.
+
+    Raises:
+        ValueError: As said.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and (number > 0 or (zero and number == 0)):
+            return number
+    allowed = "of at least 0" if zero else "above 0"
+    raise ValueError(f"{name}={value!r} must be a finite number {allowed}")
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """Return ``value`` as an int.
+
+    Args:
+        name: What the message calls it.
+        value: What was given.
+        least: The smallest that is allowed.
+
+    Raises:
+        ValueError: If it is no whole number, or smaller.
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if whole and int(value) >= least:  # type: ignore[call-overload]
+        return int(value)  # type: ignore[call-overload]
+    raise ValueError(f"{name} must be an integer from {least} on, got {value!r}")
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return ``value`` if it is True or False: ``'no'`` would count as yes.
+
+    Args:
+        name: What the message calls it.
+        value: What was given.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def check_choice(name: str, value: object, allowed: Collection[Any]) -> Any:
+    """Return ``value`` if it is one of those allowed.
+
+    Args:
+        name: What the message calls it.
+        value: What was given.
+        allowed: Values that can be compared with anything.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if any(type(value) is type(each) and value == each for each in allowed):
+        return value
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_text(name: str, value: object, what: str = "text") -> str:
+    """Return ``value`` if it is text that is not empty.
+
+    Args:
+        name: What the message calls it.
+        value: What was given.
+        what: What the text is, for the message.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError(f"{name} must be {what}, got {value!r}")
+
+
+def check_out_folder(name: str, path: str | Path) -> None:
+    """Make sure that a folder can be written to, before the work that it will hold is done.
+
+    Args:
+        name: What the message calls it.
+        path: The folder; it need not exist.
+
+    Raises:
+        ValueError: If it is a file, a folder of it is one, or it may not be written.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{name}: {path} is a file; name a folder")
+    check_out_file(name, folder / "file")
+
+
+def check_out_file(name: str, path: str | Path) -> None:
+    """Make sure that a file can be written, before the work that it will hold is done.
+
+    Args:
+        name: What the message calls it.
+        path: The file; it and its folders need not exist.
+
+    Raises:
+        ValueError: If it is a folder, a folder of it is a file, or one may not be written.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise ValueError(f"{name}: {path} is a folder; name a file in it")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise ValueError(f"{name}: {path} may not be written; name another file")
+    for folder in file.absolute().parents:
+        if folder.is_dir():
+            if not file.exists() and not os.access(folder, os.W_OK):
+                raise ValueError(f"{name}: {folder} may not be written; name another folder")
+            return
+        if folder.exists():
+            raise ValueError(f"{name}: {folder} is a file and cannot hold {file.name}")

@@ -1,0 +1,45 @@
+"""Command lines whose errors are one line."""
+
+import argparse
+import re
+import sys
+from typing import Any, NoReturn
+
+from .arguments import did_you_mean
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong; argparse prints the whole usage before it.
+
+    Args:
+        *args: As of ``ArgumentParser``.
+        place: The line of a file that the words come from, for messages.
+        **kwargs: As of ``ArgumentParser``.
+    """
+
+    def __init__(self, *args: Any, place: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.place = place
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status 2.
+
+        Args:
+            message: What is wrong.
+        """
+        unknown = re.match(r"unrecognized arguments: .*?(--?[\w-]+)", message)
+        hint = did_you_mean(unknown[1], _flags(self)) if unknown else ""
+        text = " ".join(message.split())
+        where = f"{self.place}: " if self.place else ""
+        print(f"error: {where}{text}{hint} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    flags: list[str] = []
+    for action in parser._actions:
+        flags += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                flags += _flags(inner)
+    return flags

@@ -1,0 +1,383 @@
+"""Files that appear whole or not at all, sealed checkpoints, and a run's log files."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+# Files that appear whole or not at all, at whatever moment the process that writes them ends.
+#
+# Content goes to a ``.part`` file in the same folder, from there to the disk, and then takes the
+# name of the file, which the system does at once. A writer holds a lock on its ``.part`` file,
+# which the kernel takes away when the process ends; one that nobody holds was left by a killed
+# process.
+
+_PART = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.part", re.DOTALL)
+_REASONS = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "it is larger than files may be here (ulimit -f)",
+    errno.EROFS: "the disk can only be read",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: str | Path, size: int | None = None) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of another at the end, or never.
+
+    Args:
+        path: Of the file; its folder is made. Of a link it is the target, and what is no file,
+            such as a pipe, is written directly.
+        size: How many bytes it will have, for the error, if that is known.
+
+    Yields:
+        Where its bytes are written.
+
+    Raises:
+        OSError: If it cannot be written: what, how much and where. What was there is as before.
+    """
+    if Path(path).exists() and not Path(path).is_file():
+        with open(path, "wb") as direct:
+            yield direct
+        return
+    target = Path(os.path.realpath(path))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_parts(target.parent, target.name)
+        part, file = _open_part(target)
+    except OSError as error:
+        raise explained(error, path, size) from error
+    try:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        _swap(part, target)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        _close(file)
+        # And not of a file that the content is read from.
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
+            raise explained(error, path, size) from error
+        raise
+    finally:
+        _close(file)
+    _sync_folder(target.parent)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file at once.
+
+    Args:
+        path: As of :func:`replacing`.
+        content: All of it.
+
+    Raises:
+        OSError: As of :func:`replacing`.
+    """
+    with replacing(path, len(content)) as file:
+        file.write(content)
+
+
+def write_text(path: str | Path, text: str, errors: str = "strict") -> None:
+    """Write a text at once, in UTF-8.
+
+    Args:
+        path: As of :func:`replacing`.
+        text: All of it.
+        errors: What becomes of letters that UTF-8 has not, as of ``open``.
+
+    Raises:
+        OSError: As of :func:`replacing`.
+    """
+    write_bytes(path, text.encode("utf-8", errors))
+
+
+def explained(
+    error: OSError, path: str | Path, size: int | None = None, name: str | None = None
+) -> OSError:
+    """Make an error of the system say what could not be written, how much and where.
+
+    Args:
+        error: Of the system; one that was explained before stays as it is.
+        path: Of the file.
+        size: How many bytes were to be written, if that is known.
+        name: What the file is for the user; its path if None.
+    """
+    if getattr(error, "is_explained", False):
+        return error
+    code = error.errno
+    reason = _REASONS.get(code or 0) or error.strerror or str(error)
+    text = f"{name or path} cannot be written: {reason}"
+    if code in FULL:
+        folder = _existing(Path(path).absolute().parent)
+        free = _megabytes(shutil.disk_usage(folder).free)
+        wanted = "" if size is None else f"{_megabytes(size)} to write, "
+        text += f" ({wanted}{free} free in {folder}); what was there before is whole. Make space, "
+        text += "then run again"
+    result = OSError(text)
+    result.errno = code
+    result.is_explained = True  # type: ignore[attr-defined]
+    return result
+
+
+def remove_parts(folder: str | Path, name: str | None = None) -> list[str]:
+    """Remove ``.part`` files of processes that were killed, and no others.
+
+    Args:
+        folder: Where to look.
+        name: Of the file that they were to become; any file if None.
+
+    Returns:
+        Their names.
+    """
+    removed = []
+    with suppress(OSError):  # of folders that are not there, and files of others
+        for entry in os.scandir(folder):
+            found = _PART.fullmatch(entry.name)
+            wanted = found and (name is None or found[1] == name[:200]) and entry.is_file()
+            if wanted and _remove_unless_held(Path(entry.path)):
+                removed.append(entry.name)
+    return removed
+
+
+def _remove_unless_held(part: Path) -> bool:
+    with suppress(OSError), open(part, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink(missing_ok=True)
+        return True
+    return False
+
+
+def _open_part(target: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        name = f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        part = target.with_name(name)
+        file = open(part, "xb")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody who cleans up was faster
+            file.close()
+            continue
+        except OSError:  # a disk without locks, where nobody removes anything
+            return part, file
+        if os.fstat(file.fileno()).st_nlink:
+            return part, file
+        file.close()
+
+
+def _swap(part: Path, target: Path) -> None:
+    os.replace(part, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a change of names last through a power cut, where the disk can do that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # what did not fit is tried once more
+        file.close()
+
+
+def _existing(folder: Path) -> Path:
+    return next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 // 10 else f"{size / 2**10:.1f} KiB"
+
+
+# Checkpoints that know whether they are whole.
+#
+# A seal is the SHA-256 of all bytes before it, in the comment that a zip file may end with. PyTorch
+# and everybody else read such a file as any other; copied or moved, it keeps its seal.
+
+
+_BEGIN, _END, _END_LENGTH = b"PK\x03\x04", b"PK\x05\x06", 22
+_TAG = b"sha256="
+_SEAL_LENGTH = len(_TAG) + 64
+_CHUNK = 2**22
+
+
+def sealed(content: bytes) -> Iterator[bytes | memoryview]:
+    """Give the parts of a zip file with its seal; of anything else, the content as it is.
+
+    Args:
+        content: Of the file.
+    """
+    end = content[-_END_LENGTH:]
+    if len(end) < _END_LENGTH or end[:4] != _END or end[-2:] != b"\0\0":
+        yield content
+        return
+    body, length = memoryview(content)[:-2], struct.pack("<H", _SEAL_LENGTH)
+    digest = hashlib.sha256(body)
+    digest.update(length)
+    yield from (body, length, _TAG, digest.hexdigest().encode())
+
+
+def why_damaged(path: str | Path, only_zip: bool = False) -> str | None:
+    """Say what is wrong with the bytes of a checkpoint, or None where they are whole.
+
+    One without a seal is compared with the checksums that PyTorch writes, which leave some bytes
+    out. PyTorch's format of before 2020 has none.
+
+    Args:
+        path: Of a file that exists.
+        only_zip: Whether a file in another format than PyTorch's is damaged too.
+
+    Raises:
+        OSError: If it cannot be read now, which says nothing of what it holds.
+    """
+    size = os.path.getsize(path)
+    if size == 0:
+        return "it is empty"
+    with open(path, "rb") as file:
+        begin = file.read(4)
+        file.seek(max(0, size - _SEAL_LENGTH))
+        seal = file.read()
+    if seal.startswith(_TAG):
+        own = _digest(path, size - _SEAL_LENGTH) == seal[len(_TAG) :]
+        return None if own else "it does not fit its checksum"
+    if begin != _BEGIN:
+        return "it is no file of PyTorch's" if only_zip else None
+    if seal[-_END_LENGTH:][:4] == _END and seal[-2:] != b"\0\0":
+        return "it is cut short"
+    return _why_no_zip(path)
+
+
+def _digest(path: str | Path, length: int) -> bytes:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while length > 0:
+            chunk = file.read(min(length, _CHUNK))
+            if not chunk:
+                break
+            digest.update(chunk)
+            length -= len(chunk)
+    return digest.hexdigest().encode()
+
+
+def _why_no_zip(path: str | Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.comment:
+                return "its end is damaged"
+            if not any(entry.CRC for entry in archive.infolist()):
+                return None  # written without checksums, torch.serialization.set_crc32_options
+            wrong = archive.testzip()
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the beginning
+            raise
+        return "it is cut short or damaged"
+    except Exception:  # a damaged archive may fail in any way
+        return "it is cut short or damaged"
+    return None if wrong is None else f"{wrong} in it does not fit its checksum"
+
+
+# ``run.json`` of a work folder: which logs and checkpoints are of the run that it holds.
+#
+# A folder may hold those of earlier runs too, and names made of times say neither that nor, where a
+# clock was set back, what came first.
+
+
+RUN = "run.json"
+
+
+def read_run(work_dir: str | Path) -> dict[str, list[str]] | None:
+    """Return ``logs`` and ``checkpoints``, oldest first, or None where nothing says them.
+
+    Args:
+        work_dir: The folder.
+    """
+    try:
+        content = json.loads(Path(work_dir, RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = {}
+    for key in ("logs", "checkpoints"):
+        names = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return None
+        found[key] = names
+    return found
+
+
+def note_start(work_dir: str | Path, log: str, anew: bool) -> None:
+    """Note that training starts.
+
+    Args:
+        work_dir: The folder.
+        log: Name of the folder in it that this start writes its log to.
+        anew: Whether what is there already is of another run.
+    """
+    known = read_run(work_dir)
+    if known is None or anew:
+        known = dict(logs=[] if anew else _older_logs(work_dir, log), checkpoints=[])
+    _write(work_dir, [*known["logs"], log], known["checkpoints"])
+
+
+def note_checkpoint(work_dir: str | Path, name: str, gone: Sequence[str] = ()) -> None:
+    """Note a checkpoint that is whole.
+
+    Args:
+        work_dir: The folder.
+        name: Of the checkpoint, as in ``last_checkpoint``.
+        gone: Names that will be removed.
+    """
+    known = read_run(work_dir) or dict(logs=[], checkpoints=[])
+    others = [each for each in known["checkpoints"] if each != name and each not in gone]
+    _write(work_dir, known["logs"], [*others, name])
+
+
+def note_logs(work_dir: str | Path, logs: Sequence[str]) -> None:
+    """Note that the logs of the run are these.
+
+    Args:
+        work_dir: The folder.
+        logs: Names of folders in it, oldest first.
+    """
+    known = read_run(work_dir) or dict(logs=[], checkpoints=[])
+    _write(work_dir, logs, known["checkpoints"])
+
+
+def log_folders(work_dir: str | Path, among: Sequence[str]) -> list[str]:
+    """Return the folders of the run's logs in the order in which they were begun.
+
+    Args:
+        work_dir: The folder.
+        among: Those that are there.
+    """
+    known = read_run(work_dir)
+    if known is None or not known["logs"]:
+        return sorted(among)
+    return [name for name in known["logs"] if name in among]
+
+
+def _older_logs(work_dir: str | Path, log: str) -> list[str]:
+    """List the logs of a run that was begun before there was such a file."""
+    paths = Path(work_dir).glob("*/vis_data/scalars.json")
+    return sorted({path.parts[-3] for path in paths} - {log})
+
+
+def _write(work_dir: str | Path, logs: Sequence[str], checkpoints: Sequence[str]) -> None:
+    unique = list(dict.fromkeys(logs))
+    content = dict(logs=unique, checkpoints=list(checkpoints))
+    write_text(Path(work_dir, RUN), json.dumps(content, indent=1) + "\n")
