@@ -51,12 +51,7 @@ def _number_type(code: Any, *_: Any) -> np.dtype:
 
 
 def stand_in(full_name: str, function: Callable) -> Callable:
-    """Give a function the name by which torch looks up an allowed global.
-
-    Args:
-        full_name: Such as ``builtins.getattr``.
-        function: What is called under that name.
-    """
+    """Give a function the name by which torch looks up an allowed global."""
 
     def call(*args: Any) -> Any:
         return function(*args)
@@ -79,11 +74,7 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 a
 
 @contextmanager
 def only_globals(entries: Iterable[Any]) -> Iterator[None]:
-    """Make these, and no others, what ``torch.load(weights_only=True)`` allows.
-
-    Args:
-        entries: As of :func:`torch.serialization.add_safe_globals`.
-    """
+    """Make these, and no others, what ``torch.load(weights_only=True)`` allows."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(list(entries))
@@ -95,14 +86,7 @@ def only_globals(entries: Iterable[Any]) -> Iterator[None]:
 
 
 def state_hash(state: Mapping[str, Any]) -> str:
-    """Hash tensors by their names.
-
-    Args:
-        state: Such as a ``state_dict``.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Hash tensors by their names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name]
@@ -132,13 +116,6 @@ def with_mmpretrain_names(state: dict[str, Tensor], wanted: Collection[str]) -> 
     ``conv1.weight`` becomes ``backbone.conv1.weight`` and ``fc.weight`` ``head.fc.weight``;
     blocks have the same names in both. Nothing is renamed unless every name is torchvision's and
     the network asks for mmpretrain's, so a file that does not fit still shows its own names.
-
-    Args:
-        state: A state_dict.
-        wanted: Names in the network that is to load it.
-
-    Raises:
-        ValueError: If the names are those of another network of torchvision's.
     """
     if not any(key.startswith("backbone.") for key in wanted):
         return state
@@ -210,9 +187,6 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 def published_hash(name: str) -> str | None:
     """Return how the SHA-256 of a file begins, if its name says so, as published ones do.
 
-    Args:
-        name: The file's.
-
     Example:
         >>> published_hash('resnet50_8xb32_in1k_20210831-ea4938fa.pth')
         'ea4938fa'
@@ -222,14 +196,7 @@ def published_hash(name: str) -> str | None:
 
 
 def cached_path(url: str) -> Path:
-    """Return where a download is kept: in torch's cache, under the name that it has there.
-
-    Args:
-        url: Its address.
-
-    Raises:
-        ValueError: If the address names no file.
-    """
+    """Return where a download is kept: in torch's cache, under the name that it has there."""
     name = urlparse(url).path.rpartition("/")[2]
     if name in ("", ".", ".."):
         raise ValueError(f"{url} names no file to download")
@@ -241,16 +208,6 @@ def fetch(url: str) -> tuple[Path, bool]:
 
     A file whose name holds its hash is compared with it, in the cache too, where another is
     downloaded again. The first process downloads; all fail if it does.
-
-    Args:
-        url: Its address.
-
-    Returns:
-        Where it is, and whether it was downloaded just now.
-
-    Raises:
-        OSError: If it cannot be downloaded.
-        ValueError: If it is not the file that its name says; it is not kept then.
     """
     path = cached_path(url)
     outcome = [_try(url, path) if is_main_process() else None]
@@ -405,14 +362,7 @@ def _safely(loader: Callable) -> Callable:
 
 
 def existing(filename: str) -> Path:
-    """Return the path of a local checkpoint.
-
-    Args:
-        filename: As a user gives it.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-    """
+    """Return the path of a local checkpoint."""
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {filename} does not exist")
@@ -432,52 +382,21 @@ def _undamaged(filename: str) -> Path:
 
 @_safely
 def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """Read a local checkpoint.
-
-    Args:
-        filename: Its path.
-        map_location: As of :func:`torch.load`.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-        UnsafeCheckpointError: If it could run code.
-        ValueError: If it cannot be read.
-    """
+    """Read a local checkpoint."""
     path = _undamaged(filename)
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
 @_safely
 def read_lazily(filename: str, map_location: Any = "cpu") -> Any:
-    """Read a local checkpoint, but keep of its tensors only those that are looked at.
-
-    Args:
-        filename: Its path.
-        map_location: As of :func:`torch.load`.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-        UnsafeCheckpointError: If it could run code.
-        ValueError: If it cannot be read.
-    """
+    """Read a local checkpoint, but keep of its tensors only those that are looked at."""
     path = _undamaged(filename)
     lazily = zipfile.is_zipfile(path)  # older versions of torch wrote no zip files
     return torch.load(path, map_location=map_location, weights_only=True, mmap=lazily)
 
 
 def load_from_url(filename: str, map_location: Any = None) -> Any:
-    """Download a checkpoint, or take it from torch's cache, and read it.
-
-    Args:
-        filename: Its URL.
-        map_location: As of :func:`torch.load`.
-
-    Raises:
-        OSError: If it cannot be downloaded.
-        UnsafeCheckpointError: If it could run code.
-        ValueError: If it cannot be read, or is not the file that its name says; it is not kept
-            then. Of a file that was in the cache before, the message says where.
-    """
+    """Download a checkpoint, or take it from torch's cache, and read it."""
     path, new = fetch(filename)
     try:
         return load_from_file(str(path), map_location)
@@ -490,15 +409,7 @@ def load_from_url(filename: str, map_location: Any = None) -> Any:
 
 
 def load_from_zoo(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint by name: ``torchvision://``, ``open-mmlab://`` or ``mmcls://``.
-
-    Args:
-        filename: The name with its scheme.
-        map_location: As of :func:`torch.load`.
-
-    Raises:
-        ValueError: If there is no such name.
-    """
+    """Read a checkpoint by name: ``torchvision://``, ``open-mmlab://`` or ``mmcls://``."""
     scheme, _, name = filename.partition("://")
     if scheme in ("modelzoo", "torchvision"):
         known = mm.get_torchvision_models()
@@ -518,12 +429,7 @@ def load_from_zoo(filename: str, map_location: Any = None) -> Any:
 
 @_safely
 def load_from_store(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint from object storage through MMEngine's file backends.
-
-    Args:
-        filename: Its address.
-        map_location: As of :func:`torch.load`.
-    """
+    """Read a checkpoint from object storage through MMEngine's file backends."""
     content = get(filename, backend_args={"backend": "petrel"})
     return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
 

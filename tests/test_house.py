@@ -1,8 +1,10 @@
 """The rules of the house that a machine can check."""
 
 import ast
+import inspect
 import re
 import subprocess
+from collections import Counter
 
 import pytest
 from commands import PROJECT
@@ -13,6 +15,18 @@ MODULES = sorted(
     path for folder in ("mmkd_logit", "tools") for path in (PROJECT / folder).rglob("*.py")
 )
 CONFIGS = sorted((PROJECT / "configs").rglob("*.py"))
+
+
+def components():
+    """Every class that a config can name, by its name."""
+    found = {}
+    for registry in (MODELS, DATASETS, HOOKS, METRICS):
+        registry.import_from_location()
+        found |= {n: c for n, c in registry.module_dict.items() if inspect.isclass(c)}
+    return found
+
+
+COMPONENTS = components()
 
 
 def name_of(path):
@@ -28,79 +42,59 @@ def length(node):
     return lines
 
 
-def snake_case(name):
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
+FOLDERS = Counter(path.parent for path in MODULES if path.is_relative_to(PROJECT / "mmkd_logit"))
+# The limits of the plan in CONTRIBUTING.md. Of those in brackets the plan's number is lower: they
+# hold what is reached, and only ever go down.
+LINES, FILES, FILES_IN_A_FOLDER, LINES_OF_A_FILE = 26_600, 115, 21, 700  # [17,000], 115, [18], 700
 
 
-def test_snake_case():
-    names = ("LogitMSELoss", "ScaledKLDivLoss", "WideResNetCIFAR", "FrozenTeacher", "Digits")
-    assert [snake_case(name) for name in names] == [
-        "logit_mse_loss",
-        "scaled_kl_div_loss",
-        "wide_res_net_cifar",
-        "frozen_teacher",
-        "digits",
-    ]
+def test_the_package_stays_within_its_limits():
+    lines = {path: len(path.read_text().splitlines()) for path in MODULES}
+    package = {path: n for path, n in lines.items() if path.is_relative_to(PROJECT / "mmkd_logit")}
+    assert sum(package.values()) <= LINES
+    assert len(package) <= FILES
+    assert max(FOLDERS.values()) <= FILES_IN_A_FOLDER
+    assert {name_of(path): n for path, n in lines.items() if n > LINES_OF_A_FILE} == {}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_modules_and_functions_are_short(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400
-    for node in ast.walk(ast.parse(text)):
+def test_functions_are_short(path):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert length(node) <= 80, node.name
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        path
-        for path in MODULES
-        if path.parent.name in ("losses", "models", "datasets", "hooks", "metrics")
-    ],
-    ids=name_of,
-)
-def test_one_public_class_in_a_file_of_its_name(path):
-    """In the folders of components; the engine's files are named after what they do.
-
-    A function that is registered stands for a class.
-    """
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    classes = [
-        node.name
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, kinds if "@FUNCTIONS" in path.read_text() else ast.ClassDef)
-        and not node.name.startswith("_")
-    ]
-    if path.name.startswith("_"):
-        assert len(classes) <= 1
-        return
-    assert len(classes) == 1
-    flat = snake_case(classes[0]).replace("_", "")
-    assert path.stem.replace("_", "") == flat  # ResNet is resnet
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_reaches_into_another_package(path):
+    """What begins with an underscore is for the folder that it stands in."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mmkd_logit."):
+            package = node.module.rpartition(".")[0]
+            own = package == name_of(path.parent).replace("/", ".")
+            names = [*node.module.split(".")[1:], *(alias.name for alias in node.names)]
+            private = [name for name in names if name.startswith("_") and name != "__version__"]
+            assert own or not private, f"{node.module}: {private}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_public_things_have_docstrings(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), node.name
-    if path.name.startswith("_"):
-        return
+    public = (ast.FunctionDef, ast.ClassDef)
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            if node.name == "main":  # there the error becomes a line and an exit status
-                continue
-            text = ast.get_docstring(node)
-            assert text, node.name
-            raises = [n for n in ast.walk(node) if isinstance(n, ast.Raise) and n.exc is not None]
-            names = {ast.unparse(n.exc).partition("(")[0] for n in raises}
-            for name in names & {"ValueError", "FileNotFoundError", "OSError"}:
-                assert f"{name}: " in text, f"{node.name} raises {name} and does not say so"
+        if isinstance(node, public) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_what_users_name_says_what_it_raises(name):
+    """A class of a registry that is built from a config's words: see rule 10."""
+    cls = COMPONENTS[name]
+    init = inspect.unwrap(cls.__init__)
+    source = inspect.getsource(init) if inspect.isfunction(init) else ""
+    raised = re.findall(r"raise (ValueError|FileNotFoundError|OSError)\(", source)
+    for error in set(raised):
+        assert f"{error}: " in inspect.getdoc(cls), f"{name} raises {error} and does not say so"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
@@ -142,10 +136,7 @@ def test_no_file_knows_this_machine():
 
 def test_components_are_named_with_their_scope():
     """In configs, the docs' commands and our own code; rule 1."""
-    ours = set()
-    for registry in (MODELS, DATASETS, HOOKS, METRICS):
-        registry.import_from_location()
-        ours |= registry.module_dict.keys()
+    ours = set(COMPONENTS)
     assert {"LogitMSELoss", "NoisyLabelDataset", "SequentialTeacherHook"} <= ours
     unscoped = re.compile(rf"type=['\"]({'|'.join(sorted(ours))})['\"]")
     for path in [*CONFIGS, *MODULES, PROJECT / "README.md"]:

@@ -84,13 +84,7 @@ class Crop:
         return padded
 
     def cut(self, padded: Tensor, rows: Tensor, chosen: Tensor) -> Tensor:
-        """Cut pictures out of images that have their borders.
-
-        Args:
-            padded: M images.
-            rows: Which of them (N,), on the same device, as the next.
-            chosen: Of :meth:`choose`.
-        """
+        """Cut pictures out of images that have their borders."""
         cut = crop_on_host if padded.device.type == "cpu" else crop_on_device
         return cut(padded, rows, chosen, self.shape[1:])
 
@@ -219,15 +213,7 @@ class Cutout:
         return self.holes(unit(bits[0]), unit(bits[1:]))
 
     def holes(self, whether: np.ndarray, where: np.ndarray) -> np.ndarray:
-        """Do what mmpretrain does with random numbers in [0, 1).
-
-        Args:
-            whether: (N,).
-            where: (2, N); the vertical first.
-
-        Returns:
-            As of :meth:`choose`.
-        """
+        """Do what mmpretrain does with random numbers in [0, 1)."""
         edges = []
         for length, hole, place in zip(self.shape[1:], self._size, where, strict=True):
             centre = length + (1.0 - length) * place  # np.random.uniform(length), as mmcv has it
@@ -263,17 +249,7 @@ MOST_VIEWS = 4096  # with more, the same picture hardly comes again
 
 
 def split_pipeline(pipeline: Any) -> tuple[list, list]:
-    """Tell transforms that are done once from those that are random.
-
-    Args:
-        pipeline: An mmengine ``Compose``.
-
-    Returns:
-        The built transforms for reading, and the random ones.
-
-    Raises:
-        ValueError: If there is one that is neither, or the order is another.
-    """
+    """Tell transforms that are done once from those that are random."""
     steps = list(pipeline.transforms)
     if not steps or type(steps[-1]) is not mmpretrain_transforms.PackInputs:
         raise _refusal(steps[-1] if steps else "nothing", "the transforms must end in PackInputs")
@@ -303,17 +279,10 @@ def _refusal(step: Any, why: str) -> ValueError:
 class Augmentation:
     """Random transforms of images of one shape, whose parameters a hash gives.
 
-    Args:
-        transforms: Those of :func:`split_pipeline`.
-        shape: (C, H, W) of the images.
-
     Attributes:
         shape: (C, H, W) of the pictures.
         views: How many pictures of an image there are, or None: with Cutout, whose holes have
             no number, and above ``MOST_VIEWS``.
-
-    Raises:
-        ValueError: If one has arguments that are not supported.
     """
 
     def __init__(self, transforms: Sequence[Any], shape: tuple[int, int, int]) -> None:
@@ -332,15 +301,7 @@ class Augmentation:
         return self._steps[0] if self._steps and isinstance(self._steps[0], Crop) else None
 
     def choose(self, keys: _Keys, identity: np.ndarray) -> list[np.ndarray]:
-        """Return the parameters of each transform (P, N), a function of seed, epoch, sample.
-
-        Args:
-            keys: Of N samples.
-            identity: Index of each in the innermost data set (N,).
-
-        Raises:
-            ValueError: If something is random and the keys have no seed.
-        """
+        """Return the parameters of each transform (P, N), a function of seed, epoch, sample."""
         if not self._steps:
             return []
         if keys.source is None:
@@ -359,12 +320,7 @@ class Augmentation:
         return chosen
 
     def number(self, chosen: list[np.ndarray], count: int) -> np.ndarray | None:
-        """Return the number of each picture, in ``[0, views)``; None if there is none.
-
-        Args:
-            chosen: Of :meth:`choose`.
-            count: N.
-        """
+        """Return the number of each picture, in ``[0, views)``; None if there is none."""
         if self.views is None:
             return None
         view = np.zeros(count, dtype=np.int64)
@@ -373,11 +329,7 @@ class Augmentation:
         return view
 
     def of_number(self, view: np.ndarray) -> list[np.ndarray]:
-        """Return the parameters of pictures by their numbers, the inverse of :meth:`number`.
-
-        Args:
-            view: In ``[0, views)`` (N,).
-        """
+        """Return the parameters of pictures by their numbers, the inverse of :meth:`number`."""
         chosen = []
         for step in reversed(self._steps):
             view, number = np.divmod(view, step.views)
@@ -385,13 +337,7 @@ class Augmentation:
         return chosen[::-1]
 
     def apply(self, images: Tensor, rows: np.ndarray, chosen: list[np.ndarray]) -> Tensor:
-        """Make N pictures.
-
-        Args:
-            images: All M images, with the borders of :attr:`crop`.
-            rows: Which of them (N,).
-            chosen: Of :meth:`choose`.
-        """
+        """Make N pictures."""
         table = torch.from_numpy(np.concatenate([rows[None], *chosen]))
         if images.device.type != "cpu":
             table = table.pin_memory().to(images.device, non_blocking=True)

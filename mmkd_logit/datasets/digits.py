@@ -68,15 +68,7 @@ class Digits(BaseDataset):
 
 
 def split_indices(labels: np.ndarray, split: str) -> np.ndarray:
-    """Return the positions of a split, in ascending order.
-
-    Args:
-        labels: The N labels, in the published order.
-        split: One of the splits of :class:`Digits`.
-
-    Raises:
-        KeyError: If there is no such split.
-    """
+    """Return the positions of a split, in ascending order."""
     rank = np.empty(len(labels), dtype=int)  # how many of the same class came before
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

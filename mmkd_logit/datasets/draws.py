@@ -38,14 +38,7 @@ class _Keys(NamedTuple):
 
 
 def read_keys(keys: Sequence[Any]) -> _Keys:
-    """Read what a sampler yielded for a batch.
-
-    Args:
-        keys: N :class:`SampleKey`, or N integers.
-
-    Raises:
-        ValueError: If they are mixed, or something else.
-    """
+    """Read what a sampler yielded for a batch."""
     kinds = set(map(type, keys))
     if SampleKey not in kinds:
         idx = np.asarray(keys)
@@ -73,15 +66,7 @@ _HALF, _TO_53 = np.uint64(32), np.uint64(11)
 
 
 def counter_bits(words: np.ndarray, count: int) -> np.ndarray:
-    """Return random bits that depend on the words alone.
-
-    Args:
-        words: W integers for each of N samples (W, N), such as seed, epoch and sample; any int64.
-        count: How many numbers for each.
-
-    Returns:
-        uint64 (count, N), uniform and independent in every way that matters here.
-    """
+    """Return random bits that depend on the words alone."""
     state = np.zeros(words.shape[1], dtype=np.uint64)
     for word in words.astype(np.uint64):
         state = _mix(state + _STEP + word)
@@ -96,21 +81,12 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 
 
 def below(bits: np.ndarray, number: int) -> np.ndarray:
-    """Turn random bits into integers in ``[0, number)``; biased by less than number / 2**32.
-
-    Args:
-        bits: uint64.
-        number: From 1 to 2**31.
-    """
+    """Turn random bits into integers in ``[0, number)``; biased by less than number / 2**32."""
     return (((bits >> _HALF) * np.uint64(number)) >> _HALF).astype(np.int64)
 
 
 def unit(bits: np.ndarray) -> np.ndarray:
-    """Turn random bits into float64 in [0, 1).
-
-    Args:
-        bits: uint64.
-    """
+    """Turn random bits into float64 in [0, 1)."""
     return (bits >> _TO_53).astype(np.float64) * 2.0**-53
 
 
@@ -125,22 +101,14 @@ WHICH_CHANGE, NEW_LABEL, WHICH_STAY, WHICH_CLASSES = range(4)
 
 
 def check_seed(seed: Any) -> int:
-    """Return the seed as an int.
-
-    Raises:
-        ValueError: If it is no integer from 0 on.
-    """
+    """Return the seed as an int."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed must be an integer from 0 on, got {seed!r}")
     return int(seed)
 
 
 def check_share(name: str, value: Any) -> float:
-    """Return a share as a float.
-
-    Raises:
-        ValueError: If it is no number in [0, 1].
-    """
+    """Return a share as a float."""
     number = isinstance(value, (int, float, np.integer, np.floating))
     if isinstance(value, bool) or not number or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
@@ -148,28 +116,12 @@ def check_share(name: str, value: Any) -> float:
 
 
 def draw(seed: int, stream: int, count: int) -> np.ndarray:
-    """Return uint64 numbers, the i-th of which depends on seed, stream and i alone.
-
-    Args:
-        seed: From 0 on.
-        stream: One of the constants above.
-        count: How many.
-    """
+    """Return uint64 numbers, the i-th of which depends on seed, stream and i alone."""
     return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))).random_raw(count)
 
 
 def first_of_groups(groups: np.ndarray, share: float, seed: int, stream: int) -> np.ndarray:
-    """Choose a share of each group at random; a smaller share is contained in a larger one.
-
-    Args:
-        groups: Group of each sample (N,).
-        share: In [0, 1]; of a group of n samples ``floor(share * n + 1/2)`` are chosen.
-        seed: From 0 on.
-        stream: One of the constants above.
-
-    Returns:
-        Booleans (N,).
-    """
+    """Choose a share of each group at random; a smaller share is contained in a larger one."""
     order = np.lexsort((draw(seed, stream, len(groups)), groups))
     _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     rank = np.arange(len(groups)) - np.repeat(starts, sizes)
@@ -187,11 +139,6 @@ def seeded(seed: int, epoch: int, identity: int) -> Iterator[None]:
     """Seed numpy, random and torch's CPU generator from three numbers.
 
     Afterwards they are as they were, but in a loader's worker, where nobody else draws.
-
-    Args:
-        seed: Of the run.
-        epoch: From 0 on.
-        identity: Of the sample.
     """
     words = np.array([[seed], [epoch], [identity]], dtype=np.int64)
     for_numpy, for_random, for_torch = counter_bits(words, 3)[:, 0].tolist()

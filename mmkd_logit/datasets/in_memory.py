@@ -17,7 +17,7 @@ from mmkd_logit.utils.arguments import check_flag
 
 from .augment import Augmentation, split_pipeline
 from .draws import _Keys
-from .wrapper import _SampleTable, _SampleWrapper, as_sample_table
+from .wrapper import SampleWrapper, _SampleTable, as_sample_table
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ _DEVICES = ("cpu", "cuda", "auto")
 
 
 @DATASETS.register_module()
-class InMemoryDataset(_SampleWrapper):
+class InMemoryDataset(SampleWrapper):
     """Serve another data set's images as whole batches, from one uint8 tensor.
 
     What the wrapped data set's ``pipeline`` does without chance (loading, resizing, cropping the
@@ -196,7 +196,7 @@ class InMemoryDataset(_SampleWrapper):
         self.device = device
         check_flag("lazy_init", lazy_init)
         super().__init__(dataset, lazy_init=True)
-        if isinstance(self.dataset, _SampleWrapper) and self.dataset.in_memory:
+        if isinstance(self.dataset, SampleWrapper) and self.dataset.in_memory:
             raise ValueError("the data set is in memory already; wrap it once")
         self._loading, self._random = split_pipeline(self.pipeline)
         if not lazy_init:

@@ -15,7 +15,7 @@ from mmkd_logit.registry import DATASETS
 from mmkd_logit.utils.arguments import check_flag, check_text
 
 from .draws import NEW_LABEL, WHICH_CHANGE, _Keys, check_seed, check_share, draw, first_of_groups
-from .wrapper import _SampleTable, _SampleWrapper, gather
+from .wrapper import SampleWrapper, _SampleTable, gather
 
 # A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; a test compares
 # it with the coarse labels in the published file.
@@ -57,19 +57,7 @@ _CLEAN = "clean_label"  # in the published files of CIFAR-10N and CIFAR-100N
 
 
 def read_arrays(path: str | Path, only: str | None = None) -> dict[str, np.ndarray]:
-    """Read the arrays of a file; pickled objects are refused unread.
-
-    Args:
-        path: .npy, .npz or .pt.
-        only: The one suffix that is allowed.
-
-    Returns:
-        The arrays by name; one without a name is under ``''``.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-        ValueError: If it holds something else or cannot be read.
-    """
+    """Read the arrays of a file; pickled objects are refused unread."""
     file = Path(path).expanduser()
     allowed = (only,) if only else _SUFFIXES
     if file.suffix not in allowed:
@@ -116,17 +104,7 @@ def _from_torch(file: Path) -> dict[str, np.ndarray]:
 def read_labels(
     path: str, key: str | None, clean_key: str | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read labels, and the clean labels where the file has them.
-
-    Args:
-        path: As of :func:`read_arrays`.
-        key: The array of the labels; None where there is one only.
-        clean_key: The array of the clean labels; None for ``'clean_label'``, if it is there.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it has no such array, or several and no key is given.
-    """
+    """Read labels, and the clean labels where the file has them."""
     arrays = read_arrays(path)
     for name in (key, clean_key):
         if name is not None and name not in arrays:
@@ -339,25 +317,12 @@ class LabelNoise:
 
 
 def hash_labels(labels: np.ndarray) -> str:
-    """Return the SHA-256 of N labels as little-endian 64-bit integers.
-
-    Args:
-        labels: Integers (N,).
-    """
+    """Return the SHA-256 of N labels as little-endian 64-bit integers."""
     return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
 
 
 def check_labels(labels: Any, num_classes: int, name: str) -> np.ndarray:
-    """Return labels as int64 (N,).
-
-    Args:
-        labels: (N,) or (N, 1).
-        num_classes: K.
-        name: What to call them in an error.
-
-    Raises:
-        ValueError: If they are no integers from 0 to K - 1, or have another shape.
-    """
+    """Return labels as int64 (N,)."""
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -375,16 +340,7 @@ def check_labels(labels: Any, num_classes: int, name: str) -> np.ndarray:
 
 
 def check_matrix(matrix: Any, num_classes: int) -> np.ndarray:
-    """Return a transition matrix as float64 (K, K).
-
-    Args:
-        matrix: Nested lists, an array, or the path of a .npy file.
-        num_classes: K.
-
-    Raises:
-        ValueError: If it is not K x K, or its rows are no probabilities.
-        FileNotFoundError: If the file does not exist.
-    """
+    """Return a transition matrix as float64 (K, K)."""
     if isinstance(matrix, (str, Path)):
         ((_, matrix),) = read_arrays(str(matrix), only=".npy").items()
     try:
@@ -407,7 +363,7 @@ def check_matrix(matrix: Any, num_classes: int) -> np.ndarray:
 
 
 @DATASETS.register_module()
-class NoisyLabelDataset(_SampleWrapper):
+class NoisyLabelDataset(SampleWrapper):
     """Give the samples of another data set noisy labels.
 
     ``gt_label`` is the noisy label and ``clean_label`` the true one, before the pipeline in

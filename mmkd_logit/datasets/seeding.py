@@ -22,7 +22,7 @@ from mmkd_logit.utils.arguments import (
 )
 
 from .draws import SampleKey
-from .wrapper import _SampleWrapper
+from .wrapper import SampleWrapper
 
 
 @DATA_SAMPLERS.register_module()
@@ -145,7 +145,7 @@ def _check_sampler(sampler: Any) -> None:
 
 
 @DATASETS.register_module()
-class SeededDataset(_SampleWrapper):
+class SeededDataset(SampleWrapper):
     """Make what another data set's transforms draw a function of seed, epoch and sample.
 
     For each sample numpy's, Python's and torch's global CPU generator are seeded from what

@@ -10,13 +10,13 @@ from mmkd_logit.utils.arguments import check_text
 
 from .draws import WHICH_CLASSES, WHICH_STAY, _Keys, check_seed, check_share, first_of_groups
 from .label_noise import hash_labels, read_arrays
-from .wrapper import _SampleTable, _SampleWrapper, gather
+from .wrapper import SampleWrapper, _SampleTable, gather
 
 _MEASURES = ("entropy", "tld")
 
 
 @DATASETS.register_module()
-class DataSubset(_SampleWrapper):
+class DataSubset(SampleWrapper):
     """Keep a part of another data set, in its order.
 
     Exactly one of ``per_class``, ``classes`` and ``scores`` says what stays; nest two for more.

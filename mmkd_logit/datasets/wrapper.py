@@ -20,15 +20,7 @@ from .draws import SampleKey, _Keys, read_keys, seeded
 
 
 def check_base_arguments(given: Mapping[str, Any]) -> None:
-    """Check what a data set of ours hands on to its parent.
-
-    Args:
-        given: By name.
-
-    Raises:
-        ValueError: If an argument is of another kind.
-        FileNotFoundError: If there is no file of the classes' names.
-    """
+    """Check what a data set of ours hands on to its parent."""
     for name in ("test_mode", "lazy_init", "serialize_data"):
         if name in given:
             check_flag(name, given[name])
@@ -54,16 +46,7 @@ def check_base_arguments(given: Mapping[str, Any]) -> None:
 
 
 def check_indices(indices: Any, size: int) -> None:
-    """Check which samples are wanted.
-
-    Args:
-        indices: As of mmengine's ``BaseDataset``: the first N, the last for -N, a list of their
-            numbers, or None for all.
-        size: How many there are.
-
-    Raises:
-        ValueError: If there are no such samples, or it is no choice of them.
-    """
+    """Check which samples are wanted."""
     if indices is None:
         return
     whole = isinstance(indices, int) and not isinstance(indices, bool)
@@ -82,15 +65,7 @@ def check_indices(indices: Any, size: int) -> None:
 
 
 def build_dataset(spec: dict, wrapper: str) -> Any:
-    """Build a data set from its config.
-
-    Args:
-        spec: The config.
-        wrapper: What wraps it, for messages.
-
-    Raises:
-        ValueError: If it has no type, or one that is not registered.
-    """
+    """Build a data set from its config."""
     kind = spec.get("type")
     if not kind:
         raise ValueError(
@@ -114,12 +89,6 @@ def reading(dataset: Any) -> Iterator[None]:
     """Say where the data should lie and what to do, if they cannot be read.
 
     Files of CIFAR that are there and damaged are not downloaded again, which would write over them.
-
-    Args:
-        dataset: Any; errors of those that read files of a ``data_root`` are explained.
-
-    Raises:
-        ValueError: Instead of an OSError, RuntimeError or AssertionError of such a data set.
     """
     download = getattr(dataset, "download", None)
     if isinstance(dataset, CIFAR10) and any(path.is_file() for path, _ in _files(dataset)):
@@ -178,19 +147,12 @@ def _has(path: Path, md5: str) -> bool:
 # What our data sets that wrap another have in common.
 
 
-class _SampleWrapper:
+class SampleWrapper:
     """A data set whose samples are another's, chosen or changed before its pipeline.
 
     It offers what samplers, loaders and hooks of mmengine and mmpretrain ask of a
     ``BaseDataset``. The wrapped one's ``get_data_info`` and ``pipeline`` are used, not its
     ``__getitem__``, which may replace a sample it cannot read by another.
-
-    Args:
-        dataset: Config or instance of a ``BaseDataset`` or of another wrapper of ours.
-        lazy_init: Read nothing until needed.
-
-    Raises:
-        ValueError: If ``dataset`` is something else.
     """
 
     def __init__(self, dataset: Any, lazy_init: bool) -> None:
@@ -208,7 +170,7 @@ class _SampleWrapper:
 
     @classmethod
     def _check(cls, dataset: Any) -> None:
-        while isinstance(dataset, _SampleWrapper):
+        while isinstance(dataset, SampleWrapper):
             dataset = dataset.dataset
         if not isinstance(dataset, BaseDataset):
             raise ValueError(
@@ -238,14 +200,14 @@ class _SampleWrapper:
         """Yield the wrapped data set, the one that this one wraps, and so on."""
         layer = self.dataset
         yield layer
-        while isinstance(layer, _SampleWrapper):
+        while isinstance(layer, SampleWrapper):
             layer = layer.dataset
             yield layer
 
     @property
     def in_memory(self) -> bool:
         """Whether batches are made as a whole, by an :class:`InMemoryDataset`."""
-        return isinstance(self.dataset, _SampleWrapper) and self.dataset.in_memory
+        return isinstance(self.dataset, SampleWrapper) and self.dataset.in_memory
 
     @property
     def picture_shape(self) -> tuple[int, ...]:
@@ -255,7 +217,7 @@ class _SampleWrapper:
     @property
     def seeded(self) -> bool:
         """Whether there is a :class:`SeededDataset`."""
-        return isinstance(self.dataset, _SampleWrapper) and self.dataset.seeded
+        return isinstance(self.dataset, SampleWrapper) and self.dataset.seeded
 
     @property
     def metainfo(self) -> dict:
@@ -293,11 +255,7 @@ class _SampleWrapper:
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
-        """Return what is known of a sample before the pipeline.
-
-        Args:
-            idx: Of this data set.
-        """
+        """Return what is known of a sample before the pipeline."""
         return self.dataset.get_data_info(idx)
 
     @force_full_init
@@ -307,19 +265,11 @@ class _SampleWrapper:
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the label that training sees.
-
-        Args:
-            idx: Of this data set.
-        """
+        """Return the label that training sees."""
         return [int(self.get_data_info(idx)["gt_label"])]
 
     def prepare_data(self, idx: int) -> Any:
-        """Return a sample after the pipeline; it carries ``clean_label`` where there is one.
-
-        Args:
-            idx: Of this data set.
-        """
+        """Return a sample after the pipeline; it carries ``clean_label`` where there is one."""
         info = self.get_data_info(idx)
         clean = info.get("clean_label")
         data = self.pipeline(info)
@@ -354,11 +304,7 @@ class _SampleWrapper:
 
     @property
     def __getitems__(self) -> Callable[[Sequence[Any]], dict]:
-        """Make a batch as a whole; torch's loaders ask whether there is such a method.
-
-        Raises:
-            AttributeError: If no data set in memory is wrapped.
-        """
+        """Make a batch as a whole; torch's loaders ask whether there is such a method."""
         if not self.in_memory:
             raise AttributeError(f"{type(self).__name__} has no __getitems__ here")
         return self._get_batch
@@ -377,7 +323,7 @@ class _SampleWrapper:
     @force_full_init
     def _identity(self, idx: np.ndarray) -> np.ndarray:
         """Return the samples' indices in the innermost data set."""
-        wraps = isinstance(self.dataset, _SampleWrapper)
+        wraps = isinstance(self.dataset, SampleWrapper)
         return self.dataset._identity(idx) if wraps else idx
 
     def _sample_table(self) -> "_SampleTable":
@@ -387,7 +333,7 @@ class _SampleWrapper:
 
 def _can_be_lazy(type_: Any) -> bool:
     found = DATASETS.get(type_) if isinstance(type_, str) else type_
-    return isinstance(found, type) and issubclass(found, (BaseDataset, _SampleWrapper))
+    return isinstance(found, type) and issubclass(found, (BaseDataset, SampleWrapper))
 
 
 class _SampleTable(NamedTuple):
@@ -405,15 +351,8 @@ class _SampleTable(NamedTuple):
 
 
 def gather(dataset: Any) -> _SampleTable:
-    """Read the labels of a single-label data set.
-
-    Args:
-        dataset: Has ``get_data_info``, and is read.
-
-    Raises:
-        ValueError: If a sample has no label, or several.
-    """
-    if isinstance(dataset, _SampleWrapper):
+    """Read the labels of a single-label data set."""
+    if isinstance(dataset, SampleWrapper):
         return dataset._sample_table()
     infos = (dataset.get_data_info(index) for index in range(len(dataset)))
     names = ("gt_label", "clean_label", "sample_idx")
@@ -421,14 +360,7 @@ def gather(dataset: Any) -> _SampleTable:
 
 
 def as_sample_table(samples: Sequence[tuple[Any, Any, Any]]) -> _SampleTable:
-    """Put the labels of N samples together.
-
-    Args:
-        samples: Label, clean label or None, and index or None of each.
-
-    Raises:
-        ValueError: If a sample has no label, or several.
-    """
+    """Put the labels of N samples together."""
     rows = np.empty((3, len(samples)), dtype=np.int64)
     for index, (label, clean, identity) in enumerate(samples):
         number = np.asarray(label)

@@ -52,11 +52,7 @@ class Stage(NamedTuple):
 
 
 def is_chain(path: str) -> bool:
-    """Whether a config file lists the stages of a chain.
-
-    Args:
-        path: Of any config.
-    """
+    """Whether a config file lists the stages of a chain."""
     known = Path(path).suffix in (".py", ".json", ".yaml", ".yml")
     return known and Path(path).is_file() and "stages" in Config.fromfile(path)
 
@@ -69,19 +65,6 @@ def read_chain(args: argparse.Namespace, build: Build) -> list[Stage]:
     one teacher, which the student of the stage before replaces. ``--cfg-options`` of the command
     line hold for every stage. The file may also set ``randomness=dict(seed=...)``, otherwise 0,
     and ``work_dir``; names that begin with an underscore are its own.
-
-    Args:
-        args: Of ``tools/train.py``.
-        build: Makes the config of a stage.
-
-    Returns:
-        The stages. They write to ``WORK_DIR/1_CONFIG``, ``WORK_DIR/2_CONFIG`` and so on, where
-        ``WORK_DIR`` is ``--work-dir`` or ``work_dirs/CHAIN/seedK``.
-
-    Raises:
-        ValueError: If a stage is not written like that or cannot be built, or a flag does not go
-            with a chain.
-        FileNotFoundError: If a stage's config does not exist.
     """
     chain = Config.fromfile(args.config)
     _check_chain(args, chain)
@@ -202,15 +185,7 @@ def _check_model(stages: list[Stage]) -> None:
 
 
 def check_build(cfg: Config, name: str) -> None:
-    """Build the model and the hooks of a run that is to begin when others have ended.
-
-    Args:
-        cfg: Its complete config.
-        name: What the message calls it.
-
-    Raises:
-        ValueError: If they cannot be built.
-    """
+    """Build the model and the hooks of a run that is to begin when others have ended."""
     cfg = copy.deepcopy(cfg)
     cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
     try:
@@ -262,16 +237,6 @@ def run_chain(
     cut off goes on from its last checkpoint. A stage of which one of those has changed is trained
     anew, and so are those behind it, whose teacher changes with it. A finished stage of which
     ``--results`` has no row is tested.
-
-    Args:
-        args: Of ``tools/train.py``.
-        build: Makes a stage's config.
-        run: Trains a stage, tests it and records its results.
-        finish: Does what is left to do for a finished stage.
-
-    Raises:
-        ValueError: As of :func:`read_chain`; nothing has been trained then.
-        FileNotFoundError: If a stage's config does not exist.
     """
     stages = read_chain(args, build)
     start_processes(stages[0].cfg)
@@ -306,11 +271,7 @@ def _run_stages(
 
 
 def start_processes(cfg: Config) -> None:
-    """Join the processes now: until then slurm's do not know how many they are, or which.
-
-    Args:
-        cfg: Of the run to come.
-    """
+    """Join the processes now: until then slurm's do not know how many they are, or which."""
     if cfg.launcher != "none" and not is_distributed():  # on GPUs; as the Runner would do it
         env_cfg = cfg.get("env_cfg") or {}
         set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)

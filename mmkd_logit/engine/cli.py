@@ -19,9 +19,6 @@ class TrainingStarted:
 
     Until then whatever goes wrong is most likely in the config, the data or the checkpoints;
     later an unexpected error is a defect and deserves its traceback.
-
-    Args:
-        again: The command that goes on where this one was ended.
     """
 
     def __init__(self, again: str | None = None) -> None:
@@ -32,13 +29,7 @@ class TrainingStarted:
 
 
 def resume_command(tool: str, argv: Sequence[str], flag: bool = True) -> str:
-    """Return the command that goes on with what a command line began.
-
-    Args:
-        tool: Such as ``train.py``.
-        argv: The command line without the program's name.
-        flag: Whether it is told to by ``--resume``, or goes on by itself.
-    """
+    """Return the command that goes on with what a command line began."""
     words = list(argv)
     while "--resume" in words:  # from what is the latest now
         place = words.index("--resume")
@@ -65,9 +56,6 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
     user (``ValueError``, ``OSError``). Before training has started all processes of a run fail
     alike and the first one of each machine speaks. ``MMKD_LOGIT_TRACEBACK=1`` shows tracebacks
     all the same.
-
-    Args:
-        started: Says whether training has started; None for programs that only read.
     """
     told = logging.raiseExceptions
     logging.raiseExceptions = False  # a log that cannot be written prints a page for each line

@@ -52,13 +52,7 @@ class _Overrides(DictAction):
 
 
 def add_override_argument(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
-    """Add a flag that takes ``KEY=VALUE`` several times and gives a dict of parsed values.
-
-    Args:
-        parser: Gets the flag.
-        flag: Its name.
-        text: Its help.
-    """
+    """Add a flag that takes ``KEY=VALUE`` several times and gives a dict of parsed values."""
     parser.add_argument(
         flag, nargs="+", action=_Overrides, default={}, metavar="KEY=VALUE", help=text
     )
@@ -66,12 +60,6 @@ def add_override_argument(parser: argparse.ArgumentParser, flag: str, text: str)
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     """Parse settings of a config file that are written as on the command line.
-
-    Args:
-        texts: ``KEY=VALUE`` each.
-
-    Raises:
-        ValueError: If one is not.
 
     Example:
         >>> parse_overrides(['model.alpha=0.9', 'param_scheduler.milestones=[1,2]'])
@@ -118,15 +106,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(path: str) -> Config:
-    """Read a config file.
-
-    Args:
-        path: A ``.py`` file, or ``mmpretrain::...``.
-
-    Raises:
-        FileNotFoundError: If it, or a file in its ``_base_``, does not exist.
-        ValueError: If it has no model, or is no config file.
-    """
+    """Read a config file."""
     if path.startswith("mmpretrain::"):
         from mmengine.hub import get_config
 
@@ -152,14 +132,6 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
     The work folder is, in this order, ``--work-dir``, the config's, or
     ``work_dirs/CONFIG/seedK``.
-
-    Args:
-        cfg: Changed in place.
-        args: Parsed flags of :func:`add_common_arguments` and ``config``.
-
-    Raises:
-        ValueError: If an override names no field of a config or gives it the wrong kind of
-            value, or the seed is not one.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     for name in _LOADERS:
@@ -238,12 +210,6 @@ def seed_of(cfg: Config) -> int | None:
 def default_work_dir(config: str, seed: int | None, fast: bool = False) -> str:
     """Return ``work_dirs/CONFIG/seedK`` (without ``seedK`` when no seed is fixed).
 
-    Args:
-        config: The config file.
-        seed: The seed.
-        fast: Whether it is ``work_dirs/CONFIG_fast/seedK``, so that no run takes fewer digits for
-            a teacher's exact weights.
-
     Example:
         >>> default_work_dir('configs/kd/wrn28-4_wrn16-2_mse.py', 0)
         'work_dirs/wrn28-4_wrn16-2_mse/seed0'
@@ -253,12 +219,7 @@ def default_work_dir(config: str, seed: int | None, fast: bool = False) -> str:
 
 
 def use_amp(cfg: Config) -> None:
-    """Turn on automatic mixed precision for training.
-
-    Raises:
-        ValueError: Without a GPU, since MMEngine's ``AmpOptimWrapper`` needs one, or if the
-            config's optimizer wrapper is neither OptimWrapper nor AmpOptimWrapper.
-    """
+    """Turn on automatic mixed precision for training."""
     if not torch.cuda.is_available():
         raise ValueError("--amp needs a GPU; leave it out on a CPU")
     wrapper: ConfigDict | dict[str, Any] = cfg.get("optim_wrapper") or {}
@@ -279,13 +240,6 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
 
     Scaled are the epochs of ``param_scheduler``, ``train_cfg.val_interval`` and the ``begin`` of
     stages of a hook, each to at least 1 (0 stays 0); a stage begins before the last epoch.
-
-    Args:
-        cfg: Changed in place.
-        epochs: At least 1.
-
-    Raises:
-        ValueError: If the config does not count in epochs, or ``epochs`` is below 1.
 
     Example:
         >>> from mmengine.config import Config
@@ -367,30 +321,17 @@ class MissingTeacher(NamedTuple):
 
 
 def teacher_specs(cfg: Config) -> list[Any]:
-    """List what a config says of its teachers; nothing where it has none.
-
-    Args:
-        cfg: Any config. The model's teachers come first, then those of the stages of its
-            ``SequentialTeacherHook``.
-    """
+    """List what a config says of its teachers; nothing where it has none."""
     return [spec for _, spec in _named_teachers(cfg)]
 
 
 def model_teachers(cfg: Config) -> list[Any]:
-    """List what a config says of the teachers that a run begins with.
-
-    Args:
-        cfg: Any config.
-    """
+    """List what a config says of the teachers that a run begins with."""
     return [spec for name, spec in _named_teachers(cfg) if name.startswith("model.")]
 
 
 def teacher_options(spec: Any) -> dict[str, Any]:
-    """Return what a config says of a teacher beside which one it is: how it computes.
-
-    Args:
-        spec: Of the teacher.
-    """
+    """Return what a config says of a teacher beside which one it is: how it computes."""
     if not isinstance(spec, dict) or "config" not in spec:
         return {}
     plain = spec.to_dict() if isinstance(spec, ConfigDict) else spec
@@ -398,21 +339,12 @@ def teacher_options(spec: Any) -> dict[str, Any]:
 
 
 def later_teachers(cfg: Config) -> list[str]:
-    """List the fields of a config that name the teachers of its hook's stages.
-
-    Args:
-        cfg: Any config.
-    """
+    """List the fields of a config that name the teachers of its hook's stages."""
     return [name for name, _ in _named_teachers(cfg) if not name.startswith("model.")]
 
 
 def change_teachers(cfg: Config, change: Callable[[Any], Any]) -> None:
-    """Replace what a config says of each of its teachers.
-
-    Args:
-        cfg: Changed in place.
-        change: Gets what is said of one teacher and returns what shall be said.
-    """
+    """Replace what a config says of each of its teachers."""
     for _, holder in _holders(cfg):
         given = holder.get("teacher")
         if isinstance(given, (list, tuple)):
@@ -447,11 +379,7 @@ def _named_teachers(cfg: Config) -> Iterator[tuple[str, Any]]:
 
 
 def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
-    """List the teachers of a config whose local checkpoints do not exist.
-
-    Args:
-        cfg: Any config; one without a distiller has no teachers.
-    """
+    """List the teachers of a config whose local checkpoints do not exist."""
     if type_name(cfg.model) != "LogitDistiller":
         return []
     missing: dict[tuple, MissingTeacher] = {}
@@ -472,11 +400,7 @@ def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
 
 
 def explain_missing(missing: list[MissingTeacher]) -> str:
-    """Say which command makes the missing teachers.
-
-    Args:
-        missing: At least one.
-    """
+    """Say which command makes the missing teachers."""
     lines = []
     for teacher in missing:
         if teacher.can_be_trained():
@@ -505,12 +429,6 @@ def make_fast(cfg: Config) -> None:
 
     Weights, gradients, the optimizer's state, losses and evaluation stay float32. What the config
     says of these settings already stays.
-
-    Args:
-        cfg: A complete config of a run; changed in place, and with it its hash.
-
-    Raises:
-        ValueError: If it has an optimizer wrapper other than ``OptimWrapper``.
     """
     wrapper: ConfigDict | dict[str, Any] = cfg.get("optim_wrapper") or {}
     kind = type_name(wrapper) or "OptimWrapper"
@@ -538,15 +456,7 @@ def _fast_teacher(spec: Any) -> Any:
 
 
 def describe_numerics(cfg: Config) -> str:
-    """Say in which digits a config trains.
-
-    Args:
-        cfg: A complete config.
-
-    Returns:
-        ``'float32'``, or such as ``'bfloat16, channels_last, fused'``; what teachers do follows
-        where they do not compute like the student.
-    """
+    """Say in which digits a config trains."""
     wrapper = cfg.get("optim_wrapper") or {}
     precision = _precision(wrapper)
     layout = ["channels_last"] * _has_hook(cfg)

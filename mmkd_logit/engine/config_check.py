@@ -53,14 +53,7 @@ Check = Callable[[str, Any], Any]
 
 
 def check_values(cfg: Config) -> None:
-    """Check the values of a config's plain settings.
-
-    Args:
-        cfg: A complete config.
-
-    Raises:
-        ValueError: If one is of the wrong kind or out of range.
-    """
+    """Check the values of a config's plain settings."""
     for name in (*_DICTS, *_MORE_DICTS):
         if not isinstance(cfg.get(name), dict | None):
             raise ValueError(f"{name} must be a dict of settings, got {cfg[name]!r}")
@@ -139,14 +132,7 @@ def _optimizers(cfg: Config) -> Iterator[tuple[str, dict]]:
 
 
 def schedules(cfg: Config) -> Iterator[tuple[str, dict]]:
-    """Give the parameter schedulers of a config, by their places.
-
-    Args:
-        cfg: A config with one, a list of them, or a dict of lists.
-
-    Raises:
-        ValueError: If there is something else.
-    """
+    """Give the parameter schedulers of a config, by their places."""
     yield from _schedules("param_scheduler", cfg.get("param_scheduler"))
 
 
@@ -341,11 +327,7 @@ class Part(NamedTuple):
     also: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Make sure that the class exists and takes these arguments.
-
-        Raises:
-            ValueError: If not.
-        """
+        """Make sure that the class exists and takes these arguments."""
         if not isinstance(self.spec, dict):
             raise ValueError(
                 f"{self.path} must be a dict such as dict(type=...), got {self.spec!r}"
@@ -402,14 +384,7 @@ def _keeps_the_rest(target: Callable) -> bool:
 
 
 def parts_of(cfg: Config) -> Iterator[Part]:
-    """Give everything that the Runner will build from a config.
-
-    Args:
-        cfg: A complete config.
-
-    Raises:
-        ValueError: If something that must be a list or a dict is not.
-    """
+    """Give everything that the Runner will build from a config."""
     yield from _model_parts("model", cfg.model, True)
     if _takes_preprocessor(cfg):
         kind = "mmpretrain.ClsDataPreprocessor"  # whatever the scope, as the classifier builds it
@@ -587,11 +562,7 @@ _CLOSE = 0.86
 
 
 def fields_of(cfg: Config) -> set[str]:
-    """Return the names that a setting on the command line may begin with.
-
-    Args:
-        cfg: Any config.
-    """
+    """Return the names that a setting on the command line may begin with."""
     return {*cfg, *signature(Runner.__init__).parameters, *_MORE_FIELDS} - {"self"}
 
 
@@ -601,13 +572,6 @@ def check_config(cfg: Config) -> None:
     Checked are misspelt fields, the arguments of every component that the Runner builds, by the
     signature of its class, and the values of plain settings. Variables of one's own are left
     alone unless they look like a misspelt field; an underscore in front tells them apart.
-
-    Args:
-        cfg: A complete config.
-
-    Raises:
-        ValueError: If something does not fit; the message names the field, what was given, what is
-            allowed and the nearest name.
     """
     _check_fields(cfg)
     check_values(cfg)

@@ -65,15 +65,6 @@ def computed_content(
     of processes. Paths, the prefixes of packages, and what is only measured or logged do not
     count. A teacher's cache does not count either, as it gives the bits that the teacher would
     compute, unless it rounds them.
-
-    Args:
-        cfg: A complete config, without ``resume``.
-        processes: How many processes train; by default as the environment says.
-        weights: Hashes of teachers' weights by the path of the checkpoint; those of other paths
-            are read.
-
-    Returns:
-        A dict of plain values, as :func:`fingerprint` takes it.
     """
     content = {key: cfg.get(key) for key in (*_COMPUTED, *_VALIDATION, "default_hooks")}
     content = Config(content).to_dict()
@@ -91,9 +82,6 @@ def reduce_content(content: Mapping[str, Any]) -> dict[str, Any]:
 
     Of the content that a results row keeps, the fingerprint is computed with this, so that rows
     outlive a change of these rules.
-
-    Args:
-        content: As of :func:`computed_content`, perhaps of another version.
     """
     kept = {key: _reduced(content[key]) for key in _COMPUTED if content.get(key)}
     hooks = content.get("custom_hooks") or []
@@ -114,34 +102,18 @@ def reduce_content(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
-    """Identify what a run computes: the same in other folders and on other machines.
-
-    Args:
-        content: Of :func:`computed_content`, or the ``computed`` of a results row.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Identify what a run computes: the same in other folders and on other machines."""
     text = json.dumps(reduce_content(content), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def fingerprint_of(cfg: Config, processes: int | None = None) -> str:
-    """Return the fingerprint of a config.
-
-    Args:
-        cfg: As of :func:`computed_content`.
-        processes: As of :func:`computed_content`.
-    """
+    """Return the fingerprint of a config."""
     return fingerprint(computed_content(cfg, processes))
 
 
 def row_fingerprint(row: Mapping[str, Any]) -> str | None:
-    """Return the fingerprint of a results row by the rules of this version.
-
-    Args:
-        row: The row; one of version 0.1.0, which does not say what it computed, gives None.
-    """
+    """Return the fingerprint of a results row by the rules of this version."""
     return fingerprint(row["computed"]) if isinstance(row.get("computed"), dict) else None
 
 
@@ -239,9 +211,6 @@ def exact_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a teacher computes, and of its cache only what it does to the logits' bits.
 
     That is the type that one rounds to, and the batches in which misses are computed.
-
-    Args:
-        options: Of :func:`~mmkd_logit.engine.config.teacher_options`.
     """
     kept = dict(options)
     cache = kept.pop("cache", None)
@@ -254,11 +223,7 @@ def exact_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teacher_hashes(cfg: Config) -> list[str | None]:
-    """Return the hash of each teacher's weights, or the name of published ones.
-
-    Args:
-        cfg: Any config; one without a teacher gives none.
-    """
+    """Return the hash of each teacher's weights, or the name of published ones."""
     specs = teacher_specs(cfg)
     return [
         _teacher_weights(spec.get("checkpoint"), {}) if isinstance(spec, dict) else str(spec)
@@ -267,15 +232,7 @@ def teacher_hashes(cfg: Config) -> list[str | None]:
 
 
 def weights_hash(checkpoint: str | Path) -> str | None:
-    """Return the SHA-256 of a checkpoint's ``state_dict``, whatever else the file holds.
-
-    Args:
-        checkpoint: The path of a local file; one that is no readable checkpoint counts by its
-            bytes.
-
-    Returns:
-        64 hexadecimal digits, or None where there is no such file.
-    """
+    """Return the SHA-256 of a checkpoint's ``state_dict``, whatever else the file holds."""
     path = Path(checkpoint).expanduser()
     if not path.is_file():
         return None
@@ -296,22 +253,14 @@ def _weights_hash(path: str, mtime: int, size: int) -> str | None:
 
 
 def file_hash(path: str | Path) -> str | None:
-    """Return the SHA-256 of a file, or None where it does not exist.
-
-    Args:
-        path: The file.
-    """
+    """Return the SHA-256 of a file, or None where it does not exist."""
     if not Path(path).is_file():
         return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def count_processes(cfg: Config) -> int:
-    """Return how many processes train, also before slurm's or MPI's have found each other.
-
-    Args:
-        cfg: With its ``launcher``.
-    """
+    """Return how many processes train, also before slurm's or MPI's have found each other."""
     names = ("WORLD_SIZE", _TASKS.get(cfg.get("launcher"), ""))
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 
@@ -325,17 +274,7 @@ _STACK = ("mmengine", "mmcv", "mmpretrain")
 
 
 def origin_of(cfg: Config, processes: int | None = None) -> dict[str, Any]:
-    """Return what decides a run's weights.
-
-    Args:
-        cfg: A complete config, without ``resume``.
-        processes: How many processes train; by default as the environment says.
-
-    Returns:
-        ``computed``, the content of :func:`~mmkd_logit.engine.fingerprint.computed_content`, its
-        ``fingerprint``, and apart from these the ``seed``, the hashes of the ``teachers`` and the
-        number of ``processes``.
-    """
+    """Return what decides a run's weights."""
     content = computed_content(cfg, processes)
     return dict(
         fingerprint=fingerprint(content),
@@ -347,21 +286,12 @@ def origin_of(cfg: Config, processes: int | None = None) -> dict[str, Any]:
 
 
 def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:
-    """Note in a work folder whose checkpoints it holds.
-
-    Args:
-        work_dir: The folder.
-        origin: Of :func:`origin_of`.
-    """
+    """Note in a work folder whose checkpoints it holds."""
     write_text(Path(work_dir, ORIGIN), json.dumps(origin))
 
 
 def read_origin(work_dir: str | Path) -> dict[str, Any] | None:
-    """Return what :func:`write_origin` noted, or None.
-
-    Args:
-        work_dir: The folder.
-    """
+    """Return what :func:`write_origin` noted, or None."""
     try:
         origin = json.loads(Path(work_dir, ORIGIN).read_text())
     except (OSError, ValueError):
@@ -370,25 +300,13 @@ def read_origin(work_dir: str | Path) -> dict[str, Any] | None:
 
 
 def is_origin(cfg: Config, processes: int | None = None) -> bool:
-    """Return whether the checkpoints in a run's work folder are of this very run.
-
-    Args:
-        cfg: A complete config, without ``resume``.
-        processes: How many processes train; by default as the environment says.
-    """
+    """Return whether the checkpoints in a run's work folder are of this very run."""
     noted = read_origin(cfg.work_dir)
     return noted is not None and row_fingerprint(noted) == fingerprint_of(cfg, processes)
 
 
 def dataset_hash(dataset: Any) -> str | None:
-    """Identify the samples of a data set: pictures (or their files' names) and labels, in order.
-
-    Args:
-        dataset: With ``get_data_info``, as mmpretrain's; any other gives None.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Identify the samples of a data set: pictures (or their files' names) and labels, in order."""
     if not hasattr(dataset, "get_data_info"):
         return None
     digest = hashlib.sha256()
@@ -457,17 +375,6 @@ def list_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
 
     The number of epochs may differ, and the number of processes while an iteration has as many
     images.
-
-    Args:
-        before: The content of the run of a checkpoint, as of
-            :func:`~mmkd_logit.engine.fingerprint.computed_content`.
-        now: That of the run that shall go on.
-
-    Returns:
-        One text for each difference.
-
-    Raises:
-        ValueError: If ``before`` is no such content.
     """
     if not isinstance(before, dict) or not isinstance(before.get("processes"), int):
         raise ValueError("what the checkpoint says of its run is damaged; resume an earlier one")

@@ -61,11 +61,7 @@ _DEFAULT_HOOKS = (
 
 
 def why_alone(cfg: Config) -> str | None:
-    """Say why a run cannot share its batches with others, or return None.
-
-    Args:
-        cfg: Its complete config.
-    """
+    """Say why a run cannot share its batches with others, or return None."""
     for hook in cfg.get("custom_hooks") or []:
         if not isinstance(hook, dict) or type_name(hook) not in _ALLOWED_HOOKS:
             kind = hook.get("type") if isinstance(hook, dict) else hook
@@ -101,11 +97,7 @@ def _augments(cfg: Config) -> bool:
 
 
 def batches_key(cfg: Config) -> str:
-    """Return what runs must agree in to share their batches.
-
-    Args:
-        cfg: A complete config.
-    """
+    """Return what runs must agree in to share their batches."""
     content = {key: value for key, value in cfg.to_dict().items() if key not in _OWN}
     content["precision"] = [cfg.optim_wrapper.get(key) for key in ("type", "dtype")]
     content["preprocessor"] = _preprocessor(cfg)
@@ -122,15 +114,7 @@ def _preprocessor(cfg: Config) -> Any:
 
 
 def join_configs(cfgs: Mapping[str, Config]) -> Config:
-    """Return the config that trains several runs' students in one.
-
-    Args:
-        cfgs: Complete configs by the names that students will have.
-
-    Raises:
-        ValueError: If one cannot share, or they differ in more than model, optimizer and
-            schedule.
-    """
+    """Return the config that trains several runs' students in one."""
     for name, cfg in cfgs.items():
         why = why_alone(cfg)
         if why is not None:
@@ -267,11 +251,7 @@ class Member(NamedTuple):
 
 
 class MarkMembersHook(Hook):
-    """Say in the runs' folders whose weights will come, and remove those of others.
-
-    Args:
-        cfgs: Of the runs.
-    """
+    """Say in the runs' folders whose weights will come, and remove those of others."""
 
     priority = "VERY_HIGH"
 
@@ -299,16 +279,7 @@ def finish(
     started: TrainingStarted,
     common: str,
 ) -> None:
-    """Leave in a run's folder what others take from it, and record it.
-
-    Args:
-        runner: Of the group, as that of the run (:func:`as_member`).
-        name: The student's.
-        member: The run.
-        recorder: Its own.
-        started: Knows the first iteration.
-        common: The folder of the group.
-    """
+    """Leave in a run's folder what others take from it, and record it."""
     final = Path(runner.work_dir, FINAL)
     # One process looks at the files for all, since it writes some of them meanwhile.
     if _agree(started.iteration is not None or not _is_whole(final)):
@@ -368,13 +339,7 @@ def _save_last(runner: Runner) -> None:
 
 
 def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
-    """Write what MMEngine logged of one student of a group as of a run of its own.
-
-    Args:
-        common: The folder of the group, with ``TIMESTAMP/vis_data/scalars.json``.
-        work_dir: The run's folder, which gets the same files.
-        name: The student's.
-    """
+    """Write what MMEngine logged of one student of a group as of a run of its own."""
     sources = {path.parts[-3]: path for path in Path(common).glob("*/vis_data/scalars.json")}
     logs = log_folders(common, list(sources))
     for log in logs:
@@ -405,13 +370,7 @@ def _students(runner: Runner) -> Any:
 
 @contextmanager
 def as_member(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
-    """Let a trained Runner be that of one of the runs.
-
-    Args:
-        runner: Of the group.
-        name: The student's.
-        cfg: The run's.
-    """
+    """Let a trained Runner be that of one of the runs."""
     fields = ("model", "cfg", "_work_dir", "optim_wrapper", "param_schedulers", "computed")
     before = {field: getattr(runner, field) for field in fields}
     setattr(runner, _GROUP, runner.model)
@@ -453,16 +412,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_members(path: str | Path, launcher: str = "none") -> list[Member]:
-    """Read the command lines of the runs.
-
-    Args:
-        path: The file; empty lines and those that begin with ``#`` are passed over.
-        launcher: How the processes of all are started.
-
-    Raises:
-        FileNotFoundError: If it, or a config, does not exist.
-        ValueError: If a line has a flag that is not for single runs, or fewer than two remain.
-    """
+    """Read the command lines of the runs."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"the list of runs {path} does not exist")
     members = []
@@ -494,11 +444,7 @@ def _split(line: str, place: str) -> list[str]:
 
 
 def common_work_dir(cfgs: Sequence[Config]) -> str:
-    """Return the folder of what the runs have in common: the log and the checkpoints to resume.
-
-    Args:
-        cfgs: Of the runs.
-    """
+    """Return the folder of what the runs have in common: the log and the checkpoints to resume."""
     words = "\n".join(sorted(f"{cfg.work_dir} {fingerprint_of(cfg)}" for cfg in cfgs))
     return str(Path("work_dirs", "together", hashlib.sha256(words.encode()).hexdigest()[:12]))
 
@@ -510,15 +456,6 @@ def train_together(
 
     What was cut off goes on. Each run's folder then holds what ``tools/train.py`` would leave
     there of a finished run, but for the text of its log and earlier checkpoints.
-
-    Args:
-        members: The runs.
-        results: File of JSON lines, or None.
-        argv: The command line.
-        started: Set once the first iteration begins.
-
-    Raises:
-        ValueError: If the runs do not fit together or a teacher is missing.
     """
     names = {f"s{number}": member for number, member in enumerate(members)}
     cfg = join_configs({name: member.cfg for name, member in names.items()})
@@ -577,11 +514,7 @@ def _refuse_own_teachers(cfgs: Sequence[Config]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/train_together.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/train_together.py``."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted(resume_command("train_together.py", argv, flag=False))

@@ -25,14 +25,6 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
 
     MMEngine's own start-up calls CUDA, so without one the process group is made here, before
     the Runner, and its model wrapper is told to use no device.
-
-    Args:
-        cfg: Changed in place.
-        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-
-    Raises:
-        ValueError: If the variables that torchrun sets are missing, or there is no GPU and the
-            launcher is slurm or mpi, or the network that is trained has SyncBN.
     """
     cfg.launcher = launcher
     if get_device() == "cpu":

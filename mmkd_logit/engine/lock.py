@@ -35,13 +35,6 @@ def only_run_in(*folders: str | Path) -> Iterator[None]:
     with ``-o flock``; a disk without locks gives a warning and no protection.
 
     What a killed run left half written is removed.
-
-    Args:
-        *folders: Made where they do not exist.
-
-    Raises:
-        FolderInUseError: If another run is there: which.
-        OSError: If one cannot be written.
     """
     with ExitStack() as stack:
         refused: list[Exception | None] = [None]
@@ -61,11 +54,7 @@ def only_run_in(*folders: str | Path) -> Iterator[None]:
 
 
 def user_of(folder: str | Path) -> str | None:
-    """Say which other process trains in a folder, or None where nobody does.
-
-    Args:
-        folder: A work folder.
-    """
+    """Say which other process trains in a folder, or None where nobody does."""
     try:
         with open(Path(folder, LOCK), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -79,12 +79,7 @@ class _Splits(argparse.Action):
 
 
 def dump_path(work_dir: str | Path, split: str) -> Path:
-    """Return where a run keeps the logits of a split.
-
-    Args:
-        work_dir: Its folder.
-        split: Of :data:`SPLITS`.
-    """
+    """Return where a run keeps the logits of a split."""
     return Path(work_dir, FOLDER, f"{split}.npz")
 
 
@@ -96,19 +91,7 @@ def identity_of(
     split: str,
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Say what the logits of a split are of.
-
-    Args:
-        cfg: The complete config.
-        config: Its file.
-        origin: Of ``origin_of``, from before the Runner changed the config.
-        weights: The hash of the checkpoint's weights.
-        split: Of :data:`SPLITS`.
-        more: ``data``, the hash of the split's samples; device, versions, commit.
-
-    Returns:
-        What JSON can hold. ``method`` is that of :func:`describe_method`.
-    """
+    """Say what the logits of a split are of."""
     content = {key: origin[key] for key in ("fingerprint", "seed", "teachers")}
     return plain(
         dict(
@@ -124,11 +107,7 @@ def identity_of(
 
 
 def read_identity(path: str | Path) -> dict[str, Any] | None:
-    """Return what a dump says it is of; None where there is none, or no whole one.
-
-    Args:
-        path: The ``.npz`` file.
-    """
+    """Return what a dump says it is of; None where there is none, or no whole one."""
     try:
         # Opened here: of a file that is cut off numpy would not close its own.
         with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
@@ -142,10 +121,6 @@ def is_current(path: str | Path, identity: Mapping[str, Any]) -> bool:
     """Whether a dump holds what it would hold if it were made now.
 
     Commit and versions are not compared, as for rows of results.
-
-    Args:
-        path: The ``.npz`` file.
-        identity: Of what is wanted, or a part of it.
     """
     found = read_identity(path)
     keys = [key for key in _CONTENT if key in identity]
@@ -156,10 +131,6 @@ def lacking_dumps(cfg: Config, splits: Iterable[str]) -> list[str]:
     """Return the splits whose logits a finished run has not, or only those of other weights.
 
     The data set is not read: that its samples are the same is left to those who write dumps.
-
-    Args:
-        cfg: The run's complete config, without ``resume``.
-        splits: Of :data:`SPLITS`.
     """
     splits = list(splits)
     if not splits:
@@ -171,12 +142,7 @@ def lacking_dumps(cfg: Config, splits: Iterable[str]) -> list[str]:
 
 
 def find_dumps(work_dir: str | Path, weights: str | None = None) -> dict[str, str]:
-    """Find the dumps in a run's folder, by split.
-
-    Args:
-        work_dir: The folder.
-        weights: Only those of weights with this hash; None for all.
-    """
+    """Find the dumps in a run's folder, by split."""
     paths = sorted(Path(work_dir, FOLDER).glob("*.npz"))
     if weights is not None:
         paths = [path for path in paths if (read_identity(path) or {}).get("weights") == weights]
@@ -187,15 +153,7 @@ def find_dumps(work_dir: str | Path, weights: str | None = None) -> dict[str, st
 
 
 def prepare_dumps(cfg: Config, splits: Sequence[str]) -> None:
-    """Make sure that a run can dump its logits when it has ended.
-
-    Args:
-        cfg: Its complete config; made to leave ``final.pth``.
-        splits: Those wanted.
-
-    Raises:
-        ValueError: If the data of one cannot be read.
-    """
+    """Make sure that a run can dump its logits when it has ended."""
     for split in splits:
         loader_of(cfg, split)
     hooks = list(cfg.get("custom_hooks") or [])
@@ -207,16 +165,7 @@ def prepare_dumps(cfg: Config, splits: Sequence[str]) -> None:
 
 
 def loader_of(cfg: Config, split: str) -> dict[str, Any]:
-    """Return the config of a loader that gives each sample of a split once, un-augmented.
-
-    Args:
-        cfg: A complete config.
-        split: ``'train'`` (the images under the test images' transforms, with their noisy
-            labels), ``'val'`` or ``'test'``.
-
-    Raises:
-        ValueError: If the config has no such data, or one that cannot be read so.
-    """
+    """Return the config of a loader that gives each sample of a split once, un-augmented."""
     needed = (
         ("train_dataloader", "test_dataloader") if split == "train" else (f"{split}_dataloader",)
     )
@@ -242,24 +191,7 @@ def dump_logits(
     origin: Mapping[str, Any],
     machine: Mapping[str, Any],
 ) -> list[str]:
-    """Write the files that are not there yet, of these weights and this data.
-
-    Args:
-        runner: Of the run or of its config; gets the weights of the checkpoint.
-        splits: Those wanted.
-        folder: For ``SPLIT.npz``.
-        checkpoint: Its path or URL.
-        config: The config file.
-        origin: Of :func:`origin_of`.
-        machine: Of :func:`describe_machine`.
-
-    Returns:
-        The splits that were written.
-
-    Raises:
-        ValueError: If the checkpoint is of another network, or a sample is missing.
-        OSError: If a file cannot be read or written.
-    """
+    """Write the files that are not there yet, of these weights and this data."""
     weights, written, loaded = weights_hash(checkpoint) or checkpoint, [], False
     with _only_watching(runner):
         for split in splits:
@@ -285,21 +217,7 @@ def dump_run(
     origin: Mapping[str, Any],
     machine: Mapping[str, Any],
 ) -> list[str]:
-    """Do what ``--dump-logits`` says, if it was given, with the weights of ``final.pth``.
-
-    Args:
-        runner: After training.
-        args: The run's parsed command line.
-        origin: Of :func:`origin_of`, from before training.
-        machine: Of :func:`describe_machine`, from then too.
-
-    Returns:
-        As of :func:`dump_logits`.
-
-    Raises:
-        ValueError: As of :func:`dump_logits`.
-        OSError: As of :func:`dump_logits`.
-    """
+    """Do what ``--dump-logits`` says, if it was given, with the weights of ``final.pth``."""
     if args.dump_logits is None:
         return []
     final, folder = Path(runner.work_dir, FINAL), Path(runner.work_dir, FOLDER)
@@ -339,11 +257,7 @@ def _run(runner: Runner, loop: TestLoop, path: Path, identity: Mapping[str, Any]
 
 
 def network_of(runner: Runner) -> Any:
-    """Return a run's network without the wrapper of several processes.
-
-    Args:
-        runner: Of a plain model or a distiller.
-    """
+    """Return a run's network without the wrapper of several processes."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
@@ -398,22 +312,7 @@ def _agree(value: bool) -> bool:
 def dump_checkpoint(
     cfg: Config, config: str, checkpoint: str, splits: Sequence[str], folder: str | Path
 ) -> list[str]:
-    """Dump the logits of a checkpoint without training.
-
-    Args:
-        cfg: A complete config, without ``resume``.
-        config: Its file.
-        checkpoint: The weights' path or URL.
-        splits: Those wanted.
-        folder: For ``SPLIT.npz``.
-
-    Returns:
-        As of :func:`dump_logits`.
-
-    Raises:
-        ValueError: As of :func:`dump_logits`.
-        OSError: As of :func:`dump_logits`; also if a teacher is missing.
-    """
+    """Dump the logits of a checkpoint without training."""
     install_safe_checkpoint_loading()  # after the config's custom_imports
     origin = origin_of(cfg)
     runner = QuietRunner.from_cfg(cfg)
@@ -462,18 +361,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def build_config(args: argparse.Namespace) -> Config:
-    """Merge the command line into the config it names.
-
-    Args:
-        args: Parsed by :func:`build_parser`.
-
-    Returns:
-        The config; its ``work_dir`` is by default the run's that made the checkpoint.
-
-    Raises:
-        ValueError: If a flag or the config does not fit.
-        FileNotFoundError: If the config or the checkpoint does not exist.
-    """
+    """Merge the command line into the config it names."""
     if args.amp:
         raise ValueError("logits are computed as the config tests; leave out --amp")
     checkpoint = None if "://" in args.checkpoint else existing(args.checkpoint)
@@ -507,11 +395,7 @@ def build_config(args: argparse.Namespace) -> Config:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/dump_logits.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/dump_logits.py``."""
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()

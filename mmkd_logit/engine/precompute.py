@@ -48,13 +48,6 @@ class CacheFiller:
     """The teachers of a config that have a cache on disk, and the pictures they will see.
 
     Everything is built as training builds it, so that the same keys come out.
-
-    Args:
-        cfg: A complete config.
-
-    Raises:
-        ValueError: If no teacher has a cache on disk, or the pictures have no numbers.
-        FileNotFoundError: If a teacher is missing.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -90,15 +83,7 @@ class CacheFiller:
         return found
 
     def fill(self, pictures: Iterator[Pictures], total: int) -> int:
-        """Ask every teacher for the pictures that its cache has not.
-
-        Args:
-            pictures: Batches of uint8 images and their numbers.
-            total: How many images will come, for the bar.
-
-        Returns:
-            How many logits were computed.
-        """
+        """Ask every teacher for the pictures that its cache has not."""
         waiting: list[list[Pictures]] = [[] for _ in self.teachers]
         computed = 0
         with tqdm(total=total, unit="picture", unit_scale=True, disable=None) as bar:
@@ -144,18 +129,7 @@ class CacheFiller:
         return self._wrapper.optim_context(self._distiller)
 
     def drawn(self, epochs: int, seed: int | None = None) -> tuple[Iterator[Pictures], int]:
-        """Give what a run sees.
-
-        Args:
-            epochs: How many epochs, from the first on.
-            seed: Of the run; the config's if None.
-
-        Returns:
-            Its batches, and how many pictures they hold.
-
-        Raises:
-            ValueError: If the run's pictures have no numbers, or no seed is known.
-        """
+        """Give what a run sees."""
         seed = seed_of(self._cfg) if seed is None else seed
         if seed is None:
             raise ValueError("the config fixes no seed; say which run's pictures with --seed")
@@ -172,14 +146,7 @@ class CacheFiller:
         return batches(), epochs * len(loader.sampler)
 
     def every(self) -> tuple[Iterator[Pictures], int]:
-        """Give all views of all images that are trained on, image by image.
-
-        Returns:
-            Batches, and how many pictures they hold.
-
-        Raises:
-            ValueError: If they have no numbers.
-        """
+        """Give all views of all images that are trained on, image by image."""
         from mmkd_logit.datasets import InMemoryDataset
         from mmkd_logit.datasets.draws import SampleKey
 
@@ -230,12 +197,7 @@ class CacheFiller:
 
 
 def select(views: Views, chosen: Any) -> Views:
-    """Return some of the pictures of a batch.
-
-    Args:
-        views: Of the batch.
-        chosen: An index into (N,).
-    """
+    """Return some of the pictures of a batch."""
     index, view = views.index[chosen], views.view[chosen]
     return Views(views.pictures, views.samples, views.per_sample, index, view)
 
@@ -279,15 +241,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def build_config(args: argparse.Namespace) -> Config:
-    """Merge the command line of ``fill`` into the config it names.
-
-    Args:
-        args: Parsed by :func:`build_parser`.
-
-    Raises:
-        ValueError: If a flag or the config does not fit.
-        FileNotFoundError: If the config does not exist.
-    """
+    """Merge the command line of ``fill`` into the config it names."""
     if args.epochs is not None and (args.views or args.epochs < 1):
         raise ValueError("--epochs is a positive number and excludes --views")
     if args.seed is not None and args.epochs is None:
@@ -308,15 +262,7 @@ def build_config(args: argparse.Namespace) -> Config:
 
 
 def fill(args: argparse.Namespace) -> None:
-    """Do what ``tools/cache.py fill`` says.
-
-    Args:
-        args: Parsed by :func:`build_parser`.
-
-    Raises:
-        ValueError: If something does not fit.
-        FileNotFoundError: If the config or a teacher does not exist.
-    """
+    """Do what ``tools/cache.py fill`` says."""
     cfg = build_config(args)
     # The last one made is the one that is used; its lines would tear the bar.
     MMLogger.get_instance(f"cache{time.time_ns()}", log_level="WARNING")
@@ -332,11 +278,7 @@ def fill(args: argparse.Namespace) -> None:
 
 
 def log_caches(runner: Runner) -> None:
-    """Write into a run's log what its teachers' caches were good for, in this process.
-
-    Args:
-        runner: After training.
-    """
+    """Write into a run's log what its teachers' caches were good for, in this process."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     students = getattr(model, "students", None)
     holders = [model] if students is None else students.values()
@@ -352,14 +294,7 @@ def log_caches(runner: Runner) -> None:
 
 
 def list_caches(root: str | None) -> Iterator[Path]:
-    """Yield the folders of caches.
-
-    Args:
-        root: Where they are, or one of them; where teachers would put theirs if None.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist.
-    """
+    """Yield the folders of caches."""
     from mmkd_logit.models.teacher_cache import default_root
 
     folder = Path(root).expanduser() if root else default_root()
@@ -435,11 +370,7 @@ def _each(root: str | None, do: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/cache.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/cache.py``."""
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()

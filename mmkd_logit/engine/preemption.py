@@ -37,11 +37,7 @@ class Agreement:
         self._waiting: deque[tuple[Any, Tensor, Any]] = deque()
 
     def __call__(self, number: int) -> int:
-        """Give a number and learn what was agreed on; all processes call this equally often.
-
-        Args:
-            number: From 0 on.
-        """
+        """Give a number and learn what was agreed on; all processes call this equally often."""
         if self._alone:
             return number
         self._waiting.append(_ask(number))
@@ -49,11 +45,7 @@ class Agreement:
         return self._answer() if len(self._waiting) > (_LAG if on_gpu else 1) else 0
 
     def finish(self, number: int) -> int:
-        """Give a last number and wait for all answers.
-
-        Args:
-            number: From 0 on.
-        """
+        """Give a last number and wait for all answers."""
         if self._alone:
             return number
         self._waiting.append(_ask(number))
@@ -120,11 +112,7 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def hand_over(self, number: int) -> None:
-        """Let him react who listened before us, if anybody did.
-
-        Args:
-            number: Of the signal.
-        """
+        """Let him react who listened before us, if anybody did."""
         handler: Callable | Any = self._before.get(number)
         self.restore()
         if callable(handler):
@@ -153,20 +141,13 @@ class StaysUntilToldTwice:
     for ever. Who sent a signal is known where no other thread can take it: in workers that are
     forked, MMEngine's default, on Linux. Others end at the first SIGTERM, whoever sends it. SIGTERM
     stays blocked in programs that a transform starts.
-
-    Args:
-        start: What the worker did before.
     """
 
     def __init__(self, start: Callable[[int], None] | None) -> None:
         self._start = start
 
     def __call__(self, worker: int) -> None:
-        """Prepare a worker.
-
-        Args:
-            worker: Its number.
-        """
+        """Prepare a worker."""
         if _is_alone() and hasattr(signal, "sigwaitinfo"):  # which says who sent it
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             threading.Thread(target=_wait, args=(_owner(),), daemon=True).start()
@@ -179,11 +160,7 @@ class StaysUntilToldTwice:
 
 
 def start_protected(loader: DataLoader) -> None:
-    """Have the workers of a loader protected from their first moment on, not when they are ready.
-
-    Args:
-        loader: Whose workers are forked; others are left alone.
-    """
+    """Protect the workers of a loader from their first moment on, not when they are ready."""
     forks = multiprocessing.get_start_method() == "fork"
     if loader.num_workers and loader.multiprocessing_context is None and forks:
         loader.multiprocessing_context = _ProtectedContext()

@@ -22,11 +22,7 @@ _KNOWN |= {"transformers"}
 
 
 def from_known_place(thing: Any) -> bool:
-    """Whether a function or the class of an object is of a library whose ways are known here.
-
-    Args:
-        thing: Any; None is known.
-    """
+    """Whether a function or the class of an object is of a library whose ways are known here."""
     if thing is None:
         return True
     thing = getattr(thing, "func", thing)  # a functools.partial
@@ -35,11 +31,7 @@ def from_known_place(thing: Any) -> bool:
 
 
 def is_known(loader: Any) -> bool:
-    """Whether one sample of a loader can be had without its sampler.
-
-    Args:
-        loader: Of a Runner.
-    """
+    """Whether one sample of a loader can be had without its sampler."""
     parts = (loader.sampler, loader.batch_sampler, loader.collate_fn)
     stream = isinstance(loader.dataset, IterableDataset)
     return not stream and all(map(from_known_place, parts))
@@ -49,20 +41,13 @@ def batch_of_one(loader: Any, what: str) -> Any:
     """Return a batch of one sample of a loader, whose workers and sampler are left alone.
 
     Images in memory are not moved: a black one of their size stands for them.
-
-    Args:
-        loader: Of a Runner.
-        what: Which data, for messages.
-
-    Raises:
-        ValueError: If the loader gives no batches, or the sample cannot be read.
     """
     from mmkd_logit.datasets import SampleKey
-    from mmkd_logit.datasets.wrapper import _SampleWrapper
+    from mmkd_logit.datasets.wrapper import SampleWrapper
 
     dataset = loader.dataset
     _refuse_empty(loader, what)
-    if isinstance(dataset, _SampleWrapper) and dataset.in_memory:
+    if isinstance(dataset, SampleWrapper) and dataset.in_memory:
         return dict(inputs=torch.zeros((1, *dataset.picture_shape), dtype=torch.uint8))
     key: Any = SampleKey(0, 0, 0) if getattr(dataset, "seeded", False) else 0
     try:
@@ -91,14 +76,11 @@ def label_range(dataset: Any) -> tuple[int, int] | None:
     """Return the smallest and the largest label of a data set, or None where nobody knows.
 
     Labels of -100, which mmpretrain's losses leave out, do not count.
-
-    Args:
-        dataset: Any; of very many samples that are not in memory some are looked at.
     """
-    from mmkd_logit.datasets.wrapper import _SampleWrapper
+    from mmkd_logit.datasets.wrapper import SampleWrapper
 
     try:
-        if isinstance(dataset, _SampleWrapper):  # which have them at hand
+        if isinstance(dataset, SampleWrapper):  # which have them at hand
             labels = torch.as_tensor(dataset.get_gt_labels())
         else:
             places = range(0, len(dataset), 1 + len(dataset) // _MOST)
@@ -113,11 +95,7 @@ def label_range(dataset: Any) -> tuple[int, int] | None:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Let a network predict without leaving a trace in it, or in the random generators.
-
-    Args:
-        network: Any.
-    """
+    """Let a network predict without leaving a trace in it, or in the random generators."""
     # Not above: command lines read the hooks before they silence mmpretrain's warnings.
     from mmkd_logit.models.parts import preserve_random_state
 
@@ -134,11 +112,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def shape_of(inputs: Any) -> str:
-    """Describe images for a message.
-
-    Args:
-        inputs: A tensor (N, C, H, W), or a list of images.
-    """
+    """Describe images for a message."""
     first = inputs[0] if len(inputs) else inputs
     return str(tuple(first.shape)) if isinstance(first, Tensor) else type(first).__name__
 
@@ -155,14 +129,6 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
 
     Fine-tuning may bring another head, so the head is left out. Networks that rename what they
     load are not looked at.
-
-    Args:
-        model: Not wrapped.
-        checkpoint: As it was read.
-        source: The file, for the message.
-
-    Raises:
-        ValueError: If it holds no weights, or hardly any of them fit.
     """
     if not isinstance(checkpoint, dict):
         raise ValueError(
@@ -201,15 +167,7 @@ def _renames(model: nn.Module) -> bool:
 
 
 def check_pretrained(cfg: Any, model: nn.Module) -> None:
-    """Do the same with the files that a model's config names in ``init_cfg``.
-
-    Args:
-        cfg: Of the model.
-        model: Built of it, not wrapped.
-
-    Raises:
-        ValueError: If a file is of another network.
-    """
+    """Do the same with the files that a model's config names in ``init_cfg``."""
     for spec, module in _places(cfg, model):
         given = spec.get("init_cfg")
         for init in given if isinstance(given, (list, tuple)) else [given]:

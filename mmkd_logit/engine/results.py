@@ -40,19 +40,7 @@ _NETWORK = ("depth", "widen_factor", "base_channels", "strides", "arch", "model_
 
 
 def describe_method(cfg: Config) -> dict[str, Any]:
-    """Say by what a run is trained.
-
-    Args:
-        cfg: The complete config.
-
-    Returns:
-        ``kind``: ``'ce'`` (no teacher), ``'kl'`` or ``'mse'`` (that loss alone, from the first
-        epoch to the last), or ``'other'``; ``loss``, the name of the type of the loss, or None;
-        its ``tau`` (a number, ``'inf'`` or None); ``alpha``, or None for a plain student;
-        ``label_noise``, ``kind`` and ``rate`` of wrong training labels, or None;
-        ``teacher_config``, several joined by `` + ``, or None; ``network``, the student's type
-        and size.
-    """
+    """Say by what a run is trained."""
     model = cfg.model
     distils = type_name(model) == "LogitDistiller"
     loss = (model.get("loss_kd") or {}) if distils else {}
@@ -126,12 +114,6 @@ def training_data_loader(cfg: Config) -> dict[str, Any]:
 
     It is ``test_dataloader`` with the data set of ``train_dataloader`` (its wrappers included:
     noisy labels stay noisy) under the pipeline of the test images.
-
-    Args:
-        cfg: A complete config.
-
-    Raises:
-        ValueError: If one of the two data sets has no pipeline to take or to replace.
     """
     loader = copy.deepcopy(cfg.test_dataloader.to_dict())
     pipelines = _with_pipeline(loader["dataset"])
@@ -160,15 +142,7 @@ def _with_pipeline(dataset: Any) -> list[dict]:
 
 
 def training_metrics(runner: Runner) -> dict[str, Any]:
-    """Evaluate on the training images, un-augmented, each once.
-
-    Args:
-        runner: After training and testing. ``train_evaluator`` of its config, or else
-            ``test_evaluator``, says what is measured.
-
-    Returns:
-        The metrics.
-    """
+    """Evaluate on the training images, un-augmented, each once."""
     cfg = runner.cfg
     evaluator = cfg.get("train_evaluator") or cfg.test_evaluator
     test_loop = runner._test_loop
@@ -196,17 +170,6 @@ class ResultsRecorder:
     the validation metrics' maxima) and how long it took: the seconds from iteration
     ``resumed_at`` (0 unless the run was cut off) to ``iterations``, for all the runs that were
     trained ``together``.
-
-    Args:
-        path: The file of JSON lines; None records nothing.
-        cfg: The complete config, before training and without ``resume``.
-        argv: The command line.
-        tool: Whose.
-
-    Raises:
-        ValueError: If the config has no test data, or the path is that of a folder or of a file
-            with anything but results in it.
-        OSError: If the file cannot be written.
     """
 
     def __init__(
@@ -238,11 +201,7 @@ class ResultsRecorder:
             raise explained(error, self.path) from error
 
     def start(self, cfg: Config) -> None:
-        """Start the clock; called when the teachers are there.
-
-        Args:
-            cfg: The complete config, without ``resume``.
-        """
+        """Start the clock; called when the teachers are there."""
         self.begin = time.time()
         self.origin = origin_of(cfg)
         self.numerics = describe_numerics(cfg)
@@ -260,18 +219,7 @@ class ResultsRecorder:
         prefix: str = "",
         together: int = 1,
     ) -> dict | None:
-        """Test and append.
-
-        Args:
-            runner: After training.
-            args: The parsed command line.
-            started: Knows the first iteration.
-            prefix: What the names of this run's validation metrics begin with.
-            together: How many runs the time was for.
-
-        Returns:
-            The row, or None where nothing is recorded.
-        """
+        """Test and append."""
         if self.path is None:
             return None
         seconds = (self.end or time.time()) - self.begin
@@ -312,12 +260,7 @@ class ResultsRecorder:
 
 
 def best_metrics(runner: Runner, prefix: str = "") -> dict[str, float]:
-    """Return the largest value that each validation metric had in training.
-
-    Args:
-        runner: After training; a resumed run knows its earlier validations.
-        prefix: What the names of the run's metrics begin with.
-    """
+    """Return the largest value that each validation metric had in training."""
     begin = f"val/{prefix}"
     return {
         key.removeprefix(begin): float(buffer.data[0].max())
@@ -330,13 +273,6 @@ def append_line(path: Path, row: dict) -> None:
     """Append one JSON line, whole or not at all, also with other processes appending.
 
     What a process that was killed left of its line is taken away; whatever else is there stays.
-
-    Args:
-        path: The file; its folder is made.
-        row: What JSON can hold.
-
-    Raises:
-        OSError: If it cannot be written; the file is then as before.
     """
     line = (json.dumps(row, sort_keys=True) + "\n").encode()
     try:
@@ -369,12 +305,6 @@ def read_lines(path: Path) -> list[dict]:
     """Read the rows of a results file; none where it does not exist.
 
     A last line without its end is passed over: it is being written, or its process was killed.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If any other line is not a JSON object, naming it.
     """
     if not path.is_file():
         return []
@@ -398,13 +328,6 @@ def find_row(
 
     A row counts while the run's config still says the same, its teachers are the same files, and
     its weights are there (others may need them as a teacher) and no others.
-
-    Args:
-        cfg: The run's config.
-        rows: Of the results file.
-        processes: How many processes train the run.
-        measured: What the row must hold, such as ``'test.accuracy/top1'``, or ``'train'`` for
-            any measurement on the training images.
     """
     weights = weights_hash(Path(cfg.work_dir, FINAL))
     if weights is None:
@@ -418,12 +341,7 @@ def find_row(
 
 
 def holds(row: dict, key: str) -> bool:
-    """Say whether a results row has a measurement.
-
-    Args:
-        row: The row.
-        key: Such as ``'test.accuracy/top1'``, or ``'train'`` for any on the training images.
-    """
+    """Say whether a results row has a measurement."""
     split, _, name = key.partition(".")
     return row.get(split) is not None and (not name or name in row[split])
 
@@ -451,11 +369,7 @@ def _is_torn(last: bytes) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Turn metrics or settings into what JSON and YAML can hold.
-
-    Args:
-        value: Of numbers, tensors, arrays, text and containers; anything else becomes text.
-    """
+    """Turn metrics or settings into what JSON and YAML can hold."""
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
         return value.tolist()
     if isinstance(value, dict):

@@ -47,14 +47,7 @@ class Place(NamedTuple):
 
 
 def read_place(value: object) -> Place:
-    """Read the place that a checkpoint holds.
-
-    Args:
-        value: A dict of the fields.
-
-    Raises:
-        ValueError: If it is no place.
-    """
+    """Read the place that a checkpoint holds."""
     numbers = Place._fields[:3]
     if isinstance(value, dict) and set(value) == set(Place._fields):
         right = all(type(value[name]) is int and value[name] >= 0 for name in numbers)
@@ -67,11 +60,7 @@ def read_place(value: object) -> Place:
 
 
 def capture_random_states() -> dict[str, Any]:
-    """Copy the states of Python's, NumPy's and torch's generators (CPU and this GPU).
-
-    Returns:
-        Tensors and numbers, which ``weights_only`` reads.
-    """
+    """Copy the states of Python's, NumPy's and torch's generators (CPU and this GPU)."""
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     states = dict(
@@ -87,14 +76,7 @@ def capture_random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: Any) -> None:
-    """Put the generators into the states of :func:`capture_random_states`.
-
-    Args:
-        states: As it gave them; the tensors may lie on any device.
-
-    Raises:
-        ValueError: If they are none.
-    """
+    """Put the generators into the states of :func:`capture_random_states`."""
     try:
         version, gauss = states["python_more"]
         random.setstate((version, tuple(states["python"].tolist()), gauss))
@@ -109,13 +91,7 @@ def restore_random_states(states: Any) -> None:
 
 
 def seed_random_states(seed: int, iteration: int, rank: int) -> None:
-    """Put the generators into states that follow from three numbers.
-
-    Args:
-        seed: Of the run.
-        iteration: Of the run, from 0 on.
-        rank: Of the process.
-    """
+    """Put the generators into states that follow from three numbers."""
     words = np.random.SeedSequence([seed, iteration, rank]).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
@@ -126,15 +102,7 @@ def seed_random_states(seed: int, iteration: int, rank: int) -> None:
 
 
 def gather_processes(runner: Runner) -> list[dict[str, Any]]:
-    """Collect the states of all processes, of which each calls this at the same time.
-
-    Args:
-        runner: In training.
-
-    Returns:
-        One state for each process, of tensors and plain containers. A buffer that equals the
-        first process's, whose model the checkpoint holds, is left out.
-    """
+    """Collect the states of all processes, of which each calls this at the same time."""
     states = all_gather_object(capture_process(runner))
     first = states[0]["buffers"]
     for state in states[1:]:
@@ -149,9 +117,6 @@ def capture_process(runner: Runner) -> dict[str, Any]:
 
     BatchNorm's statistics are each process's own until an epoch ends. Gradients are there while
     the optimizer accumulates them, before DDP has averaged them.
-
-    Args:
-        runner: In training.
     """
     gradients = {name: p.grad for name, p in _model(runner).named_parameters()}
     alone = get_world_size() == 1
@@ -163,13 +128,7 @@ def capture_process(runner: Runner) -> dict[str, Any]:
 
 
 def restore_process(runner: Runner, states: Sequence[dict], rank: int) -> None:
-    """Give a process its state, when the model and the optimizer are loaded.
-
-    Args:
-        runner: About to go on.
-        states: Of the processes that there were.
-        rank: Of this process.
-    """
+    """Give a process its state, when the model and the optimizer are loaded."""
     same_number = len(states) == get_world_size()
     buffers = dict(_buffers(runner))
     if same_number:
@@ -230,11 +189,7 @@ _REMEMBERED: dict[type, tuple[str, ...]] = {
 
 
 def capture_hooks(runner: Runner) -> list[dict[str, Any]]:
-    """Copy what hooks of known kinds remember, in the order of the hooks.
-
-    Args:
-        runner: In training.
-    """
+    """Copy what hooks of known kinds remember, in the order of the hooks."""
     return [
         dict(kind=kind.__name__, values=[_plain(getattr(hook, name)) for name in names])
         for hook in runner.hooks
@@ -244,13 +199,7 @@ def capture_hooks(runner: Runner) -> list[dict[str, Any]]:
 
 
 def restore_hooks(runner: Runner, states: list[dict[str, Any]]) -> None:
-    """Give hooks back what they remembered.
-
-    Args:
-        runner: About to go on.
-        states: Of :func:`capture_hooks`. Of a kind that the run has more or fewer of now,
-            nothing is restored.
-    """
+    """Give hooks back what they remembered."""
     for kind, names in _REMEMBERED.items():
         hooks = [hook for hook in runner.hooks if isinstance(hook, kind)]
         known = [state["values"] for state in states if state["kind"] == kind.__name__]
@@ -267,11 +216,7 @@ def restore_hooks(runner: Runner, states: list[dict[str, Any]]) -> None:
 
 
 def count_steps(runner: Runner) -> None:
-    """Let schedulers know that the optimizer has stepped, or they warn where an epoch ends now.
-
-    Args:
-        runner: About to go on.
-    """
+    """Let schedulers know that the optimizer has stepped, or they warn where an epoch ends now."""
     schedulers = runner.param_schedulers or []
     lists = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
     for scheduler in (each for some in lists for each in some):
@@ -280,12 +225,7 @@ def count_steps(runner: Runner) -> None:
 
 
 def tell_early_stopping(runner: Runner, metrics: dict[str, float]) -> None:
-    """Let the hooks that may stop a run hear of a validation that they missed.
-
-    Args:
-        runner: About to go on.
-        metrics: Of the validation.
-    """
+    """Let the hooks that may stop a run hear of a validation that they missed."""
     for hook in runner.hooks:
         if isinstance(hook, EarlyStoppingHook):
             hook.after_val_epoch(runner, metrics=metrics)
@@ -485,14 +425,7 @@ def _in_words(state: dict[str, Any]) -> str:
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """Find the checkpoint that a run would go on from; its folder may have been moved since.
-
-    Args:
-        work_dir: The run's folder.
-
-    Raises:
-        OSError: If one cannot be read now.
-    """
+    """Find the checkpoint that a run would go on from; its folder may have been moved since."""
     return find_checkpoint(work_dir)[0]
 
 
@@ -501,15 +434,6 @@ def find_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
 
     That is the one that ``last_checkpoint`` names, or else those before it in ``run.json``. A
     folder without the first holds no checkpoint of its run, whatever lies there.
-
-    Args:
-        work_dir: The run's folder.
-
-    Returns:
-        Its path, or None; and a text for each that is damaged or gone.
-
-    Raises:
-        OSError: If one cannot be read now.
     """
     problems: list[str] = []
     for name in _names(Path(work_dir)):
@@ -567,12 +491,7 @@ def _why_not(path: Path) -> str | None:
 
 
 def missing_text(work_dir: str | Path, problems: list[str]) -> str:
-    """Say that no checkpoint of a folder is whole.
-
-    Args:
-        work_dir: The run's folder.
-        problems: Of :func:`find_checkpoint`.
-    """
+    """Say that no checkpoint of a folder is whole."""
     return (
         f"warning: no checkpoint of {work_dir} is whole ({'; '.join(problems)}); starting from the "
         "beginning"
@@ -588,11 +507,7 @@ _SHOWN = 8  # differences in one message
 
 
 def allow_other_labels(cfg: Config) -> None:
-    """Let :class:`~mmkd_logit.hooks.LabelNoiseHook` accept labels other than the checkpoint's.
-
-    Args:
-        cfg: With its hooks; changed in place.
-    """
+    """Let :class:`~mmkd_logit.hooks.LabelNoiseHook` accept labels other than the checkpoint's."""
     for hook in cfg.custom_hooks:
         if type_name(hook) == "LabelNoiseHook":
             hook["resume_changed"] = True
@@ -603,12 +518,6 @@ class MadeOfHook(Hook):
 
     Looked at are the config, the seed, the content of teachers' and of label files, and the
     training data's pictures and labels.
-
-    Args:
-        computed: The content of this run, as of
-            :func:`~mmkd_logit.engine.fingerprint.computed_content`.
-        resume_changed: Whether to go on from another run's checkpoint; what has changed is then
-            logged.
     """
 
     priority = "ABOVE_NORMAL"  # LabelNoiseHook knows more of labels, and comes first
@@ -624,13 +533,6 @@ class MadeOfHook(Hook):
         """Look into the checkpoint before anything is built or written.
 
         The run takes the checkpoint's seed, as MMEngine does, but before the data loader is made.
-
-        Args:
-            cfg: With ``resume`` and ``load_from``; changed in place.
-
-        Raises:
-            FileNotFoundError: If the checkpoint does not exist.
-            ValueError: If it cannot be resumed, or is another run's.
         """
         path = cfg.get("load_from") or last_checkpoint(cfg.work_dir)
         if not cfg.get("resume") or path is None or "://" in str(path):

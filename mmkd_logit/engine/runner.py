@@ -35,11 +35,7 @@ class OrderedRunner(Runner):
     _timestamp: str
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Do so when the processes know each other.
-
-        Args:
-            env_cfg: As of MMEngine's.
-        """
+        """Do so when the processes know each other."""
         super().setup_env(env_cfg)
         stamps: list[Any] = [self._timestamp]
         if is_main_process():
@@ -49,12 +45,7 @@ class OrderedRunner(Runner):
 
 
 def later_stamp(stamp: str, work_dir: str | Path) -> str:
-    """Return a time in a name, or the first second after all those in a folder.
-
-    Args:
-        stamp: Such as ``20240131_235959``.
-        work_dir: The folder.
-    """
+    """Return a time in a name, or the first second after all those in a folder."""
     known = [path.name for path in Path(work_dir).iterdir() if _seconds(path.name) is not None]
     last = max(known, default="")
     seconds = _seconds(last)
@@ -99,16 +90,7 @@ class ExactRunner(QuietRunner):
     """
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
-        """Load the weights, all of them.
-
-        Args:
-            filename: Path or URL.
-            *args: As of MMEngine's.
-            **kwargs: As of MMEngine's, but for ``strict``.
-
-        Raises:
-            ValueError: If they are not those of the network.
-        """
+        """Load the weights, all of them."""
         self.register_hook(_LeaveOthers())
         try:
             return super().load_checkpoint(filename, *args, **{**kwargs, "strict": True})
@@ -146,13 +128,7 @@ class _LeaveOthers(Hook):
 
 
 def validate_if_due(loop: Any, done: int, end: int) -> None:
-    """Validate, if it is time, as MMEngine's training loops do, and note that it is done.
-
-    Args:
-        loop: A training loop of ours.
-        done: How many of its epochs or iterations are done.
-        end: How many it has.
-    """
+    """Validate, if it is time, as MMEngine's training loops do, and note that it is done."""
     loop._decide_current_val_interval()
     due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
     if loop.runner.val_loop is not None and due:
@@ -167,11 +143,6 @@ def say_what_workers_draw(loader: DataLoader, runner: Runner, within: bool) -> N
     """Say in the log if a run is resumed whose workers' random states are gone.
 
     Workers that begin with an epoch are seeded alike in each.
-
-    Args:
-        loader: Of the training data.
-        runner: Whose log it is.
-        within: Whether the run goes on within an epoch.
     """
     lost = loader.num_workers and (within or loader.persistent_workers)
     if lost and not isinstance(loader.sampler, SeededSampler):
@@ -187,9 +158,6 @@ def end_workers(runner: Runner) -> None:
 
     Collected as garbage with their Runner, whose parts name each other, each of them would be
     waited for five seconds.
-
-    Args:
-        runner: Done with them; what is read anew gets workers anew.
     """
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         # The loader has those that persist, and a loop by iterations the pass that it is in.
@@ -205,11 +173,7 @@ def end_workers(runner: Runner) -> None:
 
 
 class ServedBatches:
-    """Stands for a loader's batch sampler, and passes over batches without loading them.
-
-    Args:
-        sampler: What it stands for; asked for everything else.
-    """
+    """Stands for a loader's batch sampler, and passes over batches without loading them."""
 
     def __init__(self, sampler: Any) -> None:
         self._sampler = sampler
@@ -218,11 +182,7 @@ class ServedBatches:
 
     @classmethod
     def install(cls, loader: DataLoader) -> "ServedBatches":
-        """Let a loader read its indices from here.
-
-        Args:
-            loader: Of which there is no iterator yet.
-        """
+        """Let a loader read its indices from here."""
         name = "sampler" if loader.batch_sampler is None else "batch_sampler"
         found = getattr(loader, name)
         if not isinstance(found, cls):
@@ -257,16 +217,7 @@ class ServedBatches:
             self._closed = False
 
     def pass_over(self, count: int, begin_pass: Callable[[int], None] | None = None) -> int:
-        """Let the next iterator begin after some batches.
-
-        Args:
-            count: How many.
-            begin_pass: Called with 1, 2 and so on where the batches of a pass are used up, before
-                the next pass begins; None where there is no other pass.
-
-        Returns:
-            How many passes were used up.
-        """
+        """Let the next iterator begin after some batches."""
         batches, passes = iter(self._sampler), 0
         for _ in range(count):
             if next(batches, None) is not None:
@@ -300,11 +251,7 @@ class _Rest:
 
 
 class EndlessBatches:
-    """What MMEngine's loop by iterations reads, opened when it is first read on either stack.
-
-    Args:
-        loader: The data loader.
-    """
+    """What MMEngine's loop by iterations reads, opened when it is first read on either stack."""
 
     def __init__(self, loader: DataLoader) -> None:
         self._loader = loader
@@ -329,11 +276,7 @@ class EndlessBatches:
         self._iterator = iter(self._loader)
 
     def begin_pass(self, number: int) -> None:
-        """Tell the sampler which pass through the data begins.
-
-        Args:
-            number: From 0 on.
-        """
+        """Tell the sampler which pass through the data begins."""
         self._passes = number
         sampler = self._loader.sampler
         if not hasattr(sampler, "set_epoch"):
@@ -541,9 +484,6 @@ def use_resumable_loop(cfg: Config) -> None:
     """Let a config that trains by one of MMEngine's loops do so by ours, which can be resumed.
 
     Called when the config's hash is taken: the loops do the same.
-
-    Args:
-        cfg: A complete config; changed in place.
     """
     settings = dict(cfg.train_cfg)
     kind = settings.pop("type", None)
@@ -567,12 +507,7 @@ class ResumableRunner(QuietRunner):
     made_of: dict[str, Any] | None = None
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint; every process calls this.
-
-        Args:
-            *args: As of MMEngine's.
-            **kwargs: As of MMEngine's.
-        """
+        """Save a checkpoint; every process calls this."""
         if kwargs.get("save_optimizer", True):  # else nobody can resume it
             self.call_hook("gather_state")
         super().save_checkpoint(*args, **kwargs)

@@ -49,30 +49,13 @@ class AtomicBackend(LocalBackend):
     """
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-        """Write a file.
-
-        Args:
-            obj: Its content.
-            filepath: Where.
-
-        Raises:
-            OSError: If it cannot be written; what was there is as before.
-        """
+        """Write a file."""
         with replacing(filepath, len(obj)) as file:
             for part in sealed(bytes(obj)):
                 file.write(part)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        """Write a text.
-
-        Args:
-            obj: The text.
-            filepath: Where.
-            encoding: UTF-8, the only one.
-
-        Raises:
-            OSError: If it cannot be written; what was there is as before.
-        """
+        """Write a text."""
         assert encoding.lower() in ("utf-8", "utf8")
         write_text(filepath, obj)
 
@@ -88,15 +71,7 @@ INTERRUPTED = "interrupted.pth"  # of a run that was asked to stop, until its ne
 
 
 def save_atomically(runner: Runner, folder: str, filename: str, **kwargs: Any) -> None:
-    """Save a checkpoint that appears whole or not at all.
-
-    Args:
-        runner: Of the run.
-        folder: Where.
-        filename: Its name there.
-        **kwargs: Of ``Runner.save_checkpoint``. Where they name another file backend, or an old
-            one, its files are as whole as it makes them.
-    """
+    """Save a checkpoint that appears whole or not at all."""
     chosen = kwargs.get("backend_args"), kwargs.get("file_client_args")
     if chosen == (None, None) and "://" not in str(folder):
         kwargs["backend_args"] = dict(backend=ATOMIC)
@@ -104,13 +79,7 @@ def save_atomically(runner: Runner, folder: str, filename: str, **kwargs: Any) -
 
 
 def point_to(runner: Runner, checkpoint: str, gone: Sequence[str] = ()) -> None:
-    """Make a saved checkpoint the one that the run goes on from.
-
-    Args:
-        runner: Of the run.
-        checkpoint: Its path.
-        gone: Paths of those that will be removed after this.
-    """
+    """Make a saved checkpoint the one that the run goes on from."""
     if is_main_process():
         note_checkpoint(runner.work_dir, checkpoint, gone)
         write_text(Path(runner.work_dir, POINTER), checkpoint)
@@ -120,14 +89,7 @@ def point_to(runner: Runner, checkpoint: str, gone: Sequence[str] = ()) -> None:
 
 
 def check_checkpoint_arguments(given: Mapping[str, Any]) -> None:
-    """Check what a checkpoint hook of ours hands on to its parent.
-
-    Args:
-        given: By name.
-
-    Raises:
-        ValueError: If an argument is of another kind.
-    """
+    """Check what a checkpoint hook of ours hands on to its parent."""
     for name in ("by_epoch", "save_optimizer", "save_param_scheduler", "save_last"):
         check_flag(name, given.get(name, True))
     for name in ("interval", "max_keep_ckpts"):  # -1 is never, and all
@@ -274,12 +236,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 class _RemovingLater:
-    """A file backend that removes files only when asked to a second time.
-
-    Args:
-        backend: That does it.
-        waiting: Gets the paths.
-    """
+    """A file backend that removes files only when asked to a second time."""
 
     def __init__(self, backend: Any, waiting: list[str]) -> None:
         self._backend, self._waiting = backend, waiting
@@ -293,11 +250,7 @@ class _RemovingLater:
     rmtree = remove
 
     def remove_now(self, but: set[str]) -> None:
-        """Remove them.
-
-        Args:
-            but: Those that stay.
-        """
+        """Remove them."""
         while self._waiting:
             path = self._waiting.pop(0)
             if path in but:

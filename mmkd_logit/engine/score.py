@@ -39,18 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def build_config(args: argparse.Namespace) -> Config:
-    """Merge the command line into the config it names, and take the test data's transforms.
-
-    Args:
-        args: Parsed by :func:`build_parser`.
-
-    Returns:
-        The config, whose ``test_dataloader`` reads the training data in order, as they are.
-
-    Raises:
-        ValueError: If a flag or the config does not fit.
-        FileNotFoundError: If the config or the checkpoint does not exist.
-    """
+    """Merge the command line into the config it names, and take the test data's transforms."""
     if Path(args.out).suffix != ".npz":
         raise ValueError(f"{args.out} must end in .npz")
     check_out_file("the scores", args.out)
@@ -73,21 +62,7 @@ def build_config(args: argparse.Namespace) -> Config:
 
 
 def compute_scores(cfg: Config, checkpoint: str) -> dict[str, np.ndarray]:
-    """Run the teacher over the training samples.
-
-    Args:
-        cfg: Of :func:`build_config`.
-        checkpoint: The teacher's.
-
-    Returns:
-        For N samples: ``index`` in the innermost data set, ``label`` and ``clean_label``,
-        ``entropy`` of the softmax in nats, and ``tld``, the logit of ``label`` less the largest
-        other; float64 of the float32 logits.
-
-    Raises:
-        ValueError: If checkpoint and network differ, a sample lacks its label or index or cannot
-            be read, or a score is not finite.
-    """
+    """Run the teacher over the training samples."""
     from mmkd_logit.models import FrozenTeacher  # its imports warn, once we silence it
 
     init_default_scope(cfg.get("default_scope") or "mmpretrain")
@@ -119,19 +94,7 @@ def compute_scores(cfg: Config, checkpoint: str) -> dict[str, np.ndarray]:
 
 
 def score_batch(logits: torch.Tensor, samples: list) -> dict[str, np.ndarray]:
-    """Score N samples.
-
-    Args:
-        logits: (N, K).
-        samples: N ``DataSample`` with ``gt_label`` and ``sample_idx``.
-
-    Returns:
-        As of :func:`compute_scores`.
-
-    Raises:
-        ValueError: If a sample lacks its label or index, or the label is no class of the
-            network.
-    """
+    """Score N samples."""
     for sample in samples:
         if "gt_label" not in sample or "sample_idx" not in sample:
             raise ValueError(
@@ -157,25 +120,13 @@ def score_batch(logits: torch.Tensor, samples: list) -> dict[str, np.ndarray]:
 
 
 def write_scores(path: str | Path, scores: dict[str, np.ndarray]) -> None:
-    """Write the arrays; the file appears whole or not at all.
-
-    Args:
-        path: A .npz file; its folder is made.
-        scores: By name.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Write the arrays; the file appears whole or not at all."""
     with replacing(path) as file:
         np.savez_compressed(file, **scores)  # type: ignore[arg-type]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/score_samples.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/score_samples.py``."""
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()

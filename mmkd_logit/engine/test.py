@@ -55,15 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def build_config(args: argparse.Namespace) -> Config:
-    """Merge the command line into the config it names.
-
-    Args:
-        args: Parsed by :func:`build_parser`.
-
-    Raises:
-        ValueError: If a flag does not fit the config or another flag.
-        FileNotFoundError: If the config or the checkpoint does not exist.
-    """
+    """Merge the command line into the config it names."""
     if args.out_item is not None and args.out is None:
         raise ValueError("--out-item says what to write; add --out FILE to say where")
     suffix = Path(args.out).suffix if args.out else None
@@ -166,11 +158,7 @@ def _use_test_time_augmentation(cfg: Config) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/test.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/test.py``."""
     args = build_parser().parse_args(argv)
     with one_line_errors():
         silence_known_warnings()

@@ -25,11 +25,7 @@ def _pass_on(number: int, frame: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Start processes as torchrun does.
-
-    Args:
-        argv: torchrun's command line without the program's name; ``sys.argv`` by default.
-    """
+    """Start processes as torchrun does."""
     # One thread a process is also torchrun's default, but it warns when it sets it itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

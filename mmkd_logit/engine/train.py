@@ -53,11 +53,7 @@ from .save import POINTER
 
 
 def build_parser(place: str | None = None) -> argparse.ArgumentParser:
-    """Return the command line of ``tools/train.py``: mmpretrain's flags and a few of ours.
-
-    Args:
-        place: Where the words are written, for messages; None for a command line.
-    """
+    """Return the command line of ``tools/train.py``: mmpretrain's flags and a few of ours."""
     text = "Train a model, plain or from a teacher's logits"
     parser = OneLineParser(description=text, place=place)
     parser.add_argument("config", help="config file of a run or of a chain, or mmpretrain::PATH")
@@ -112,16 +108,7 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
 
 
 def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
-    """Merge the command line into the config it names.
-
-    Args:
-        args: Parsed by :func:`build_parser`.
-        cfg: What ``args.config`` holds, if it was read already; changed in place.
-
-    Raises:
-        ValueError: If a flag does not fit the config or the machine.
-        FileNotFoundError: If the config does not exist.
-    """
+    """Merge the command line into the config it names."""
     cfg = read_config(args.config) if cfg is None else cfg
     if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
         raise ValueError(f"{args.config} has no train_cfg or train_dataloader to train with")
@@ -166,13 +153,7 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
 
 
 def apply_resume(cfg: Config, resume: str | None) -> None:
-    """Make a run continue; it starts from the beginning if there is nothing to continue.
-
-    Args:
-        cfg: Changed in place.
-        resume: A checkpoint, ``'auto'`` for the last one in the work folder, which may have been
-            moved since, or None.
-    """
+    """Make a run continue; it starts from the beginning if there is nothing to continue."""
     if resume == "auto":
         found: list[Any] = [None, []]
         if is_main_process():
@@ -235,21 +216,7 @@ def run_training(
     *more_hooks: Hook,
     resume_changed: bool = False,
 ) -> Runner:
-    """Build a Runner and train.
-
-    Args:
-        cfg: A complete config; its teachers are there.
-        resume: As of :func:`apply_resume`.
-        started: Set once the first iteration begins.
-        *more_hooks: Beside those of the config.
-        resume_changed: Whether to resume from a checkpoint of a run that differs.
-
-    Returns:
-        The Runner, trained.
-
-    Raises:
-        ValueError: If the checkpoint cannot be resumed, or is of a run that differs.
-    """
+    """Build a Runner and train."""
     started.work_dir = cfg.work_dir
     install_safe_checkpoint_loading()  # after the config's custom_imports
     hooks = list(cfg.get("custom_hooks") or [])
@@ -374,11 +341,7 @@ def _dump_finished(args: argparse.Namespace, cfg: Config) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/train.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/train.py``."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted(resume_command("train.py", argv))

@@ -24,11 +24,7 @@ class PendingValues:
         self._rows: dict[tuple, list[Tensor]] = {}
 
     def add(self, values: Iterable[tuple[LazyHistory, int | float | Tensor]]) -> None:
-        """Keep values, or copies of them, with one operation for each device and dtype.
-
-        Args:
-            values: Numbers, and tensors of one element each.
-        """
+        """Keep values, or copies of them, with one operation for each device and dtype."""
         members: dict[tuple, list[Tensor]] = {}
         for buffer, value in values:
             entry: Any = value
@@ -64,10 +60,6 @@ class LazyHistory(HistoryBuffer):
     """MMEngine's buffer of logged values, which asks for those that are pending when it is read.
 
     Copied or pickled, as into a checkpoint, it is a plain ``HistoryBuffer``.
-
-    Args:
-        before: The values so far.
-        pending: Where later ones are kept.
     """
 
     def __init__(self, before: HistoryBuffer, pending: PendingValues) -> None:
@@ -96,11 +88,7 @@ class LazyHistory(HistoryBuffer):
         self._counts = values
 
     def extend(self, values: list) -> None:
-        """Append values, in one copy of those before, where ``update`` copies them for each.
-
-        Args:
-            values: Numbers.
-        """
+        """Append values, in one copy of those before, where ``update`` copies them for each."""
         counts = [1] * len(values)
         if not len(self._logs):  # an empty array is one of floats, and integers stay integers
             self._logs, self._counts = np.array(values), np.array(counts)
@@ -109,11 +97,7 @@ class LazyHistory(HistoryBuffer):
         self._counts = np.append(self._counts, counts)[-self.max_length :]
 
     def belongs_to(self, pending: PendingValues) -> bool:
-        """Say whether later values are kept there.
-
-        Args:
-            pending: The place.
-        """
+        """Say whether later values are kept there."""
         return self._pending is pending
 
     def __reduce_ex__(self, protocol: Any) -> tuple:

@@ -21,11 +21,6 @@ class DecayedSum:
     ``torch.optim.SGD``, :math:`g = \lambda c`, :math:`v \leftarrow \mu v + (1 - d) g` (at first
     :math:`v = g`) and :math:`c \leftarrow c - \eta\,v`, or :math:`c - \eta\,(g + \mu v)` with
     Nesterov's momentum. Only these numbers are advanced at a step, in float64.
-
-    Args:
-        layer: With a weight (K, D).
-        optimizers: Of the run. Where none of them is ``torch.optim.SGD`` with this weight, there
-            is no prediction.
     """
 
     def __init__(self, layer: nn.Linear, optimizers: list[Optimizer]) -> None:
@@ -99,11 +94,7 @@ class DecayedSum:
         return dict(begin=self._begin.cpu(), decay=self._decay, velocity=self._velocity)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave.
-
-        Args:
-            state: Of the same layer.
-        """
+        """Go on from what :meth:`state_dict` gave."""
         if self._optimizer is None or state["begin"].shape != self._sum().shape:
             return
         self._decay, self._velocity = state["decay"], state["velocity"]

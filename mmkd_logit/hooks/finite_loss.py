@@ -41,20 +41,12 @@ class Record(NamedTuple):
 
 
 def row_sums(logits: Tensor) -> Tensor:
-    """Return one number a sample that is finite where its logits are.
-
-    Args:
-        logits: (N, K).
-    """
+    """Return one number a sample that is finite where its logits are."""
     return logits.detach().sum(-1, dtype=torch.float32)
 
 
 def sample_numbers(samples: Any) -> list[str]:
-    """Return the numbers of a batch's samples in their data set.
-
-    Args:
-        samples: A ``SampleBatch``, or a list of ``DataSample``; of others nothing is known.
-    """
+    """Return the numbers of a batch's samples in their data set."""
     if isinstance(samples, SampleBatch):
         return [str(number) for number in samples.index.tolist()]
     if not isinstance(samples, (list, tuple)):
@@ -64,32 +56,19 @@ def sample_numbers(samples: Any) -> list[str]:
 
 
 def shorten(numbers: list[str]) -> str:
-    """Join numbers, the first of many.
-
-    Args:
-        numbers: Of samples.
-    """
+    """Join numbers, the first of many."""
     more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
     return ", ".join(numbers[:_SHOWN]) + more
 
 
 def first_broken(values: np.ndarray) -> int | None:
-    """Return the place of the first value that is not finite, or None.
-
-    Args:
-        values: (N,).
-    """
+    """Return the place of the first value that is not finite, or None."""
     broken = np.flatnonzero(~np.isfinite(values))
     return int(broken[0]) if len(broken) else None
 
 
 def describe_logits(record: Record, prefix: str) -> str:
-    """Say whose logits are no numbers, and of which sample first.
-
-    Args:
-        record: Of the iteration.
-        prefix: Of the student, such as ``'s0/'``, or ``''``.
-    """
+    """Say whose logits are no numbers, and of which sample first."""
     numbers = sample_numbers(record.samples)
     broken, fine = [], []
     for whose, sums in record.sums.items():
@@ -113,13 +92,7 @@ def describe_logits(record: Record, prefix: str) -> str:
 
 
 def describe_terms(scalars: Any, prefix: str, records: Sequence[Record]) -> str:
-    """Give the loss terms of an iteration.
-
-    Args:
-        scalars: MMEngine's ``log_scalars``.
-        prefix: Of the student.
-        records: The iteration's and those of all after it, which may have had other terms.
-    """
+    """Give the loss terms of an iteration."""
     found = []
     for key in records[0].terms:
         name = key.removeprefix(prefix)
@@ -132,13 +105,7 @@ def describe_terms(scalars: Any, prefix: str, records: Sequence[Record]) -> str:
 
 
 def broken_entries(state: Any, parameters: Iterable[str]) -> list[str]:
-    """Name the weights of a checkpoint that are no numbers.
-
-    Args:
-        state: A ``state_dict``, on the CPU.
-        parameters: Names of those that are parameters; other tensors, such as masks, may hold
-            infinity but for BatchNorm's statistics.
-    """
+    """Name the weights of a checkpoint that are no numbers."""
     strict = set(parameters)
     found = []
     for name, value in state.items() if isinstance(state, dict) else ():

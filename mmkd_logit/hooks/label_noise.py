@@ -60,11 +60,7 @@ class LabelNoiseHook(Hook):
 
 
 def train_metainfo(runner: Runner) -> dict[str, Any]:
-    """Return the metainfo of a run's training data; empty where there is none.
-
-    Args:
-        runner: It may have no training data, or not built them yet.
-    """
+    """Return the metainfo of a run's training data; empty where there is none."""
     dataset = getattr(getattr(runner, "train_dataloader", None), "dataset", None)
     metainfo = getattr(dataset, "metainfo", None)
     return dict(metainfo) if isinstance(metainfo, dict) else {}

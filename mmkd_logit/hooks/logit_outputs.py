@@ -33,13 +33,7 @@ class BatchMemory:
         self._factors = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, key: tuple, inputs: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """Look up, or compute.
-
-        Args:
-            key: What computes; kept, so that no other object can come to have its ``id``.
-            inputs: The batch, (N, ...).
-            compute: Gives the tensor.
-        """
+        """Look up, or compute."""
         if not self.keep and not self._kept:
             return compute()
         known = (key, tuple(inputs.shape), str(inputs.dtype), self._hash(inputs))

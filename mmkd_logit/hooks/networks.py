@@ -11,12 +11,7 @@ from torch.optim import Optimizer
 
 
 def trained_networks(runner: Runner) -> dict[str, nn.Module]:
-    """Return each network by what the names of its logged values begin with.
-
-    Args:
-        runner: Of a plain model or a distiller, which have ``''``, or of a ``StudentGroup``, whose
-            students have ``'NAME/'``.
-    """
+    """Return each network by what the names of its logged values begin with."""
     # Not above: command lines read the hooks before they silence mmpretrain's warnings.
     from mmkd_logit.models import StudentGroup
 
@@ -27,11 +22,7 @@ def trained_networks(runner: Runner) -> dict[str, nn.Module]:
 
 
 def logits_of(network: nn.Module) -> nn.Module | None:
-    """Return the child of a classifier whose output is the logits, or None.
-
-    Args:
-        network: Any model.
-    """
+    """Return the child of a classifier whose output is the logits, or None."""
     from mmkd_logit.models.build import logit_module
 
     try:
@@ -41,11 +32,7 @@ def logits_of(network: nn.Module) -> nn.Module | None:
 
 
 def last_linear(network: nn.Module) -> nn.Linear | None:
-    """Return the linear layer that ends a classifier, or None.
-
-    Args:
-        network: Any model.
-    """
+    """Return the linear layer that ends a classifier, or None."""
     head = logits_of(network)
     layers = (
         [] if head is None else [each for each in head.modules() if isinstance(each, nn.Linear)]
@@ -54,11 +41,7 @@ def last_linear(network: nn.Module) -> nn.Linear | None:
 
 
 def optimizers(runner: Runner) -> Iterator[Optimizer]:
-    """Give the optimizers of a run.
-
-    Args:
-        runner: In training.
-    """
+    """Give the optimizers of a run."""
     wrapper = runner.optim_wrapper
     for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
         yield each.optimizer

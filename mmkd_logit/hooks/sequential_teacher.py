@@ -37,12 +37,6 @@ def read_stages(stages: Any) -> list[Stage]:
     """Read the stages of a run.
 
     Nothing is kept of the teachers read here: their networks are built when training starts.
-
-    Args:
-        stages: As of :class:`mmkd_logit.hooks.SequentialTeacherHook`.
-
-    Raises:
-        ValueError: If they are no stages, in the wrong order or of the wrong values.
     """
     if not isinstance(stages, (list, tuple)) or not stages:
         raise ValueError(
@@ -93,11 +87,7 @@ def _check(key: str, value: Any) -> None:
 
 
 def merge_changes(stages: Sequence[Stage]) -> dict[str, Any]:
-    """Return what several stages have changed together: the last word on each.
-
-    Args:
-        stages: In their order.
-    """
+    """Return what several stages have changed together: the last word on each."""
     return {key: value for stage in stages for key, value in stage.changes.items()}
 
 

@@ -86,39 +86,19 @@ class Run:
         return [*words, "--cfg-options", *self.overrides] if self.overrides else words
 
     def build_config(self) -> Config:
-        """Read what ``tools/train.py`` will run.
-
-        Raises:
-            ValueError: If the overrides do not fit the config.
-            FileNotFoundError: If the config does not exist.
-        """
+        """Read what ``tools/train.py`` will run."""
         cfg = copy.deepcopy(read_once(self.config))
         return build_config(build_parser().parse_args(self.arguments()), cfg)
 
 
 @functools.cache
 def read_once(config: str) -> Config:
-    """Read a config file that will not be changed here.
-
-    Args:
-        config: Its path.
-
-    Raises:
-        ValueError: If it has no model, or is no config file.
-        FileNotFoundError: If it does not exist.
-    """
+    """Read a config file that will not be changed here."""
     return read_config(config)
 
 
 def refuse_shared_folders(runs: Sequence[Run]) -> None:
-    """Make sure that different runs write to different folders.
-
-    Args:
-        runs: All that will be trained.
-
-    Raises:
-        ValueError: If two would share a folder.
-    """
+    """Make sure that different runs write to different folders."""
     users: dict[str, Run] = {}
     for run in runs:
         other = users.setdefault(run.work_dir, run)
@@ -161,19 +141,6 @@ class Exhibit:
     the first minus the second; ``note``, printed below; ``seeds``, how many there are where the
     command does not say; ``fast``, whether every run trains in bfloat16; and ``dump_logits``, the
     splits whose logits the runs of the first seed leave.
-
-    Args:
-        path: The file.
-        options: Overrides for every run, for runs at reduced size.
-        epochs: Epochs of the longest runs; the others are shortened in proportion.
-        fast: Whether every run is trained in fewer digits.
-        only: Patterns of the names of runs; their teachers come along.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it lacks a field, a run names a teacher that does not stand before it, a
-            comparison or a paper's number names no run.
-        NothingChosenError: If no run fits ``only``.
     """
 
     def __init__(
@@ -256,11 +223,7 @@ class Exhibit:
                 self.needed.update(_needed(self._rows[name]))
 
     def label(self, name: str) -> str:
-        """Return what messages call a run.
-
-        Args:
-            name: Of a run.
-        """
+        """Return what messages call a run."""
         return ", ".join(filter(None, self.cells.get(name, ()))) or name
 
     @property
@@ -275,15 +238,7 @@ class Exhibit:
         return {metric["key"] for metric in self.metrics}
 
     def runs(self, seeds: list[int]) -> list[Run]:
-        """List the runs, teachers before their students.
-
-        Args:
-            seeds: One set of runs for each.
-
-        Raises:
-            ValueError: If two different runs would share a work folder.
-            FileNotFoundError: If a config does not exist.
-        """
+        """List the runs, teachers before their students."""
         own = {
             name: read_once(row.config).get("train_cfg", {}).get("max_epochs")
             for name, row in self._rows.items()

@@ -40,15 +40,7 @@ def train_in_process(
     environment: dict[str, str],
     tool: str = "train.py",
 ) -> None:
-    """Run a tool in this process, which ends with its exit status.
-
-    Args:
-        words: The command line without the program's name.
-        scoring: That of ``tools/score_samples.py``, run before, or nothing.
-        log: The file that what it prints is appended to.
-        environment: Variables to set.
-        tool: Of these.
-    """
+    """Run a tool in this process, which ends with its exit status."""
     os.environ.update(environment)
     _send_output_to(log)
     _end_with_parent()
@@ -69,9 +61,6 @@ class Job:
 
     A job whose time is over or whose machine is wanted back saves, see
     ``mmkd_logit.PreemptionHook``, is put into the queue again and goes on.
-
-    Args:
-        again: Whether it was in the queue before.
     """
 
     def __init__(self, again: bool = False) -> None:
@@ -80,17 +69,7 @@ class Job:
     def __call__(
         self, words: Sequence[str], scoring: Sequence[str], log: str, tool: str = "train.py"
     ) -> None:
-        """Run a tool.
-
-        Args:
-            words: As of :func:`train_in_process`.
-            scoring: As of :func:`train_in_process`.
-            log: The file that what it prints is appended to.
-            tool: As of :func:`train_in_process`.
-
-        Raises:
-            RuntimeError: If it ended with an error, which the log tells.
-        """
+        """Run a tool."""
         if self.again or int(os.environ.get("SLURM_RESTART_COUNT", "0")):
             words = resumed(words, tool)
         try:
@@ -103,23 +82,14 @@ class Job:
                 raise
 
     def checkpoint(self, *args: Any) -> Any:
-        """Return what submitit puts into the queue.
-
-        Args:
-            *args: Of the call.
-        """
+        """Return what submitit puts into the queue."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(Job(again=True), *args)
 
 
 def resumed(words: Sequence[str], tool: str) -> list[str]:
-    """Return the command line that goes on with a run, if the run has begun.
-
-    Args:
-        words: That which began it.
-        tool: As of :func:`train_in_process`; ``train_together.py`` goes on by itself.
-    """
+    """Return the command line that goes on with a run, if the run has begun."""
     if tool != "train.py" or "--resume" in words:
         return list(words)
     cfg = build_config(build_parser().parse_args(list(words)))
@@ -137,12 +107,7 @@ def _score_once(scoring: Sequence[str]) -> None:
 
 
 def are_newer(scores: Path, checkpoint: Path) -> bool:
-    """Whether scores were computed after their teacher was trained.
-
-    Args:
-        scores: The file of scores.
-        checkpoint: The teacher's.
-    """
+    """Whether scores were computed after their teacher was trained."""
     return scores.is_file() and scores.stat().st_mtime_ns > checkpoint.stat().st_mtime_ns
 
 
@@ -210,13 +175,6 @@ class LocalPool:
     On CPUs the processes are forked from a server that has imported everything, which saves the
     ten seconds that an import of mmpretrain takes, again and again. With GPUs each starts afresh:
     what is imported asks for GPUs, and CUDA does not survive a fork.
-
-    Args:
-        devices: ``'cpu'`` or the number of a GPU, one for each run at a time; ``'0+1'`` trains
-            a run on two GPUs.
-
-    Raises:
-        ValueError: If a device is neither, or runs would get different numbers of GPUs.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
@@ -242,14 +200,7 @@ class LocalPool:
     def start(
         self, key: str, words: Sequence[str], scoring: Sequence[str] = (), tool: str = "train.py"
     ) -> None:
-        """Train a run.
-
-        Args:
-            key: Its work folder.
-            words: Of ``tools/TOOL``.
-            scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
-            tool: Such as ``train.py``; those that ``worker.py`` knows.
-        """
+        """Train a run."""
         device = self._free.pop(0)
         environment: dict[str, str] = {}
         if device == "cpu":
@@ -341,17 +292,7 @@ class _Torchrun:
 
 
 class ClusterPool:
-    """Jobs of a cluster, through submitit.
-
-    Args:
-        cluster: ``'slurm'``, or ``'local'`` to try it without one.
-        folder: For submitit's files, which lie in a new folder there.
-        at_once: How many jobs may be queued or running.
-        settings: Of submitit's executor, such as ``slurm_partition`` or ``timeout_min``.
-
-    Raises:
-        ValueError: If submitit is not installed or refuses a setting.
-    """
+    """Jobs of a cluster, through submitit."""
 
     processes = 1
 
@@ -379,14 +320,7 @@ class ClusterPool:
     def start(
         self, key: str, words: Sequence[str], scoring: Sequence[str] = (), tool: str = "train.py"
     ) -> None:
-        """Queue a run.
-
-        Args:
-            key: Its work folder.
-            words: Of ``tools/TOOL``.
-            scoring: Of ``tools/score_samples.py``, run before; nothing runs nothing.
-            tool: Such as ``train.py``; those that ``worker.py`` knows.
-        """
+        """Queue a run."""
         log = str(Path(key, LOG).resolve())
         self._jobs[key] = self._executor.submit(Job(), list(words), list(scoring), log, tool)
 

@@ -45,14 +45,6 @@ def measured_rows(
 
     No work folder is looked at: a row counts if it was made by the config as it is now, and its
     teachers are the weights of the rows found for them.
-
-    Args:
-        runs: Teachers before their students.
-        rows: Results rows.
-        exhibit: Its cells' rows must hold what it shows.
-
-    Returns:
-        The runs that have a row.
     """
     found: dict[Run, dict | None] = {}
     weights: dict[str, str] = {}
@@ -71,15 +63,7 @@ def measured_rows(
 
 
 def render_block(words: str, rows: Sequence[dict]) -> str:
-    """Render the table that the words of a ``tools/reproduce.py`` command line make.
-
-    Args:
-        words: Such as ``digits`` or ``noisy-label --scale cpu --epochs 12``.
-        rows: Results rows.
-
-    Raises:
-        ValueError: If there is no such exhibit.
-    """
+    """Render the table that the words of a ``tools/reproduce.py`` command line make."""
     args = reproduce_parser().parse_args(shlex.split(words))
     seeds = sorted({row["seed"] for row in rows if row["seed"] < 1000})
     texts = []
@@ -90,26 +74,12 @@ def render_block(words: str, rows: Sequence[dict]) -> str:
 
 
 def render_readme(text: str, rows: Sequence[dict]) -> str:
-    """Fill the blocks ``<!-- measured: WORDS -->`` to ``<!-- end -->`` of a page.
-
-    Args:
-        text: The page.
-        rows: Results rows.
-
-    Raises:
-        ValueError: If a block names no exhibit.
-    """
+    """Fill the blocks ``<!-- measured: WORDS -->`` to ``<!-- end -->`` of a page."""
     return _BLOCK.sub(lambda match: match[1] + render_block(match[2], rows) + match[4], text)
 
 
 def render_metafile(text: str, rows: Sequence[dict]) -> str:
-    """Write the ``Results`` of a metafile's models: means over seeds at the config's own epochs.
-
-    Args:
-        text: The metafile.
-        rows: Results rows; those of other settings, of another teacher than the config's own, or
-            of the config as it once was do not count.
-    """
+    """Write the ``Results`` of a metafile's models: means over seeds at the config's own epochs."""
 
     def fill(match: re.Match) -> str:
         entry = _RESULTS.sub("", match[0])
@@ -153,11 +123,7 @@ def _is_usual(row: dict, rows: Sequence[dict]) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/publish_results.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/publish_results.py``."""
     args = build_parser().parse_args(argv)
     silence_known_warnings()
     install_safe_reading()

@@ -73,15 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def find_exhibits(names: Sequence[str], scale: str | None) -> list[Path]:
-    """Find the files of exhibits.
-
-    Args:
-        names: Of the exhibits; ``'all'`` for every one.
-        scale: The folder of smaller versions, or None.
-
-    Raises:
-        ValueError: If there is no such scale or exhibit.
-    """
+    """Find the files of exhibits."""
     folder = EXHIBITS if scale is None else EXHIBITS / scale
     known = sorted(path.stem for path in folder.glob("*.py"))
     if scale is not None and not known:
@@ -149,11 +141,7 @@ def _say(line: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/reproduce.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/reproduce.py``."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     silence_known_warnings()

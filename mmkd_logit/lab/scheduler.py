@@ -30,11 +30,7 @@ from .pools import LOG, Pool, are_newer
 
 
 class LogLines:
-    """The lines that are added to a log from now on.
-
-    Args:
-        log: It need not exist yet.
-    """
+    """The lines that are added to a log from now on."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -65,14 +61,6 @@ def units_of(runs: Mapping[str, Run], configs: Mapping[str, Config], size: int) 
     Students share when their configs differ in model, optimizer and schedule alone and their
     teachers are the same. A run without a teacher joins the first group that has its batches,
     unless other runs need its weights.
-
-    Args:
-        runs: By work folder, teachers before their students.
-        configs: Their complete configs.
-        size: The largest number of students in one group; 1 or less shares nothing.
-
-    Returns:
-        Lists of work folders, in the order of ``runs``.
     """
     if size < 2:
         return [[folder] for folder in runs]
@@ -137,13 +125,6 @@ def plan_precomputes(
 
     These are those with the same teacher, data and seed: which view of an image an epoch draws
     follows from seed, epoch and image alone.
-
-    Args:
-        runs: By work folder.
-        configs: Their complete configs.
-
-    Returns:
-        By the work folder of each student that is not alone, what to compute before it starts.
     """
     groups: dict[str, list[str]] = {}
     for folder, run in runs.items():
@@ -193,22 +174,6 @@ class Execution:
     A run that was cut off goes on from its last checkpoint. One that fails does not stop the
     others, except those that need its weights. One that another process trains, such as a second
     ``tools/reproduce.py``, is waited for, and then taken if its results fit.
-
-    Args:
-        runs: By the label that messages have for them; the same run may stand here twice.
-        results: The file of results lines.
-        pool: Where runs are trained.
-        say: Gets one line for each event.
-        measured: What the row of a run must hold, by its work folder, such as
-            ``'train.accuracy/top1'``. Weights that are there are only measured again for it.
-        share: How many students of the same teacher are trained together, at most.
-        dumps: The splits whose logits a run shall leave, by its work folder. Of runs that are done
-            they are computed from the weights that are there.
-
-    Raises:
-        FileNotFoundError: If the current folder is not the project's, or a config is missing.
-        ValueError: If a run's overrides do not fit its config, or it has no data of ``dumps``;
-            nothing has been trained then.
     """
 
     def __init__(
@@ -262,14 +227,7 @@ class Execution:
                     raise ValueError(f"{folder}: {error}") from None
 
     def __call__(self) -> dict[str, dict | None]:
-        """Train.
-
-        Returns:
-            For the work folder of each run its results row, or None if it failed.
-
-        Raises:
-            OSError: If the folder of the results cannot be made.
-        """
+        """Train."""
         self.results.parent.mkdir(parents=True, exist_ok=True)
         needed = {run.work_dir for each in self.runs.values() for run in each.needs}
         # First what others wait for, so that teachers train side by side.
@@ -330,11 +288,7 @@ class Execution:
         return all(run.work_dir in self.found for f in unit for run in self.runs[f].needs)
 
     def find(self, folder: str) -> dict | None:
-        """Look a run up in the results.
-
-        Args:
-            folder: Its work folder.
-        """
+        """Look a run up in the results."""
         rows, measured = read_lines(self.results), self.measured.get(folder, ())
         return find_row(self.configs[folder], rows, self.pool.processes, measured)
 
@@ -356,11 +310,7 @@ class Execution:
         return True
 
     def lacks_dumps(self, folder: str) -> bool:
-        """Whether a run that is done has not left the logits that it shall leave.
-
-        Args:
-            folder: Its work folder.
-        """
+        """Whether a run that is done has not left the logits that it shall leave."""
         return bool(lacking_dumps(self.configs[folder], self.dumps.get(folder, ())))
 
     def undumped(self) -> list[str]:
@@ -513,10 +463,6 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
 
     The cost of a run is its epochs times the seconds that an epoch of the same config took in a
     results row, on this device if there is such a row.
-
-    Args:
-        execution: Not called yet.
-        rows: Results rows to learn speeds from.
     """
     device = describe_machine()["device"]
     lines, known, unknown = [], 0.0, 0
@@ -545,17 +491,7 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
 
 
 def seconds_of(config: str, epochs: int | None, rows: Sequence[dict], device: str) -> float | None:
-    """Estimate the training time of a config from measured runs of it.
-
-    Args:
-        config: The config file.
-        epochs: How many it will train.
-        rows: Results rows.
-        device: Rows of this one count; those of others where it has none.
-
-    Returns:
-        Seconds, or None where nothing was measured.
-    """
+    """Estimate the training time of a config from measured runs of it."""
     speeds: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
         alone = not row.get("resumed_at") and row.get("together", 1) == 1

@@ -26,16 +26,6 @@ def paired_difference(
 ) -> tuple[float, float, float, float]:
     """Compare two methods over the same seeds with a paired t-test.
 
-    Args:
-        first: One number for each of n seeds, at least 2.
-        second: The same seeds.
-
-    Returns:
-        Mean of first - second, the ends of its 95 % interval, and the two-sided p-value.
-
-    Raises:
-        ValueError: If the lengths differ or n is below 2.
-
     Example:
         >>> mean, low, high, p = paired_difference([3.0, 4.0, 6.0], [1.0, 3.0, 4.0])
         >>> round(mean, 3), round(low, 3), round(high, 3), round(p, 3)
@@ -109,19 +99,7 @@ class Cell(NamedTuple):
 
 
 def collect(exhibit: Exhibit, found: Mapping[Run, dict | None], metric: dict) -> dict[str, Cell]:
-    """Put the numbers of one metric into their cells.
-
-    Args:
-        exhibit: The exhibit.
-        found: For each run its results row, or None if it failed.
-        metric: One of the exhibit's.
-
-    Returns:
-        By the name of the run.
-
-    Raises:
-        ValueError: If a row lacks the metric.
-    """
+    """Put the numbers of one metric into their cells."""
     cells = {}
     for name in exhibit.cells:
         paper, mark = metric["paper"].get(name, (None, ""))
@@ -145,15 +123,7 @@ def _value(run: Run, row: dict, key: str) -> float:
 
 
 def render(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
-    """Render the exhibit in Markdown: tables, comparisons, protocol.
-
-    Args:
-        exhibit: The exhibit.
-        found: For each run its results row, or None if it failed.
-
-    Raises:
-        ValueError: If a row lacks a metric.
-    """
+    """Render the exhibit in Markdown: tables, comparisons, protocol."""
     lines = [f"### {exhibit.title}", ""]
     for metric in exhibit.metrics:
         cells = collect(exhibit, found, metric)
@@ -200,14 +170,7 @@ def _matrix(exhibit: Exhibit, cells: dict[str, Cell]) -> list[str]:
 
 
 def compare(exhibit: Exhibit, cells: Mapping[str, Cell], first: str, second: str) -> str:
-    """Say by how much one run is better than another, seed by seed.
-
-    Args:
-        exhibit: The exhibit.
-        cells: Of :func:`collect`.
-        first: Name of a run.
-        second: Name of another.
-    """
+    """Say by how much one run is better than another, seed by seed."""
     what = f"{exhibit.label(first)} minus {exhibit.label(second)}"
     a, b = cells[first].by_seed, cells[second].by_seed
     seeds = sorted(a.keys() & b.keys())
@@ -224,22 +187,13 @@ def compare(exhibit: Exhibit, cells: Mapping[str, Cell], first: str, second: str
 
 
 def used_marks(exhibit: Exhibit) -> dict[str, str]:
-    """Return the trust marks that an exhibit's numbers of the paper have, and their meaning.
-
-    Args:
-        exhibit: The exhibit.
-    """
+    """Return the trust marks that an exhibit's numbers of the paper have, and their meaning."""
     marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}
     return {mark: MARKS.get(mark, "") for mark in sorted(marks)}
 
 
 def describe_protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
-    """Say how an exhibit's numbers were measured.
-
-    Args:
-        exhibit: The exhibit.
-        found: For each run its results row, or None if it failed.
-    """
+    """Say how an exhibit's numbers were measured."""
     rows = [row for run, row in found.items() if row is not None and run.name in exhibit.cells]
     if not rows:
         return "Nothing finished."
@@ -268,15 +222,7 @@ def describe_protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str
 
 
 def to_csv(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
-    """Write every cell of an exhibit as one line of CSV.
-
-    Args:
-        exhibit: The exhibit.
-        found: For each run its results row, or None if it failed.
-
-    Raises:
-        ValueError: If a row lacks a metric.
-    """
+    """Write every cell of an exhibit as one line of CSV."""
     text = io.StringIO()
     fields = "exhibit metric row column run mean std n failed paper mark difference epochs seeds"
     writer = csv.DictWriter(text, fields.split(), lineterminator="\n")
@@ -314,22 +260,7 @@ def describe_exhibit(
     command: Sequence[str],
     folder: str | Path,
 ) -> dict[str, Any]:
-    """Say everything that is known of an exhibit, for those who draw and report.
-
-    Args:
-        exhibit: The exhibit.
-        found: For each run, teachers included, its results row, or None if it failed.
-        configs: The complete config of each run, by its work folder.
-        command: The command line that made it.
-        folder: Where the file will lie; paths in it are seen from the current folder, which
-            ``root`` leads to.
-
-    Returns:
-        What JSON can hold; numbers that are not finite are as Python writes them.
-
-    Raises:
-        ValueError: If a row lacks a metric.
-    """
+    """Say everything that is known of an exhibit, for those who draw and report."""
     return dict(
         format=FORMAT,
         name=exhibit.name,
@@ -388,18 +319,7 @@ def _run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
 
 
 def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
-    """Find what a run has left to read.
-
-    Args:
-        work_dir: Its folder.
-        row: Its results row, which names the folder of the log of runs trained together, or
-            None.
-
-    Returns:
-        ``log``, the path of what it printed, or None; ``scalars``, those of MMEngine's
-        ``scalars.json`` that are of the run, in the order in which it was begun and resumed;
-        ``dumps``, those of ``logits/{split}.npz`` by split, made with the weights of the row.
-    """
+    """Find what a run has left to read."""
     logs = [Path(work_dir, LOG)]
     if row and row.get("together", 1) > 1:
         lists = [word for word in row.get("command", ()) if word.endswith("runs.txt")]
@@ -413,13 +333,5 @@ def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
 
 
 def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
-    """Write the file whole or not at all.
-
-    Args:
-        path: The file; its folder exists.
-        record: Of :func:`describe_exhibit`.
-
-    Raises:
-        OSError: If it cannot be written; an earlier file is then as before.
-    """
+    """Write the file whole or not at all."""
     write_text(path, json.dumps(record, indent=1) + "\n")

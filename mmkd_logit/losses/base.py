@@ -13,16 +13,7 @@ LOSS = "dict(type='mmkd_logit.LogitMSELoss')"
 
 
 def build_module(what: str, spec: Any, example: str = LOSS) -> nn.Module:
-    """Build a module from its config.
-
-    Args:
-        what: The setting that it was given for, for messages.
-        spec: The config; a module is returned as it is.
-        example: A config that would do.
-
-    Raises:
-        ValueError: If it is no config, or of a type that is not registered.
-    """
+    """Build a module from its config."""
     if isinstance(spec, nn.Module):
         return spec
     if not isinstance(spec, Mapping) or not spec.get("type"):
@@ -32,16 +23,7 @@ def build_module(what: str, spec: Any, example: str = LOSS) -> nn.Module:
 
 
 def check_registered(what: str, kind: Any, registry: Any = MODELS) -> None:
-    """Make sure that there is a model component of a name.
-
-    Args:
-        what: The setting that names it, for messages.
-        kind: The ``type`` of a config; a class is as good as registered.
-        registry: Where it is looked up, as it will build it.
-
-    Raises:
-        ValueError: If there is none; the message has the nearest name.
-    """
+    """Make sure that there is a model component of a name."""
     if not isinstance(kind, str):
         return
     with registry.switch_scope_and_registry(None) as place:
@@ -94,17 +76,7 @@ def check_matrix(loss: str, student: Tensor) -> None:
 
 
 def check_labels(loss: str, labels: Any, logits: Tensor) -> Tensor:
-    """Return the classes as (N,) integers on the logits' device.
-
-    Args:
-        loss: Name of the loss, for the message.
-        labels: What was given.
-        logits: (N, K).
-
-    Raises:
-        ValueError: If they are not N integers. Their range is not looked at, which would wait
-            for the device; classes outside 0 ... K - 1 fail in the gather.
-    """
+    """Return the classes as (N,) integers on the logits' device."""
     whole = isinstance(labels, Tensor) and labels.dtype in (torch.int64, torch.int32)
     if not whole or labels.shape != logits.shape[:1]:
         got = _describe(labels) if isinstance(labels, Tensor) else repr(labels)
@@ -118,18 +90,7 @@ def check_labels(loss: str, labels: Any, logits: Tensor) -> Tensor:
 def check_logits(
     loss: str, student: Tensor, teacher: Tensor, class_dim: int, extra: Mapping[str, Any]
 ) -> int:
-    """Return the class dimension counted from the front, or raise ValueError.
-
-    Args:
-        loss: Name of the loss, for the message.
-        student: Student logits.
-        teacher: Teacher logits.
-        class_dim: Dimension of the classes.
-        extra: Keyword arguments the loss was called with and has no use for.
-
-    Raises:
-        ValueError: If the arguments are not two equally shaped floating-point batches of logits.
-    """
+    """Return the class dimension counted from the front, or raise ValueError."""
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
         raise ValueError(
             f"{loss} takes two tensors, got {type(student).__name__} as student_logits and "

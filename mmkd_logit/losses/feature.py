@@ -36,17 +36,7 @@ def find_class(module: str, name: str) -> Callable:
 def check_settings(
     name: str, function: Callable, given: Mapping[str, Any], ours: Collection[str] = ()
 ) -> None:
-    """Raise ValueError for a setting that torchdistill would pass over in silence or fail on later.
-
-    Args:
-        name: What the message calls the function.
-        function: A class or function of torchdistill.
-        given: Settings of the user.
-        ours: Those that the user does not set.
-
-    Raises:
-        ValueError: If one is unknown, of the wrong kind, or missing.
-    """
+    """Refuse a setting that torchdistill would ignore in silence or fail on later."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = [
         p

@@ -46,13 +46,7 @@ def forget() -> None:
 
 
 def once(name: str, inputs: list, make: Callable[[], Tensor]) -> Tensor:
-    """Return what was made of the same objects under the same name, or make it.
-
-    Args:
-        name: What is made.
-        inputs: What it is made of; none may be changed in place while a batch is measured.
-        make: Makes it.
-    """
+    """Return what was made of the same objects under the same name, or make it."""
     known, value = _kept.get(name, ([], None))
     if value is not None and len(known) == len(inputs) and all(map(is_, known, inputs)):
         return value
@@ -62,20 +56,7 @@ def once(name: str, inputs: list, make: Callable[[], Tensor]) -> Tensor:
 
 
 def stacked(samples: Sequence[dict], field: str, metric: str) -> Tensor | None:
-    """Stack the vectors that :class:`LogitOutputsHook` leaves in each sample.
-
-    Args:
-        samples: N of them.
-        field: ``'logits'``, which must be there, or another, which may be missing from all.
-        metric: Who asks, for errors.
-
-    Returns:
-        (N, size) in float64 on the CPU without a gradient; None where no sample has the field.
-
-    Raises:
-        ValueError: If some samples lack the field, if the vectors have several sizes or are none,
-            or if a value is not finite.
-    """
+    """Stack the vectors that :class:`LogitOutputsHook` leaves in each sample."""
     values = [sample.get(field) for sample in samples]
     missing = sum(value is None for value in values)
     if missing == len(values) and field != "logits":
@@ -118,18 +99,7 @@ def _stack(values: list[Tensor], samples: Sequence[dict], field: str, metric: st
 
 
 def pair(samples: Sequence[dict], metric: str) -> tuple[Tensor, Tensor | None]:
-    """Stack the student's and the teacher's logits.
-
-    Args:
-        samples: N of them.
-        metric: Who asks, for errors.
-
-    Returns:
-        Twice (N, K); None in the teacher's place where there is none.
-
-    Raises:
-        ValueError: As of :func:`stacked`, and if the two have different classes.
-    """
+    """Stack the student's and the teacher's logits."""
     logits = logits_of(samples, "student", metric)
     assert logits is not None
     teacher = logits_of(samples, "teacher", metric)
@@ -142,49 +112,18 @@ def pair(samples: Sequence[dict], metric: str) -> tuple[Tensor, Tensor | None]:
 
 
 def logits_of(samples: Sequence[dict], of: str, metric: str) -> Tensor | None:
-    """Stack the logits of one of the two.
-
-    Args:
-        samples: N of them.
-        of: ``'student'`` or ``'teacher'``.
-        metric: Who asks, for errors.
-
-    Returns:
-        (N, K); None for a teacher that is not there, while the student's logits are.
-
-    Raises:
-        ValueError: As of :func:`stacked`.
-    """
+    """Stack the logits of one of the two."""
     student = stacked(samples, "logits", metric)
     return stacked(samples, "teacher_logits", metric) if of == "teacher" else student
 
 
 def log_softmax(logits: Tensor, of: str) -> Tensor:
-    """Return the logarithm of the probabilities.
-
-    Args:
-        logits: (N, K), of :func:`stacked`.
-        of: ``'student'`` or ``'teacher'``: whose they are.
-    """
+    """Return the logarithm of the probabilities."""
     return once(f"log_softmax of {of}", [logits], lambda: logits.log_softmax(1))
 
 
 def labels_of(samples: Sequence[dict], field: str, num_classes: int, metric: str) -> Tensor:
-    """Return one label of each sample.
-
-    Args:
-        samples: N of them.
-        field: ``'gt_label'``, or ``'clean_label'``, in whose place a sample that has none counts
-            with its ``gt_label``.
-        num_classes: What labels are below.
-        metric: Who asks, for errors.
-
-    Returns:
-        (N,), int64, on the CPU.
-
-    Raises:
-        ValueError: If a sample has no label, several, or one that is no class.
-    """
+    """Return one label of each sample."""
     values = [sample.get(field) for sample in samples]
     if any(value is None for value in values):
         values = [
@@ -219,11 +158,7 @@ def _join(values: list, metric: str) -> Tensor:
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the class of each row's largest logit, of equal ones the first.
-
-    Args:
-        logits: (N, K), of :func:`stacked`.
-    """
+    """Return the class of each row's largest logit, of equal ones the first."""
     # numpy's is several times as fast on the CPU.
     return once("predicted", [logits], lambda: torch.from_numpy(logits.numpy().argmax(1)))
 
@@ -232,16 +167,7 @@ def predicted_classes(logits: Tensor) -> Tensor:
 
 
 def check_collecting(collect_device: Any, prefix: Any, collect_dir: Any) -> None:
-    """Check how processes exchange what they measured, and under which name it appears.
-
-    Args:
-        collect_device: As of ``BaseMetric``.
-        prefix: As of ``BaseMetric``.
-        collect_dir: As of ``BaseMetric``.
-
-    Raises:
-        ValueError: If one is of another kind.
-    """
+    """Check how processes exchange what they measured, and under which name it appears."""
     check_choice("collect_device", collect_device, ("cpu", "gpu"))
     if prefix is not None:
         check_text("prefix", prefix, "text or None")
@@ -259,14 +185,6 @@ class LogitMetric(BaseMetric):
     order of the data set and drops those of samples that a sampler repeats at the end, so that
     several processes give what one gives. A metric that has nothing to measure, as of a teacher
     where there is none, keeps empty rows and returns no keys.
-
-    Args:
-        collect_device: ``'cpu'`` or ``'gpu'``, where processes exchange their rows.
-        prefix: Stands before the keys in the place of the metric's own.
-        collect_dir: Folder to exchange them through; see MMEngine's ``BaseMetric``.
-
-    Raises:
-        ValueError: If one is of another kind.
     """
 
     def __init__(
@@ -286,30 +204,14 @@ class LogitMetric(BaseMetric):
 
     @abstractmethod
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
-        """Compute what is kept of a batch.
-
-        Args:
-            samples: N dicts, at least one.
-
-        Returns:
-            Each (N,); empty if the metric has nothing to measure.
-        """
+        """Compute what is kept of a batch."""
 
     @abstractmethod
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Compute the metrics.
-
-        Args:
-            columns: Those of :meth:`columns_of`, of all samples.
-        """
+        """Compute the metrics."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the numbers of a batch.
-
-        Args:
-            data_batch: Not looked at.
-            data_samples: What the model gave.
-        """
+        """Keep the numbers of a batch."""
         if not data_samples:
             return
         columns = self.columns_of(data_samples)
@@ -328,11 +230,7 @@ class LogitMetric(BaseMetric):
         self.results.extend(rows)
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Return the metrics of all processes' samples and begin anew.
-
-        Args:
-            size: Number of samples in the data set.
-        """
+        """Return the metrics of all processes' samples and begin anew."""
         try:
             if 0 < len(self.results) * get_world_size() < size:
                 print_log(
@@ -348,11 +246,7 @@ class LogitMetric(BaseMetric):
             forget()
 
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
-        """Compute the metrics from rows.
-
-        Args:
-            results: Of all samples.
-        """
+        """Compute the metrics from rows."""
         if not results:
             raise ValueError(f"{self.name} got no samples")
         table = np.concatenate(results).reshape(len(results), -1)

@@ -30,37 +30,19 @@ class NpzStream:
     """Write arrays to a zip file as ``numpy.load`` reads them, without holding them.
 
     The same arrays give the same bytes, whenever they are written.
-
-    Args:
-        archive: Open for writing.
     """
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
 
     def write(self, name: str, array: np.ndarray) -> None:
-        """Write an array.
-
-        Args:
-            name: Of the array.
-            array: With a type that needs no pickle.
-        """
+        """Write an array."""
         self.write_rows(name, array.dtype.str, array.shape, [array])
 
     def write_rows(
         self, name: str, kind: str, shape: tuple[int, ...], chunks: Iterable[np.ndarray]
     ) -> None:
-        """Write an array from its rows.
-
-        Args:
-            name: Of the array.
-            kind: Its type.
-            shape: Of the whole.
-            chunks: Which are its rows, one after the other.
-
-        Raises:
-            ValueError: If they are not as many as the shape says.
-        """
+        """Write an array from its rows."""
         header = dict(descr=kind, fortran_order=False, shape=shape)
         entry = zipfile.ZipInfo(f"{name}.npy")  # with zip's first day for a time
         expected, written = int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize, 0
@@ -75,14 +57,7 @@ class NpzStream:
 
 @contextmanager
 def npz_stream(path: Path) -> Iterator[NpzStream]:
-    """Open a file that appears whole, at the end, or not at all.
-
-    Args:
-        path: Of the file; what is there is replaced.
-
-    Raises:
-        OSError: If it cannot be written; what was there is as before.
-    """
+    """Open a file that appears whole, at the end, or not at all."""
     with replacing(path) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             yield NpzStream(archive)
@@ -99,9 +74,6 @@ class PartFiles:
     """Files beside a target that rows are appended to, one for each field.
 
     They go with the object at the latest, so also where an error ends the program.
-
-    Args:
-        target: The file that they will become; its folder is made.
     """
 
     def __init__(self, target: Path) -> None:
@@ -117,14 +89,7 @@ class PartFiles:
         self._remove = weakref.finalize(self, _remove_in, os.getpid(), folder, owner)
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Append N rows.
-
-        Args:
-            arrays: (N, ...) by name.
-
-        Raises:
-            ValueError: If names, types or shapes are not those of the rows before.
-        """
+        """Append N rows."""
         fields = {name: (array.dtype.str, array.shape[1:]) for name, array in arrays.items()}
         if self.parts.rows and fields != self.parts.fields:
             raise ValueError(
@@ -165,11 +130,6 @@ def merged(parts: Sequence[Parts], name: str, size: int) -> Iterator[np.ndarray]
 
     Process r of W has samples r, r + W, ... of the data set, as MMEngine's ``DefaultSampler``
     gives them out; what it repeats at the end is left out.
-
-    Args:
-        parts: Of each process, by rank.
-        name: Of the field.
-        size: Number of samples in the data set.
     """
     kind, shape = parts[0].fields[name]
     row = int(np.prod(shape, dtype=np.int64))
@@ -192,16 +152,7 @@ def _reading(part: Parts, name: str) -> IO[bytes]:
 
 
 def check_parts(parts: Sequence[Parts], size: int) -> None:
-    """Make sure that the processes have every sample of the data set.
-
-    Args:
-        parts: Of each process, by rank.
-        size: Number of samples in the data set.
-
-    Raises:
-        ValueError: If they have too few or too many, differ in their fields, or write where the
-            merging process does not see it.
-    """
+    """Make sure that the processes have every sample of the data set."""
     for rank, part in enumerate(parts):
         wanted = len(range(rank, size, len(parts)))
         if not wanted <= part.rows <= wanted + (len(parts) > 1):

@@ -40,13 +40,7 @@ class _WholeBatch:
 
 
 def samples_for_loss(student: nn.Module, data_samples: Any) -> Any:
-    """Return what stands for the samples in the student's own loss.
-
-    Args:
-        student: The student's network.
-        data_samples: A list, or a :class:`~mmkd_logit.datasets.in_memory.SampleBatch`; of the
-            latter its label tensor alone is used where the head asks for no more.
-    """
+    """Return what stands for the samples in the student's own loss."""
     if isinstance(data_samples, SampleBatch) and _needs_labels_alone(student):
         labels = data_samples.labels
         if labels is not None:
@@ -57,14 +51,7 @@ def samples_for_loss(student: nn.Module, data_samples: Any) -> Any:
 def losses_and_output(
     student: nn.Module, head: nn.Module, inputs: Tensor, data_samples: Any
 ) -> tuple[dict[str, Tensor], Any]:
-    """Return the student's own losses, and what its head gave in the same pass.
-
-    Args:
-        student: The student's network.
-        head: The child whose output is the logits.
-        inputs: Images, (N, C, H, W).
-        data_samples: Their N annotations.
-    """
+    """Return the student's own losses, and what its head gave in the same pass."""
     data_samples = samples_for_loss(student, data_samples)
     if _needs_labels_alone(student):
         plain: Any = student

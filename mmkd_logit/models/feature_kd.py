@@ -231,16 +231,7 @@ class FeatureDistilling:
 
 
 def find_module(network: nn.Module, path: str, whose: str) -> nn.Module:
-    """Return a module by its name.
-
-    Args:
-        network: Where to look.
-        path: Its name, such as ``'backbone.groups.1'``.
-        whose: What the message calls the network.
-
-    Raises:
-        ValueError: If there is none; the message says which names there are.
-    """
+    """Return a module by its name."""
     module, found = network, ""
     for name in path.split(".") if isinstance(path, str) else [str(path)]:
         children = dict(module.named_children())

@@ -55,10 +55,6 @@ class RowFile:
 
     On a disk in memory (tmpfs), to look at a place of a mapped file that was never written takes
     memory of the disk; where it has none left, that ends the process (SIGBUS).
-
-    Args:
-        path: Of the file.
-        shape: Of its 32-bit words, (N, W) or (N,).
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -69,12 +65,7 @@ class RowFile:
         os.close(self._file)
 
     def take(self, numbers: np.ndarray, axis: int = 0) -> np.ndarray:
-        """Return rows.
-
-        Args:
-            numbers: Which ones, (M,).
-            axis: The first.
-        """
+        """Return rows."""
         assert axis == 0
         size = 4 * int(np.prod(self.shape[1:], dtype=np.int64))
         parts = [os.pread(self._file, size, number * size) for number in numbers.tolist()]
@@ -95,23 +86,14 @@ class RowFile:
 
 
 def open_rows(path: Path, shape: tuple[int, ...]) -> Any:
-    """Return the rows of a file, mapped where that is safe.
-
-    Args:
-        path: Of the file.
-        shape: Of its 32-bit words.
-    """
+    """Return the rows of a file, mapped where that is safe."""
     if lies_in_memory(path):
         return RowFile(path, shape)
     return np.asarray(np.memmap(path, np.uint32, "r", shape=shape))
 
 
 def lies_in_memory(path: Path) -> bool:
-    """Whether a file lies on a tmpfs (Linux).
-
-    Args:
-        path: Of the file.
-    """
+    """Whether a file lies on a tmpfs (Linux)."""
     number = os.stat(path).st_dev
     device = f"{os.major(number)}:{os.minor(number)}"
     with suppress(OSError):
@@ -139,11 +121,6 @@ class LogitStore:
     A row is believed only if its checksum, which is written after it, fits its content and its
     number; 0 stands for an empty place. What was cut short, torn between two writers or damaged
     is therefore missing, never wrong.
-
-    Args:
-        size: How many rows there are.
-        num_classes: K.
-        dtype: ``'float32'`` or ``'float16'``.
     """
 
     def __init__(self, size: int, num_classes: int, dtype: str) -> None:
@@ -159,15 +136,7 @@ class LogitStore:
         return rows, np.zeros(size, np.uint32)
 
     def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]:
-        """Look rows up.
-
-        Args:
-            numbers: Of the rows (N,), int64, from 0; those from ``size`` on are missing.
-            device: Where the logits are wanted.
-
-        Returns:
-            Logits (N, K) in ``dtype``, of any value where missing; and which are there (N,).
-        """
+        """Look rows up."""
         known = numbers < self.size
         places = numbers if known.all() else np.where(known, numbers, 0)
         words = self._rows.take(places, axis=0)
@@ -180,14 +149,6 @@ class LogitStore:
         """Store rows.
 
         Those on a GPU are stored at a later call, once they have arrived, so that nobody waits.
-
-        Args:
-            numbers: Of the rows (N,), int64; those from ``size`` on are passed over.
-            logits: (N, K), in ``dtype``.
-
-        Raises:
-            ValueError: If logits of another number of classes come, or too large ones for
-                float16.
         """
         check_shape(logits, len(numbers), self.num_classes)
         if not logits.is_cuda:
@@ -201,11 +162,7 @@ class LogitStore:
         self._pending.append((event, numbers, host))
 
     def flush(self, wait: bool = True) -> None:
-        """Store what has arrived from the GPU.
-
-        Args:
-            wait: Also what is still under way.
-        """
+        """Store what has arrived from the GPU."""
         while self._pending and (wait or self._pending[0][0].query()):
             event, numbers, host = self._pending.popleft()
             event.synchronize()
@@ -243,11 +200,7 @@ class LogitStore:
         return int(np.count_nonzero(self._sums[:]))
 
     def damaged(self, rows: int = 65536) -> int:
-        """Count the rows whose checksum does not fit, by reading all.
-
-        Args:
-            rows: How many are read at a time.
-        """
+        """Count the rows whose checksum does not fit, by reading all."""
         wrong = 0
         for start in range(0, self.size, rows):
             sums = self._sums[start : start + rows]
@@ -258,16 +211,7 @@ class LogitStore:
 
 
 def check_shape(logits: Tensor, images: int, num_classes: int) -> None:
-    """Make sure that there is a row of logits for each image.
-
-    Args:
-        logits: Those of the teacher.
-        images: How many there should be.
-        num_classes: K.
-
-    Raises:
-        ValueError: If there are others.
-    """
+    """Make sure that there is a row of logits for each image."""
     if logits.shape != (images, num_classes):
         raise ValueError(
             f"the teacher cache is for {num_classes} classes, got logits of shape "
@@ -276,12 +220,7 @@ def check_shape(logits: Tensor, images: int, num_classes: int) -> None:
 
 
 def words_of_row(num_classes: int, dtype: str) -> int:
-    """Return how many 32-bit words a row takes.
-
-    Args:
-        num_classes: K.
-        dtype: ``'float32'`` or ``'float16'``.
-    """
+    """Return how many 32-bit words a row takes."""
     return -(-num_classes * np.dtype(_DTYPES[dtype]).itemsize // 4)
 
 
@@ -300,15 +239,6 @@ class DeviceStore:
     """Logits (K,) for each of ``size`` numbers, in a tensor on a device.
 
     Which rows are there is known on the host, so that looking up waits for nothing.
-
-    Args:
-        size: How many rows there are.
-        num_classes: K.
-        dtype: ``'float32'`` or ``'float16'``.
-        device: Where the tensor lives.
-
-    Raises:
-        ValueError: If the device has not the memory.
     """
 
     def __init__(self, size: int, num_classes: int, dtype: str, device: torch.device) -> None:
@@ -324,28 +254,14 @@ class DeviceStore:
             ) from None
 
     def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]:
-        """Look rows up; as :meth:`LogitStore.get`.
-
-        Args:
-            numbers: Of the rows (N,).
-            device: That of the store.
-        """
+        """Look rows up; as :meth:`LogitStore.get`."""
         known = numbers < self.size
         places = numbers if known.all() else np.where(known, numbers, 0)
         where = torch.from_numpy(places).to(device, non_blocking=True)
         return self._rows.index_select(0, where), known & self._there.take(places)
 
     def put(self, numbers: np.ndarray, logits: Tensor) -> None:
-        """Store rows; as :meth:`LogitStore.put`.
-
-        Args:
-            numbers: Of the rows (N,); those from ``size`` on are passed over.
-            logits: (N, K), in ``dtype``.
-
-        Raises:
-            ValueError: If logits of another number of classes come, or too large ones for
-                float16.
-        """
+        """Store rows; as :meth:`LogitStore.put`."""
         check_shape(logits, len(numbers), self.num_classes)
         if self.dtype == "float16" and not torch.isfinite(logits).all():
             raise ValueError(TOO_LARGE)
@@ -358,11 +274,7 @@ class DeviceStore:
         self._there[numbers] = True
 
     def flush(self, wait: bool = True) -> None:
-        """Do nothing; rows are stored at once.
-
-        Args:
-            wait: Of no meaning here.
-        """
+        """Do nothing; rows are stored at once."""
 
     def filled(self) -> int:
         """Count the rows that are there."""
@@ -382,17 +294,6 @@ class DiskStore(LogitStore):
     filled. Reading goes through the mapping and writing through ``pwrite``, as a full disk is
     then an error that can be caught and not a signal that ends the process. Files need no lock:
     whatever two writers leave behind is checked by its checksum.
-
-    Args:
-        folder: Made where it does not exist.
-        meta: What the folder is for, with ``rows`` (how many there are), ``num_classes`` and
-            ``dtype``; written to ``meta.json`` by the first process.
-        size: How many rows, from the first on, are used.
-        look: Only look at what is there; the time of the last use stays.
-
-    Raises:
-        OSError: If the folder can neither be made nor read.
-        ValueError: If only to be looked at, and the files are not as long as ``meta`` says.
     """
 
     def __init__(
@@ -496,11 +397,7 @@ def _write_runs(file: int, numbers: np.ndarray, array: np.ndarray) -> None:
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:
-    """Return what the folder of a cache is for, or None where nobody can tell.
-
-    Args:
-        path: Its ``meta.json``.
-    """
+    """Return what the folder of a cache is for, or None where nobody can tell."""
     try:
         meta = json.loads(path.read_text())
     except (OSError, ValueError):

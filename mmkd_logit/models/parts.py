@@ -13,17 +13,7 @@ from mmkd_logit.utils.arguments import first_line
 
 
 def check_layer(name: str, cfg: Any, build: Callable[[dict], Any], example: str) -> None:
-    """Make sure that a layer can be built.
-
-    Args:
-        name: The argument, for messages.
-        cfg: Its config; None is a default.
-        build: Builds one.
-        example: What would do.
-
-    Raises:
-        ValueError: If it cannot.
-    """
+    """Make sure that a layer can be built."""
     if cfg is None:
         return
     if not isinstance(cfg, dict) or not cfg.get("type"):
@@ -37,14 +27,7 @@ def check_layer(name: str, cfg: Any, build: Callable[[dict], Any], example: str)
 
 
 def check_init_cfg(init_cfg: Any) -> None:
-    """Make sure that ``init_cfg`` is a config or several.
-
-    Args:
-        init_cfg: As of mmengine's ``BaseModule``.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Make sure that ``init_cfg`` is a config or several."""
     given = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
     for each in given:
         if each is not None and not (isinstance(each, dict) and each.get("type")):
@@ -62,11 +45,7 @@ ADAPTERS = "feature_adapters"
 
 @contextmanager
 def adapters_aside(distiller: nn.Module) -> Iterator[None]:
-    """Take the adapters out of reach, such as of the student's ``init_cfg``.
-
-    Args:
-        distiller: The module, with adapters or without.
-    """
+    """Take the adapters out of reach, such as of the student's ``init_cfg``."""
     adapters = distiller._modules.pop(ADAPTERS, None)
     try:
         yield
@@ -82,13 +61,6 @@ def load_around_adapters(
 
     Students of other libraries rename every key on the way. Where a checkpoint has no adapters,
     they stay as they are and nothing counts as missing.
-
-    Args:
-        distiller: The module, with adapters or without.
-        load: ``_load_from_state_dict`` of the module.
-        state_dict: As of it; changed in place.
-        prefix: As of it.
-        *args: The rest of its arguments.
     """
     begin = f"{prefix}{ADAPTERS}."
     theirs = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(begin)}
@@ -100,11 +72,7 @@ def load_around_adapters(
 
 
 def without_adapters(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a ``state_dict`` but for those of adapters.
-
-    Args:
-        state: With or without the prefix ``module.``.
-    """
+    """Return the entries of a ``state_dict`` but for those of adapters."""
     return {
         key: value
         for key, value in state.items()

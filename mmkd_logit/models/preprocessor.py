@@ -82,14 +82,7 @@ class BatchPreprocessor(ClsDataPreprocessor):
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Check what mmpretrain's preprocessor takes as it comes.
-
-    Args:
-        settings: Its arguments, by name.
-
-    Raises:
-        ValueError: If one is of another kind.
-    """
+    """Check what mmpretrain's preprocessor takes as it comes."""
     mean, std = settings.get("mean"), settings.get("std")
     if mean is not None or std is not None:
         numbers = [_as_numbers(each) for each in (mean, std)]

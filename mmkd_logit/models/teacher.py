@@ -37,9 +37,6 @@ def broken_weights(network: nn.Module) -> list[str]:
 
     Parameters and BatchNorm's statistics must be finite; other buffers, such as masks, may hold
     infinity and no NaN.
-
-    Args:
-        network: Any module; looking waits for its device.
     """
     broken = [
         name
@@ -56,11 +53,7 @@ def broken_weights(network: nn.Module) -> list[str]:
 
 
 def describe_broken(broken: list[str]) -> str:
-    """Name some of many.
-
-    Args:
-        broken: At least one name.
-    """
+    """Name some of many."""
     more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
     return f"{broken[0]}{more}"
 
@@ -96,15 +89,7 @@ class TeacherSpec(NamedTuple):
 
 
 def resolve_teacher(spec: str | dict) -> TeacherSpec:
-    """Read the config that a teacher names.
-
-    Args:
-        spec: One of the forms of :class:`mmkd_logit.models.FrozenTeacher`.
-
-    Raises:
-        ValueError: If the form is not one of those, or no checkpoint is named.
-        FileNotFoundError: If the config file does not exist.
-    """
+    """Read the config that a teacher names."""
     if isinstance(spec, str):
         spec = dict(config=spec)
     if not isinstance(spec, dict) or ("config" not in spec and "type" not in spec):
@@ -197,15 +182,7 @@ def freeze(model: nn.Module) -> nn.Module:
 
 
 def build_network(spec: TeacherSpec) -> nn.Module:
-    """Build a teacher's network and load its weights.
-
-    Args:
-        spec: What to build.
-
-    Raises:
-        FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If it lacks weights of the network, has others or such that are not finite.
-    """
+    """Build a teacher's network and load its weights."""
     from mmpretrain.registry import MODELS
 
     with DefaultScope.overwrite_default_scope(spec.scope):
@@ -274,17 +251,6 @@ class TeacherInference:
     of threads changes a bit of an image's logits, sizes from 31 on agree, and below that fp32
     differs in its last bits.)
 
-    Args:
-        channels_last: Whether weights and images are kept with the channels last in memory.
-        autocast: ``'bfloat16'``, ``'float16'`` or ``'float32'``; None is as the surrounding
-            says, so in AMP's precision where the student trains with AMP.
-        compile: Whether to use ``torch.compile``; a dict holds its arguments, such as
-            ``dict(backend='inductor', mode='max-autotune')``.
-        micro_batch: M; None takes each batch as it comes.
-
-    Raises:
-        ValueError: If a value is none of these.
-
     Example:
         >>> run = TeacherInference(micro_batch=2)
         >>> run(nn.Linear(4, 3), torch.rand(5, 4)).shape
@@ -329,11 +295,7 @@ class TeacherInference:
         return self.micro_batch is None and self.compile is False
 
     def settings(self, device: torch.device) -> dict[str, Any]:
-        """Describe what decides the bits of the result, beside the network and its input.
-
-        Args:
-            device: Where it runs.
-        """
+        """Describe what decides the bits of the result, beside the network and its input."""
         return dict(
             channels_last=self.channels_last,
             precision=str(self._precision(device)),
@@ -342,15 +304,7 @@ class TeacherInference:
         )
 
     def __call__(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Return what the network gives; half-precision tensors as float32.
-
-        Args:
-            model: The network, the same one every time.
-            inputs: Images (N, C, H, W).
-
-        Raises:
-            ValueError: If the CPU has no instructions for ``autocast='float16'``.
-        """
+        """Return what the network gives; half-precision tensors as float32."""
         run = self._prepare(model)
         with self._in_precision(inputs.device):
             if self.micro_batch is None:
@@ -361,12 +315,7 @@ class TeacherInference:
         return torch.cat(outputs)[: len(inputs)]
 
     def plainly(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Return what the network gives, in its precision, but not compiled nor in pieces.
-
-        Args:
-            model: The network.
-            inputs: A few images.
-        """
+        """Return what the network gives, in its precision, but not compiled nor in pieces."""
         with self._in_precision(inputs.device):
             output = model(inputs)
         half = isinstance(output, Tensor) and output.dtype in (torch.bfloat16, torch.float16)

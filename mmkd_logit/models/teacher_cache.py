@@ -23,23 +23,12 @@ _FORMAT = 1  # of the files; another number where their layout or checksum chang
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Hash a network's parameters and buffers, wherever and however they lie in memory.
-
-    Args:
-        model: The network.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Hash a network's parameters and buffers, wherever and however they lie in memory."""
     return state_hash({**dict(model.named_buffers()), **model.state_dict()})
 
 
 def describe_preprocessor(preprocessor: Any) -> dict[str, Any]:
-    """Say how a data preprocessor makes a network's input of the pictures.
-
-    Args:
-        preprocessor: The student's.
-    """
+    """Say how a data preprocessor makes a network's input of the pictures."""
     # A class of its own may do anything with the pictures.
     described: dict[str, Any] = dict(type=type(preprocessor).__name__)
     for name in ("mean", "std"):
@@ -53,11 +42,7 @@ def describe_preprocessor(preprocessor: Any) -> dict[str, Any]:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Name what computes; other kinds of processor and versions of torch round otherwise.
-
-    Args:
-        device: Where the teacher runs.
-    """
+    """Name what computes; other kinds of processor and versions of torch round otherwise."""
     if device.type == "cuda":
         return dict(
             torch=torch.__version__,
@@ -76,14 +61,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def as_identity(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Hash a description.
-
-    Args:
-        content: Of plain values; others count as their text.
-
-    Returns:
-        32 hexadecimal digits, and the description as JSON holds it.
-    """
+    """Hash a description."""
     text = json.dumps(dict(content, format=_FORMAT), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32], json.loads(text)
 
@@ -123,18 +101,7 @@ class _Settings(Protocol):
 def open_store(
     settings: _Settings, device: torch.device, views: Views, content: dict[str, Any]
 ) -> Store:
-    """Make or open the store for the views of a data set.
-
-    Args:
-        settings: Of a :class:`TeacherCache`.
-        device: Where the teacher computes.
-        views: Any of that data set.
-        content: What decides the logits, with ``num_classes``.
-
-    Raises:
-        ValueError: If it does not fit into memory, or not one image into ``max_gib``.
-        OSError: If its folder can neither be written nor read.
-    """
+    """Make or open the store for the views of a data set."""
     classes = content["num_classes"]
     row = 4 * (words_of_row(classes, settings.dtype) + 1)
     images = min(views.samples, int(settings.max_gib * 2**30 / (row * views.per_sample)))

@@ -20,15 +20,7 @@ _CLIPS = {
 
 
 def check_clip_grad(clip_grad: Any, name: str = "clip_grad") -> None:
-    """Refuse what MMEngine would hand to torch only at the first update.
-
-    Args:
-        clip_grad: As of ``OptimWrapper``.
-        name: What messages call it.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Refuse what MMEngine would hand to torch only at the first update."""
     if clip_grad is None:
         return
     if not isinstance(clip_grad, dict) or not clip_grad:

@@ -24,13 +24,6 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 def type_name(spec: Any) -> str | None:
     """Return the name of the class that a config builds, without the prefix of its package.
 
-    Args:
-        spec: The config of a component, or its ``type``: ``'CheckpointHook'``,
-            ``'mmengine.CheckpointHook'`` or the class itself.
-
-    Returns:
-        The name, or None where there is no type.
-
     Example:
         >>> type_name(dict(type='mmengine.CheckpointHook', interval=1))
         'CheckpointHook'
@@ -42,37 +35,19 @@ def type_name(spec: Any) -> str | None:
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """Return ``'; did you mean NAME?'`` for the nearest known name, or nothing.
-
-    Args:
-        name: What was written.
-        known: What there is.
-    """
+    """Return ``'; did you mean NAME?'`` for the nearest known name, or nothing."""
     close = get_close_matches(str(name), [str(each) for each in known], 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, without its further lines and its class if it says anything.
-
-    Args:
-        error: Any.
-    """
+    """Return what an error says, without its further lines and its class if it says anything."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def refuse_unknown(what: str, given: Iterable[object], known: Collection[str]) -> None:
-    """Make sure that every name is known.
-
-    Args:
-        what: Whose names they are, for the message.
-        given: Names of the user.
-        known: What there is, in the order of the message.
-
-    Raises:
-        ValueError: If one is not.
-    """
+    """Make sure that every name is known."""
     unknown = [name for name in given if name not in known]
     if unknown:
         hint = did_you_mean(unknown[0], known)
@@ -84,12 +59,6 @@ def arguments_of(target: Callable) -> tuple[list[str], bool]:
     """Return the names of the arguments that a class or function takes by keyword.
 
     ``**kwargs`` of a class are taken to be its parent's; under another name they are its own.
-
-    Args:
-        target: The class or function.
-
-    Returns:
-        The names, and whether there may be others.
     """
     names: list[str] = []
     for layer in _layers(target):
@@ -123,9 +92,6 @@ def explain_arguments(cls: type) -> None:
     """Let a class refuse arguments that it does not take in one line that says what it takes.
 
     Python's TypeError names neither the arguments there are nor the one that was meant.
-
-    Args:
-        cls: Changed in place.
     """
     init: Callable = cls.__init__  # type: ignore[misc]
 
@@ -165,16 +131,7 @@ def _check_call(cls: type, init: Callable, args: tuple, kwargs: dict[str, Any]) 
 
 
 def check_number(name: str, value: object, zero: bool = True) -> float:
-    """Return ``value`` as a float, or raise ValueError if it is not finite and at least 0.
-
-    Args:
-        name: What the message calls it.
-        value: What was given.
-        zero: Whether 0 is allowed.
-
-    Raises:
-        ValueError: As said.
-    """
+    """Return ``value`` as a float, or raise ValueError if it is not finite and at least 0."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)
         if math.isfinite(number) and (number > 0 or (zero and number == 0)):
@@ -184,16 +141,7 @@ def check_number(name: str, value: object, zero: bool = True) -> float:
 
 
 def check_count(name: str, value: object, least: int = 1) -> int:
-    """Return ``value`` as an int.
-
-    Args:
-        name: What the message calls it.
-        value: What was given.
-        least: The smallest that is allowed.
-
-    Raises:
-        ValueError: If it is no whole number, or smaller.
-    """
+    """Return ``value`` as an int."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if whole and int(value) >= least:  # type: ignore[call-overload]
         return int(value)  # type: ignore[call-overload]
@@ -201,62 +149,28 @@ def check_count(name: str, value: object, least: int = 1) -> int:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return ``value`` if it is True or False: ``'no'`` would count as yes.
-
-    Args:
-        name: What the message calls it.
-        value: What was given.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Return ``value`` if it is True or False: ``'no'`` would count as yes."""
     if isinstance(value, bool):
         return value
     raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def check_choice(name: str, value: object, allowed: Collection[Any]) -> Any:
-    """Return ``value`` if it is one of those allowed.
-
-    Args:
-        name: What the message calls it.
-        value: What was given.
-        allowed: Values that can be compared with anything.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Return ``value`` if it is one of those allowed."""
     if any(type(value) is type(each) and value == each for each in allowed):
         return value
     raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def check_text(name: str, value: object, what: str = "text") -> str:
-    """Return ``value`` if it is text that is not empty.
-
-    Args:
-        name: What the message calls it.
-        value: What was given.
-        what: What the text is, for the message.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Return ``value`` if it is text that is not empty."""
     if isinstance(value, str) and value:
         return value
     raise ValueError(f"{name} must be {what}, got {value!r}")
 
 
 def check_out_folder(name: str, path: str | Path) -> None:
-    """Make sure that a folder can be written to, before the work that it will hold is done.
-
-    Args:
-        name: What the message calls it.
-        path: The folder; it need not exist.
-
-    Raises:
-        ValueError: If it is a file, a folder of it is one, or it may not be written.
-    """
+    """Make sure that a folder can be written to, before the work that it will hold is done."""
     folder = Path(path).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{name}: {path} is a file; name a folder")
@@ -264,15 +178,7 @@ def check_out_folder(name: str, path: str | Path) -> None:
 
 
 def check_out_file(name: str, path: str | Path) -> None:
-    """Make sure that a file can be written, before the work that it will hold is done.
-
-    Args:
-        name: What the message calls it.
-        path: The file; it and its folders need not exist.
-
-    Raises:
-        ValueError: If it is a folder, a folder of it is a file, or one may not be written.
-    """
+    """Make sure that a file can be written, before the work that it will hold is done."""
     file = Path(path).expanduser()
     if file.is_dir():
         raise ValueError(f"{name}: {path} is a folder; name a file in it")

@@ -9,24 +9,14 @@ from .arguments import did_you_mean
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong; argparse prints the whole usage before it.
-
-    Args:
-        *args: As of ``ArgumentParser``.
-        place: The line of a file that the words come from, for messages.
-        **kwargs: As of ``ArgumentParser``.
-    """
+    """A parser that says in one line what is wrong; argparse prints the whole usage before it."""
 
     def __init__(self, *args: Any, place: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.place = place
 
     def error(self, message: str) -> NoReturn:
-        """End the program with status 2.
-
-        Args:
-            message: What is wrong.
-        """
+        """End the program with status 2."""
         unknown = re.match(r"unrecognized arguments: .*?(--?[\w-]+)", message)
         hint = did_you_mean(unknown[1], _flags(self)) if unknown else ""
         text = " ".join(message.split())

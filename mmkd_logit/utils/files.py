@@ -36,19 +36,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def replacing(path: str | Path, size: int | None = None) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of another at the end, or never.
-
-    Args:
-        path: Of the file; its folder is made. Of a link it is the target, and what is no file,
-            such as a pipe, is written directly.
-        size: How many bytes it will have, for the error, if that is known.
-
-    Yields:
-        Where its bytes are written.
-
-    Raises:
-        OSError: If it cannot be written: what, how much and where. What was there is as before.
-    """
+    """Open a file that takes the place of another at the end, or never."""
     if Path(path).exists() and not Path(path).is_file():
         with open(path, "wb") as direct:
             yield direct
@@ -78,44 +66,20 @@ def replacing(path: str | Path, size: int | None = None) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file at once.
-
-    Args:
-        path: As of :func:`replacing`.
-        content: All of it.
-
-    Raises:
-        OSError: As of :func:`replacing`.
-    """
+    """Write a file at once."""
     with replacing(path, len(content)) as file:
         file.write(content)
 
 
 def write_text(path: str | Path, text: str, errors: str = "strict") -> None:
-    """Write a text at once, in UTF-8.
-
-    Args:
-        path: As of :func:`replacing`.
-        text: All of it.
-        errors: What becomes of letters that UTF-8 has not, as of ``open``.
-
-    Raises:
-        OSError: As of :func:`replacing`.
-    """
+    """Write a text at once, in UTF-8."""
     write_bytes(path, text.encode("utf-8", errors))
 
 
 def explained(
     error: OSError, path: str | Path, size: int | None = None, name: str | None = None
 ) -> OSError:
-    """Make an error of the system say what could not be written, how much and where.
-
-    Args:
-        error: Of the system; one that was explained before stays as it is.
-        path: Of the file.
-        size: How many bytes were to be written, if that is known.
-        name: What the file is for the user; its path if None.
-    """
+    """Make an error of the system say what could not be written, how much and where."""
     if getattr(error, "is_explained", False):
         return error
     code = error.errno
@@ -134,15 +98,7 @@ def explained(
 
 
 def remove_parts(folder: str | Path, name: str | None = None) -> list[str]:
-    """Remove ``.part`` files of processes that were killed, and no others.
-
-    Args:
-        folder: Where to look.
-        name: Of the file that they were to become; any file if None.
-
-    Returns:
-        Their names.
-    """
+    """Remove ``.part`` files of processes that were killed, and no others."""
     removed = []
     with suppress(OSError):  # of folders that are not there, and files of others
         for entry in os.scandir(folder):
@@ -218,11 +174,7 @@ _CHUNK = 2**22
 
 
 def sealed(content: bytes) -> Iterator[bytes | memoryview]:
-    """Give the parts of a zip file with its seal; of anything else, the content as it is.
-
-    Args:
-        content: Of the file.
-    """
+    """Give the parts of a zip file with its seal; of anything else, the content as it is."""
     end = content[-_END_LENGTH:]
     if len(end) < _END_LENGTH or end[:4] != _END or end[-2:] != b"\0\0":
         yield content
@@ -238,13 +190,6 @@ def why_damaged(path: str | Path, only_zip: bool = False) -> str | None:
 
     One without a seal is compared with the checksums that PyTorch writes, which leave some bytes
     out. PyTorch's format of before 2020 has none.
-
-    Args:
-        path: Of a file that exists.
-        only_zip: Whether a file in another format than PyTorch's is damaged too.
-
-    Raises:
-        OSError: If it cannot be read now, which says nothing of what it holds.
     """
     size = os.path.getsize(path)
     if size == 0:
@@ -302,11 +247,7 @@ RUN = "run.json"
 
 
 def read_run(work_dir: str | Path) -> dict[str, list[str]] | None:
-    """Return ``logs`` and ``checkpoints``, oldest first, or None where nothing says them.
-
-    Args:
-        work_dir: The folder.
-    """
+    """Return ``logs`` and ``checkpoints``, oldest first, or None where nothing says them."""
     try:
         content = json.loads(Path(work_dir, RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -321,13 +262,7 @@ def read_run(work_dir: str | Path) -> dict[str, list[str]] | None:
 
 
 def note_start(work_dir: str | Path, log: str, anew: bool) -> None:
-    """Note that training starts.
-
-    Args:
-        work_dir: The folder.
-        log: Name of the folder in it that this start writes its log to.
-        anew: Whether what is there already is of another run.
-    """
+    """Note that training starts."""
     known = read_run(work_dir)
     if known is None or anew:
         known = dict(logs=[] if anew else _older_logs(work_dir, log), checkpoints=[])
@@ -335,36 +270,20 @@ def note_start(work_dir: str | Path, log: str, anew: bool) -> None:
 
 
 def note_checkpoint(work_dir: str | Path, name: str, gone: Sequence[str] = ()) -> None:
-    """Note a checkpoint that is whole.
-
-    Args:
-        work_dir: The folder.
-        name: Of the checkpoint, as in ``last_checkpoint``.
-        gone: Names that will be removed.
-    """
+    """Note a checkpoint that is whole."""
     known = read_run(work_dir) or dict(logs=[], checkpoints=[])
     others = [each for each in known["checkpoints"] if each != name and each not in gone]
     _write(work_dir, known["logs"], [*others, name])
 
 
 def note_logs(work_dir: str | Path, logs: Sequence[str]) -> None:
-    """Note that the logs of the run are these.
-
-    Args:
-        work_dir: The folder.
-        logs: Names of folders in it, oldest first.
-    """
+    """Note that the logs of the run are these."""
     known = read_run(work_dir) or dict(logs=[], checkpoints=[])
     _write(work_dir, logs, known["checkpoints"])
 
 
 def log_folders(work_dir: str | Path, among: Sequence[str]) -> list[str]:
-    """Return the folders of the run's logs in the order in which they were begun.
-
-    Args:
-        work_dir: The folder.
-        among: Those that are there.
-    """
+    """Return the folders of the run's logs in the order in which they were begun."""
     known = read_run(work_dir)
     if known is None or not known["logs"]:
         return sorted(among)

@@ -31,7 +31,7 @@ TESTS = [
     std.test_teacher_receives_no_gradient,
 ]
 
-DKD, DIST, STD = "dkd_loss.py", "dist_loss.py", "logit_standardization.py"
+DKD, DIST, STD = "dkd.py", "dist.py", "standardization.py"
 MUTANTS = {
     "DKD: tau^2 dropped from TCKD": (
         DKD,

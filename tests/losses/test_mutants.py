@@ -44,7 +44,7 @@ MODULE_TESTS = [
     module.test_double_backward_raises,
 ]
 
-CORE = "_scaled_kl.py"
+CORE = "kl.py"
 MUTANTS = {
     "tau^2 dropped": (CORE, '"tau^2": 2,', '"tau^2": 0,'),
     "tau^2 dropped from the gradient": (
@@ -73,16 +73,16 @@ MUTANTS = {
     "1 / tau overflows": (CORE, "min(1.0 / tau, sys.float_info.max)", "1.0 / tau"),
     "double backward silent": (CORE, "torch.is_grad_enabled() and", "False and"),
     "grad_output ignored": (CORE, "(gradient * grad_output)", "gradient"),
-    "teacher not detached": ("scaled_kl_div_loss.py", "teacher_logits.detach()", "teacher_logits"),
+    "teacher not detached": ("kl.py", "teacher_logits.detach()", "teacher_logits"),
     "class_dim ignored": (
-        "scaled_kl_div_loss.py",
+        "kl.py",
         "if dim != student_logits.ndim - 1:",
         "if False:",
     ),
-    "MSE: teacher not detached": ("logit_mse_loss.py", "teacher_logits.detach()", "teacher_logits"),
-    "MSE: batchmean like sum": ("logit_mse_loss.py", " / len(student)", ""),
-    "MSE: mean like sum": ("logit_mse_loss.py", "reduction=self.reduction)", 'reduction="sum")'),
-    "MSE: absolute": ("logit_mse_loss.py", "F.mse_loss(student", "F.l1_loss(student"),
+    "MSE: teacher not detached": ("mse.py", "teacher_logits.detach()", "teacher_logits"),
+    "MSE: batchmean like sum": ("mse.py", " / len(student)", ""),
+    "MSE: mean like sum": ("mse.py", "reduction=self.reduction)", 'reduction="sum")'),
+    "MSE: absolute": ("mse.py", "F.mse_loss(student", "F.l1_loss(student"),
 }
 
 
@@ -107,7 +107,7 @@ def import_copy(tmp_path, monkeypatch):
         folder = tmp_path / "mutant_losses"
         shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
         for path in folder.glob("[!_]*.py"):
-            assert path.read_text().count(REGISTRATION) == 1
+            assert path.read_text().count(REGISTRATION) <= 1
             path.write_text(path.read_text().replace(REGISTRATION, ""))
         text = (folder / file).read_text()
         assert not old or old in text, f"{old!r} is not in {file}: the mutant would be no mutant"

@@ -20,12 +20,7 @@ _STEPS = dict(cpu=1, cuda=20)
 
 
 def main(file: str) -> None:
-    """Train and time.
-
-    Args:
-        file: JSON with ``config`` (arguments of ``base_config``), ``variant``, ``workers``,
-            ``processes``, ``seconds``, ``threads`` and ``out``.
-    """
+    """Train and time."""
     silence_known_warnings()
     install_safe_reading()
     from .sessions import base_config

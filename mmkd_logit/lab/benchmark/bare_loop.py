@@ -17,13 +17,7 @@ _Batch = tuple[Tensor, Tensor]
 
 
 class ArrayImages(Dataset):
-    """Images and labels in arrays, as torchvision's data sets of small images keep them.
-
-    Args:
-        data: Images, uint8, (N, H, W, C) with 3 channels or 1.
-        targets: N labels.
-        transform: From a PIL image to a tensor.
-    """
+    """Images and labels in arrays, as torchvision's data sets of small images keep them."""
 
     def __init__(self, data: np.ndarray, targets: Sequence[int], transform: Callable) -> None:
         self.data = data
@@ -57,17 +51,7 @@ class _Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-``depth``-``widen_factor`` (Zagoruyko and Komodakis, 2016) that gives logits.
-
-    Args:
-        depth: ``6n + 4``.
-        widen_factor: Multiplies the width.
-        num_classes: K.
-        in_channels: Of the images.
-        strides: Of the three groups.
-        base_channels: Width of the first group at ``widen_factor=1``.
-        stem_channels: Channels after the stem.
-    """
+    """WRN-``depth``-``widen_factor`` (Zagoruyko and Komodakis, 2016) that gives logits."""
 
     def __init__(
         self,
@@ -103,26 +87,7 @@ class WideResNet(nn.Module):
 
 
 class BareLoop:
-    """A teacher, a student, a loader, SGD, and a loop that prints nothing.
-
-    Args:
-        student: Gives logits.
-        teacher: The same.
-        data: Of pairs of a tensor and a label.
-        batch_size: N.
-        loss: ``'mse'`` or ``'kl'``, between the logits.
-        tau: Temperature of ``'kl'``.
-        alpha: Weight of the teacher's loss; that of the cross-entropy is ``1 - alpha``.
-        workers: Of the data loader.
-        device: Where to compute.
-        channels_last: Memory format of networks and images.
-        bf16: Whether both networks run under autocast in bfloat16.
-        compiled: Whether both networks go through ``torch.compile``.
-        fused: Whether SGD is the fused one.
-        fixed_batch: Whether the first batch is kept on the device and used for every step.
-        lr: Learning rate, with Nesterov momentum 0.9.
-        weight_decay: Not for tensors of one dimension, as in the authors' code.
-    """
+    """A teacher, a student, a loader, SGD, and a loop that prints nothing."""
 
     def __init__(
         self,
@@ -187,12 +152,7 @@ class BareLoop:
         return images, labels.to(self.device, non_blocking=True)
 
     def step(self, images: Tensor, labels: Tensor) -> float:
-        """Train on a batch and return the loss, as code that logs it does.
-
-        Args:
-            images: From the loader.
-            labels: Theirs.
-        """
+        """Train on a batch and return the loss, as code that logs it does."""
         images, labels = self.to_device(images, labels)
         with self._autocast():
             logits = self.run_student(images)
@@ -226,15 +186,7 @@ class BareLoop:
 def usual_transform(
     mean: Sequence[float], std: Sequence[float], crop: int | None, padding: int, flip: float
 ) -> Callable:
-    """Return the usual augmentation of small images.
-
-    Args:
-        mean: For pixels in ``[0, 1]``.
-        std: The same.
-        crop: Size of the random crop; None without one.
-        padding: On each side, before the crop.
-        flip: Probability of the horizontal flip.
-    """
+    """Return the usual augmentation of small images."""
     steps: list[Callable] = []
     if crop:
         steps.append(transforms.RandomCrop(crop, padding=padding))

@@ -88,11 +88,7 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/benchmark.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/benchmark.py``."""
     args = build_parser().parse_args(argv)
     with one_line_errors():
         _check(args)

@@ -23,13 +23,7 @@ _Function = Callable[[Tensor, Tensor], Tensor]
 
 
 def naive_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float) -> Tensor:
-    """Return the loss as the formula reads, in the logits' own dtype.
-
-    Args:
-        student_logits: ``(N, K)``.
-        teacher_logits: ``(N, K)``.
-        tau: Temperature.
-    """
+    """Return the loss as the formula reads, in the logits' own dtype."""
     log_p = F.log_softmax(student_logits / tau, -1)
     q = F.softmax(teacher_logits / tau, -1)
     return tau**2 * F.kl_div(log_p, q, reduction="batchmean")
@@ -43,20 +37,7 @@ def speed_rows(
     seconds: float = 3.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """Time forward plus backward of both, in turn, and return a row for each shape.
-
-    Args:
-        shapes: Pairs (N, K) of float32 logits.
-        tau: Temperature.
-        compiled: Whether both go through ``torch.compile``.
-        device: Where to run.
-        seconds: Time to spend on a shape, at least 5 rounds of each.
-        say: Called with a line of progress.
-
-    Returns:
-        Rows with medians in microseconds, ``ratio`` of the medians (ours to naive) and the
-        quartiles of the ratio of neighbours.
-    """
+    """Time forward plus backward of both, in turn, and return a row for each shape."""
     rows = []
     for samples, classes in shapes:
         say(f"timing {samples}x{classes}, {'compiled' if compiled else 'eager'}, tau={tau:g}")
@@ -97,16 +78,6 @@ def error_rows(
     The reference has 50 digits and starts from the logits as they are in the dtype. A gradient's
     error is that of its norm; it includes the rounding to the dtype.
 
-    Args:
-        dtypes: Dtypes of the logits.
-        taus: Temperatures above 0.
-        samples: N.
-        classes: K.
-        say: Called with a line of progress.
-
-    Raises:
-        ImportError: If mpmath is not installed.
-
     Example:
         >>> (row,) = error_rows([torch.float32], [1e4], samples=2, classes=5)
         >>> row["ours"]["loss"] < 1e-6 < row["naive"]["loss"]
@@ -135,11 +106,7 @@ def error_rows(
 
 
 def render_speed(rows: Sequence[Row]) -> str:
-    """Render the rows of :func:`speed_rows` in Markdown.
-
-    Args:
-        rows: The rows.
-    """
+    """Render the rows of :func:`speed_rows` in Markdown."""
     lines = ["| shape | mode | tau | ours, us | F.kl_div, us | ratio | quartiles |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in rows:
@@ -153,11 +120,7 @@ def render_speed(rows: Sequence[Row]) -> str:
 
 
 def render_errors(rows: Sequence[Row]) -> str:
-    """Render the rows of :func:`error_rows` in Markdown.
-
-    Args:
-        rows: The rows.
-    """
+    """Render the rows of :func:`error_rows` in Markdown."""
     lines = ["| dtype | tau | loss, ours | F.kl_div | gradient, ours | F.kl_div |"]
     lines.append("|---|---|---|---|---|---|")
     for row in rows:

@@ -32,35 +32,21 @@ _PREPROCESSOR = "BatchPreprocessor"
 
 
 def change_innermost(spec: Any, change: Callable[[Any], Any]) -> Any:
-    """Return the config of a data set with the one that reads images changed.
-
-    Args:
-        spec: The config, perhaps of wrappers around wrappers.
-        change: Gets and returns the config within.
-    """
+    """Return the config of a data set with the one that reads images changed."""
     if "dataset" in spec:
         return dict(spec, dataset=change_innermost(spec["dataset"], change))
     return change(spec)
 
 
 def innermost(spec: Any) -> Any:
-    """Return the config of the data set that reads images.
-
-    Args:
-        spec: The config, perhaps of wrappers around it.
-    """
+    """Return the config of the data set that reads images."""
     while "dataset" in spec:
         spec = spec["dataset"]
     return spec
 
 
 def by_pipeline(cfg: Config, workers: int = 0) -> Config:
-    """Load training images one by one, with mmpretrain's pipeline and sampler.
-
-    Args:
-        cfg: Changed in place.
-        workers: Of the data loader.
-    """
+    """Load training images one by one, with mmpretrain's pipeline and sampler."""
     loader = cfg.train_dataloader
     loader.dataset = _without_ours(loader.dataset)
     if type_name(loader.sampler) == _SAMPLER:
@@ -76,11 +62,7 @@ def by_pipeline(cfg: Config, workers: int = 0) -> Config:
 
 
 def in_memory(cfg: Config) -> Config:
-    """Load training images from one tensor, batch by batch.
-
-    Args:
-        cfg: Changed in place.
-    """
+    """Load training images from one tensor, batch by batch."""
     if _has(cfg.train_dataloader.dataset, _IN_MEMORY):
         return cfg
     by_pipeline(cfg)
@@ -127,21 +109,6 @@ def base_config(
     Validation, checkpoints and caches go (variants bring their own caches, and a full one on the
     disk would make them all warm), training does not end. Where a teacher's checkpoint is missing
     the teacher keeps random weights.
-
-    Args:
-        path: The config.
-        work_dir: For logs.
-        overrides: As of ``--cfg-options``.
-        batch_size: For each process; None for the config's.
-        synthetic: Train on that many random images instead; None for the config's data.
-        launcher: As of ``tools/train.py``.
-
-    Returns:
-        The config, and what the user should know about it.
-
-    Raises:
-        FileNotFoundError: If the config does not exist.
-        ValueError: If it has no teacher or is not what can be timed.
     """
     words = [path, "--work-dir", work_dir, "--no-validate", "--launcher", launcher]
     args = train.build_parser().parse_args(words)
@@ -167,12 +134,7 @@ def base_config(
 
 
 def edited(cfg: Config, **fields: Any) -> Config:
-    """Return a copy of a config with other fields, and a name of its own for MMEngine.
-
-    Args:
-        cfg: A config.
-        **fields: Merged into it.
-    """
+    """Return a copy of a config with other fields, and a name of its own for MMEngine."""
     new = Config(cfg.to_dict())
     new.merge_from_dict(fields)
     new.experiment_name = f"benchmark{next(_number)}"
@@ -233,12 +195,6 @@ class RunnerSession:
     Everything is the Runner's own: how model, loader, hooks and optimizer are built, and
     ``run_iter`` of its train loop with all hooks. Only the loop over epochs stands here, since a
     loop of MMEngine's cannot be halted between two iterations.
-
-    Args:
-        cfg: A complete config, trained by epochs.
-
-    Raises:
-        ValueError: If it is trained by iterations, or the data give no batch.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -340,25 +296,13 @@ class RunnerSession:
 
 
 def check_size(batches: int, batch_size: int) -> None:
-    """Refuse data that are too few.
-
-    Args:
-        batches: How many whole ones there are.
-        batch_size: Of each.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Refuse data that are too few."""
     if batches < 1:
         raise ValueError(f"there are fewer than {batch_size} images, a batch; take a smaller one")
 
 
 def stock_of(loader: DataLoader) -> int:
-    """Return how many batches the workers of a loader may have ready before they are asked.
-
-    Args:
-        loader: The loader.
-    """
+    """Return how many batches the workers of a loader may have ready before they are asked."""
     return loader.num_workers * (loader.prefetch_factor or 0)
 
 
@@ -387,15 +331,6 @@ class BareSession:
 
     Wide ResNets are the loop's own; other networks are mmpretrain's, called like any module.
     A student without a teacher is the same with ``alpha=0``.
-
-    Args:
-        cfg: A complete config of one teacher, with MSE or KL, that loads by mmpretrain's pipeline
-            of RandomCrop, RandomFlip and PackInputs.
-        device: Where to compute.
-        **settings: Of :class:`BareLoop`.
-
-    Raises:
-        ValueError: If the loop cannot do what the config does.
     """
 
     def __init__(self, cfg: Config, device: str | torch.device, **settings: Any) -> None:
@@ -534,11 +469,7 @@ def _transform(pipeline: Sequence[dict], preprocessor: dict) -> Callable:
 
 
 class TeacherSession(RunnerSession):
-    """A run of which only the teacher works, on one batch all along.
-
-    Args:
-        cfg: A complete config of a distiller.
-    """
+    """A run of which only the teacher works, on one batch all along."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)

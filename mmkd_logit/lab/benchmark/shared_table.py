@@ -34,19 +34,7 @@ def shared_rows(
     edit: Callable[[Config], Any] = lambda cfg: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Row], list[Row]]:
-    """Time Table 1's row of students together, apart, and in its parts.
-
-    Args:
-        cfg: Of :func:`mmkd_logit.lab.benchmark.sessions.base_config`.
-        device: Where to compute.
-        seconds: Time for each of the things that are timed, at least 5 rounds.
-        edit: Changes the config of every run in place, such as to that of ``--fast``.
-        say: Called with a line of progress.
-
-    Returns:
-        A row for each thing (``name``, median ``seconds`` of a step, ``times``), and the rows of
-        two ratios (``text``, ``ratio``, ``quartiles``, ``goal``).
-    """
+    """Time Table 1's row of students together, apart, and in its parts."""
     members = {name: _member(cfg, name, edit) for name in LOSSES}
     names = {f"s{number}": name for number, name in enumerate(members)}
     say(f"preparing {len(members)} students together")
@@ -123,12 +111,7 @@ def _ratio(text: str, times: dict[str, list[float]], names: list[str], goal: flo
 
 
 def render_shared(rows: list[Row], ratios: list[Row]) -> str:
-    """Render the rows of :func:`shared_rows` in Markdown.
-
-    Args:
-        rows: The rows.
-        ratios: The ratios.
-    """
+    """Render the rows of :func:`shared_rows` in Markdown."""
     lines = ["| a step of | ms |", "|---|---|"]
     lines += [f"| {row['name']} | {1e3 * row['seconds']:.4g} |" for row in rows]
     lines += ["", "| time | ratio | quartiles | goal, at most |", "|---|---|---|---|"]

@@ -203,12 +203,7 @@ COMPARISONS = (
 
 
 def comparison_rows(rows: Sequence[Row], device: str) -> list[Row]:
-    """Return the ratios of speeds that there are goals for, and those to the bare loop.
-
-    Args:
-        rows: Of :func:`mmkd_logit.lab.benchmark.speed.train_rows`.
-        device: ``'cpu'`` or ``'cuda'``.
-    """
+    """Return the ratios of speeds that there are goals for, and those to the bare loop."""
     times = {row["variant"]: row["times"] for row in rows}
     alone = dict(bare=1)
     known = {each.variant for each in COMPARISONS if each.reference == alone} | {"bare"}
@@ -235,11 +230,7 @@ def comparison_rows(rows: Sequence[Row], device: str) -> list[Row]:
 
 
 def render_comparisons(rows: Sequence[Row]) -> str:
-    """Render the rows of :func:`comparison_rows` in Markdown.
-
-    Args:
-        rows: The rows.
-    """
+    """Render the rows of :func:`comparison_rows` in Markdown."""
     lines = ["| speed of | to that of | ratio | quartiles | goal |", "|---|---|---|---|---|"]
     for row in rows:
         low, high = row["quartiles"]
@@ -268,22 +259,7 @@ def train_rows(
     parts: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[SpeedRow]:
-    """Train with all variants in turn and return a row for each.
-
-    Args:
-        cfg: Of :func:`mmkd_logit.lab.benchmark.sessions.base_config`.
-        names: Of the variants.
-        device: Where to compute.
-        workers: Data workers of the variants with mmpretrain's or torchvision's pipeline.
-        seconds: Time for each variant, at least 5 rounds.
-        parts: Whether to measure memory and breakdown as well, in steps of their own.
-        say: Called with a line of progress.
-
-    Returns:
-        Rows with :func:`summary` in images, ``times`` (seconds of a step, a number for each
-        round), ``students`` that learn in a step, ``cache_hits`` (the share of the teacher's
-        logits that were looked up; None without a cache), ``peak_bytes`` and ``parts`` (seconds).
-    """
+    """Train with all variants in turn and return a row for each."""
     sessions = open_sessions(cfg, names, device, workers, say)
     stock = max(session.stock for session in sessions)
     rounds = [round_of(session.step, device, stock) for session in sessions]
@@ -309,15 +285,7 @@ def open_sessions(
     workers: int,
     say: Callable[[str], None],
 ) -> list[Session]:
-    """Build what the variants train.
-
-    Args:
-        cfg: The base config.
-        names: Of the variants.
-        device: Where to compute.
-        workers: As of :func:`train_rows`.
-        say: Called with a line of progress.
-    """
+    """Build what the variants train."""
     sessions = []
     for name in names:
         say(f"preparing {name}")
@@ -326,11 +294,7 @@ def open_sessions(
 
 
 def render_train(rows: Sequence[SpeedRow]) -> str:
-    """Render the rows of :func:`train_rows` in Markdown.
-
-    Args:
-        rows: The rows.
-    """
+    """Render the rows of :func:`train_rows` in Markdown."""
     parts = [part for part in PARTS if any("parts" in row for row in rows)]
     lines = ["| variant | images/s | quartiles | ms a step |" + " peak MB |" * bool(parts)]
     lines[0] += "".join(f" {part} |" for part in parts)
@@ -379,19 +343,7 @@ def data_rows(
     names: Sequence[str] = LOADERS,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[SpeedRow]:
-    """Load and preprocess batches in turn, without training on them.
-
-    Args:
-        cfg: Of :func:`mmkd_logit.lab.benchmark.sessions.base_config`.
-        device: Where the batches go.
-        workers: As of :func:`mmkd_logit.lab.benchmark.speed.train_rows`.
-        seconds: Time for each loader, at least 5 rounds.
-        names: Of variants whose loaders to time; ``'plain'`` is what ratios are to.
-        say: Called with a line of progress.
-
-    Returns:
-        Rows with :func:`summary` in images, ``times`` and, where plain was timed, ``to_plain``.
-    """
+    """Load and preprocess batches in turn, without training on them."""
     sessions = open_sessions(cfg, names, device, workers, say)
     stock = max(session.stock for session in sessions)
     rounds = [round_of(session.loader(), device, stock) for session in sessions]
@@ -407,11 +359,7 @@ def data_rows(
 
 
 def render_data(rows: Sequence[SpeedRow]) -> str:
-    """Render the rows of :func:`data_rows` in Markdown.
-
-    Args:
-        rows: The rows.
-    """
+    """Render the rows of :func:`data_rows` in Markdown."""
     lines = ["| loader of | images/s | quartiles | to plain | quartiles |", "|---|---|---|---|---|"]
     for row in rows:
         line = f"| {row['loader']} | {speed_text(row)} |"
@@ -452,27 +400,6 @@ def scaling_rows(
 
     One process runs without DDP, as it does without a launcher; several run over gloo, or nccl
     with a GPU each.
-
-    Args:
-        config: Arguments of :func:`mmkd_logit.lab.benchmark.sessions.base_config`.
-        variant: Which one to train.
-        workers: As of :func:`mmkd_logit.lab.benchmark.speed.train_rows`.
-        batch_size: Of one process alone.
-        kept: What stays when there are more: ``'total'``, the batch of all together, or
-            ``'process'``, the batch of each.
-        seconds: Time for each launch, at least 5 rounds.
-        threads: Of torch, in each process.
-        counts: Numbers of processes; :func:`process_counts` by default.
-        sweeps: How often.
-        say: Called with a line of progress.
-
-    Returns:
-        Rows with :func:`summary` in images, ``times``, and ``efficiency``: the speed over that of
-        one process, divided by the number of processes.
-
-    Raises:
-        ValueError: If ``kept`` is another word or the batch cannot be divided.
-        OSError: If a process fails.
     """
     if kept not in KEPT:
         raise ValueError(f"what is kept must be one of {KEPT}, got {kept!r}")
@@ -506,11 +433,7 @@ def scaling_rows(
 
 
 def render_scaling(rows: Sequence[SpeedRow]) -> str:
-    """Render the rows of :func:`scaling_rows` in Markdown.
-
-    Args:
-        rows: The rows.
-    """
+    """Render the rows of :func:`scaling_rows` in Markdown."""
     lines = ["| processes | batch of each | images/s | quartiles | efficiency |"]
     lines.append("|---|---|---|---|---|")
     for row in rows:
@@ -542,15 +465,7 @@ def _launch(settings: dict[str, Any]) -> list[float]:
 
 
 def measure_config(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
-    """Print tables for a config and return what is in them, with all raw times.
-
-    Args:
-        args: Parsed by :func:`mmkd_logit.lab.benchmark.command.build_parser`.
-        say: Called with a line of progress.
-
-    Raises:
-        ValueError: If there is no such variant, or it cannot train this config.
-    """
+    """Print tables for a config and return what is in them, with all raw times."""
     names = args.variants or list(LOADERS if args.data else VARIANTS)
     if args.scaling:
         names = args.variants or ["memory"]
@@ -627,9 +542,6 @@ def default_workers(device: torch.device) -> int:
 
     None on a CPU, where they would only take its cores from the training; on a GPU as many as
     there are cores to spare, up to 8.
-
-    Args:
-        device: Where to train.
     """
     return 0 if device.type == "cpu" else min(max((os.cpu_count() or 1) - 1, 0), 8)
 

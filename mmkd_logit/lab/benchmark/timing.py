@@ -25,23 +25,13 @@ _LEAST_SECONDS = dict(cpu=0.02, cuda=0.3)  # of a round, so that clocks and queu
 
 
 def synchronize(device: str | torch.device) -> None:
-    """Wait until a device has done what it was given.
-
-    Args:
-        device: A CPU has always done it.
-    """
+    """Wait until a device has done what it was given."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def timed(function: Callable[[], Any], device: str | torch.device, calls: int = 1) -> float:
-    """Return the seconds that a call takes, the device's work included.
-
-    Args:
-        function: To call.
-        device: Where it computes.
-        calls: How often to call it before waiting for the device.
-    """
+    """Return the seconds that a call takes, the device's work included."""
     synchronize(device)
     start = time.perf_counter()
     for _ in range(calls):
@@ -57,16 +47,6 @@ def interleave(
     title: str | None = None,
 ) -> list[list[float]]:
     """Call functions in turn, A B C A B C ..., so that a machine's moods meet all of them alike.
-
-    Args:
-        functions: Each gives the seconds that it wants to be known by.
-        seconds: When this time has passed no new round begins.
-        least: Rounds at least.
-        title: Of a bar with the time left, on standard error; None for none. It is drawn on a
-            terminal only.
-
-    Returns:
-        For each function its seconds, as many for all.
 
     Example:
         >>> calls = []
@@ -92,11 +72,6 @@ def round_of(step: Callable[[], Any], device: torch.device, stock: int) -> Calla
     While other variants have their turn the workers of this one fill their stock, which would
     make its next steps too cheap, and just after its turn they take time from the next one. So
     that many steps are done before the clock starts.
-
-    Args:
-        step: To time.
-        device: Where it computes.
-        stock: Batches that may be ready, the most of any variant.
     """
     for _ in range(_WARM_UP[device.type]):
         once = timed(step, device)
@@ -112,10 +87,6 @@ def round_of(step: Callable[[], Any], device: torch.device, stock: int) -> Calla
 
 def summary(times: Sequence[float], samples: int = 1) -> dict[str, Any]:
     """Return the median and quartiles of times, and of the speed they mean.
-
-    Args:
-        times: Seconds, at least two.
-        samples: How many samples each of them covers.
 
     Example:
         >>> summary([1.0, 2.0, 4.0], samples=8)["per_second"]
@@ -135,13 +106,6 @@ def summary(times: Sequence[float], samples: int = 1) -> dict[str, Any]:
 def ratio(times: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
     """Return how many times as fast as a reference something is.
 
-    Args:
-        times: Its seconds.
-        reference: Those of the reference, timed in turn with it.
-
-    Returns:
-        ``ratio`` of the medians and ``quartiles`` of the ratios of neighbours.
-
     Example:
         >>> ratio([1.0, 1.0, 1.0], [2.0, 3.0, 4.0])
         {'ratio': 3.0, 'quartiles': [2.0, 4.0]}
@@ -155,9 +119,6 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
 
 def speed_text(summary: dict[str, Any]) -> str:
     """Return the cells of a table for a :func:`summary`: speed and its quartiles.
-
-    Args:
-        summary: The summary.
 
     Example:
         >>> speed_text(dict(per_second=1234.5, per_second_quartiles=[98.76, 2000.0]))
@@ -206,12 +167,6 @@ def breakdown(
 
     Methods are wrapped for these steps only. A part inside another counts for itself alone. On a
     GPU the times are those between events of the stream, so that nothing waits in between.
-
-    Args:
-        step: Trains on one batch.
-        probes: Which method (object, name) does which part; ``torch.Tensor.backward`` is known.
-        device: Where it computes.
-        steps: How many to average over.
     """
     clock = _Clock(device)
     with _wrapped([*probes, (Tensor, "backward", "backward")], clock):
@@ -228,11 +183,6 @@ def peak_memory(step: Callable[[], Any], state: Sequence[Any], device: torch.dev
     What lives from step to step (weights, buffers, the optimizer's state) and what
     torch's allocator gives out on top of it during one step. Unlike the resident size of the
     process it does not depend on what else was run before, nor on what the C library keeps.
-
-    Args:
-        step: Trains on one batch.
-        state: Modules and optimizers.
-        device: Where it computes.
     """
     for module in state:
         if isinstance(module, nn.Module):

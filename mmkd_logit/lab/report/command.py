@@ -30,20 +30,7 @@ PARTS = (
 def draw_all(
     exhibits: Sequence[ExhibitFile], root: Path | None = None, notes: list[str] | None = None
 ) -> list[Drawing]:
-    """Draw all figures.
-
-    Args:
-        exhibits: As read from a folder of results.
-        root: Not used: each exhibit knows where its runs were made.
-        notes: Gets a line for each figure that lacks its files or could not be drawn, which begins
-            with the path of its exhibit; without it such an error is raised.
-
-    Returns:
-        The figures: those of each exhibit in the order of the paper's, then those of none.
-
-    Raises:
-        ValueError: If a file cannot be read and nobody takes notes.
-    """
+    """Draw all figures."""
     drawings: list[Drawing] = []
     with style():
         for exhibit in exhibits:
@@ -98,22 +85,7 @@ def draw_figure(
     only: Sequence[str] = (),
     root: str | Path | None = None,
 ) -> tuple[list[Drawing], list[str]]:
-    """Draw one of the figures, of every exhibit that allows it.
-
-    Args:
-        name: Of :data:`FIGURES`.
-        paths: Folders of results, or work folders of runs.
-        only: Exhibits of the results, by ``NAME`` or ``SCALE/NAME``; none for all.
-        root: Where the runs of the results were made, if their files were moved.
-
-    Returns:
-        The figures, and what could not be drawn and why; not both are empty.
-
-    Raises:
-        FileNotFoundError: If a folder does not exist.
-        ValueError: If a folder holds neither exhibits nor what a run leaves, or ``only`` names
-            an exhibit that is not there.
-    """
+    """Draw one of the figures, of every exhibit that allows it."""
     part = importlib.import_module(f"{__package__}.figures.{name}")
     with style():
         if name == "losses":
@@ -159,18 +131,7 @@ def _read(
 
 
 def write_drawings(drawings: Sequence[Drawing], folder: str | Path) -> list[Path]:
-    """Write figures as PNG and SVG.
-
-    Args:
-        drawings: The figures.
-        folder: To write to; it is made.
-
-    Returns:
-        The files.
-
-    Raises:
-        OSError: If one cannot be written.
-    """
+    """Write figures as PNG and SVG."""
     written, stems = [], Names()
     for drawing in drawings:
         stem = stems(drawing.name)
@@ -182,11 +143,7 @@ def write_drawings(drawings: Sequence[Drawing], folder: str | Path) -> list[Path
 
 
 def build_parser(name: str) -> argparse.ArgumentParser:
-    """Return the command line of a figure.
-
-    Args:
-        name: Of :data:`FIGURES`.
-    """
+    """Return the command line of a figure."""
     what, needs = FIGURES[name]
     parser = OneLineParser(description=f"Draw {what} as PNG and SVG; needs {needs}")
     if name != "losses":
@@ -208,12 +165,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
 
 
 def main(name: str, argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/analysis/{name}.py``.
-
-    Args:
-        name: Of :data:`FIGURES`.
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/analysis/{name}.py``."""
     args = build_parser(name).parse_args(argv)
     told = vars(args)
     paths = told.get("paths", [])

@@ -30,16 +30,7 @@ class Curve(NamedTuple):
 
 
 def by_epoch(scalars: Scalars, name: str, last: bool = False) -> dict[float, float]:
-    """Return one value for each epoch of training, by its end.
-
-    Args:
-        scalars: Of a run, which logged by iteration.
-        name: Of what is asked for.
-        last: Whether the epoch's last log line tells of all of it; else its lines are averaged.
-
-    Raises:
-        ValueError: If the run did not log which epoch it was in.
-    """
+    """Return one value for each epoch of training, by its end."""
     steps, values = scalars[name]
     epochs = _epochs_at(scalars, steps)
     found: dict[float, float] = {}
@@ -50,17 +41,7 @@ def by_epoch(scalars: Scalars, name: str, last: bool = False) -> dict[float, flo
 
 
 def by_iteration(scalars: Scalars, name: str, per_epoch: float | None) -> dict[float, float]:
-    """Return every value that was logged in training, by the epoch as a broken number.
-
-    Args:
-        scalars: Of a run, which logged by iteration.
-        name: Of what is asked for.
-        per_epoch: Iterations of an epoch, where they are known; else the fewest that the log
-            allows, which are wrong by less than the distance of two log lines.
-
-    Raises:
-        ValueError: If the run did not log which epoch it was in.
-    """
+    """Return every value that was logged in training, by the epoch as a broken number."""
     steps, values = scalars[name]
     epochs = _epochs_at(scalars, steps)
     if per_epoch is None:
@@ -70,12 +51,7 @@ def by_iteration(scalars: Scalars, name: str, per_epoch: float | None) -> dict[f
 
 
 def by_validation(scalars: Scalars, name: str) -> dict[float, float]:
-    """Return what was logged after epochs.
-
-    Args:
-        scalars: Of a run.
-        name: Of what is asked for.
-    """
+    """Return what was logged after epochs."""
     steps, values = scalars[name]
     return dict(zip(steps.astype(float).tolist(), values.tolist(), strict=True))
 
@@ -94,11 +70,7 @@ def _epochs_at(scalars: Scalars, steps: np.ndarray) -> np.ndarray:
 
 
 def over_seeds(runs: Sequence[Mapping[float, float]]) -> Curve | None:
-    """Average over seeds, where all of them have a value; None if they share no epoch.
-
-    Args:
-        runs: Of each seed the values by epoch.
-    """
+    """Average over seeds, where all of them have a value; None if they share no epoch."""
     runs = [run for run in runs if run]
     shared = sorted(set(runs[0]).intersection(*runs[1:])) if runs else []
     if not shared:
@@ -121,9 +93,6 @@ def bandwidth(values: np.ndarray) -> float:
 
     :math:`0.9 \min(s, \mathrm{IQR} / 1.349)\, n^{-1/5}`, of the standard deviation alone where
     the quartiles coincide.
-
-    Args:
-        values: (N,), finite.
     """
     deviation = float(np.std(values))
     quartiles = np.subtract(*np.percentile(values, [75, 25])) / 1.349
@@ -136,16 +105,6 @@ def smooth_density(
     """Estimate a density by Gaussian kernels; the time does not grow with N times points.
 
     Values outside the range count in the whole, whose area is 1.
-
-    Args:
-        values: (N,), finite.
-        low: Where the grid begins.
-        high: Where it ends.
-        points: Number of its points.
-        floor: Below this there can be no values; what a kernel puts there is reflected.
-
-    Returns:
-        The points and the density there.
     """
     cell = (high - low) / (points - 1) / _FINE
     # A kernel narrower than the distance of two points would fall between them.
@@ -166,13 +125,7 @@ def smooth_density(
 def common_range(
     groups: Iterable[np.ndarray], outside: float = 0.002, floor: float | None = None
 ) -> tuple[float, float]:
-    """Return a range that holds nearly all values of every group.
-
-    Args:
-        groups: Of finite values; empty ones do not count, and if all are it is from 0 to 1.
-        outside: The share of a group that may lie beyond either end.
-        floor: Where the range begins, if not where the values do.
-    """
+    """Return a range that holds nearly all values of every group."""
     ends = [np.quantile(values, [outside, 1 - outside]) for values in groups if len(values)]
     if not ends:
         return 0.0, 1.0
@@ -185,11 +138,7 @@ def common_range(
 
 
 def summarize(values: np.ndarray) -> dict[str, float | int]:
-    """Return number, mean, standard deviation and quantiles of values.
-
-    Args:
-        values: (N,), of which those that are not finite are only counted.
-    """
+    """Return number, mean, standard deviation and quantiles of values."""
     finite = values[np.isfinite(values)]
     summary: dict[str, float | int] = dict(n=len(finite), not_finite=len(values) - len(finite))
     if len(finite):
@@ -229,12 +178,6 @@ def draw_ridges(axes: Axes, ridges: Sequence[Ridge], names: bool = True, head: s
     """Draw densities below each other, each as high as its row.
 
     The baseline of row i is at y = -i; a tick stands at the center of each.
-
-    Args:
-        axes: Where.
-        ridges: From above.
-        names: Whether rows are named here.
-        head: Above the texts on the right.
     """
     for row, ridge in enumerate(ridges):
         color = ridge.look.color
@@ -277,11 +220,6 @@ def draw_ridges(axes: Axes, ridges: Sequence[Ridge], names: bool = True, head: s
 
 
 def rounded(value: float, span: float) -> str:
-    """Return a number with the digits that can be told apart on an axis.
-
-    Args:
-        value: The number.
-        span: From one end of the axis to the other.
-    """
+    """Return a number with the digits that can be told apart on an axis."""
     digits = int(np.clip(2 - np.floor(np.log10(span / 2)), 0, 6))
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")

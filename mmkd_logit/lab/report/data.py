@@ -111,16 +111,7 @@ _NAMES: dict[Any, str] = {
 
 
 def check(value: Any, shape: Any, where: str = "") -> None:
-    """Make sure that a value is as its shape says.
-
-    Args:
-        value: Of JSON.
-        shape: As above.
-        where: The value's place, for the error.
-
-    Raises:
-        ValueError: If it is not; says the place, what is there and what belongs there.
-    """
+    """Make sure that a value is as its shape says."""
     if isinstance(shape, dict):
         _expect(value, (dict,), where)
         for name, inner in shape.items():
@@ -194,15 +185,6 @@ def read_exhibit_files(results: str | Path, root: str | Path | None = None) -> l
 
     What is not the file's own name for itself, such as a copy in another folder, is told apart by
     where it lies.
-
-    Args:
-        results: The folder.
-        root: Where the runs were made, if their files were moved.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If a file is cut off, of another format or not as it must be, or there is none.
-        OSError: If a file cannot be read.
     """
     folder = Path(results)
     for each in (folder, Path(root or folder)):
@@ -293,34 +275,20 @@ LAST = "weights after the last epoch, nothing selected"
 
 
 def file_name(exhibit: ExhibitFile, figure: str, title: str = "") -> str:
-    """Return what the files of a figure are called.
-
-    Args:
-        exhibit: The exhibit.
-        figure: What is drawn.
-        title: Of what in the exhibit, if that is not all.
-    """
+    """Return what the files of a figure are called."""
     parts = [exhibit.key.replace("/", "-"), figure, title.replace("->", "to")]
     return "-".join(re.sub(r"[^A-Za-z0-9.=+]+", "-", part).strip("-.") for part in parts if part)
 
 
 def own_source(exhibit: ExhibitFile) -> list[str]:
-    """Return the exhibit's own file, seen from where its runs were made; none if it is none.
-
-    Args:
-        exhibit: The exhibit.
-    """
+    """Return the exhibit's own file, seen from where its runs were made; none if it is none."""
     if not exhibit.path.is_file():
         return []
     return [Path(os.path.relpath(exhibit.path, exhibit.root)).as_posix()]
 
 
 def describe_seeds(counts: Iterable[int]) -> str:
-    """Say over how many seeds something was averaged.
-
-    Args:
-        counts: Of the seeds, for each thing drawn.
-    """
+    """Say over how many seeds something was averaged."""
     found = sorted(set(counts) - {0})
     if not found:
         return "n = 0"
@@ -331,11 +299,7 @@ def describe_seeds(counts: Iterable[int]) -> str:
 
 
 def describe_epochs(runs: Iterable[Mapping[str, Any]]) -> str:
-    """Say how long runs were trained.
-
-    Args:
-        runs: Of an exhibit.
-    """
+    """Say how long runs were trained."""
     found = sorted({run["epochs"] for run in runs if run["row"] and run.get("epochs")})
     if not found:
         return "epochs unknown"
@@ -393,15 +357,7 @@ class Dump:
 
 
 def read_dump(path: str | Path) -> Dump:
-    """Read a file of dumped logits; nothing in it is run.
-
-    Args:
-        path: The ``.npz`` file.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-        ValueError: If it is cut off, no dump, or its arrays do not fit each other.
-    """
+    """Read a file of dumped logits; nothing in it is run."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"the dump {path} does not exist; tools/dump_logits.py makes it")
@@ -447,17 +403,6 @@ def read_scalars(paths: Iterable[str | Path]) -> dict[str, tuple[np.ndarray, np.
 
     A run that was cut off and resumed has several files; what was done again counts as it was
     done last. A last line without its end is passed over.
-
-    Args:
-        paths: The files ``vis_data/scalars.json``, oldest first.
-
-    Returns:
-        For each name the steps, ascending, and the values there. Training is logged by iteration
-        (``loss_kd``; ``epoch`` says which), validation by epoch (``accuracy/top1``).
-
-    Raises:
-        FileNotFoundError: If a file does not exist.
-        ValueError: If a line is not JSON.
     """
     found: dict[str, dict[int, float]] = {}
     for path in paths:
@@ -493,11 +438,7 @@ _SCALARS, _DUMPS = "*/vis_data/scalars.json", "logits/*.npz"
 
 
 def is_work_folder(folder: Path) -> bool:
-    """Whether a run has left something to draw.
-
-    Args:
-        folder: Perhaps a run's.
-    """
+    """Whether a run has left something to draw."""
     return any(True for pattern in (_SCALARS, _DUMPS) for _ in folder.glob(pattern))
 
 
@@ -506,15 +447,6 @@ def exhibit_of_folders(folders: Sequence[Path]) -> ExhibitFile:
 
     By what a run was trained says a dump of its logits, where there is one; a run without is
     called after its folder.
-
-    Args:
-        folders: Of the runs.
-
-    Returns:
-        An exhibit whose ``path`` is no file; its record says ``outside``.
-
-    Raises:
-        ValueError: If a dump or a line of the scalars cannot be read.
     """
     folders = list(dict.fromkeys(folders))
     owners = [_owner(folder) for folder in folders]

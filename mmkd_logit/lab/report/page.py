@@ -27,11 +27,7 @@ _KINDS = {"ce": "cross-entropy", "kl": "KL", "mse": "MSE between logits"}
 
 
 def describe_method(method: Mapping[str, Any]) -> str:
-    """Say in a line by what a run was trained.
-
-    Args:
-        method: Of an exhibit file.
-    """
+    """Say in a line by what a run was trained."""
     what = _KINDS.get(method["kind"]) or method.get("loss") or "several losses"
     sizes = dict(tau="τ", alpha="α")
     if method["kind"] != "ce":
@@ -54,12 +50,7 @@ def _size(value: Any) -> str:
 
 
 def run_facts(run: Mapping[str, Any], place: str | None = None) -> list[tuple[str, str]]:
-    """List what is known of a run, in words.
-
-    Args:
-        run: Of an exhibit file.
-        place: Where its results row stands.
-    """
+    """List what is known of a run, in words."""
     row = run["row"] or {}
     facts: list[tuple[str, Any]] = [
         ("config", run["config"]),
@@ -108,11 +99,7 @@ def _seconds(row: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the units that fit it.
-
-    Args:
-        seconds: The time.
-    """
+    """Return a time in the units that fit it."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     if seconds < 7200:
@@ -121,12 +108,7 @@ def duration(seconds: float) -> str:
 
 
 def format_number(value: Any, signed: bool = False) -> str:
-    """Return a number as tables show it; nothing for what is none.
-
-    Args:
-        value: Of JSON.
-        signed: Whether a plus is written.
-    """
+    """Return a number as tables show it; nothing for what is none."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return ""
     try:
@@ -143,14 +125,7 @@ NAME = "runs.jsonl"
 
 
 class ResultsRows:
-    """Knows the lines of ``RESULTS/runs.jsonl``.
-
-    Args:
-        results: The folder of results; it may have no such file.
-
-    Raises:
-        OSError: If the file cannot be read.
-    """
+    """Knows the lines of ``RESULTS/runs.jsonl``."""
 
     def __init__(self, results: Path) -> None:
         self.path = results / NAME
@@ -174,22 +149,14 @@ class ResultsRows:
                 self.problems.append(f"{NAME}: line {number} is not a results row; remove it")
 
     def place(self, row: Mapping[str, Any] | None) -> str | None:
-        """Say where a run's row stands, or None where there is nothing to say.
-
-        Args:
-            row: Of a run of an exhibit.
-        """
+        """Say where a run's row stands, or None where there is nothing to say."""
         if not row or not self.rows:
             return None
         number = self._numbers.get(_text(row))
         return f"not in {NAME}" if number is None else f"{NAME}, line {number}"
 
     def others(self, records: Iterable[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
-        """Return the rows that no run of some exhibits has, as the template takes them.
-
-        Args:
-            records: The exhibits.
-        """
+        """Return the rows that no run of some exhibits has, as the template takes them."""
         used = {_text(run["row"]) for record in records for run in record["runs"] if run["row"]}
         rows = ((number, row) for number, row in self.rows.items() if _text(row) not in used)
         return [
@@ -205,11 +172,7 @@ class ResultsRows:
         ]
 
     def describe(self, files: Files) -> dict[str, Any]:
-        """Return path, link and SHA-256 of the file.
-
-        Args:
-            files: Of the report.
-        """
+        """Return path, link and SHA-256 of the file."""
         (described,) = files.describe([self.path.name], files.results)
         return described
 
@@ -237,30 +200,17 @@ DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1", cells={}
 
 
 def quoted(words: Sequence[str]) -> list[str]:
-    """Return a command's words as a shell takes them.
-
-    Args:
-        words: Of the command.
-    """
+    """Return a command's words as a shell takes them."""
     return [shlex.quote(word) for word in words]
 
 
 def plural(count: int, what: str) -> str:
-    """Return a number of things.
-
-    Args:
-        count: How many.
-        what: One of them.
-    """
+    """Return a number of things."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def arrows(text: str | None) -> str:
-    """Write arrows as one sign, which no line breaks in.
-
-    Args:
-        text: A title or label.
-    """
+    """Write arrows as one sign, which no line breaks in."""
     return (text or "").replace("->", "→")
 
 
@@ -270,14 +220,7 @@ def _spread(cell: Mapping[str, Any]) -> str:
 
 
 class ExhibitView:
-    """Turns an exhibit file into a section of the page.
-
-    Args:
-        exhibit: The file.
-        files: Of the report.
-        names: Of places in the page.
-        rows: Of the folder of results.
-    """
+    """Turns an exhibit file into a section of the page."""
 
     def __init__(self, exhibit: ExhibitFile, files: Files, names: Names, rows: ResultsRows) -> None:
         self.path, self.root, self.record = exhibit
@@ -435,20 +378,6 @@ def build_report(
     """Write the page, and the figures beside the results.
 
     It is one file that fetches nothing. Figures that cannot be drawn are told on the page.
-
-    Args:
-        results: The folder that ``tools/reproduce.py`` wrote exhibits to.
-        out: The page; by default ``RESULTS/report.html``.
-        root: Where the runs were made, if not where the exhibits say.
-        draw: Gives the figures of exhibits, by default ``figures.draw_all``.
-
-    Returns:
-        The path of the page, and what could not be done.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no exhibits, or one that cannot be read, or ``out`` is a folder.
-        OSError: If the page cannot be written.
     """
     exhibits = read_exhibit_files(results, root)
     out = Path(results, "report.html") if out is None else Path(out)
@@ -534,9 +463,6 @@ def render_page(page: dict[str, Any]) -> str:
 
     Its policy lets nothing be fetched and only its own style and script be used, whatever
     labels, commands and paths may hold.
-
-    Args:
-        page: What the template takes.
     """
     template, style, script = _template()
     policy = (
@@ -578,11 +504,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/report.py``.
-
-    Args:
-        argv: The command line without the program's name; ``sys.argv`` by default.
-    """
+    """Run ``tools/report.py``."""
     args = build_parser().parse_args(argv)
     try:
         path, problems = build_report(args.results, args.out, args.root)

@@ -25,10 +25,6 @@ class Files:
 
     A link is relative, leads to a file that is there, and stays in a folder that the report lies
     in too: where the runs were made, or that of the results. Anything else is only named.
-
-    Args:
-        folder: Of the report.
-        results: Of the results.
     """
 
     def __init__(self, folder: Path, results: Path) -> None:
@@ -36,12 +32,7 @@ class Files:
         self._hashes: dict[Path, str | None] = {}
 
     def href(self, path: str | Path, root: Path) -> str | None:
-        """Return the link to a file, or None.
-
-        Args:
-            path: Of the file, seen from ``root``.
-            root: Where the runs were made.
-        """
+        """Return the link to a file, or None."""
         target = _absolute(root / path)
         bases = [_absolute(root), self.results]
         if not any(target.is_relative_to(b) and self.folder.is_relative_to(b) for b in bases):
@@ -52,25 +43,14 @@ class Files:
         return quote(os.fsencode(os.path.relpath(target, self.folder)))
 
     def describe(self, paths: Iterable[str | Path], root: Path) -> list[dict[str, Any]]:
-        """Return path, link and SHA-256 of files; None for those that cannot be read.
-
-        Args:
-            paths: Seen from ``root``.
-            root: Where the runs were made.
-        """
+        """Return path, link and SHA-256 of files; None for those that cannot be read."""
         return [
             dict(path=path, href=self.href(path, root), sha256=self._hash(_absolute(root / path)))
             for path in dict.fromkeys(map(str, paths))
         ]
 
     def link(self, label: str, path: str | None, root: Path) -> list[dict[str, Any]]:
-        """Return a link by what it is called, or one that says where the file is or was.
-
-        Args:
-            label: Its text.
-            path: Seen from ``root``; nothing for None.
-            root: Where the runs were made.
-        """
+        """Return a link by what it is called, or one that says where the file is or was."""
         if path is None:
             return []
         href = self.href(path, root)
@@ -80,12 +60,7 @@ class Files:
         return [dict(label=label, href=href)]
 
     def exists(self, path: str, root: Path) -> bool:
-        """Say whether a file is there.
-
-        Args:
-            path: Seen from ``root``.
-            root: Where the runs were made.
-        """
+        """Say whether a file is there."""
         return os.path.isfile(_absolute(root / path))
 
     def _hash(self, path: Path) -> str | None:
@@ -117,11 +92,7 @@ class Names:
         self._used: set[str] = set()
 
     def __call__(self, text: str) -> str:
-        """Return a name of letters, digits, ``.``, ``_`` and ``-``.
-
-        Args:
-            text: What it shall resemble.
-        """
+        """Return a name of letters, digits, ``.``, ``_`` and ``-``."""
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:120] or "x"
         name, number = base, 1
         while name.lower() in self._used:  # of files too, where case may not count
@@ -165,13 +136,6 @@ def show_figures(
 
     One that fails takes no other with it. Where the files cannot be written the page has the
     figures all the same.
-
-    Args:
-        exhibits: Those that are reported.
-        draw: Gives their figures; ``figures.draw_all`` if None. It gets a list to which it adds a
-            line for each that cannot be drawn, which begins with the path of its exhibit.
-        files: Of the report.
-        names: Of places in the page.
     """
     notes: list[str] = []
     problems: list[str] = []
@@ -258,10 +222,6 @@ def render_figure(drawing: "Drawing", salt: str) -> tuple[bytes, bytes]:
     """Return a figure as SVG, the same bytes for the same figure, and as PNG.
 
     Both carry title and caption, which a picture that is passed on would be without.
-
-    Args:
-        drawing: The figure.
-        salt: Of names in the SVG.
     """
     written = []
     told = {"Title": drawing.title, "Description": drawing.caption}

@@ -31,11 +31,7 @@ class Pair(NamedTuple):
 
 
 def find_pairs(record: Mapping[str, Any]) -> list[Pair]:
-    """Find the grids of an exhibit: one student and teacher at several alphas.
-
-    Args:
-        record: Of an exhibit file.
-    """
+    """Find the grids of an exhibit: one student and teacher at several alphas."""
     groups: dict[tuple, dict[tuple[str, float], set[str]]] = {}
     orders: dict[str, float] = {}
     for run in record["runs"]:
@@ -96,11 +92,7 @@ class Group(NamedTuple):
 
 
 def taught_by_labels(record: Mapping[str, Any]) -> set[str]:
-    """Return the names of the runs that learned from labels and teach others.
-
-    Args:
-        record: Of an exhibit file.
-    """
+    """Return the names of the runs that learned from labels and teach others."""
     folders = {folder for run in record["runs"] for folder in run.get("teachers") or ()}
     return {
         run["name"]
@@ -114,9 +106,6 @@ def group_runs(record: Mapping[str, Any]) -> list[Group]:
 
     A grid has one for each pair, at its largest alpha; a table one for each of its rows; a list
     is one figure. A row of cross-entropy alone goes to all others.
-
-    Args:
-        record: Of an exhibit file.
     """
     runs: dict[str, list[Mapping[str, Any]]] = {}
     for run in record["runs"]:
@@ -193,19 +182,7 @@ class LoggedLine(NamedTuple):
 
 
 def read_lines(exhibit: ExhibitFile, groups: Sequence[Group]) -> list[list[LoggedLine]]:
-    """Read the scalars of all lines of all figures; runs without any are left out.
-
-    Args:
-        exhibit: The exhibit.
-        groups: Its figures.
-
-    Returns:
-        For each figure its lines.
-
-    Raises:
-        FileNotFoundError: If scalars that the exhibit names are gone.
-        ValueError: If there are runs and none of them left scalars.
-    """
+    """Read the scalars of all lines of all figures; runs without any are left out."""
     known: dict[str, Scalars] = {}
     found = []
     for group in groups:
@@ -231,15 +208,7 @@ def read_lines(exhibit: ExhibitFile, groups: Sequence[Group]) -> list[list[Logge
 def draw_panel(
     axes: Axes, lines: Sequence[LoggedLine], curves: Mapping[str, Curve], title: str, unit: str
 ) -> None:
-    """Draw the lines that have a curve.
-
-    Args:
-        axes: The panel.
-        lines: Of the figure.
-        curves: By the label of the line.
-        title: Above the panel.
-        unit: Of the y axis.
-    """
+    """Draw the lines that have a curve."""
     for place, line in enumerate(lines):
         if line.label in curves:
             draw_line(axes, curves[line.label], line.look, place / len(lines))
@@ -248,14 +217,7 @@ def draw_panel(
 
 
 def draw_line(axes: Axes, curve: Curve, look: Look, offset: float = 0.0) -> None:
-    """Draw a mean with its band; markers now and then.
-
-    Args:
-        axes: The panel.
-        curve: Of a line.
-        look: How it is drawn.
-        offset: Where the first marker is, from 0 to 1 of the distance of two.
-    """
+    """Draw a mean with its band; markers now and then."""
     step = max(1, len(curve.epochs) // 6)
     axes.fill_between(
         curve.epochs,
@@ -279,10 +241,6 @@ def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
     """Make an axis logarithmic, if anything on it is above 0, down to the least mean.
 
     Bands may end below 0, and would take the axis with them.
-
-    Args:
-        axes: The panel.
-        curves: All on it.
     """
     means = np.concatenate([curve.mean for curve in curves])
     means = means[means > 0]
@@ -310,22 +268,7 @@ def describe_lines(
     more: str = "",
     predicted: str = "",
 ) -> Drawing:
-    """Put a picture of lines together with its legend and what a reader needs to trust it.
-
-    Args:
-        exhibit: The exhibit.
-        group: What is drawn of it.
-        lines: Of the figure; those without any curve are not in it.
-        curves: By panel and by the label of the line.
-        figure: The picture.
-        part: What names of files hold.
-        title: Of it, without the group's.
-        what: Is drawn, up to the mean over seeds.
-        paper: What the paper shows there.
-        numbers: What was drawn.
-        more: Behind the protocol.
-        predicted: What the line of :data:`PREDICTED` is called, if there is one.
-    """
+    """Put a picture of lines together with its legend and what a reader needs to trust it."""
     drawn = [line for line in lines if any(line.label in found for found in curves.values())]
     runs = [run for line in drawn for run in line.runs]
     _end_axes(figure, drawn, predicted)
@@ -373,11 +316,7 @@ def _style_of(look: Look) -> dict[str, Any]:
 
 
 def numbers_of(curves: dict[str, Curve]) -> dict[str, Any]:
-    """Return what was drawn, in five digits, by the label of the line.
-
-    Args:
-        curves: By the label of the line.
-    """
+    """Return what was drawn, in five digits, by the label of the line."""
     return {
         label: dict(
             epochs=_rounded(curve.epochs),

@@ -68,9 +68,6 @@ def find_families(record: Mapping[str, Any]) -> list[Family]:
 
     Students by KL or MSE alone make a family, at the largest alpha that it has; those by
     cross-entropy of the same network on the same data join each. Other methods are left out.
-
-    Args:
-        record: Of an exhibit file.
     """
     runs = record["runs"]
     by_folder = {run["work_dir"]: run for run in runs}
@@ -196,9 +193,6 @@ def _named(families: list[Family]) -> list[Family]:
 def network_name(network: str | None) -> str:
     """Return what papers call a network.
 
-    Args:
-        network: Its type and sizes, as an exhibit file has them.
-
     Example:
         >>> network_name('WideResNetCIFAR depth=16 widen_factor=2')
         'WRN-16-2'
@@ -264,11 +258,6 @@ class Student(NamedTuple):
 class Samples:
     """A split of the data as a family of students and their teachers see it.
 
-    Args:
-        exhibit: Where the family is from.
-        family: Some students.
-        split: ``'train'``, ``'test'`` or another.
-
     Attributes:
         sources: The dumps that were read, as the exhibit names them.
         sizes: Numbers of samples that students' dumps have.
@@ -291,15 +280,7 @@ class Samples:
         ]
 
     def students(self, seed: int | None = None) -> Iterator[Student]:
-        """Give the students that have a dump, seed by seed in the order of legends.
-
-        Args:
-            seed: Those of one seed; None for all.
-
-        Raises:
-            ValueError: If a dump cannot be read or is of other weights than the run's.
-            FileNotFoundError: If it is gone.
-        """
+        """Give the students that have a dump, seed by seed in the order of legends."""
         for each in self.family.seeds if seed is None else [seed]:
             for method in self.family.methods:
                 run = method.runs.get(each)
@@ -309,15 +290,7 @@ class Samples:
                     yield Student(method, each, dump, self._beside(dump, each))
 
     def teacher(self, seed: int) -> Teacher | None:
-        """Return the teacher of a seed: from a student's dump, or from its own.
-
-        Args:
-            seed: The seed.
-
-        Raises:
-            ValueError: If a dump cannot be read or is of other weights than the run's.
-            FileNotFoundError: If it is gone.
-        """
+        """Return the teacher of a seed: from a student's dump, or from its own."""
         if self._teacher is None or self._teacher[0] != seed:
             self._teacher = None  # before another is read: they are large
             self._teacher = seed, self._find_teacher(seed)
@@ -414,21 +387,13 @@ def _short(weights: Any) -> str:
 
 
 def dumped_splits(family: Family) -> list[str]:
-    """List the splits that a student of a family was dumped on, training before test.
-
-    Args:
-        family: The family.
-    """
+    """List the splits that a student of a family was dumped on, training before test."""
     found = {split for run in _runs(family) for split in run["files"].get("dumps") or {}}
     return sorted(found, key=lambda s: (_SPLITS.index(s) if s in _SPLITS else len(_SPLITS), s))
 
 
 def dumped_samples(exhibit: ExhibitFile) -> list[list[Samples]]:
-    """Return, for each family of students that has dumps, the splits they were dumped on.
-
-    Args:
-        exhibit: The exhibit.
-    """
+    """Return, for each family of students that has dumps, the splits they were dumped on."""
     families = [(family, dumped_splits(family)) for family in find_families(exhibit.record)]
     return [[Samples(exhibit, family, s) for s in splits] for family, splits in families if splits]
 
@@ -476,20 +441,7 @@ def gather(
     of_student: Callable[[Student], Measure],
     of_teacher: Callable[[Teacher], Measure],
 ) -> dict[str, list[Pooled]]:
-    """Measure every sample of every dump, one dump at a time.
-
-    Args:
-        samples: The dumps.
-        of_student: Gives quantities by name, (N,), or None where a dump has not what it takes.
-        of_teacher: The same for the teacher of a seed.
-
-    Returns:
-        By quantity, the teacher and then the methods, those without values too.
-
-    Raises:
-        ValueError: If a dump cannot be read, or is of other weights than the run's.
-        FileNotFoundError: If a dump is gone.
-    """
+    """Measure every sample of every dump, one dump at a time."""
     names = ["teacher", *(method.name for method in samples.family.methods)]
     looks = [TEACHER, *(method.look for method in samples.family.methods)]
     found: dict[str, dict[str, Pooled]] = {}
@@ -514,13 +466,7 @@ def gather(
 def pooled_panels(
     rows: int, labels: Sequence[str], heads: Sequence[str] = ()
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels for :func:`draw_pooled` beside each other.
-
-    Args:
-        rows: In each.
-        labels: Of the x axes.
-        heads: Written above the panels, if anything.
-    """
+    """Return a figure with panels for :func:`draw_pooled` beside each other."""
     figure = new_figure(0.9 + 0.2 * bool(heads) + 0.42 * rows)
     panels = list(figure.subplots(1, len(labels), squeeze=False)[0])
     for axes, label in zip(panels, labels, strict=True):
@@ -539,17 +485,7 @@ def draw_pooled(
     empty: str = "not dumped",
     zero: bool = False,
 ) -> None:
-    """Draw one quantity: a density or a histogram a row, with its median.
-
-    Args:
-        axes: Where.
-        rows: From above.
-        names: Whether they are named here.
-        bins: Of the histograms; 0 for densities by Gaussian kernels.
-        floor: What no value can be below.
-        empty: Written where there are no values.
-        zero: Whether a line stands at 0, where the sign changes.
-    """
+    """Draw one quantity: a density or a histogram a row, with its median."""
     low, high = common_range([row.finite for row in rows], floor=floor)
     ridges = []
     for row in rows:
@@ -581,11 +517,7 @@ _SPLIT_NAMES = dict(train="training set", test="test set", val="validation set")
 
 
 def split_name(split: str) -> str:
-    """Return what a reader calls a split.
-
-    Args:
-        split: Its name in files.
-    """
+    """Return what a reader calls a split."""
     return _SPLIT_NAMES.get(split, f"split {split}")
 
 
@@ -601,20 +533,7 @@ def describe(
     notes: Iterable[str] = (),
     how: str = "",
 ) -> Drawing:
-    """Put a picture of dumps together with what a reader needs to trust it.
-
-    Args:
-        samples: What it was drawn from, a split each.
-        figure: The picture.
-        part: What names of files end in.
-        title: Of it, without the networks.
-        what: Is drawn, without a full stop.
-        paper: What the paper shows there.
-        seeds: Those that are drawn.
-        numbers: What was drawn or computed.
-        notes: What is not there.
-        how: Several seeds are drawn.
-    """
+    """Put a picture of dumps together with what a reader needs to trust it."""
     family, record = samples[0].family, samples[0].exhibit.record
     key = "/".join(filter(None, [record.get("scale"), record["name"]]))
     missing = list(dict.fromkeys(name for each in samples for name in each.missing))
@@ -650,18 +569,7 @@ def describe_pooled(
     paper: str,
     notes: Iterable[str] = (),
 ) -> Drawing:
-    """Describe densities of all seeds' samples.
-
-    Args:
-        samples: What they are of.
-        found: By quantity, the rows.
-        figure: The picture.
-        part: What names of files end in.
-        title: Of it, without the networks.
-        what: Is drawn, without a full stop.
-        paper: What the paper shows there.
-        notes: What is not there.
-    """
+    """Describe densities of all seeds' samples."""
     seeds = sorted({seed for rows in found.values() for row in rows for seed in row.by_seed})
     fewer, strange = dict[str, int](), dict[str, int]()
     for rows in found.values():

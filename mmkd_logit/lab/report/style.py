@@ -39,11 +39,7 @@ class Drawing:
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def pixels(self, dpi: float = 120) -> np.ndarray:
-        """Return the picture as red, green and blue, (H, W, 3), uint8.
-
-        Args:
-            dpi: Pixels an inch.
-        """
+        """Return the picture as red, green and blue, (H, W, 3), uint8."""
         self.figure.set_dpi(dpi)
         canvas = FigureCanvasAgg(self.figure)
         canvas.draw()
@@ -120,21 +116,13 @@ CLASSES = (("#0072b2", "o"), ("#e69f00", "^"), ("#222222", "s"))
 
 
 def tau_of(method: Mapping[str, Any]) -> float | None:
-    """Return a method's temperature as a number.
-
-    Args:
-        method: Of an exhibit's run.
-    """
+    """Return a method's temperature as a number."""
     tau = method.get("tau")
     return None if tau is None else float(tau)
 
 
 def look_of(method: Mapping[str, Any]) -> Look:
-    """Return how a method is drawn, everywhere the same.
-
-    Args:
-        method: Of an exhibit's run: ``kind``, ``tau``.
-    """
+    """Return how a method is drawn, everywhere the same."""
     if method["kind"] == "ce":
         return CE
     if method["kind"] == "mse":
@@ -158,12 +146,7 @@ def _order(tau: float) -> float:
 
 
 def shades(look: Look, count: int) -> list[Look]:
-    """Return looks for several runs that have one: of one method, or all of other methods.
-
-    Args:
-        look: Theirs.
-        count: How many.
-    """
+    """Return looks for several runs that have one: of one method, or all of other methods."""
     if count < 2:
         return [look] * count
     marks, dashes = "osv^DPX*h<>p", ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
@@ -186,23 +169,14 @@ def _ramp(look: Look, count: int) -> list[str]:
 
 
 def foot(figure: Figure, text: str) -> None:
-    """Write small below a figure what it must not be shown without: n and protocol.
-
-    Args:
-        figure: With the constrained layout of :func:`new_figure`.
-        text: Of any length.
-    """
+    """Write small below a figure what it must not be shown without: n and protocol."""
     line = int(21 * figure.get_figwidth())  # letters
     text = textwrap.fill(text, line, break_long_words=False, break_on_hyphens=False)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color="#5a5a5a")
 
 
 def name_of(method: Mapping[str, Any]) -> str:
-    """Return what a legend calls a method.
-
-    Args:
-        method: Of an exhibit's run: ``kind``, ``tau``, ``loss``.
-    """
+    """Return what a legend calls a method."""
     tau = tau_of(method)
     if method["kind"] == "kl" and tau is not None:
         return "KL τ = ∞" if tau == float("inf") else f"KL τ = {tau:g}"
@@ -217,12 +191,7 @@ def style() -> Iterator[None]:
 
 
 def new_figure(height: float = 3.2, width: float = WIDTH) -> Figure:
-    """Return a figure that no window knows of.
-
-    Args:
-        height: In inches.
-        width: In inches.
-    """
+    """Return a figure that no window knows of."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -235,17 +204,7 @@ _COLUMNS = 4
 def panel_blocks(
     heads: Sequence[str], count: int, height: float, labels: tuple[str, str] | None = None
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure of blocks of panels.
-
-    Args:
-        heads: Written above each block.
-        count: Number of panels in a block.
-        height: Of a panel with its texts, in inches.
-        labels: Of the x and y axes, which all panels then share; None if each has its own.
-
-    Returns:
-        The figure, and the panels of each block.
-    """
+    """Return a figure of blocks of panels."""
     columns = min(_COLUMNS, count)
     rows = -(-count // columns)
     width = WIDTH * columns / _COLUMNS if columns > 2 else 0.6 * WIDTH
@@ -272,14 +231,7 @@ def panel_blocks(
 
 
 def name_panel(axes: Axes, name: str, look: Look, text: str = "") -> None:
-    """Write the name of a method above a panel, over a bar of its colour.
-
-    Args:
-        axes: The panel.
-        name: Of the method.
-        look: Of it.
-        text: A line between them.
-    """
+    """Write the name of a method above a panel, over a bar of its colour."""
     axes.set_title(name, loc="left", fontsize=9, pad=17 if text else 6)
     if text:
         axes.annotate(
@@ -294,23 +246,13 @@ def name_panel(axes: Axes, name: str, look: Look, text: str = "") -> None:
 
 
 def say_empty(axes: Axes, text: str) -> None:
-    """Write into a panel why nothing is drawn.
-
-    Args:
-        axes: The panel.
-        text: The reason.
-    """
+    """Write into a panel why nothing is drawn."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center",
               fontsize=7.5, color="#777777", wrap=True)  # fmt: skip
 
 
 def mean_text(values: Sequence[float], unit: str = "") -> str:
-    """Return the mean over seeds with its standard deviation, where there are several.
-
-    Args:
-        values: One a seed.
-        unit: Written behind.
-    """
+    """Return the mean over seeds with its standard deviation, where there are several."""
     finite = [value for value in values if np.isfinite(value)]
     if not finite:
         return "–"
@@ -326,13 +268,7 @@ def mean_text(values: Sequence[float], unit: str = "") -> str:
 
 
 class TauAxis:
-    """Gives temperatures their places.
-
-    Args:
-        taus: All that will be drawn, from 0 to infinity.
-        others: What is set beside them, to the right.
-        ticks: Temperatures that are written, if not all.
-    """
+    """Gives temperatures their places."""
 
     def __init__(
         self,
@@ -356,25 +292,13 @@ class TauAxis:
         self._right = right
 
     def place(self, what: float | str) -> float:
-        """Return where something stands.
-
-        Args:
-            what: A temperature or one of the others.
-        """
+        """Return where something stands."""
         return self._places[what]
 
     def curve(
         self, axes: Axes, taus: Sequence[float], mean: np.ndarray, std: np.ndarray, **style: Any
     ) -> None:
-        """Draw a curve with its band; what leads over a break is dotted.
-
-        Args:
-            axes: The panel.
-            taus: Ascending.
-            mean: There; NaN where there is none.
-            std: There; NaN for no band.
-            **style: Of the line.
-        """
+        """Draw a curve with its band; what leads over a break is dotted."""
         x = np.array([self.place(tau) for tau in taus])
         inner = np.array([0 < tau < math.inf for tau in taus])
         axes.plot(x[inner], mean[inner], zorder=2, **style)
@@ -386,11 +310,7 @@ class TauAxis:
         axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.16, lw=0, zorder=1)
 
     def dress(self, axes: Axes) -> None:
-        """Set scale, ticks and limits, and break the axis where it is broken.
-
-        Args:
-            axes: The panel.
-        """
+        """Set scale, ticks and limits, and break the axis where it is broken."""
         axes.set_xscale("log")
         left = self.place(self.taus[0]) if self.taus else self._low
         axes.set_xlim(left / self._gap**0.9, self._right * self._gap**0.5)

@@ -52,12 +52,7 @@ class Reliability:
 
 
 def top_logit_difference(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
-    r"""Return :math:`z_y - \max_{k \ne y} z_k` of each sample: above 0 where it is right.
-
-    Args:
-        logits: (N, K), K at least 2.
-        label: Classes :math:`y`, (N,).
-    """
+    r"""Return :math:`z_y - \max_{k \ne y} z_k` of each sample: above 0 where it is right."""
     difference = np.empty(len(logits))
     for rows in _pieces(len(logits)):
         others = logits[rows].astype(np.float64)
@@ -69,11 +64,7 @@ def top_logit_difference(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def largest_probability(logits: np.ndarray) -> np.ndarray:
-    """Return the largest softmax probability of each sample.
-
-    Args:
-        logits: (N, K).
-    """
+    """Return the largest softmax probability of each sample."""
     largest = np.empty(len(logits))
     for rows in _pieces(len(logits)):
         values = logits[rows].astype(np.float64)
@@ -88,11 +79,6 @@ def reliability(logits: np.ndarray, label: np.ndarray, num_bins: int = NUM_BINS)
     :math:`n` samples in it, ECE is
     :math:`100 \sum_b \frac{n_b}{n} |\mathrm{acc}(b) - \mathrm{conf}(b)|`, as
     ``mmkd_logit.ExpectedCalibrationError`` has it.
-
-    Args:
-        logits: (N, K), finite.
-        label: (N,).
-        num_bins: The number :math:`B`.
     """
     confidence = largest_probability(logits)
     right = logits.argmax(1) == label
@@ -123,18 +109,7 @@ _PAPER_ECE = (
 
 
 def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw top-logit differences and calibration of each family of students of an exhibit.
-
-    Args:
-        exhibit: The exhibit.
-
-    Returns:
-        Two figures for each network, data and teacher; none without dumps.
-
-    Raises:
-        ValueError: If a dump cannot be read, or is of other weights than the run's.
-        FileNotFoundError: If a dump is gone.
-    """
+    """Draw top-logit differences and calibration of each family of students of an exhibit."""
     return [
         part(samples[::-1])  # test first: that is what calibration is for
         for samples in dumped_samples(exhibit)

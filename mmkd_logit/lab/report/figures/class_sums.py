@@ -44,13 +44,6 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
     """Draw one figure for each row of a table in which some loss sees the sum of logits.
 
     Of runs outside any exhibit all are drawn.
-
-    Args:
-        exhibit: The exhibit.
-
-    Raises:
-        FileNotFoundError: If scalars that the exhibit names are gone.
-        ValueError: If such runs finished and left no scalars, or scalars without these.
     """
     groups = [
         group

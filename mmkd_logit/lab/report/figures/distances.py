@@ -25,16 +25,6 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
 
     A student by cross-entropy, which has no teacher, is compared with the one of the others'
     same seed, on the same samples.
-
-    Args:
-        exhibit: The exhibit.
-
-    Returns:
-        A figure for each network, data and teacher; none without dumps.
-
-    Raises:
-        ValueError: If a dump cannot be read, or is of other weights than the run's.
-        FileNotFoundError: If a dump is gone.
     """
     return [_draw(samples[0]) for samples in dumped_samples(exhibit)]
 

@@ -29,11 +29,7 @@ _PAPER = (
 
 
 def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw one figure for each pair of student and teacher.
-
-    Args:
-        exhibit: The exhibit; it is a grid where a pair was trained at several alphas.
-    """
+    """Draw one figure for each pair of student and teacher."""
     return [_draw(exhibit, pair) for pair in find_pairs(exhibit.record)]
 
 

@@ -56,12 +56,7 @@ _OTHERS: dict[str, Look] = {"MSE": MSE, "CE": CE, "teacher": TEACHER}
 
 
 def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw accuracy against tau, a curve for each noise.
-
-    Args:
-        exhibit: The exhibit; it is of label noise where students on wrong labels were trained at
-            several temperatures.
-    """
+    """Draw accuracy against tau, a curve for each noise."""
     record = exhibit.record
     noises = _find(record)
     names = [name for noise in noises for name in (*noise.taus.values(), *noise.others.values())]

@@ -33,15 +33,7 @@ _PANELS: dict[str, tuple[str, str]] = {
 
 
 def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw one figure for each row of a table, or one of a list.
-
-    Args:
-        exhibit: The exhibit.
-
-    Raises:
-        FileNotFoundError: If scalars that the exhibit names are gone.
-        ValueError: If runs finished and none of them left scalars, or what they left is cut up.
-    """
+    """Draw one figure for each row of a table, or one of a list."""
     groups = group_runs(exhibit.record)
     found = []
     for group, lines in zip(groups, read_lines(exhibit, groups), strict=True):

@@ -22,18 +22,7 @@ _PAPER = (
 
 
 def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw the sums of logits of each family of students of an exhibit.
-
-    Args:
-        exhibit: The exhibit.
-
-    Returns:
-        A figure for each network, data and teacher; none without dumps.
-
-    Raises:
-        ValueError: If a dump cannot be read, or is of other weights than the run's.
-        FileNotFoundError: If a dump is gone.
-    """
+    """Draw the sums of logits of each family of students of an exhibit."""
     return [_draw(samples[0]) for samples in dumped_samples(exhibit)]
 
 

@@ -27,15 +27,6 @@ def kl_of_tau(u: np.ndarray, v: np.ndarray, tau: float) -> tuple[np.ndarray, np.
     :math:`\log\sum_j q_j e^{x_j} = \log(1 + \sum_j q_j (e^{x_j} - 1 - x_j))`, of which no term is
     negative, and the gradient :math:`\tau q_k (e^{x_k - KL} - 1)`. What ``d`` is of the teacher's
     largest class is taken off first: there the digits of unlikely classes are not lost.
-
-    Args:
-        u: (N, K).
-        v: (N, K).
-        tau: Above 0; infinity gives the limits, half the variance of ``d`` over classes and
-            ``(d - mean of d) / K``.
-
-    Returns:
-        (N,) and (N, K).
     """
     d = u - v
     if math.isinf(tau):
@@ -68,16 +59,7 @@ def _excess(q: np.ndarray, log_q: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def label_matching(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the limits at tau = 0 of ``tau KL`` and its gradient, ``kl_of_tau`` divided by tau.
-
-    Args:
-        u: (N, K), no two largest alike.
-        v: (N, K), no two largest alike.
-
-    Returns:
-        The student's largest logit less that of the teacher's class (N,), and 1 at the student's
-        class less 1 at the teacher's (N, K).
-    """
+    """Return the limits at tau = 0 of ``tau KL`` and its gradient, ``kl_of_tau`` divided by tau."""
     ours, theirs = u.argmax(1), v.argmax(1)
     rows, one = np.arange(len(u)), np.eye(u.shape[1])
     return u[rows, ours] - u[rows, theirs], one[ours] - one[theirs]
@@ -124,11 +106,7 @@ class Sweep(NamedTuple):
 
 
 def sample_logits() -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Draw logits of a teacher, and of two students by name; always the same.
-
-    Returns:
-        (N, K) each.
-    """
+    """Draw logits of a teacher, and of two students by name; always the same."""
     rng = np.random.default_rng(SEED)
     teacher = 2.0 * rng.standard_normal((SAMPLES, CLASSES))
     teacher[np.arange(SAMPLES), rng.integers(CLASSES, size=SAMPLES)] += 10.0
@@ -138,12 +116,7 @@ def sample_logits() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def sweep(student: np.ndarray, teacher: np.ndarray) -> Sweep:
-    """Compute what is drawn of one student.
-
-    Args:
-        student: (N, K).
-        teacher: (N, K).
-    """
+    """Compute what is drawn of one student."""
     taus = np.append(_FINITE, math.inf)
     found = [kl_of_tau(student, teacher, float(tau)) for tau in taus]
     values, gradients = (np.stack(each) for each in zip(*found, strict=True))

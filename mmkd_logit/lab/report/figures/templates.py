@@ -40,23 +40,12 @@ class TemplatePlane(NamedTuple):
     axes: np.ndarray
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Return the coordinates on the plane of the feet of points, (N, 2).
-
-        Args:
-            points: (N, D).
-        """
+        """Return the coordinates on the plane of the feet of points, (N, 2)."""
         return (points.astype(np.float64) - self.origin) @ self.axes.T
 
 
 def template_plane(templates: np.ndarray) -> TemplatePlane:
-    """Find the plane through three templates.
-
-    Args:
-        templates: (3, D).
-
-    Raises:
-        ValueError: If they lie on a line.
-    """
+    """Find the plane through three templates."""
     templates = templates.astype(np.float64)
     first, second = templates[1] - templates[0], templates[2] - templates[0]
     lengths = [float(np.linalg.norm(side)) for side in (first, second)]
@@ -78,10 +67,6 @@ def spread(points: np.ndarray, groups: np.ndarray) -> float:
 
     :math:`m_c` is the mean and :math:`S_c` the covariance (over n, not n - 1) of the points of
     class :math:`c`. It has no unit, and turning, moving or scaling all points leaves it as it is.
-
-    Args:
-        points: (N, 2).
-        groups: The class of each point, (N,), at least two classes.
     """
     parts = [points[groups == group] for group in np.unique(groups)]
     means = np.stack([part.mean(0) for part in parts])
@@ -98,13 +83,6 @@ def elongation(points: np.ndarray, groups: np.ndarray) -> float:
 
     :math:`\lambda_1 \ge \lambda_2` are the variances of class :math:`c` along its principal axes:
     1 for a round cloud. It has no unit, as :func:`spread`.
-
-    Args:
-        points: (N, 2).
-        groups: The class of each point, (N,).
-
-    Returns:
-        NaN where a class has less than three points, or no width.
     """
     return float(np.mean([_ratio(points[groups == group]) for group in np.unique(groups)]))
 
@@ -157,18 +135,7 @@ class _Cloud:
 
 
 def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw the pre-logits of each family of students of an exhibit.
-
-    Args:
-        exhibit: The exhibit.
-
-    Returns:
-        A figure for each network, data and teacher; none without dumps of pre-logits.
-
-    Raises:
-        ValueError: If a dump cannot be read, or is of other weights than the run's.
-        FileNotFoundError: If a dump is gone.
-    """
+    """Draw the pre-logits of each family of students of an exhibit."""
     drawings = []
     for samples in dumped_samples(exhibit):
         classes = _choose_classes(samples)
