@@ -158,7 +158,7 @@ def test_the_same_figure_is_the_same_file(small):
 def test_analysis_needs_neither_torch_nor_mm_packages():
     """In a fresh process: reading files and drawing them starts in a second."""
     code = (
-        "import importlib, pkgutil, sys, mmkd_logit.analysis as room\n"
+        "import importlib, pkgutil, sys, mmkd_logit.lab.report as room\n"
         "for each in pkgutil.iter_modules(room.__path__):\n"
         "    importlib.import_module(f'{room.__name__}.{each.name}')\n"
         "heavy = {'torch', 'mmengine', 'mmcv', 'mmpretrain'} & set(sys.modules)\n"

@@ -107,7 +107,7 @@ def test_nothing_is_fetched(tmp_path):
     assert "unsafe" not in policy
     text = path.read_text()
     for kind, tag in (("css", "style"), ("js", "script")):
-        own = (PROJECT / f"mmkd_logit/analysis/report.{kind}").read_text()
+        own = (PROJECT / f"mmkd_logit/lab/report/report.{kind}").read_text()
         assert text.count(f"<{tag}>{own}</{tag}>") == 1
         assert not re.search(r"https?:|url\(|@import", own)
 
