@@ -19,6 +19,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner, TestLoop
 
 from mmkd_logit.hooks.label_noise import train_metainfo
+from mmkd_logit.losses.base import describe_loss
 from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.files import explained
 
@@ -33,7 +34,6 @@ from .fingerprint import (
     weights_hash,
 )
 
-_KINDS = {"ScaledKLDivLoss": "kl", "LogitMSELoss": "mse"}
 _SEQUENTIAL = "SequentialTeacherHook"
 # What tells networks of one type apart; the rest follows from these or from the data.
 _NETWORK = ("depth", "widen_factor", "base_channels", "strides", "arch", "model_name")
@@ -48,8 +48,11 @@ def describe_method(cfg: Config) -> dict[str, Any]:
     features = list(model.get("feature_kd") or ()) if distils else []
     if features and not alpha:
         loss = features[0].get("loss") or {}
+    several = features or any(type_name(h) == _SEQUENTIAL for h in cfg.get("custom_hooks") or [])
+    said = describe_loss(loss) if alpha and not several else {}
     return dict(
-        kind=_kind(cfg, loss, alpha, bool(features)),
+        **said,
+        kind="other" if several else said["label"].lower() if said else "ce",
         tau=_number(loss.get("tau")) if isinstance(loss, Mapping) else None,
         alpha=alpha,
         loss=(loss.get("name") or type_name(loss)) if isinstance(loss, Mapping) else None,
@@ -57,14 +60,6 @@ def describe_method(cfg: Config) -> dict[str, Any]:
         teacher_config=_teachers(cfg) if distils else None,
         network=_network(model.get("student") if distils else model),
     )
-
-
-def _kind(cfg: Config, loss: Any, alpha: float | None, features: bool) -> str:
-    if features or any(type_name(hook) == _SEQUENTIAL for hook in cfg.get("custom_hooks") or []):
-        return "other"
-    if not alpha:
-        return "ce"
-    return _KINDS.get(type_name(loss) or "", "other")
 
 
 def _number(value: Any) -> float | int | str | None:

@@ -1,15 +1,50 @@
 """What the losses share: building them from configs and checking their inputs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
-from mmkd_logit.utils.arguments import did_you_mean
+from mmkd_logit.utils.arguments import did_you_mean, type_name
 
 LOSS = "dict(type='mmkd_logit.LogitMSELoss')"
+
+
+class LogitLoss(nn.Module):
+    """A loss between the student's logits and the teacher's, and what tables and figures say of it.
+
+    Attributes:
+        label: Its name in legends; of a loss around another one with ``{loss}`` for that.
+        shows_tau: Whether the label is followed by the temperature, as for curves over tau.
+        shift_invariant: Whether adding a number to all logits of a sample changes nothing.
+        needs_labels: Whether it takes the labels as a third argument.
+    """
+
+    label: ClassVar[str]
+    shift_invariant: ClassVar[bool]
+    shows_tau: ClassVar[bool] = False
+    needs_labels: bool = False
+
+
+def describe_loss(spec: Any) -> dict[str, Any]:
+    """Return what a loss says of itself: ``label``, ``shows_tau`` and ``shift_invariant``.
+
+    Args:
+        spec: Its config, or the loss. One that says nothing is called by its class.
+    """
+    kind = spec.get("type") if isinstance(spec, Mapping) else type(spec)
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    label = getattr(cls, "label", None) or type_name(kind) or "a loss"
+    if "{loss}" in label:
+        inner = spec.get("loss") if isinstance(spec, Mapping) else getattr(spec, "loss", None)
+        label = label.format(loss=describe_loss(inner)["label"])
+    return dict(
+        label=label,
+        shows_tau=getattr(cls, "shows_tau", False),
+        shift_invariant=getattr(cls, "shift_invariant", None),
+    )
 
 
 def build_module(what: str, spec: Any, example: str = LOSS) -> nn.Module:

@@ -3,16 +3,16 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_number
 
-from .base import check_logits, check_matrix, promoted_dtype
+from .base import LogitLoss, check_logits, check_matrix, promoted_dtype
 
 
 @MODELS.register_module()
-class DISTLoss(nn.Module):
+class DISTLoss(LogitLoss):
     r"""Pearson correlation of the two networks' probabilities, by sample and by class.
 
     .. math:: L = \tau^2 \Big(\beta\,\frac1N\sum_n d(p_{n\cdot}, q_{n\cdot})
@@ -50,6 +50,9 @@ class DISTLoss(nn.Module):
         >>> DISTLoss(eps=0)(teacher + 5, teacher).item()
         0.0
     """
+
+    label = "DIST"
+    shift_invariant = True
 
     def __init__(
         self, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0, eps: float = 1e-8

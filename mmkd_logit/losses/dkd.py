@@ -3,17 +3,24 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_number
 
-from .base import check_labels, check_logits, check_matrix, check_reduction, promoted_dtype
+from .base import (
+    LogitLoss,
+    check_labels,
+    check_logits,
+    check_matrix,
+    check_reduction,
+    promoted_dtype,
+)
 from .kl import scaled_kl
 
 
 @MODELS.register_module()
-class DKDLoss(nn.Module):
+class DKDLoss(LogitLoss):
     r"""KL divergence split at the labelled class, the two parts weighed apart.
 
     .. math:: \ell_n = \tau^2 \big(\alpha\,\mathrm{KL}(b(v_n)\,\|\,b(u_n))
@@ -49,6 +56,8 @@ class DKDLoss(nn.Module):
         [0.082, -3.087, 3.006]
     """
 
+    label = "DKD"
+    shift_invariant = True
     needs_labels = True
 
     def __init__(

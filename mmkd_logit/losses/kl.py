@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkd_logit.registry import MODELS
 
-from .base import check_class_dim, check_logits, check_reduction, promoted_dtype
+from .base import LogitLoss, check_class_dim, check_logits, check_reduction, promoted_dtype
 
 # Value and gradient of the scaled KL divergence in one pass, the classes last.
 #
@@ -212,7 +212,7 @@ def _small_tau_limit(
 
 
 @MODELS.register_module()
-class ScaledKLDivLoss(nn.Module):
+class ScaledKLDivLoss(LogitLoss):
     r"""KL divergence of the student from the teacher at temperature tau, scaled back by tau.
 
     .. math:: \ell_n = s(\tau)\,\mathrm{KL}\big(p(v_n;\tau)\,\|\,p(u_n;\tau)\big),
@@ -261,6 +261,10 @@ class ScaledKLDivLoss(nn.Module):
         >>> ScaledKLDivLoss(tau="inf")(student, teacher).item()
         1.75
     """
+
+    label = "KL"
+    shift_invariant = True
+    shows_tau = True
 
     def __init__(
         self,

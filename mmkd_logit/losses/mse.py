@@ -3,15 +3,15 @@
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkd_logit.registry import MODELS
 
-from .base import check_class_dim, check_logits, check_reduction, promoted_dtype
+from .base import LogitLoss, check_class_dim, check_logits, check_reduction, promoted_dtype
 
 
 @MODELS.register_module()
-class LogitMSELoss(nn.Module):
+class LogitMSELoss(LogitLoss):
     r"""Squared distance between the student's logits ``u`` and the teacher's ``v``.
 
     .. math:: \ell_n = \sum_k (u_{nk} - v_{nk})^2
@@ -40,6 +40,9 @@ class LogitMSELoss(nn.Module):
         >>> LogitMSELoss(reduction="batchmean")(student, teacher).item()
         4.0
     """
+
+    label = "MSE"
+    shift_invariant = False
 
     def __init__(self, reduction: str = "mean", class_dim: int = -1) -> None:
         super().__init__()

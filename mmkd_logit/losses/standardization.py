@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_number
 
-from .base import build_module, check_logits, promoted_dtype
+from .base import LogitLoss, build_module, check_logits, promoted_dtype
 
 
 @MODELS.register_module()
-class LogitStandardization(nn.Module):
+class LogitStandardization(LogitLoss):
     r"""Any loss between logits, applied to each sample's z-scores.
 
     .. math:: \mathcal{Z}(z) = \frac{z - \mathrm{mean}_k(z)}{\mathrm{std}_k(z) + \epsilon},
@@ -42,15 +42,14 @@ class LogitStandardization(nn.Module):
         True
     """
 
+    label = "standardised {loss}"
+    shift_invariant = True
+
     def __init__(self, loss: dict | nn.Module, eps: float = 1e-7) -> None:
         super().__init__()
         self.loss = build_module("loss", loss)
         self.eps = check_number("eps", eps, zero=False)
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether the base loss takes labels."""
-        return getattr(self.loss, "needs_labels", False)
+        self.needs_labels = getattr(self.loss, "needs_labels", False)
 
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, *labels: Tensor, **kwargs: Any

@@ -20,7 +20,8 @@ def method(name, **more):
 )
 def test_temperatures(tau, expected):
     found = method("kd/wrn28-4_wrn16-2_kl-t3", **{"model.loss_kd.tau": tau})
-    assert found == dict(KD, kind="kl", tau=expected, alpha=1.0, loss="ScaledKLDivLoss")
+    said = dict(label="KL", shows_tau=True, shift_invariant=True)
+    assert found == dict(KD, **said, kind="kl", tau=expected, alpha=1.0, loss="ScaledKLDivLoss")
     assert isinstance(found["tau"], type(expected))
 
 
@@ -36,6 +37,7 @@ def test_without_a_teacher():
 
 def test_mse_and_noise():
     mse = dict(kind="mse", tau=None, alpha=1.0, loss="LogitMSELoss")
+    mse |= dict(label="MSE", shows_tau=False, shift_invariant=False)
     assert method("kd/wrn28-4_wrn16-2_mse") == {**KD, **mse}
     noisy = method("noisy_label/wrn28-4_wrn16-2_mse_sym40")
     teacher = "configs/noisy_label/wrn28-4_sym40.py"
@@ -47,14 +49,22 @@ def test_mse_and_noise():
     ("name", "loss", "tau", "alpha"),
     [
         ("methods/wrn28-4_wrn16-2_at", "ATLoss", None, 0.0),
-        ("methods/wrn28-4_wrn16-2_dkd", "DKDLoss", 4, 0.5),
-        ("methods/wrn28-4_wrn16-2_kl-t4-std", "LogitStandardization", None, 0.9),
         ("sequential/wrn28-4_wrn16-2_kl-t3-then-mse", "ScaledKLDivLoss", 3, 1.0),
     ],
 )
 def test_others(name, loss, tau, alpha):
     expected = dict(KD, kind="other", loss=loss, tau=tau, alpha=alpha)
     assert method(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "tau", "alpha"),
+    [("dkd", "DKD", 4, 0.5), ("dist", "DIST", 4, 0.5), ("kl-t4-std", "standardised KL", None, 0.9)],
+)
+def test_other_losses_say_their_names(name, label, tau, alpha):
+    found = method(f"methods/wrn28-4_wrn16-2_{name}")
+    assert (found["kind"], found["label"]) == (label.lower(), label)
+    assert (found["tau"], found["alpha"], found["shows_tau"]) == (tau, alpha, False)
 
 
 def test_several_teachers():

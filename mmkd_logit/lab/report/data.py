@@ -45,6 +45,9 @@ _METRIC = {
 }
 _METHOD = {
     "kind": str,
+    "label?": str,
+    "shows_tau?": bool,
+    "shift_invariant?": bool,
     "tau?": (float, str),
     "alpha?": float,
     "loss?": str,

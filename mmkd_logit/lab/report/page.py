@@ -28,7 +28,8 @@ _KINDS = {"ce": "cross-entropy", "kl": "KL", "mse": "MSE between logits"}
 
 def describe_method(method: Mapping[str, Any]) -> str:
     """Say in a line by what a run was trained."""
-    what = _KINDS.get(method["kind"]) or method.get("loss") or "several losses"
+    known = _KINDS.get(method["kind"]) or method.get("label") or method.get("loss")
+    what = known or "several losses"
     sizes = dict(tau="τ", alpha="α")
     if method["kind"] != "ce":
         told = [f"{s} = {_size(method[k])}" for k, s in sizes.items() if method.get(k) is not None]

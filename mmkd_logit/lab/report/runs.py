@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from .curves import Curve, Scalars
 from .data import ExhibitFile, describe_epochs, describe_seeds, file_name, own_source, read_scalars
-from .style import TEACHER, Drawing, Look, foot, look_of, name_of, shades
+from .style import TEACHER, Drawing, Look, foot, is_taught, look_of, name_of, shades
 
 
 class Pair(NamedTuple):
@@ -36,7 +36,7 @@ def find_pairs(record: Mapping[str, Any]) -> list[Pair]:
     orders: dict[str, float] = {}
     for run in record["runs"]:
         how = run["method"]
-        if run["name"] not in record["cells"] or how["kind"] not in ("kl", "mse"):
+        if run["name"] not in record["cells"] or not is_taught(how):
             continue
         noise = how.get("label_noise") or {}
         key = (how.get("network"), how.get("teacher_config"), noise.get("kind"), noise.get("rate"))

@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 
 from .curves import Ridge, common_range, draw_ridges, rounded, smooth_density, summarize
 from .data import Dump, ExhibitFile, read_dump
-from .style import CE, TEACHER, Drawing, Look, foot, look_of, name_of, new_figure
-
-_TAUGHT = ("kl", "mse")
+from .style import CE, TEACHER, Drawing, Look, foot, is_taught, look_of, name_of, new_figure
 
 
 @dataclass
@@ -66,7 +64,7 @@ class Family:
 def find_families(record: Mapping[str, Any]) -> list[Family]:
     """Sort the runs of an exhibit by network, data and teacher.
 
-    Students by KL or MSE alone make a family, at the largest alpha that it has; those by
+    Students by one loss between logits make a family, at the largest alpha that it has; those by
     cross-entropy of the same network on the same data join each. Other methods are left out.
     """
     runs = record["runs"]
@@ -74,7 +72,7 @@ def find_families(record: Mapping[str, Any]) -> list[Family]:
     data = _data_of(runs)
     groups: dict[tuple, list[dict]] = {}
     for run in runs:
-        if run["method"]["kind"] in _TAUGHT:
+        if is_taught(run["method"]):
             key = run["method"].get("network"), data[run["name"]], _taught_by(run, by_folder)
             groups.setdefault(key, []).append(run)
     families = []
@@ -152,7 +150,7 @@ def _family(
             continue
         method.runs[run["seed"]] = run
         taught = [by_folder[f] for f in run["teachers"] if f in by_folder]
-        if run["method"]["kind"] in _TAUGHT:
+        if is_taught(run["method"]):
             first = first or run
             if len(taught) == len(run["teachers"]) and all(each["row"] for each in taught):
                 teachers.setdefault(run["seed"], taught)

@@ -121,6 +121,16 @@ def tau_of(method: Mapping[str, Any]) -> float | None:
     return None if tau is None else float(tau)
 
 
+def shows_tau(method: Mapping[str, Any]) -> bool:
+    """Whether a method is one point of a curve over the temperature, as its loss says."""
+    return tau_of(method) is not None and method.get("shows_tau", method["kind"] == "kl")
+
+
+def is_taught(method: Mapping[str, Any]) -> bool:
+    """Whether a method is one loss between logits, from the first epoch to the last."""
+    return method["kind"] not in ("ce", "other")
+
+
 def look_of(method: Mapping[str, Any]) -> Look:
     """Return how a method is drawn, everywhere the same."""
     if method["kind"] == "ce":
@@ -128,7 +138,7 @@ def look_of(method: Mapping[str, Any]) -> Look:
     if method["kind"] == "mse":
         return MSE
     tau = tau_of(method)
-    if method["kind"] != "kl" or tau is None:
+    if not shows_tau(method) or tau is None:
         return OTHER
     if tau in _TAUS:
         return _TAUS[tau]
@@ -177,10 +187,12 @@ def foot(figure: Figure, text: str) -> None:
 
 def name_of(method: Mapping[str, Any]) -> str:
     """Return what a legend calls a method."""
+    names = {"ce": "CE", "kl": "KL", "mse": "MSE"}
+    name = method.get("label") or names.get(method["kind"]) or method.get("loss") or "other"
     tau = tau_of(method)
-    if method["kind"] == "kl" and tau is not None:
-        return "KL τ = ∞" if tau == float("inf") else f"KL τ = {tau:g}"
-    return {"ce": "CE", "mse": "MSE"}.get(method["kind"]) or method.get("loss") or "other"
+    if tau is None or not shows_tau(method):
+        return name
+    return f"{name} τ = ∞" if tau == float("inf") else f"{name} τ = {tau:g}"
 
 
 @contextmanager

@@ -37,7 +37,6 @@ _PANELS: dict[str, tuple[str, str]] = {
     _LOGITS: ("summed logits, off the teacher's", "mean |Σu − Σv|, in logits"),
 }
 _POINTS = 300  # of a line; more are not seen
-_SHIFT_INVARIANT = ("ce", "kl")
 
 
 def draw(exhibit: ExhibitFile) -> list[Drawing]:
@@ -64,8 +63,10 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
 
 
 def _has_contrast(group: Group) -> bool:
-    kinds = {line.runs[0]["method"]["kind"] for line in group.lines}
-    return "mse" in kinds and bool(kinds.intersection(_SHIFT_INVARIANT))
+    methods = [line.runs[0]["method"] for line in group.lines]
+    known = {"ce": True, "kl": True, "mse": False}
+    invariant = [m.get("shift_invariant", known.get(m["kind"])) for m in methods]
+    return False in invariant and True in invariant
 
 
 def _curves(lines: Sequence[LoggedLine]) -> dict[str, dict[str, Curve]]:

@@ -17,15 +17,16 @@ from mmkd_logit.lab.report.data import (
 )
 from mmkd_logit.lab.report.runs import taught_by_labels
 from mmkd_logit.lab.report.style import (
-    CE,
-    MSE,
     TEACHER,
     Drawing,
     Look,
     TauAxis,
     foot,
+    is_taught,
     look_of,
+    name_of,
     new_figure,
+    shows_tau,
     tau_of,
 )
 
@@ -44,29 +45,28 @@ class Noise(NamedTuple):
     Attributes:
         label: Of the noise.
         taus: Names of the runs by KL, by tau.
-        others: Names of the runs with their looks: teacher, CE, MSE.
+        others: Names of the runs without a temperature, by their labels, with their looks.
     """
 
     label: str
     taus: dict[float, str]
-    others: dict[str, str]
-
-
-_OTHERS: dict[str, Look] = {"MSE": MSE, "CE": CE, "teacher": TEACHER}
+    others: dict[str, tuple[str, Look]]
 
 
 def draw(exhibit: ExhibitFile) -> list[Drawing]:
     """Draw accuracy against tau, a curve for each noise."""
     record = exhibit.record
     noises = _find(record)
-    names = [name for noise in noises for name in (*noise.taus.values(), *noise.others.values())]
+    others = {label: look for noise in noises for label, (_, look) in noise.others.items()}
+    names = [name for noise in noises for name in noise.taus.values()]
+    names += [name for noise in noises for name, _ in noise.others.values()]
     metrics = record["metrics"]
     known = [m["cells"][name] for m in metrics for name in names]
     if not any(cell["n"] for cell in known):
         return []
     axis = TauAxis(
         {tau for noise in noises for tau in noise.taus},
-        [each for each in _OTHERS if any(each in noise.others for noise in noises)],
+        sorted(others, key=lambda label: -others[label].order),
     )
     heights = [3.0, *[2.3] * (len(metrics) - 1)]
     figure = new_figure(height=sum(heights) + 0.4)
@@ -116,12 +116,12 @@ def _find(record: Mapping[str, Any]) -> list[Noise]:
         key = (row, wrong.get("kind"), wrong.get("rate"))
         noise = groups.setdefault(key, Noise(row or _label(wrong), {}, {}))
         tau = tau_of(how)
-        if how["kind"] == "kl" and tau is not None:
+        if tau is not None and shows_tau(how):
             noise.taus[tau] = name
         elif name in teachers:
-            noise.others["teacher"] = name
-        elif how["kind"] in ("ce", "mse"):
-            noise.others[how["kind"].upper()] = name
+            noise.others["teacher"] = name, TEACHER
+        elif how["kind"] == "ce" or is_taught(how):
+            noise.others[name_of(how)] = name, look_of(how)
         if wrong:
             noisy.add(key)
     if not any(len(groups[key].taus) > 1 for key in noisy):
@@ -148,8 +148,8 @@ def _panel(
             look = look_of(dict(kind="kl", tau=tau))
             axes.plot(axis.place(tau), value, look.marker, color=look.color, zorder=3, **mark)
             numbers.append(dict(noise=noise.label, tau=tau, **_of(cells, noise.taus[tau])))
-        for other, name in noise.others.items():
-            look, (value, spread) = _OTHERS[other], (each[0] for each in _arrays(cells, [name]))
+        for other, (name, look) in noise.others.items():
+            value, spread = (each[0] for each in _arrays(cells, [name]))
             place = axis.place(other)
             if other != "teacher":
                 ends = [axis.place(taus[0]), place]
