@@ -152,17 +152,17 @@ class InMemoryDataset(SampleWrapper):
     """Serve another data set's images as whole batches, from one uint8 tensor.
 
     What the wrapped data set's ``pipeline`` does without chance (loading, resizing, cropping the
-    centre) is done once, when the images are read. ``RandomCrop``, ``RandomFlip`` and ``Cutout``
-    are done on the whole batch, and a picture equals, bit for bit, what mmpretrain's transform
-    makes of the image with the same parameters. These are a function of seed, epoch and
-    ``sample_idx`` alone, so that neither the number of workers or processes nor the batch size,
-    resuming, or a :class:`DataSubset` or :class:`NoisyLabelDataset` around this one changes a
-    picture. Seed and epoch come from :class:`SeededSampler`; where nothing is random, any sampler
-    will do. The loader needs ``collate_fn=dict(type='mmkd_logit.batch_collate')``.
+    centre) is done once, when the images are read. ``RandomCrop`` and ``RandomFlip`` are done on
+    the whole batch, and a picture equals, bit for bit, what mmpretrain's transform makes of the
+    image with the same parameters. These are a function of seed, epoch and ``sample_idx`` alone,
+    so that neither the number of workers or processes nor the batch size, resuming, or a
+    :class:`DataSubset` or :class:`NoisyLabelDataset` around this one changes a picture. Seed and
+    epoch come from :class:`SeededSampler`; where nothing is random, any sampler will do. The
+    loader needs ``collate_fn=dict(type='mmkd_logit.batch_collate')``.
 
     A batch is ``dict(inputs=..., data_samples=SampleBatch(...))``. Its ``views`` number the
     pictures where an image has at most 4,096 (CIFAR's 9 x 9 crops times 2 flips: 162; 1 without
-    augmentation); with more, or with Cutout, they are None. Of a sample's meta information
+    augmentation); with more they are None. Of a sample's meta information
     ``sample_idx``, ``img_shape`` and ``clean_label`` are kept.
 
     Loader workers that are forked share the images; nothing is copied for them. Small images
