@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,12 +34,11 @@ def paired_difference(
         raise ValueError(f"need the same 2 or more seeds, got {len(first)} and {len(second)}")
     difference = np.subtract(first, second)
     mean = float(difference.mean())
-    error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
-    if error < 1e-9:  # rounding
+    if np.ptp(difference) < 1e-9:  # rounding; the test would divide by it
         return mean, mean, mean, 1.0 if mean == 0 else 0.0
-    half = error * float(stats.t.ppf(0.975, len(difference) - 1))
-    p = 2 * float(stats.t.sf(abs(mean) / error, len(difference) - 1))
-    return mean, mean - half, mean + half, p
+    test = stats.ttest_rel(first, second)
+    low, high = test.confidence_interval(0.95)
+    return mean, float(low), float(high), float(test.pvalue)
 
 
 # From results rows to tables, in Markdown and CSV.
