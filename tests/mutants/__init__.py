@@ -1,0 +1,1 @@
+"""One-line faults that the suite must see; ``python tests/mutants`` tries them."""

@@ -1,0 +1,251 @@
+"""Wrong lines by area: the file in the package, a line, what it becomes, and tests that must fail.
+
+The losses have theirs in tests/losses/test_mutants.py and test_method_mutants.py, which run with
+the suite. These take a process each, so that `python tests/mutants` runs them when tests are
+changed or deleted; the suite only checks that every line is still there, once.
+"""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """A fault of one line, and the tests that see it."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+_CONFIG = "tests/engine/test_config.py"
+_CHANGED = "tests/engine/test_resume_changed.py"
+_RESUME = "tests/engine/test_resume.py"
+_STATE = "tests/hooks/test_resume_state_hook.py"
+_NOISE = "tests/datasets/test_label_noise.py"
+_MEMORY = "tests/datasets/test_in_memory_dataset.py"
+_SAMPLER = "tests/datasets/test_seeded_sampler.py"
+_CACHE = "tests/models/test_teacher_cache.py"
+_TEACHER = "tests/models/test_frozen_teacher.py"
+_DISTILLER = "tests/models/test_logit_distiller.py"
+_CHECKPOINT = "tests/engine/test_checkpoint.py"
+_SAFE = "tests/engine/test_safe_reading.py"
+_EXECUTE = "tests/experiments/test_execute.py"
+_BITS = "tests/datasets/test_counter_hash.py"
+
+MUTANTS = {
+    # fingerprint
+    "the seed does not count": Mutant(
+        "engine/fingerprint.py",
+        "seed=seed_of(cfg))\n    return reduce",
+        "seed=0)\n    return reduce",
+        _CONFIG,
+    ),
+    "processes do not count": Mutant(
+        "engine/fingerprint.py",
+        'kept["processes"] = content.get("processes", 1)',
+        'kept["processes"] = 1',
+        _CONFIG,
+    ),
+    "a teacher's weights do not count": Mutant(
+        "engine/fingerprint.py",
+        "weights=_teacher_weights(checkpoint, weights))",
+        "weights=None)",
+        _CONFIG,
+    ),
+    "a teacher's network does not count": Mutant(
+        "engine/fingerprint.py",
+        "described = dict(network=network,",
+        "described = dict(network=0,",
+        _CONFIG,
+    ),
+    "prefixes of packages count": Mutant(
+        "engine/fingerprint.py",
+        "return scoped[1] if scoped else",
+        "return value if scoped else",
+        _CONFIG,
+    ),
+    "workers count": Mutant(
+        "engine/fingerprint.py", '"num_workers", "prefetch_factor"', '"prefetch_factor"', _CONFIG
+    ),
+    "no hook counts": Mutant(
+        "engine/fingerprint.py", "return name not in _WATCHING and", "return False and", _CONFIG
+    ),
+    "every hook counts": Mutant(
+        "engine/fingerprint.py", '"changes_training", True)', '"_changes_training", True)', _CONFIG
+    ),
+    "validation never counts": Mutant(
+        "engine/fingerprint.py",
+        "if '\"monitor\"' in json.dumps(",
+        "if '\"monitors\"' in json.dumps(",
+        _CONFIG,
+    ),
+    "an old hash of weights is remembered": Mutant(
+        "engine/fingerprint.py", "status.st_mtime_ns, status.st_size)", "0, 0)", _CONFIG
+    ),
+    "float16 caches do not count": Mutant(
+        "engine/fingerprint.py", 'kept["cache"] = dict(dtype=dtype)', 'kept["cache"] = {}', _CONFIG
+    ),
+    "files of labels count by their path": Mutant(
+        "engine/fingerprint.py",
+        "return file_hash(Path(value).expanduser()) or",
+        "return value or",
+        _CHANGED,
+    ),
+    "batches may change with the processes": Mutant(
+        "engine/fingerprint.py", "return fields[_PROCESSES] * size if", "return size if", _CHANGED
+    ),
+    "other weights are the run's": Mutant(
+        "engine/results.py", 'same = row.get("weights") == weights and', "same =", _EXECUTE
+    ),
+    # resume
+    "python's generator is not restored": Mutant(
+        "engine/resume.py",
+        'random.setstate((version, tuple(states["python"].tolist()), gauss))',
+        "pass",
+        _STATE,
+    ),
+    "numpy's generator is not restored": Mutant(
+        "engine/resume.py",
+        'np.random.set_state(("MT19937", keys, int(position), int(has_gauss), float(cached)))',
+        "pass",
+        _STATE,
+    ),
+    "torch's generator is not restored": Mutant(
+        "engine/resume.py", 'torch.set_rng_state(states["torch"].cpu())', "pass", _STATE
+    ),
+    "accumulated gradients are lost": Mutant(
+        "engine/resume.py",
+        "for name, value in gradients.items():",
+        "for name, value in ():",
+        _STATE,
+    ),
+    "patience starts anew": Mutant(
+        "engine/resume.py", 'EarlyStoppingHook: ("wait_count", "best_score"),', "", _STATE
+    ),
+    "the place in the epoch is lost": Mutant(
+        "engine/resume.py",
+        "loop.go_on_from(place)\n        self._has",
+        "loop.go_on_from(place._replace(batch=0))\n        self._has",
+        _RESUME,
+    ),
+    "a changed config is resumed": Mutant(
+        "engine/resume.py", "if changes and not self.resume_changed:", "if False:", _CHANGED
+    ),
+    "changed data are resumed": Mutant(
+        "engine/resume.py", "if before is not None and before != now:", "if False:", _CHANGED
+    ),
+    # seeding
+    "the epoch does not seed": Mutant(
+        "datasets/seeding.py", "self._epoch = int(epoch)", "self._epoch = 0", _SAMPLER
+    ),
+    "shuffling never changes": Mutant(
+        "datasets/seeding.py",
+        "            self.sampler.set_epoch(epoch)",
+        "            pass",
+        _SAMPLER,
+    ),
+    "the place in an endless stream is lost": Mutant(
+        "datasets/seeding.py", "self._read = num_samples", "self._read = 0", _SAMPLER
+    ),
+    "bits of one word": Mutant(
+        "datasets/draws.py",
+        "state = _mix(state + _STEP + word)",
+        "state = _mix(_STEP + word)",
+        _BITS,
+    ),
+    "another constant": Mutant(
+        "datasets/draws.py", "0xBF58476D1CE4E5B9", "0xBF58476D1CE4E5B8", _BITS
+    ),
+    "views by seed alone": Mutant(
+        "datasets/augment.py",
+        "np.concatenate([keys.source, identity[None]])",
+        "np.concatenate([keys.source, 0 * identity[None]])",
+        _MEMORY,
+    ),
+    # label noise
+    "a changed label may stay": Mutant(
+        "datasets/label_noise.py", "step = 1 + (numbers %", "step = 0 + (numbers %", _NOISE
+    ),
+    "the rate of the whole": Mutant(
+        "datasets/label_noise.py",
+        "np.zeros_like(clean) if self.per_class is False else clean",
+        "np.zeros_like(clean)",
+        _NOISE,
+    ),
+    "uniform spares the own class": Mutant(
+        "datasets/label_noise.py",
+        "new = (numbers % np.uint64(num_classes)).astype(np.int64)",
+        "new = (clean + 1 + (numbers % np.uint64(num_classes - 1)).astype(np.int64)) % num_classes",
+        _NOISE,
+    ),
+    "pairs backwards": Mutant(
+        "datasets/label_noise.py",
+        "new = (clean + 1) % num_classes",
+        "new = (clean - 1) % num_classes",
+        _NOISE,
+    ),
+    "the seed of noise is ignored": Mutant(
+        "datasets/label_noise.py",
+        "seed, count = int(self.seed or 0), len(clean)",
+        "seed, count = 0, len(clean)",
+        _NOISE,
+    ),
+    "shares round down": Mutant(
+        "datasets/draws.py",
+        "np.floor(share * sizes + 0.5 + 1e-9)",
+        "np.floor(share * sizes)",
+        _NOISE,
+    ),
+    "columns of the matrix": Mutant(
+        "datasets/label_noise.py",
+        "edges = np.cumsum(matrix, axis=1)",
+        "edges = np.cumsum(matrix.T, axis=1)",
+        _NOISE,
+    ),
+    # cache
+    "normalisation is no part of the key": Mutant(
+        "models/teacher_cache.py", 'for name in ("mean", "std"):', 'for name in ("std",):', _CACHE
+    ),
+    "pictures are no part of the key": Mutant(
+        "models/teacher_cache.py", "pictures=views.pictures,", 'pictures="",', _CACHE
+    ),
+    "the type of stored logits is no part of the key": Mutant(
+        "models/teacher_cache.py", "            dtype=settings.dtype,\n", "", _CACHE
+    ),
+    "max_gib is ignored": Mutant(
+        "models/teacher_cache.py",
+        "min(views.samples, int(settings.max_gib * 2**30 / (row * views.per_sample)))",
+        "views.samples",
+        _CACHE,
+    ),
+    # safe reading
+    "pickles may run code": Mutant(
+        "checkpoint.py",
+        "return torch.load(path, map_location=map_location, weights_only=True)\n",
+        "return torch.load(path, map_location=map_location, weights_only=False)\n",
+        _CHECKPOINT,
+    ),
+    "the config of a checkpoint is executed": Mutant(
+        "checkpoint.py", 'checkpoint["meta"].pop("config", None)', "pass", _CHECKPOINT
+    ),
+    "a checkpoint may delete files": Mutant(
+        "checkpoint.py", '(key == "keep_ckpt_ids" and not numbers)', "False", _CHECKPOINT
+    ),
+    "a checkpoint may delete a folder": Mutant(
+        "checkpoint.py",
+        'path.name.startswith("best_") and path.suffix == ".pth"',
+        "True",
+        _CHECKPOINT,
+    ),
+    "a web page is a checkpoint": Mutant(
+        "checkpoint.py",
+        'startswith((b"<!doctype", b"<html"))',
+        'startswith((b"<!no",))',
+        "tests/engine/test_download.py tests/bad_input/test_broken.py",
+    ),
+    # the distiller, DDP
+    "the teacher trains": Mutant(
+        "models/teacher.py", "requires_grad_(False)", "requires_grad_(True)", _TEACHER
+    ),
+    "alpha the other way round": Mutant("models/build.py", "(1 - alpha)", "alpha", _DISTILLER),
+}
