@@ -139,7 +139,8 @@ def test_components_are_named_with_their_scope():
     ours = set(COMPONENTS)
     assert {"LogitMSELoss", "NoisyLabelDataset", "SequentialTeacherHook"} <= ours
     unscoped = re.compile(rf"type=['\"]({'|'.join(sorted(ours))})['\"]")
-    for path in [*CONFIGS, *MODULES, PROJECT / "README.md"]:
+    pages = [PROJECT / "README.md", *PROJECT.glob("docs/*.md")]
+    for path in [*CONFIGS, *MODULES, *pages]:
         assert not unscoped.search(path.read_text()), name_of(path)
 
 

@@ -1,6 +1,9 @@
-"""README says what is there."""
+"""README and the pages under docs/ say what is there."""
 
+import ast
+import importlib
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,15 +12,38 @@ from commands import METRICS, METRICS_BESIDE_A_TEACHER
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("configs/*/README.md")]
+DOCS = sorted(PROJECT.glob("docs/*.md"))
+PAGES = [
+    *(PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"),
+    *DOCS,
+    *sorted(PROJECT.glob("configs/*/README.md")),
+]
+# Flags of programs that are not ours.
+FOREIGN = {"--logdir"}
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def name_of(page):
+    return str(page.relative_to(PROJECT))
+
+
+def part(page, begin, end):
+    """What a page says from some words to others."""
+    text = (PROJECT / "docs" / page).read_text()
+    return text[text.index(begin) : text.index(end)]
+
+
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def test_first_command_stands_by_line_20():
     assert "```bash" in README.splitlines()[:20]
+
+
+def test_readme_is_short_and_leads_to_every_page():
+    assert len(README.splitlines()) <= 200
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", README))
+    assert linked == {name_of(page) for page in DOCS}
 
 
 def test_python_block_runs():
@@ -38,43 +64,136 @@ def test_config_block_is_the_tested_one(tmp_path):
     assert cfg.train_dataloader.dataset.type == "CIFAR10"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+@pytest.mark.parametrize("page", DOCS, ids=name_of)
+def test_python_blocks_of_docs_are_right(page, tmp_path):
+    """Configs name registered classes; imports are of things that exist."""
+    from mmengine.config import Config
+
+    from mmkd_logit.registry import DATASETS, HOOKS, METRICS, MODELS
+
+    registries = (DATASETS, HOOKS, METRICS, MODELS)
+    for registry in registries:
+        registry.import_from_location()
+    known = {name for registry in registries for name in registry.module_dict}
+    for number, code in enumerate(blocks("python", page.read_text())):
+        for name in re.findall(r"type='mmkd_logit\.(\w+)'", code):
+            assert name in known, name
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), code
+        if "import" not in code:
+            (tmp_path / f"block{number}.py").write_text(code)
+            assert len(Config.fromfile(tmp_path / f"block{number}.py"))
+
+
+def anchors(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.M)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_pages_name_exist(page):
     text = page.read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    named = re.findall(r"\b((?:configs|tools|mmkd_logit)/[\w./-]+\.(?:py|sh|md))", text)
-    for link in links:
-        assert (page.parent / link).exists(), link
-    for name in named:
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", text):
+        if "://" in link:
+            continue
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), f"{link}#{anchor}"
+    for name in re.findall(r"\b((?:configs|tools|mmkd_logit)/[\w./-]+\.(?:py|sh|md))", text):
         assert (PROJECT / name).exists(), name
 
 
-def test_commands_name_existing_flags():
-    from mmkd_logit.engine.logits import build_parser as dump_parser
-    from mmkd_logit.engine.test import build_parser as test_parser
-    from mmkd_logit.engine.train import build_parser as train_parser
-    from mmkd_logit.lab.publish import build_parser as publish_parser
-    from mmkd_logit.lab.report.command import build_parser as figure_parser
-    from mmkd_logit.lab.report.page import build_parser as report_parser
-    from mmkd_logit.lab.reproduce import build_parser as reproduce_parser
+def parser_of(tool):
+    """The parser of a tool, which imports ``main`` from the module that has ``build_parser``."""
+    if tool in ("tools/dist_train.sh", "tools/slurm_train.sh", "tools/dist_test.sh"):
+        tool = "tools/test.py" if "test" in tool else "tools/train.py"
+    tree = ast.parse((PROJECT / tool).read_text())
+    (source,) = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    build = importlib.import_module(source).build_parser
+    return build(Path(tool).stem) if tool.startswith("tools/analysis/") else build()
 
-    parsers = (train_parser, test_parser, publish_parser, reproduce_parser, dump_parser)
-    known = "".join(parser().format_help() for parser in (*parsers, report_parser))
-    known += figure_parser("grid").format_help()
+
+def flags_of(parser):
+    inner = [choice for action in parser._actions for choice in _subparsers(action)]
+    own = {flag for action in parser._actions for flag in action.option_strings}
+    return own.union(*map(flags_of, inner))
+
+
+def _subparsers(action):
+    return action.choices.values() if isinstance(action.choices, dict) else ()
+
+
+def commands_of(text):
+    """The whole commands of our tools on a page, in blocks and in the middle of text."""
+    spans = [line for block in blocks("bash", text) for line in block.split("\n")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(spans)).split("\n")
+    joined += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    for line in joined:
+        words = re.sub(r"^((\w+=\S+|python) )*(?=tools/)", "", line)
+        if re.match(r"tools/(analysis/)?\w+\.(py|sh) ", words) and "..." not in words:
+            yield shlex.split(words)
+
+
+def parse(tool, *words):
+    """Parse a command as the tool does, which ends the program where it is wrong."""
+    words = list(words)
+    if tool == "tools/slurm_train.sh":  # PARTITION JOB_NAME CONFIG WORK_DIR
+        words = [words[2], *words[4:]]
+    elif tool.startswith("tools/dist_"):
+        del words[2 if "test" in tool else 1]  # how many GPUs
+    parser_of(tool).parse_args(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_are_parsed(page, capsys):
+    for command in commands_of(page.read_text()):
+        try:
+            parse(*command)
+        except SystemExit:
+            pytest.fail(f"{shlex.join(command)}: {capsys.readouterr().err}")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("```bash\npython tools/train.py A.py --fats\n```\n", SystemExit),
+        ("```bash\nX=1 tools/dist_train.sh \\\n    A.py 4 --epochs many\n```\n", SystemExit),
+        ("say `python tools/report.py a b`", SystemExit),
+        ("say `tools/slurm_train.sh PARTITION`", IndexError),
+        ("```bash\npython tools/no_such.py A\n```\n", FileNotFoundError),
+    ],
+)
+def test_control_wrong_commands_are_found(text, error):
+    (command,) = commands_of(text)
+    with pytest.raises(error):
+        parse(*command)
+
+
+def test_commands_name_existing_flags():
+    tools = [*PROJECT.glob("tools/*.py"), *PROJECT.glob("tools/analysis/*.py")]
+    known = set.union(*(flags_of(parser_of(name_of(tool))) for tool in tools))
+    for script in PROJECT.glob("tools/*.sh"):  # slurm's
+        known.update(re.findall(r"(?<![\w-])--[a-z][a-z-]+", script.read_text()))
     for page in PAGES:
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()):
-            if flag not in ("--losses", "--check", "--logdir"):
-                assert flag in known, f"{page.name}: {flag}"
+            assert flag in known | FOREIGN, f"{page.name}: {flag}"
 
 
 def test_every_figure_and_every_metric_is_there():
     from mmkd_logit import metrics
-    from mmkd_logit.lab.report.command import FIGURES
+    from mmkd_logit.lab.report.command import FIGURES, build_parser
 
-    figures = README[README.index("`python tools/analysis/...`") : README.index("TensorBoard")]
-    rows = re.findall(r"^\| `(\w+)\.py[ `]", figures, re.MULTILINE)
+    figures = part("experiments-and-report.md", "`python tools/analysis/...`", "## TensorBoard")
+    rows = dict(re.findall(r"^\| `(\w+)\.py[^`]*`([^|]*)\|", figures, re.MULTILINE))
     assert sorted(rows) == sorted(FIGURES)
-    named = README[README.index("## Metrics") : README.index("## ImageNet")]
+    for name, marks in rows.items():
+        usage = build_parser(name).format_help()
+        assert ("(w" in marks) == ("work folders" in usage), name
+        assert ("d)" in marks) == ("--dump-logits" in usage), name
+    named = part("metrics.md", "# Metrics", "## Logged during training")
     assert sorted(re.findall(r"^\| `(\w+)` \|", named, re.MULTILINE)) == sorted(metrics.__all__)
     keys = set(re.findall(r"`(?:\w+/)?(\w+)`", named))
     for key in METRICS | METRICS_BESIDE_A_TEACHER:
@@ -82,14 +201,24 @@ def test_every_figure_and_every_metric_is_there():
             assert key.split("/")[1] in keys, key
 
 
+def test_every_experiment_is_there():
+    table = README[README.index("| `python tools/reproduce.py ...`") :]
+    names = "`".join(re.findall(r"^\| (`[^|]*) \|", table[: table.index("\n\n")], re.MULTILINE))
+    for path in PROJECT.glob("configs/paper/*.py"):
+        assert path.stem in names.split("`"), path.stem
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
 def test_extras_are_the_ones_in_pyproject():
     import tomllib
 
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    named = set(re.findall(r"\.\[([\w,]+)\]", README))
-    assert {extra for group in named for extra in group.split(",")} <= set(
-        project["optional-dependencies"]
-    )
+    named = {
+        extra
+        for page in PAGES
+        for group in re.findall(r"(?<!\.)\.\[([a-z,]+)\]", page.read_text())
+        for extra in group.split(",")
+    }
+    assert named <= set(project["optional-dependencies"])
     assert "Python 3.10 to 3.13" in README
     assert project["requires-python"] == ">=3.10,<3.14"
