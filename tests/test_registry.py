@@ -83,8 +83,8 @@ COMPONENTS = {
     "ResumeStateHook": ("HOOKS", {}),
     "OwnBestCheckpointHook": ("HOOKS", {}),
     "ProgressBarHook": ("HOOKS", {}),
-    "SameBuffersHook": ("HOOKS", {}),
-    "RunCheckHook": ("HOOKS", {}),
+    "SyncBuffersBeforeEvalHook": ("HOOKS", {}),
+    "PreflightHook": ("HOOKS", {}),
     "TrainAccuracyHook": ("HOOKS", {}),
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
     "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
@@ -106,6 +106,8 @@ COMPONENTS = {
     "ResumableEpochBasedTrainLoop": ("LOOPS", None),
     "ResumableIterBasedTrainLoop": ("LOOPS", None),
 }
+# Names of version 0.1.0, which dumped configs hold.
+OLD_NAMES = {"RunCheckHook": "PreflightHook", "SameBuffersHook": "SyncBuffersBeforeEvalHook"}
 
 BUILD = """
 import json, sys
@@ -149,6 +151,9 @@ def test_the_list_is_complete():
     for info in pkgutil.walk_packages(mmkd_logit.__path__, "mmkd_logit."):
         importlib.import_module(info.name)
     registered = {name: node for node, registry in NODES.items() for name in registry.module_dict}
+    for old, new in OLD_NAMES.items():
+        registry = NODES[registered.pop(old)]
+        assert registry.get(f"mmkd_logit.{old}") is registry.get(f"mmkd_logit.{new}")
     assert registered == {name: node for name, (node, _) in COMPONENTS.items()}
 
 

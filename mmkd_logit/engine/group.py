@@ -52,7 +52,7 @@ _OWN = (
 _FINAL = "FinalCheckpointHook"
 _ALLOWED_HOOKS = (
     *(_FINAL, "ProgressBarHook", "LabelNoiseHook", "ChannelsLastHook", "LogitOutputsHook"),
-    *("ClassifierSumHook", "TrainAccuracyHook", "RunCheckHook", "FiniteLossHook"),
+    *("ClassifierSumHook", "TrainAccuracyHook", "PreflightHook", "FiniteLossHook"),
 )
 _DEFAULT_HOOKS = (
     *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),

@@ -205,8 +205,9 @@ def _check_file(init: dict, module: nn.Module) -> None:
 # What cannot work, said before the first iteration.
 
 
-@HOOKS.register_module()
-class RunCheckHook(Hook):
+# The second name is that of version 0.1.0, which dumped configs hold.
+@HOOKS.register_module(name=["PreflightHook", "RunCheckHook"])
+class PreflightHook(Hook):
     """Refuse data and weights that a model cannot use, before training and before testing.
 
     Otherwise they would end a run at its first iteration, when it has begun to write over an

@@ -513,7 +513,7 @@ def allow_other_labels(cfg: Config) -> None:
             hook["resume_changed"] = True
 
 
-class MadeOfHook(Hook):
+class FingerprintHook(Hook):
     """Say in checkpoints what their run is made of, and refuse to resume another run's.
 
     Looked at are the config, the seed, the content of teachers' and of label files, and the

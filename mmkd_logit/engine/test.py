@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = build_config(args)
         install_safe_checkpoint_loading()
         hooks = list(cfg.get("custom_hooks") or [])
-        cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.RunCheckHook")]
+        cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.PreflightHook")]
         runner = ExactRunner.from_cfg(cfg)
         if args.out and args.out_item != "metrics":
             runner.test_evaluator.metrics.append(_DumpWhole(out_file_path=args.out))

@@ -47,7 +47,7 @@ from .logits import (
 from .precompute import log_caches
 from .preemption import PreemptionHook
 from .results import ResultsRecorder, training_data_loader
-from .resume import MadeOfHook, allow_other_labels, find_checkpoint, missing_text
+from .resume import FingerprintHook, allow_other_labels, find_checkpoint, missing_text
 from .runner import ResumableRunner, end_workers, use_resumable_loop
 from .save import POINTER
 
@@ -178,8 +178,8 @@ _ALWAYS = (
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.ResumeStateHook",
     "mmkd_logit.OwnBestCheckpointHook",
-    "mmkd_logit.SameBuffersHook",
-    "mmkd_logit.RunCheckHook",
+    "mmkd_logit.SyncBuffersBeforeEvalHook",
+    "mmkd_logit.PreflightHook",
     "mmkd_logit.FiniteLossHook",
 )
 _MMENGINES = "CheckpointHook"
@@ -228,7 +228,7 @@ def run_training(
     origin = origin_of(cfg)
     _save_whole_checkpoints(cfg)
     apply_resume(cfg, resume)
-    keeper = MadeOfHook(origin["computed"], resume_changed)
+    keeper = FingerprintHook(origin["computed"], resume_changed)
     keeper.look_ahead(cfg)
     use_resumable_loop(cfg)
     runner = ResumableRunner.from_cfg(cfg)

@@ -8,7 +8,7 @@ from .label_noise import LabelNoiseHook
 from .logit_outputs import LogitOutputsHook
 from .progress_bar import ProgressBarHook
 from .sequential_teacher import SequentialTeacherHook
-from .sync_buffers import SameBuffersHook
+from .sync_buffers import SyncBuffersBeforeEvalHook
 from .train_accuracy import TrainAccuracyHook
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "LazyRuntimeInfoHook",
     "LogitOutputsHook",
     "ProgressBarHook",
-    "SameBuffersHook",
     "SequentialTeacherHook",
+    "SyncBuffersBeforeEvalHook",
     "TrainAccuracyHook",
 ]

@@ -9,8 +9,9 @@ from mmengine.runner import Runner
 from mmkd_logit.registry import HOOKS
 
 
-@HOOKS.register_module()
-class SameBuffersHook(Hook):
+# The second name is that of version 0.1.0, which dumped configs hold.
+@HOOKS.register_module(name=["SyncBuffersBeforeEvalHook", "SameBuffersHook"])
+class SyncBuffersBeforeEvalHook(Hook):
     """Give all processes the buffers of the first before they evaluate.
 
     Each process of a distributed run keeps BatchNorm's statistics of its own batches, so that in
@@ -21,8 +22,8 @@ class SameBuffersHook(Hook):
     It comes after ``EMAHook`` has put the averaged network in its place.
 
     Example:
-        >>> from mmkd_logit.hooks import SameBuffersHook
-        >>> hook = SameBuffersHook()
+        >>> from mmkd_logit.hooks import SyncBuffersBeforeEvalHook
+        >>> hook = SyncBuffersBeforeEvalHook()
     """
 
     changes_training = False

@@ -17,7 +17,7 @@ from runs import digits_distiller, digits_student, run_config
 from mmkd_logit.engine.launch import prepare_launch
 
 IMAGES, TESTED, GLOBAL_BATCH = 42, 23, 16  # neither is a multiple of 4
-SAME = dict(type="mmkd_logit.SameBuffersHook")
+SAME = dict(type="mmkd_logit.SyncBuffersBeforeEvalHook")
 
 
 @HOOKS.register_module(force=True)  # pytest imports this file too

@@ -18,7 +18,7 @@ from torch.utils.data import IterableDataset, Sampler
 from mmkd_logit.datasets import Digits
 from mmkd_logit.engine.preflight import check_loaded, is_known
 
-HOOK = dict(type="mmkd_logit.RunCheckHook")
+HOOK = dict(type="mmkd_logit.PreflightHook")
 ONCE = dict(epochs=1, images=16, param_scheduler=None)
 
 
@@ -201,7 +201,7 @@ def test_a_network_without_a_head_that_counts_passes(tmp_path):
     runner.call_hook("before_run")
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner._val_loop = runner.build_val_loop(runner._val_loop)
-    (hook,) = (hook for hook in runner.hooks if type(hook).__name__ == "RunCheckHook")
+    (hook,) = (hook for hook in runner.hooks if type(hook).__name__ == "PreflightHook")
     hook.before_train(runner)
 
 
