@@ -261,7 +261,7 @@ def _hash(path: Path) -> str:
 # Reading checkpoints without running what is in them.
 #
 # A checkpoint is a pickle, and a pickle can run any code. torch's ``weights_only=True`` reads
-# tensors and plain containers only; ``_checkpoint_globals`` says what we allow beyond them.
+# tensors and plain containers only; ``_ALLOWED`` says what we allow beyond them.
 # MMEngine instead allows ``getattr``, or falls back to the unsafe reader, and when it resumes it
 # executes the text ``meta['config']`` of the checkpoint.
 

@@ -132,7 +132,7 @@ def crop_on_device(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int
     ]
 
 
-# Random flips of a whole batch, with given parameters; see ``_crop.py``.
+# Random flips of a whole batch, with given parameters.
 
 
 _FLIPS = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))
