@@ -273,9 +273,17 @@ def _told_of(preemption: PreemptionHook, started: TrainingStarted) -> Iterator[N
 
 
 def _train_teacher(
-    teacher: MissingTeacher, args: argparse.Namespace, outer: TrainingStarted
+    teacher: MissingTeacher,
+    args: argparse.Namespace,
+    outer: TrainingStarted,
+    students: tuple[str, ...] = (),
 ) -> None:
+    """Train a missing teacher, and before it those that its own config distils from."""
+    if teacher.checkpoint in students:
+        raise ValueError(f"{teacher.checkpoint} would be taught by its own student")
     words = [*teacher.arguments, "--launcher", args.launcher]
+    words += ["--fast"] * args.fast  # in the folder that the student's config names, all the same
+    words += ["--work-dir", str(Path(teacher.checkpoint).parent)] * ("--work-dir" not in words)
     if "data_root" in args.cfg_options:
         words += ["--cfg-options", f"data_root={args.cfg_options['data_root']}"]
     words += ["--amp"] * args.amp + ["--no-pin-memory"] * args.no_pin_memory
@@ -284,9 +292,10 @@ def _train_teacher(
     with one_line_errors(started):
         teacher_args = build_parser().parse_args(words)
         cfg = build_config(teacher_args)
-        missing = find_missing_teachers(cfg)
-        if missing:
-            raise ValueError(explain_missing(missing))
+        for missing in find_missing_teachers(cfg):
+            if not missing.can_be_trained():
+                raise ValueError(explain_missing([missing]))
+            _train_teacher(missing, args, outer, (*students, teacher.checkpoint))
         start_processes(cfg)
         with only_run_in(cfg.work_dir):
             cut_off = is_origin(cfg)  # then it goes on

@@ -245,12 +245,25 @@ def test_teacher_cut_off_goes_on_and_an_older_one_starts_anew(workplace):
     assert (folder / "epoch_1.pth").stat().st_mtime_ns != written
 
 
-def test_teacher_whose_teacher_is_missing(workplace, capsys):
+def test_teachers_of_teachers_are_trained_in_order(workplace, capsys):
     first, second = Tiny(), Tiny()
     text = Path(second.kd).read_text().replace(Path(second.teacher).stem, Path(first.kd).stem)
     Path(second.kd).write_text(text)
-    message = error_of(capsys, main, second.kd, "--train-teacher")
-    assert f"make it with: python tools/train.py {first.teacher} --seed 0" in message
+    message = error_of(capsys, main, second.kd)
+    assert f"make it with: python tools/train.py {first.kd} --seed 0" in message
+    train(second.kd, "--train-teacher", "--results", "runs.jsonl")
+    big, medium, small = map(folder_of, (first.teacher, first.kd, second.kd))
+    assert read_origin(medium)["teachers"] == [weights_hash(big / "final.pth")]
+    assert read_origin(small)["teachers"] == [weights_hash(medium / "final.pth")]
+
+
+def test_a_teacher_is_not_taught_by_its_student(workplace, capsys):
+    first, second = Tiny(), Tiny()
+    for one, other in ((first, second), (second, first)):
+        text = Path(one.kd).read_text().replace(Path(one.teacher).stem, Path(other.kd).stem)
+        Path(one.kd).write_text(text)
+    message = error_of(capsys, main, first.kd, "--train-teacher")
+    assert message == f"{folder_of(second.kd)}/final.pth would be taught by its own student"
 
 
 def test_resume_continues(workplace):
