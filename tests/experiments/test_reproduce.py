@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import PROJECT, Tiny, error_of
+from commands import PROJECT, Tiny, error_of, folder_of, train
 
+from mmkd_logit.engine.fingerprint import weights_hash
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.lab import reproduce
 from mmkd_logit.lab.experiment import read_once
@@ -36,6 +37,34 @@ def tiny(workplace, monkeypatch):
         "comparisons = [('kd', 'alone')]\n"
     )
     return tiny
+
+
+def test_students_that_start_together_compute_no_logit_twice(tiny, capsys):
+    """The cache of their teacher is filled before, once, by views of their seed alone."""
+    text = Path(tiny.kd).read_text()
+    Path(tiny.kd).write_text(text.replace("final.pth')", "final.pth', cache=dict(storage='disk'))"))
+    run = f"dict(row='{{}}', config={tiny.kd!r}, teacher='big', overrides=['model.alpha={{}}'])"
+    Path("configs/paper/pair.py").write_text(
+        "title = 'Pair'\n"
+        f"runs = dict(big=dict(config={tiny.teacher!r}, seed=0),\n"
+        f"            a={run.format('A', 0.5)}, b={run.format('B', 0.9)})\n"
+    )
+    main(["pair", "--devices", "cpu,cpu", "--no-report"])
+    rows = read_lines(Path("results/runs.jsonl"))
+    students = [row for row in rows if row["config"] == tiny.kd]
+    assert len(students) == 2
+    for row in students:
+        folder = Path(row["command"][row["command"].index("--work-dir") + 1])
+        assert "100.0% of 64 logits were in the cache" in (folder / "train.log").read_text()
+    fills = list(Path("work_dirs").glob("*/seed0/precompute/*/train.log"))
+    assert len(fills) == 1
+    assert "\n64 logits computed" in fills[0].read_text()
+    assert "for 2 students" in capsys.readouterr().err
+    # A run without a cache ends with the same weights.
+    Path("tiny/uncached.py").write_text(text.replace("final.pth')", "final.pth', micro_batch=32)"))
+    train("tiny/uncached.py", model__alpha=0.5)
+    weights = weights_hash(folder_of("tiny/uncached.py") / "final.pth")
+    assert weights in {row["weights"] for row in students}
 
 
 def test_from_nothing_to_the_table(tiny, capsys):
