@@ -34,6 +34,7 @@ from .config_check import check_config
 from .fingerprint import (
     dataset_hash,
     describe_machine,
+    fingerprint,
     fingerprint_of,
     origin_of,
     read_origin,
@@ -92,7 +93,12 @@ def identity_of(
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Say what the logits of a split are of."""
-    content = {key: origin[key] for key in ("fingerprint", "seed", "teachers")}
+    # Weights give the same logits however many processes trained them.
+    content = dict(
+        fingerprint=fingerprint(dict(origin["computed"], processes=1)),
+        seed=origin["seed"],
+        teachers=origin["teachers"],
+    )
     return plain(
         dict(
             content,
@@ -136,7 +142,7 @@ def lacking_dumps(cfg: Config, splits: Iterable[str]) -> list[str]:
     if not splits:
         return []
     weights = weights_hash(Path(cfg.work_dir, FINAL))
-    identity = dict(format=FORMAT, fingerprint=fingerprint_of(cfg), weights=weights)
+    identity = dict(format=FORMAT, fingerprint=fingerprint_of(cfg, processes=1), weights=weights)
     found = {split: dump_path(cfg.work_dir, split) for split in splits}
     return [s for s, path in found.items() if not is_current(path, {**identity, "split": s})]
 

@@ -546,7 +546,7 @@ def test_resuming_under_another_config_disowns_the_weights_at_once(workplace, mo
         seen.append((read_origin(folder), (folder / "final.pth").is_file()))
         raise OSError("killed")
 
-    monkeypatch.setattr("mmkd_logit.hooks.FinalCheckpointHook.before_train", stop)
+    monkeypatch.setattr("mmkd_logit.engine.save.FinalCheckpointHook.before_train", stop)
     old = read_origin(folder)
     with pytest.raises(SystemExit):
         train(tiny.student, "--resume", train_cfg__max_epochs=2)

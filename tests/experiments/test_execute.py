@@ -365,7 +365,7 @@ def test_logits_of_runs_that_are_done_and_to_do(project_of_three):
     assert [line.partition(": ")[2] for line in said] == ["done before"] * 3
     assert (len(machine.calls), len(machine.dumped)) == (3, 3)
     go(machine, dumps=("test", "val"))
-    assert machine.dumped[3:] == [(folder, ("test", "val")) for folder in FOLDERS]
+    assert machine.dumped[3:] == [(folder, ("val", "test")) for folder in FOLDERS]
     assert len(machine.calls) == len(read_lines(RESULTS)) == 3
 
 

@@ -37,7 +37,7 @@ def test_is_the_plain_config_but_for_the_end(name, project):
     ours, plain = load(f"noisy_teacher/{name}"), load(plain)
     *hooks, stop = ours.custom_hooks
     assert hooks == plain.custom_hooks
-    assert stop.type == "EarlyStoppingHook"
+    assert stop.type == "mmengine.EarlyStoppingHook"
     assert (stop.monitor, stop.rule) == ("accuracy/top1", "greater")
     assert (stop.stopping_threshold, stop.strict) == (threshold, True)
     assert stop.patience > ours.train_cfg.max_epochs

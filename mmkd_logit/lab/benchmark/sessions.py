@@ -171,7 +171,7 @@ def _use_random_images(cfg: Config, number: int) -> None:
     if type_name(spec) == "Digits":
         shape = (8, 8, 1)
     elif not str(type_name(spec)).startswith("CIFAR"):
-        raise ValueError(f"--synthetic stands for CIFAR or the digits, not for {spec.type}")
+        raise ValueError(f"--synthetic stands for CIFAR or the digits, not for {type_name(spec)}")
     images = dict(
         type="mmkd_logit.RandomImages",
         num_samples=number,
