@@ -287,4 +287,4 @@ def test_every_command_line_reads_safely():
             continue
         assert "install_safe_reading()" in text, f"{module} does not call install_safe_reading()"
         checked.add(tool.stem)
-    assert {"train", "test", "score_samples", "cache", "train_together", "reproduce"} <= checked
+    assert {"train", "test", "dump_logits", "cache", "train_together", "reproduce"} <= checked

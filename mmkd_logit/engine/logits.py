@@ -127,7 +127,7 @@ def is_current(path: str | Path, identity: Mapping[str, Any]) -> bool:
     return found is not None and all(found.get(key) == identity[key] for key in keys)
 
 
-def lacking_dumps(cfg: Config, splits: Iterable[str]) -> list[str]:
+def lacking_dumps(cfg: Config, splits: Iterable[str], processes: int | None = None) -> list[str]:
     """Return the splits whose logits a finished run has not, or only those of other weights.
 
     The data set is not read: that its samples are the same is left to those who write dumps.
@@ -136,7 +136,7 @@ def lacking_dumps(cfg: Config, splits: Iterable[str]) -> list[str]:
     if not splits:
         return []
     weights = weights_hash(Path(cfg.work_dir, FINAL))
-    identity = dict(format=FORMAT, fingerprint=fingerprint_of(cfg), weights=weights)
+    identity = dict(format=FORMAT, fingerprint=fingerprint_of(cfg, processes), weights=weights)
     found = {split: dump_path(cfg.work_dir, split) for split in splits}
     return [s for s, path in found.items() if not is_current(path, {**identity, "split": s})]
 

@@ -196,6 +196,6 @@ def test_wrong_words(workplace, capsys):
 def test_the_tools_call_us(tool):
     text = (PROJECT / "tools" / f"{tool}.py").read_text()
     compile(text, tool, "exec")
-    package = "experiments" if tool == "reproduce" else "engine"
-    module = dict(dump_logits="dump").get(tool, tool)
+    package = "lab" if tool == "reproduce" else "engine"
+    module = dict(dump_logits="logits").get(tool, tool)
     assert f"from mmkd_logit.{package}.{module} import main" in text
