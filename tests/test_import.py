@@ -58,7 +58,7 @@ import os, torch, torch._dynamo, torch.distributed.tensor  # these two add class
 schemes, environment = dict(CheckpointLoader._schemes), dict(os.environ)
 safe = set(torch.serialization.get_safe_globals())
 import mmkd_logit.engine, mmkd_logit.lab, mmkd_logit.registry
-import mmkd_logit.engine.train, mmkd_logit.engine.test, mmkd_logit.engine.score
+import mmkd_logit.engine.train, mmkd_logit.engine.test, mmkd_logit.engine.logits
 import mmkd_logit.lab.reproduce, mmkd_logit.lab.publish, mmkd_logit.hooks
 assert "mmpretrain.models" not in sys.modules  # it takes seconds and warns
 assert dict(CheckpointLoader._schemes) == schemes

@@ -59,11 +59,9 @@ READERS = {
         CHECKPOINT
     ),
     ("mmkd_logit/engine/fingerprint.py", "json.loads"): ROWS,
-    ("mmkd_logit/lab/benchmark/_scaling_worker.py", "json.loads"): PLAIN,
     ("mmkd_logit/lab/benchmark/sessions.py", "torchvision.datasets.CIFAR100"): (
         SAFE + "test_pickles_of_cifar"
     ),
-    ("mmkd_logit/lab/benchmark/timing.py", "json.loads"): PLAIN,
     ("mmkd_logit/lab/benchmark/speed.py", "json.loads"): PLAIN,
     ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
     ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
@@ -289,4 +287,4 @@ def test_every_command_line_reads_safely():
             continue
         assert "install_safe_reading()" in text, f"{module} does not call install_safe_reading()"
         checked.add(tool.stem)
-    assert {"train", "test", "score_samples", "cache", "train_together", "reproduce"} <= checked
+    assert {"train", "test", "dump_logits", "cache", "train_together", "reproduce"} <= checked

@@ -1,6 +1,7 @@
 """Wrong labels around any data set."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -56,8 +57,10 @@ _UNNAMED = ""
 _CLEAN = "clean_label"  # in the published files of CIFAR-10N and CIFAR-100N
 
 
-def read_arrays(path: str | Path, only: str | None = None) -> dict[str, np.ndarray]:
-    """Read the arrays of a file; pickled objects are refused unread."""
+def read_arrays(
+    path: str | Path, only: str | None = None, names: Collection[str] = ()
+) -> dict[str, np.ndarray]:
+    """Read the arrays of a file, of an .npz perhaps some; pickled objects are refused unread."""
     file = Path(path).expanduser()
     allowed = (only,) if only else _SUFFIXES
     if file.suffix not in allowed:
@@ -65,7 +68,10 @@ def read_arrays(path: str | Path, only: str | None = None) -> dict[str, np.ndarr
     if not file.is_file():
         raise FileNotFoundError(f"the file {path} does not exist")
     try:
-        arrays = _from_torch(file) if file.suffix in (".pt", ".pth") else _from_numpy(file)
+        if file.suffix in (".pt", ".pth"):
+            arrays = _from_torch(file)
+        else:
+            arrays = _from_numpy(file, names)
     except (OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # a damaged file may fail in any way
@@ -74,17 +80,17 @@ def read_arrays(path: str | Path, only: str | None = None) -> dict[str, np.ndarr
             f"{path} is refused: it is damaged, or it holds more than arrays of numbers and could "
             f"run code when read ({reason})"
         ) from None
-    if not arrays:
+    if not arrays and not names:
         raise ValueError(f"{path} holds no array")
     return arrays
 
 
-def _from_numpy(file: Path) -> dict[str, np.ndarray]:
+def _from_numpy(file: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     if file.suffix == ".npy":
         return {_UNNAMED: np.load(file, allow_pickle=False)}
     # Opened here: NumPy leaves a file open that turns out to be no archive.
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        return {name: archive[name] for name in archive.files if not names or name in names}
 
 
 def _from_torch(file: Path) -> dict[str, np.ndarray]:

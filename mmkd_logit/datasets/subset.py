@@ -1,8 +1,10 @@
-"""A part of a data set: of each class, of the classes, or by scores."""
+"""A part of a data set: of each class, of the classes, or by how difficult samples are."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dataset import force_full_init
 
 from mmkd_logit.registry import DATASETS
@@ -13,6 +15,9 @@ from .label_noise import hash_labels, read_arrays
 from .wrapper import SampleWrapper, _SampleTable, gather
 
 _MEASURES = ("entropy", "tld")
+_ARRAYS = ("index", "label", "clean_label", "logits")  # what is read of an export
+_ADVICE = "export it with tools/dump_logits.py CONFIG CHECKPOINT --splits train"
+_ROWS = 2**12  # whose float64 copies are held at a time
 
 
 @DATASETS.register_module()
@@ -31,17 +36,20 @@ class DataSubset(SampleWrapper):
         dataset: Config or instance of a single-label data set.
         per_class: Share of the samples of each class.
         classes: Share of the K classes, or a list of class numbers.
-        scores: File that ``tools/score_samples.py`` writes: ``.npz`` with ``index``,
-            ``clean_label`` and the measures.
-        by: ``'entropy'``, of the teacher's prediction in nats, or ``'tld'``, the teacher's
-            logit of the label less the largest other.
+        scores: File of the teacher's logits of the training samples, by which these are ranked:
+            the ``WORK_DIR/logits/train.npz`` that ``tools/train.py --dump-logits train`` or
+            ``tools/dump_logits.py`` writes. Of N samples, those of ``dataset`` among them, it
+            holds ``index``, ``label`` and ``clean_label`` (N,) and ``logits`` (N, K).
+        by: ``'entropy'``, of the softmax of the logits in nats, or ``'tld'``, the top-logit
+            difference: the logit of the label less the largest other.
         quantiles: The part of the ranking by that measure, from the lowest, that stays;
             ``(0, 0.5)`` and ``(0.5, 1)`` share no sample and leave none out.
         seed: Of ``per_class`` and of a share of ``classes``; 0 where none is given.
         lazy_init: Read nothing until needed.
 
     Raises:
-        ValueError: If an argument is wrong or nothing stays.
+        ValueError: If an argument is wrong, nothing stays, or ``scores`` lacks an array or a sample
+            or has other labels.
         FileNotFoundError: If ``scores`` does not exist.
 
     Example:
@@ -144,33 +152,30 @@ class DataSubset(SampleWrapper):
     def _by_score(self, identity: np.ndarray, clean: np.ndarray) -> np.ndarray:
         assert self.scores is not None
         assert self.by is not None
-        arrays = read_arrays(self.scores, only=".npz")
-        missing = [name for name in ("index", "clean_label", self.by) if name not in arrays]
-        if missing:
-            raise ValueError(
-                f"{self.scores} has no {', '.join(missing)}; make it with tools/score_samples.py"
-            )
-        index, theirs, measure = (arrays[name] for name in ("index", "clean_label", self.by))
-        for name, array, kinds in (("index", index, "iu"), (self.by, measure, "iuf")):
-            if array.ndim != 1 or array.dtype.kind not in kinds:
-                raise ValueError(
-                    f"{self.scores}: {name} must be one number a sample, got {array.dtype} "
-                    f"{array.shape}; make it with tools/score_samples.py"
-                )
-        places = {int(sample): place for place, sample in enumerate(index)}
-        if not len(places) == len(index) == len(theirs) == len(measure):
-            raise ValueError(f"{self.scores}: index must name each sample once, with its scores")
+        arrays = read_logits(self.scores)
+        index = arrays["index"].tolist()
+        places = {sample: place for place, sample in enumerate(index)}
+        if len(places) < len(index):
+            raise ValueError(f"{self.scores}: index must name each sample once; {_ADVICE}")
         absent = [sample for sample in identity.tolist() if sample not in places]
         if absent:
             raise ValueError(
-                f"{self.scores} has no scores of {len(absent)} samples, such as number {absent[0]}"
+                f"{self.scores} has {len(index)} samples and lacks {len(absent)} of the data set's "
+                f"{len(identity)}, such as number {absent[0]}; {_ADVICE}, of a CONFIG that trains "
+                "on all of them"
             )
         order = np.array([places[sample] for sample in identity.tolist()], dtype=np.int64)
-        if not np.array_equal(theirs[order], clean):
-            raise ValueError(f"the labels of {self.scores} are not the data set's")
-        values = measure[order].astype(np.float64)
+        if not np.array_equal(arrays["clean_label"][order], clean):
+            raise ValueError(
+                f"the labels of {self.scores} are not the data set's; {_ADVICE}, of a CONFIG that "
+                "trains on these data"
+            )
+        values = sample_difficulty(arrays["logits"], arrays["label"], self.by)[order]
         if not np.isfinite(values).all():
-            raise ValueError(f"{self.scores}: {self.by} must be finite numbers")
+            raise ValueError(
+                f"{self.scores}: {self.by} must be finite numbers; take a checkpoint from before "
+                "training diverged"
+            )
         rank = np.empty(len(values), dtype=np.int64)
         rank[np.argsort(values, kind="stable")] = np.arange(len(values))
         low, high = np.floor(np.array(self.quantiles) * len(values) + 0.5 + 1e-9)
@@ -216,6 +221,44 @@ class DataSubset(SampleWrapper):
 
     def _sample_table(self) -> _SampleTable:
         return _SampleTable(*(column[self._kept] for column in gather(self.dataset)))
+
+
+def read_logits(path: str | Path) -> dict[str, np.ndarray]:
+    """Read what ranks N samples from an export of logits, and check its shapes."""
+    try:
+        arrays = read_arrays(path, only=".npz", names=_ARRAYS)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; {_ADVICE}") from None
+    missing = [name for name in _ARRAYS if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} has no {', '.join(missing)}; {_ADVICE}")
+    logits, label = arrays["logits"], arrays["label"]
+    columns = [arrays[name] for name in _ARRAYS[:3]]
+    well = logits.ndim == 2 and logits.dtype.kind == "f"
+    well = well and all(c.shape == logits.shape[:1] and c.dtype.kind in "iu" for c in columns)
+    if not well or ((label < 0) | (label >= logits.shape[1])).any():
+        found = ", ".join(f"{name} {arrays[name].dtype} {arrays[name].shape}" for name in _ARRAYS)
+        raise ValueError(
+            f"{path}: logits must be floats (N, K), index and clean_label N integers and label N "
+            f"integers from 0 to K - 1, got {found}; {_ADVICE}"
+        )
+    return arrays
+
+
+def sample_difficulty(logits: np.ndarray, label: np.ndarray, by: str) -> np.ndarray:
+    """Return the entropy or the top-logit difference of N predictions, in float64."""
+    values = np.empty(len(logits))
+    for begin in range(0, len(logits), _ROWS):
+        rows = slice(begin, begin + _ROWS)
+        each = torch.from_numpy(logits[rows].astype(np.float64))
+        if by == "entropy":
+            measure = torch.special.entr(each.softmax(1)).sum(1)
+        else:
+            column = torch.from_numpy(label[rows].astype(np.int64))[:, None]
+            others = each.scatter(1, column, -torch.inf).amax(1)
+            measure = each.gather(1, column)[:, 0] - others
+        values[rows] = measure.numpy()
+    return values
 
 
 def _check_quantiles(quantiles: Any) -> list[float]:

@@ -26,7 +26,7 @@ from mmkd_logit.utils.files import write_text
 from .config import change_teachers, seed_of, teacher_options, teacher_specs
 
 CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache
-_FILES = ("file", "matrix", "scores")  # fields in which the wrappers of a data set name files
+_FILES = ("file", "matrix")  # fields in which the wrappers of a data set name files
 _TASKS = dict(slurm="SLURM_NTASKS", mpi="OMPI_COMM_WORLD_SIZE")
 
 # The one table of what counts. These fields of a config decide a run's weights; all others say
@@ -61,10 +61,10 @@ def computed_content(
     """Return what decides the weights that a run ends with.
 
     That is the network, data, optimizer, schedule, losses and seed, each teacher as the hash of
-    its weights, its network and how it computes, the content of files of labels, and the number
-    of processes. Paths, the prefixes of packages, and what is only measured or logged do not
-    count. A teacher's cache does not count either, as it gives the bits that the teacher would
-    compute, unless it rounds them.
+    its weights, its network and how it computes, the content of files of labels and of logits
+    that samples are chosen by, and the number of processes. Paths, the prefixes of packages, and
+    what is only measured or logged do not count. A teacher's cache does not count either, as it
+    gives the bits that the teacher would compute, unless it rounds them.
     """
     content = {key: cfg.get(key) for key in (*_COMPUTED, *_VALIDATION, "default_hooks")}
     content = Config(content).to_dict()
@@ -146,6 +146,8 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         if key in _FILES:
             return file_hash(Path(value).expanduser()) or "missing"
+        if key == "scores":  # of a DataSubset
+            return _logits_hash(value) or "missing"
         if key == "checkpoint":  # of ``init_cfg``
             return value if "://" in value else weights_hash(value) or "missing"
         scoped = _PREFIX.fullmatch(value)
@@ -257,6 +259,30 @@ def file_hash(path: str | Path) -> str | None:
     if not Path(path).is_file():
         return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _logits_hash(path: str) -> str | None:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return None
+    status = file.stat()
+    return _hash_of_logits(str(file.resolve()), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _hash_of_logits(path: str, mtime: int, size: int) -> str | None:
+    """Hash the arrays that rank samples; the file also says when and where it was exported."""
+    from mmkd_logit.datasets.subset import read_logits
+
+    try:
+        arrays = read_logits(path)
+    except ValueError:  # building the data set says why
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def count_processes(cfg: Config) -> int:

@@ -20,6 +20,7 @@ from mmkd_logit.engine.config import (
     read_config,
     teacher_options,
 )
+from mmkd_logit.engine.logits import dump_path
 from mmkd_logit.engine.train import build_config, build_parser
 
 # Files of other runs, which the suffix stands for.
@@ -38,7 +39,7 @@ class Run:
         epochs: Number of epochs, or None for the config's.
         cell_seed: The seed of the exhibit that it counts for.
         teachers: The runs whose students teach here.
-        scores: The run whose student scores the training samples, or None.
+        scores: The run whose logits rank the samples that ``DataSubset`` chooses from, or None.
         options: Those of the overrides that every run of the command has.
         fast: Whether it is trained in fewer digits.
         suffix: Sets the work folder apart from that of other teachers' students.
@@ -115,7 +116,6 @@ def refuse_shared_folders(runs: Sequence[Run]) -> None:
 _DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 _RUN_FIELDS = {"row", "column", "config", "overrides", "teacher", "seed_shift"}
 _RUN_FIELDS |= {"later_teacher", "scores", "seed"}
-SCORES = "scores.npz"
 
 
 class NothingChosenError(ValueError):
@@ -129,10 +129,10 @@ class Exhibit:
     labels of the cell that it fills (a run without ``row`` is only somebody's teacher),
     ``config``, ``overrides``, ``teacher`` (the name of the run, or of several, whose student of
     the same seed teaches), ``later_teacher`` (the one whose student teaches in the later stage of
-    the config's ``SequentialTeacherHook``), ``scores`` (the one whose student scores the samples
-    that ``DataSubset`` chooses from), ``seed`` (a fixed one: the same run serves all seeds, such as
-    one teacher for all students) and ``seed_shift`` (added to the seed, for teachers that differ by
-    it alone).
+    the config's ``SequentialTeacherHook``), ``scores`` (the one that leaves its logits of the
+    training samples, by which ``DataSubset`` chooses), ``seed`` (a fixed one: the same run serves
+    all seeds, such as one teacher for all students) and ``seed_shift`` (added to the seed, for
+    teachers that differ by it alone).
 
     Optional are ``metrics``, a list of dicts with ``title``, ``key`` (``test.KEY`` or
     ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
@@ -276,7 +276,8 @@ class Exhibit:
             teachers += (later,)
         scores = done[row.scores] if row.get("scores") else None
         if scores is not None:
-            overrides += (f"train_dataloader.dataset.scores={Path(scores.work_dir, SCORES)}",)
+            exported = dump_path(scores.work_dir, "train")
+            overrides += (f"train_dataloader.dataset.scores={exported}",)
             given += [] if scores in teachers else [scores]
         folders = [Path(run.work_dir) for run in given]
         names = [f"{f.parent.name}{f.name.removeprefix('seed')}" for f in folders]

@@ -1,7 +1,6 @@
 """Places where runs are trained: processes of this machine, or jobs of a cluster."""
 
 import ctypes
-import fcntl
 import multiprocessing
 import os
 import secrets
@@ -21,7 +20,6 @@ from mmkd_logit.engine.fingerprint import is_origin
 from mmkd_logit.engine.group import main as train_together
 from mmkd_logit.engine.logits import main as dump_logits
 from mmkd_logit.engine.precompute import main as cache
-from mmkd_logit.engine.score import main as score
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.engine.train import main as train
 
@@ -34,11 +32,7 @@ _TOOLS = {
 
 
 def train_in_process(
-    words: Sequence[str],
-    scoring: Sequence[str],
-    log: str,
-    environment: dict[str, str],
-    tool: str = "train.py",
+    words: Sequence[str], log: str, environment: dict[str, str], tool: str = "train.py"
 ) -> None:
     """Run a tool in this process, which ends with its exit status."""
     os.environ.update(environment)
@@ -48,8 +42,6 @@ def train_in_process(
         import torch
 
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    if scoring:
-        _score_once(scoring)
     _TOOLS[tool](words)
 
 
@@ -66,14 +58,12 @@ class Job:
     def __init__(self, again: bool = False) -> None:
         self.again = again
 
-    def __call__(
-        self, words: Sequence[str], scoring: Sequence[str], log: str, tool: str = "train.py"
-    ) -> None:
+    def __call__(self, words: Sequence[str], log: str, tool: str = "train.py") -> None:
         """Run a tool."""
         if self.again or int(os.environ.get("SLURM_RESTART_COUNT", "0")):
             words = resumed(words, tool)
         try:
-            train_in_process(words, scoring, log, {}, tool)
+            train_in_process(words, log, {}, tool)
         except SystemExit as end:
             if end.code in _ERRORS:
                 text = f"tools/{tool} ended with status {end.code}; see {log}"
@@ -95,20 +85,6 @@ def resumed(words: Sequence[str], tool: str) -> list[str]:
     cfg = build_config(build_parser().parse_args(list(words)))
     begun = is_origin(cfg)
     return [words[0], *["--resume", "auto"] * begun, *words[1:]]
-
-
-def _score_once(scoring: Sequence[str]) -> None:
-    """Score unless another run of the same teacher has done so meanwhile."""
-    checkpoint, scores = Path(scoring[1]), Path(scoring[2])
-    with open(f"{scores}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not are_newer(scores, checkpoint):
-            score(scoring)
-
-
-def are_newer(scores: Path, checkpoint: Path) -> bool:
-    """Whether scores were computed after their teacher was trained."""
-    return scores.is_file() and scores.stat().st_mtime_ns > checkpoint.stat().st_mtime_ns
 
 
 def _send_output_to(log: str) -> None:
@@ -150,9 +126,7 @@ class Pool(Protocol):
     def has_room(self) -> bool:
         """Whether another run can start now."""
 
-    def start(
-        self, key: str, words: Sequence[str], scoring: Sequence[str] = (), tool: str = "train.py"
-    ) -> None:
+    def start(self, key: str, words: Sequence[str], tool: str = "train.py") -> None:
         """Train a run whose work folder is ``key`` by ``tools/TOOL WORDS``."""
 
     def finished(self) -> dict[str, bool]:
@@ -197,9 +171,7 @@ class LocalPool:
         """Whether another run can start now."""
         return bool(self._free)
 
-    def start(
-        self, key: str, words: Sequence[str], scoring: Sequence[str] = (), tool: str = "train.py"
-    ) -> None:
+    def start(self, key: str, words: Sequence[str], tool: str = "train.py") -> None:
         """Train a run."""
         device = self._free.pop(0)
         environment: dict[str, str] = {}
@@ -212,13 +184,12 @@ class LocalPool:
         if self.processes == 1:
             process: Any = self._context.Process(
                 target=train_in_process,
-                args=(list(words), list(scoring), log, environment, tool),
+                args=(list(words), log, environment, tool),
                 name=key,
             )
             with _environment(environment):  # a server, or a process, sees it from its beginning
                 process.start()
         else:
-            assert not scoring  # Execution refuses it
             process = _Torchrun(words, log, environment, self.processes, tool)
         self._jobs[key] = (device, process)
 
@@ -317,12 +288,10 @@ class ClusterPool:
         """Whether another job may be queued."""
         return len(self._jobs) < self._at_once
 
-    def start(
-        self, key: str, words: Sequence[str], scoring: Sequence[str] = (), tool: str = "train.py"
-    ) -> None:
+    def start(self, key: str, words: Sequence[str], tool: str = "train.py") -> None:
         """Queue a run."""
         log = str(Path(key, LOG).resolve())
-        self._jobs[key] = self._executor.submit(Job(), list(words), list(scoring), log, tool)
+        self._jobs[key] = self._executor.submit(Job(), list(words), log, tool)
 
     def finished(self) -> dict[str, bool]:
         """Which jobs have ended since the last call, and whether well."""

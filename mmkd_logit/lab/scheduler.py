@@ -25,8 +25,8 @@ from mmkd_logit.engine.logits import SPLITS, lacking_dumps, loader_of
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.utils.files import write_text
 
-from .experiment import SCORES, Run, refuse_shared_folders
-from .pools import LOG, Pool, are_newer
+from .experiment import Run, refuse_shared_folders
+from .pools import LOG, Pool
 
 
 class LogLines:
@@ -70,7 +70,7 @@ def units_of(runs: Mapping[str, Run], configs: Mapping[str, Config], size: int) 
     for folder in [*_taught(runs, configs, True), *_taught(runs, configs, False)]:
         cfg, run = configs[folder], runs[folder]
         teachers = json.dumps(teacher_specs(cfg), sort_keys=True, default=str)
-        if why_alone(cfg) or run.scores is not None or (folder in needed and not run.teachers):
+        if why_alone(cfg) or (folder in needed and not run.teachers):
             units.append([folder])
             continue
         mates = open_units.setdefault(batches_key(cfg), {})
@@ -194,17 +194,15 @@ class Execution:
         for run, label in runs.items():
             self.runs.setdefault(run.work_dir, run)
             self.labels.setdefault(run.work_dir, label)
-        scored = [folder for folder, run in self.runs.items() if run.scores is not None]
-        if scored and pool.processes > 1:
-            raise ValueError(
-                f"{scored[0]} needs a teacher's scores, which one process computes; give each run "
-                "one device (--devices 0,1 rather than 0+1), or leave such runs out with --only"
-            )
         self.configs = {folder: run.build_config() for folder, run in self.runs.items()}
         self.measured = dict(measured or {})
+        splits = {folder: set(wanted) for folder, wanted in (dumps or {}).items()}
+        for run in self.runs.values():
+            if run.scores is not None:
+                splits.setdefault(run.scores.work_dir, set()).add("train")
         self.dumps = {
             folder: [split for split in SPLITS if split in wanted]
-            for folder, wanted in (dumps or {}).items()
+            for folder, wanted in splits.items()
         }
         self._check_dumps()
         self.results, self.pool, self.say = results, pool, say
@@ -285,7 +283,9 @@ class Execution:
         return self._common(unit) if len(unit) > 1 else unit[0]
 
     def _is_ready(self, unit: list[str]) -> bool:
-        return all(run.work_dir in self.found for f in unit for run in self.runs[f].needs)
+        """Whether all that a unit needs has ended; who is found may still export logits."""
+        ended = self.found.keys() - {*self._bare, *self._members}
+        return all(run.work_dir in ended for f in unit for run in self.runs[f].needs)
 
     def find(self, folder: str) -> dict | None:
         """Look a run up in the results."""
@@ -294,10 +294,10 @@ class Execution:
 
     def _settle(self, folder: str) -> bool:
         """Say whether a run needs no training, or cannot be trained."""
-        lacking = [run for run in self.runs[folder].needs if self.found[run.work_dir] is None]
-        if lacking:
+        failure = self._failure(self.runs[folder])
+        if failure is not None:
             self.found[folder] = None
-            self._say(folder, f"not trained, its teacher {lacking[0].work_dir} failed")
+            self._say(folder, f"not trained, {failure}")
             return True
         row = self.find(folder)
         if row is None:
@@ -309,9 +309,21 @@ class Execution:
         self._say(folder, "done before, but for its logits" if bare else "done before")
         return True
 
+    def _failure(self, run: Run) -> str | None:
+        """Say which of the runs that a run needs has failed, or left no logits."""
+        for need in run.needs:
+            if self.found[need.work_dir] is None:
+                return f"its teacher {need.work_dir} failed"
+        if run.scores is not None and self._lacking(run.scores.work_dir, ["train"]):
+            return f"there are no logits of {run.scores.work_dir} to choose its samples by"
+        return None
+
+    def _lacking(self, folder: str, splits: Collection[str]) -> list[str]:
+        return lacking_dumps(self.configs[folder], splits)
+
     def lacks_dumps(self, folder: str) -> bool:
         """Whether a run that is done has not left the logits that it shall leave."""
-        return bool(lacking_dumps(self.configs[folder], self.dumps.get(folder, ())))
+        return bool(self._lacking(folder, self.dumps.get(folder, ())))
 
     def undumped(self) -> list[str]:
         """List the work folders of runs that are done, but for logits that they shall leave."""
@@ -341,7 +353,7 @@ class Execution:
         self._say(folder, f"python {TRAIN} {shlex.join(self.runs[folder].arguments())}")
         words[1:1] = ["--results", str(self.results), *["--resume", "auto"] * cut_off]
         self._watch(folder, missing)
-        self.pool.start(folder, words, self._scoring(self.runs[folder].scores))
+        self.pool.start(folder, words)
 
     def _precomputes(self, unit: list[str], waiting: list[list[str]]) -> bool:
         """Whether the logits that a student will look up are being computed; begins to."""
@@ -404,16 +416,6 @@ class Execution:
         new = [folder for folder in members if folder not in self.found]
         self._members[key] = new or list(members)
         self._logs[key] = LogLines(Path(key, LOG))
-
-    def _scoring(self, teacher: Run | None) -> list[str]:
-        """Return the words of ``tools/score_samples.py``, if there are no such scores yet."""
-        if teacher is None:
-            return []
-        final, scores = (Path(teacher.work_dir, name) for name in (FINAL, SCORES))
-        if are_newer(scores, final):
-            return []
-        words = [teacher.config, str(final), str(scores)]
-        return words + ["--cfg-options", *teacher.overrides] * bool(teacher.overrides)
 
     def _apart(self, members: list[str], key: str) -> list[list[str]]:
         """Let one that cannot be trained not stop those that were trained with it."""

@@ -61,7 +61,7 @@ def write_checkpoints(weights):
 
 
 def write_labels():
-    """Write broken files of labels and scores for the 901 training digits."""
+    """Write broken files of labels and of exported logits for the 901 training digits."""
     from mmkd_logit.datasets import Digits
 
     digits = Digits("train", pipeline=[])
@@ -78,11 +78,12 @@ def write_labels():
     np.savez("coarse.npz", noisy=right // 5, clean_label=right)
     np.savez("fraction.npz", noisy=right + 0.5, clean_label=right)
     np.savez("objects.npz", noisy=np.array([{}, {}], dtype=object))
-    scores = dict(index=np.arange(901), label=right, clean_label=right)
-    np.savez("no_scores.npz", **scores)
-    np.savez("nan_scores.npz", **scores, entropy=np.full(901, np.nan), tld=np.zeros(901))
-    np.savez("twice.npz", **{**scores, "index": np.zeros(901, int)}, entropy=np.zeros(901))
-    np.savez("flat.npz", **scores, entropy=np.zeros((901, 2)), tld=np.zeros(901))
+    logits = dict(index=np.arange(901), label=right, clean_label=right, logits=np.eye(10)[right])
+    np.savez("no_logits.npz", **{name: logits[name] for name in logits if name != "logits"})
+    np.savez("nan_logits.npz", **{**logits, "logits": np.full((901, 10), np.nan)})
+    np.savez("twice.npz", **{**logits, "index": np.zeros(901, int)})
+    np.savez("flat.npz", **{**logits, "logits": np.zeros(901)})
+    np.savez("fewer.npz", **{name: array[:900] for name, array in logits.items()})
 
 
 _STUDENT = ["{student}", "--results", "runs.jsonl"]
@@ -104,7 +105,6 @@ def _everywhere(name, says):
         ),
         ("train", "--resume"): [*_STUDENT, "--resume", path],
         ("test", "checkpoint"): ["{student}", path],
-        ("score_samples", "checkpoint"): ["{student}", path, "scores.npz"],
         ("dump_logits", "checkpoint"): ["{student}", path],
     }
     return [(*place, KINDS[name], places[place], text) for place, text in says.items()]
@@ -112,7 +112,7 @@ def _everywhere(name, says):
 
 _TEACHER, _LOAD, _INIT = ("train", "teacher"), ("train", "load_from"), ("train", "init_cfg")
 _RESUME, _TEST = ("train", "--resume"), ("test", "checkpoint")
-_SCORE, _DUMP = ("score_samples", "checkpoint"), ("dump_logits", "checkpoint")
+_DUMP = ("dump_logits", "checkpoint")
 
 CHECKPOINTS = [
     *_everywhere(
@@ -122,7 +122,6 @@ CHECKPOINTS = [
             _LOAD: "is of another network",
             _INIT: "is of another network",
             _TEST: "Name the config that the checkpoint was trained by",
-            _SCORE: "of the same network",
             _DUMP: "does not fit",
         },
     ),
@@ -131,7 +130,6 @@ CHECKPOINTS = [
         {
             _TEACHER: "broken/classes.pth",
             _TEST: "head.fc.weight",
-            _SCORE: "broken/classes.pth",
             _DUMP: "head.fc.weight",
         },
     ),
@@ -140,7 +138,6 @@ CHECKPOINTS = [
         {
             _TEACHER: "missing keys",
             _TEST: "missing keys",
-            _SCORE: "missing keys",
             _DUMP: "missing",
         },
     ),
@@ -151,7 +148,6 @@ CHECKPOINTS = [
             _LOAD: "take a checkpoint from before training diverged",
             _INIT: "take a checkpoint from before",
             _TEST: "NaN or infinity",
-            _SCORE: "NaN or infinity",
             _DUMP: "are not finite",
         },
     ),
@@ -163,19 +159,16 @@ CHECKPOINTS = [
             _TEST: "head.fc.bias",
         },
     ),
-    *_everywhere("huge", {_TEACHER: "are not finite", _SCORE: "not finite"}),
+    *_everywhere("huge", {_TEACHER: "are not finite", _DUMP: "are not finite"}),
     *_everywhere(
         "html",
-        {
-            place: "it is a web page"
-            for place in (_TEACHER, _LOAD, _INIT, _RESUME, _TEST, _SCORE, _DUMP)
-        },
+        {place: "it is a web page" for place in (_TEACHER, _LOAD, _INIT, _RESUME, _TEST, _DUMP)},
     ),
     *(
         row
         for name, places in (
-            ("short", (_TEACHER, _LOAD, _INIT, _RESUME, _TEST, _SCORE, _DUMP)),
-            ("empty", (_TEACHER, _RESUME, _TEST, _SCORE)),
+            ("short", (_TEACHER, _LOAD, _INIT, _RESUME, _TEST, _DUMP)),
+            ("empty", (_TEACHER, _RESUME, _TEST)),
             ("text", (_LOAD, _INIT, _TEST, _DUMP)),
         )
         for row in _everywhere(name, {place: f"broken/{name}.pth" for place in places})
@@ -285,12 +278,13 @@ FILES = [
         "DataSubset",
         "scores",
         "missing part",
-        dict(_SCORED, scores="no_scores.npz"),
-        "make it with tools/score_samples.py",
+        dict(_SCORED, scores="no_logits.npz"),
+        "has no logits",
     ),
-    ("DataSubset", "scores", "not a number", dict(_SCORED, scores="nan_scores.npz"), "finite"),
+    ("DataSubset", "scores", "not a number", dict(_SCORED, scores="nan_logits.npz"), "finite"),
     ("DataSubset", "scores", "repeated", dict(_SCORED, scores="twice.npz"), "once"),
-    ("DataSubset", "scores", "wrong length", dict(_SCORED, scores="flat.npz"), "one number a"),
+    ("DataSubset", "scores", "wrong length", dict(_SCORED, scores="flat.npz"), "floats (N, K)"),
+    ("DataSubset", "scores", "too few", dict(_SCORED, scores="fewer.npz"), "lacks 1 of"),
     ("CIFAR100", "data_root", "missing file", "cifar_missing", "are missing and cannot be"),
     ("CIFAR100", "data_root", "truncated", "cifar_short", "damaged: cut short or another file"),
     ("CIFAR100", "data_root", "wrong md5", "cifar_flipped", "damaged: cut short or another file"),

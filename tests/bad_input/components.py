@@ -336,7 +336,7 @@ _DATA = [
     ("DataSubset", "per_class", "negative", -0.5, "[0, 1]"),
     ("DataSubset", "per_class", "empty class", 0.13, "keeps no sample of class"),
     ("DataSubset", "classes", "contradiction", 0.5, "one"),
-    ("DataSubset", "scores", "contradiction", "scores.npz", "one"),
+    ("DataSubset", "scores", "contradiction", "train.npz", "one"),
     ("DataSubset", "by", "contradiction", "entropy", "scores"),
     ("DataSubset", "quantiles", "contradiction", (0, 0.5), "scores"),
     ("DataSubset", "seed", "fraction for a count", 0.5, "seed"),

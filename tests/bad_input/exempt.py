@@ -40,10 +40,7 @@ IN_CONFIG = {
 }
 
 OPTIONS = {
-    **{
-        (tool, "--no-pin-memory"): FLAG
-        for tool in ("train", "test", "score_samples", "cache", "dump_logits")
-    },
+    **{(tool, "--no-pin-memory"): FLAG for tool in ("train", "test", "cache", "dump_logits")},
     **{("train", name): FLAG for name in ("--no-validate", "--no-persistent-workers")},
     **{("test", name): FLAG for name in ("--tta", "--amp")},
     ("cache", "--fast"): FLAG,

@@ -9,7 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmkd_logit.engine import group as together
 from mmkd_logit.engine import logits as dump
 from mmkd_logit.engine import precompute as cache
-from mmkd_logit.engine import score, test, train
+from mmkd_logit.engine import test, train
 from mmkd_logit.lab import publish as published
 from mmkd_logit.lab import reproduce
 from mmkd_logit.lab.benchmark import command as benchmark
@@ -20,7 +20,6 @@ TOOLS = {
     "train": train,
     "test": test,
     "train_together": together,
-    "score_samples": score,
     "cache": cache,
     "dump_logits": dump,
     "reproduce": reproduce,

@@ -5,12 +5,11 @@ In words, {student}, {kd} and {checkpoint} are those of a finished run in the cu
 
 from mmkd_logit.lab.report.command import FIGURES
 
-_COMMON = ("train", "test", "score_samples", "cache", "dump_logits")
+_COMMON = ("train", "test", "cache", "dump_logits")
 # What comes first on a command line that is right.
 FIRST = {
     "train": ["{student}"],
     "test": ["{student}", "{checkpoint}"],
-    "score_samples": ["{student}", "{checkpoint}", "scores.npz"],
     "cache": ["fill", "{kd}"],
     "dump_logits": ["{student}", "{checkpoint}"],
     "train_together": ["two.txt"],
@@ -33,7 +32,7 @@ _SHARED = [
     *_each("--launcher", "not a choice", ["--launcher", "slrum"], "'slurm'"),
     *_each("--local_rank", "text for a number", ["--local_rank", "first"], "invalid int value"),
     *_each("--amp", "without the device", ["--amp"], "leave",
-           ("train", "score_samples", "cache", "dump_logits")),
+           ("train", "cache", "dump_logits")),
 ]
 
 _TRAIN = [
@@ -93,11 +92,6 @@ _TEST = [
      "from 0 on"),
 ]
 _OTHERS = [
-    ("score_samples", "config", "missing file", ["no.py", "{checkpoint}", "s.npz"], "no.py"),
-    ("score_samples", "checkpoint", "missing file", ["{student}", "no.pth", "s.npz"], "no.pth"),
-    ("score_samples", "out", "wrong ending", ["{student}", "{checkpoint}", "s.csv"], ".npz"),
-    ("score_samples", "out", "folder for a file", ["{student}", "{checkpoint}", "folder.npz"],
-     "is a folder"),
     ("cache", "command", "not a choice", ["fil", "{kd}"], "'fill'"),
     ("cache", "command", "missing", [], "required: command"),
     ("cache", "config", "missing file", ["fill", "no.py"], "no.py does not exist"),
@@ -155,9 +149,6 @@ _OTHERS = [
     ("benchmark", "config", "missing file", ["no.py"], "no.py does not exist"),
     ("benchmark", "config", "wrong component", ["{student}"], "no model.teacher"),
     ("benchmark", "--variants", "not a choice", ["{kd}", "--variants", "fastest"], "fastest"),
-    ("benchmark", "--data", "contradiction", ["--losses", "--data"], "need a config"),
-    ("benchmark", "--scaling", "not a choice", ["{kd}", "--scaling", "all"], "'total'"),
-    ("benchmark", "--shared", "contradiction", ["{kd}", "--shared", "exact", "--data"], "not both"),
     ("benchmark", "--batch-size", "fraction for a count", ["{kd}", "--batch-size", "8.5"],
      "invalid int"),
     ("benchmark", "--workers", "negative", ["{kd}", "--workers", "-1"], "at least 0"),

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from mmkd_logit.lab.benchmark import timing as module
-from mmkd_logit.lab.benchmark.timing import PARTS, breakdown
+from mmkd_logit.lab.benchmark import speed as module
+from mmkd_logit.lab.benchmark.speed import PARTS, breakdown
 
 
 class Trainer:

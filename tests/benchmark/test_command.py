@@ -8,8 +8,7 @@ import torch
 from commands import PROJECT
 
 from mmkd_logit.lab.benchmark.command import main
-from mmkd_logit.lab.benchmark.speed import COMPARISONS, VARIANTS
-from mmkd_logit.lab.benchmark.timing import PARTS
+from mmkd_logit.lab.benchmark.speed import COMPARISONS, PARTS, VARIANTS
 
 KD = "configs/kd/wrn10-1_wrn10-1-thin_mse_digits.py"
 QUICK = ("--seconds", "0.01", "--synthetic", "96", "--batch-size", "16")
@@ -59,18 +58,15 @@ def test_ratios_follow_from_the_raw_times(found):
     times = {row["variant"]: row["times"] for row in found["training"]}
     pairs = [(row["variant"], row["reference"]) for row in found["ratios"]]
     assert all(pairs.count((each.variant, each.reference)) == 1 for each in COMPARISONS)
-    to_bare = {name for name, reference in pairs if reference == {"bare": 1}}
+    to_bare = {name for name, reference in pairs if reference == "bare"}
     assert {"plain", "memory", "fast", "fast+cache", "memory+cache-cold"} <= to_bare
     goals = [each.cpu for each in COMPARISONS] + [None] * len(pairs)
     for row, goal in zip(found["ratios"], goals, strict=False):
         assert row["goal"] == goal
-        own, reference = times[row["variant"]], row["reference"].items()
-        median = sum(n * statistics.median(times[name]) for name, n in reference)
+        own, reference = times[row["variant"]], times[row["reference"]]
+        median = statistics.median(reference)
         assert row["ratio"] == pytest.approx(median / statistics.median(own))
-        neighbours = [
-            sum(n * times[name][i] for name, n in reference) / seconds
-            for i, seconds in enumerate(own)
-        ]
+        neighbours = [b / a for a, b in zip(own, reference, strict=True)]
         low, high = row["quartiles"]
         assert statistics.quantiles(neighbours, n=4)[::2] == pytest.approx([low, high])
 
@@ -82,36 +78,14 @@ def test_caches_are_full_or_empty_as_their_names_say(found):
     assert all(share is None for name, share in hits.items() if "cache" not in name)
 
 
-def test_a_row_of_the_table_is_shared(found):
-    rows = {row["variant"]: row for row in found["training"]}
-    assert rows["shared"]["students"] == rows["shared-fast"]["students"] == 7
-    assert all(row["students"] == 1 for name, row in rows.items() if "shared" not in name)
-    # Seven students and their optimizers hold more than one, and less than seven with teachers.
-    assert rows["memory"]["peak_bytes"] < rows["shared"]["peak_bytes"]
-    assert rows["shared"]["peak_bytes"] < 7 * rows["memory"]["peak_bytes"]
-
-
 def test_parts_are_those_of_the_step(found):
     for row in found["training"]:
         parts = row["parts"]
         assert list(parts) == list(PARTS)
         assert all(value >= 0 for value in parts.values())
-        trained = min(parts["student"], parts["backward"], parts["optimizer"])
-        assert (trained == 0) == row["variant"].startswith("teacher")
+        assert min(parts["student"], parts["backward"], parts["optimizer"]) > 0
         assert (parts["teacher"] == 0) == row["variant"].startswith("student")
         assert row["peak_bytes"] > 1e5
-
-
-def test_loaders_alone(tmp_path, capsys):
-    torch.set_num_threads(2)
-    found = measure(tmp_path, "--data")
-    assert found["machine"]["threads"] == 1
-    rows = {row["loader"]: row for row in found["loading"]}
-    for row in rows.values():
-        ratio = statistics.median(rows["plain"]["times"]) / statistics.median(row["times"])
-        assert row["to_plain"]["ratio"] == pytest.approx(ratio)
-    assert rows["plain"]["to_plain"]["ratio"] == 1
-    assert "| plain |" in capsys.readouterr().out
 
 
 def test_the_configs_own_cache_is_left_alone(tmp_path):
@@ -121,22 +95,6 @@ def test_the_configs_own_cache_is_left_alone(tmp_path):
     found = measure(tmp_path, *words)
     assert [row["cache_hits"] for row in found["training"]] == [None, 1]
     assert not root.exists()
-
-
-@pytest.mark.parametrize("mode", ["exact", "fast"])
-def test_a_row_of_the_table_in_its_parts(tmp_path, capsys, mode):
-    found = measure(tmp_path, "--shared", mode)
-    times = {row["name"]: row["times"] for row in found["shared"]}
-    assert len(times) == 2 + 7 + 7
-    assert min(len(each) for each in times.values()) >= 5
-    medians = {name: statistics.median(each) for name, each in times.items()}
-    apart = [seconds for name, seconds in medians.items() if name.endswith(", own run")]
-    parts = [seconds for name, seconds in medians.items() if name.endswith("alone")]
-    assert (len(apart), len(parts)) == (7, 8)
-    to_parts, to_apart = (row["ratio"] for row in found["shared_ratios"])
-    assert to_parts == pytest.approx(medians["together"] / sum(parts))
-    assert to_apart == pytest.approx(medians["together"] / sum(apart))
-    assert "| together |" in capsys.readouterr().out
 
 
 def test_some_variants_and_no_parts(tmp_path, capsys):
@@ -168,14 +126,10 @@ def test_real_data_and_workers(tmp_path):
         ([KD, "--synthetic", "0"], "--synthetic must be at least 1"),
         ([KD, "--synthetic", "8", "--batch-size", "16"], "fewer than 16 images"),
         ([KD, "--workers", "-1"], "--workers must be at least 0"),
-        ([KD, "--data", "--scaling"], "--data or --scaling, not both"),
-        ([KD, "--shared", "--variants", "plain"], "--shared takes no --variants"),
-        ([KD, "--scaling", "--variants", "plain", "student"], "takes one variant"),
-        ([KD, "--scaling", "--variants", "bare"], "none of the bare ones"),
-        (["--losses", "--data"], "need a config"),
+        (["--losses", "--variants", "bare"], "--variants needs a config"),
         (["--compile"], "nothing to measure"),
         (["configs/wrn/wrn10-1-thin_digits.py"], "has no model.teacher"),
-        (["configs/kd/resnet152_resnet50_mse_in1k.py", "--synthetic"], "not for ImageNet"),
+        (["configs/kd/resnet152_resnet50_mse_in1k.py", "--synthetic"], "mmpretrain.ImageNet"),
         (["configs/methods/wrn16-2_wrn10-1-thin_dkd_digits.py"], "has MSE and KL, not DKDLoss"),
     ],
 )

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mmkd_logit.lab.benchmark.timing import interleave, ratio, speed_text, summary, timed
+from mmkd_logit.lab.benchmark.speed import interleave, ratio, speed_text, summary, timed
 
 
 def test_functions_take_turns_and_get_as_many():

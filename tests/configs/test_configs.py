@@ -349,7 +349,7 @@ def test_data_amount_config(name, project):
     assert wrapper.pop("dataset") == plain.train_dataloader.dataset
     if part == "entropy":
         teacher = "wrn16-2_digits" if suffix else "wrn28-4"
-        assert wrapper.pop("scores") == f"work_dirs/{teacher}/seed0/scores.npz"
+        assert wrapper.pop("scores") == f"work_dirs/{teacher}/seed0/logits/train.npz"
     assert wrapper == PARTS[part]
     cfg.train_dataloader.dataset = plain.train_dataloader.dataset
     assert dict(cfg.items()) == dict(plain.items())

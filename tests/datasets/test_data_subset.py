@@ -2,10 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import DATASETS
 
 from mmkd_logit.datasets import DataSubset, Digits, NoisyLabelDataset
 from mmkd_logit.datasets.draws import WHICH_CHANGE, WHICH_STAY, draw
+from mmkd_logit.datasets.subset import sample_difficulty
 
 DIGITS = dict(type="mmkd_logit.Digits", pipeline=[dict(type="mmpretrain.PackInputs")])
 LABELS = np.array([item["gt_label"] for item in Digits()])
@@ -119,57 +121,112 @@ def test_nested_parts():
     assert description["sha256"] != inner.metainfo["data_subset"]["sha256"]
 
 
-def scores_of(tmp_path, **changes):
-    """A file of scores, in another order than the data."""
-    index = np.random.RandomState(0).permutation(901)
-    entropy = np.random.RandomState(1).rand(901)
-    scores = dict(
-        index=index, label=LABELS[index], clean_label=LABELS[index], entropy=entropy[index]
+def old_scores(logits, labels):
+    """What tools/score_samples.py of version 0.1.0 computed, whose choices still hold."""
+    logits, column = torch.from_numpy(logits).double(), torch.from_numpy(labels)[:, None]
+    others = logits.scatter(1, column, -torch.inf).amax(1)
+    return dict(
+        entropy=torch.special.entr(logits.softmax(1)).sum(1).numpy(),
+        tld=(logits.gather(1, column)[:, 0] - others).numpy(),
     )
-    scores |= dict(tld=-entropy[index])
-    scores = {name: value for name, value in (scores | changes).items() if value is not None}
-    np.savez(tmp_path / "scores.npz", **scores)
-    return str(tmp_path / "scores.npz"), entropy
 
 
-def test_by_scores(tmp_path):
-    file, entropy = scores_of(tmp_path)
-    order = np.argsort(entropy)
+def logits_of(tmp_path, **changes):
+    """Write an export in another order than the data; return its name and the old scores."""
+    index = np.random.RandomState(0).permutation(901)
+    logits = (4 * np.random.RandomState(1).randn(901, 10)).astype(np.float32)
+    arrays = dict(index=index, label=LABELS[index], clean_label=LABELS[index], logits=logits[index])
+    arrays |= dict(prelogits=np.zeros((901, 3), np.float32), identity=np.array("{}"))
+    arrays = {name: value for name, value in (arrays | changes).items() if value is not None}
+    np.savez(tmp_path / "train.npz", **arrays)
+    return str(tmp_path / "train.npz"), old_scores(logits, LABELS)
+
+
+def test_difficulty_by_hand():
+    logits = np.array([[2.0, 0.5, -1.0], [0.0, 0.0, 0.0], [-np.inf, 3.0, 3.0]])
+    p = np.exp([2.0, 0.5, -1.0]) / np.exp([2.0, 0.5, -1.0]).sum()
+    entropy = sample_difficulty(logits, np.array([0, 1, 1]), "entropy")
+    assert entropy == pytest.approx([-(p * np.log(p)).sum(), np.log(3), np.log(2)])
+    assert sample_difficulty(logits, np.array([0, 1, 1]), "tld").tolist() == [1.5, 0.0, 0.0]
+    # The label that is not the largest has a negative difference.
+    assert sample_difficulty(logits[:1], np.array([2]), "tld").tolist() == [-3.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_difficulty_is_that_of_the_old_scores(dtype):
+    """To the bit, over more rows than are computed at a time, and very sure ones among them."""
+    random = np.random.RandomState(2)
+    logits = (random.randn(10_000, 7) * random.choice([1e-3, 1, 50, 300], (10_000, 1))).astype(
+        dtype
+    )
+    labels = random.randint(7, size=10_000)
+    for by, expected in old_scores(logits.astype(np.float64), labels).items():
+        assert (sample_difficulty(logits, labels, by) == expected).all()
+
+
+@pytest.mark.parametrize("by", ["entropy", "tld"])
+def test_by_logits(tmp_path, by):
+    file, scores = logits_of(tmp_path)
+    order = np.argsort(scores[by])
     for low, high in [(0, 0.5), (0.5, 1), (0.25, 0.75), (0, 1), (0.9, 1.0)]:
-        part = DataSubset(DIGITS, scores=file, by="entropy", quantiles=[low, high])
+        part = DataSubset(DIGITS, scores=file, by=by, quantiles=[low, high])
         expected = order[int(low * 901 + 0.5) : int(high * 901 + 0.5)]
         assert members(part) == sorted(expected)
-    opposite = DataSubset(DIGITS, scores=file, by="tld", quantiles=(0.5, 1))
-    lower = DataSubset(DIGITS, scores=file, by="entropy", quantiles=(0, 0.5))
-    assert len(set(members(opposite)) & set(members(lower))) >= 450
-    assert opposite.metainfo["data_subset"]["by"] == "tld"
+        assert part.metainfo["data_subset"]["by"] == by
 
 
-def test_scores_find_their_samples_through_other_wrappers(tmp_path):
-    file, entropy = scores_of(tmp_path)
+def test_logits_find_their_samples_through_other_wrappers(tmp_path):
+    file, scores = logits_of(tmp_path)
     settings = dict(scores=file, by="entropy", quantiles=(0, 0.5))
     plain = set(members(DataSubset(DIGITS, **settings)))
     noisy = NoisyLabelDataset(DIGITS, kind="symmetric", rate=0.4)
     assert set(members(DataSubset(noisy, **settings))) == plain
     half = DataSubset(DIGITS, classes=[0, 1, 2, 3, 4])
     kept = members(half)
-    expected = sorted(kept, key=lambda i: entropy[i])[: int(len(kept) / 2 + 0.5)]
+    expected = sorted(kept, key=lambda i: scores["entropy"][i])[: int(len(kept) / 2 + 0.5)]
     assert members(DataSubset(half, **settings)) == sorted(expected)
+
+
+def test_the_difference_is_to_the_label_that_the_teacher_saw(tmp_path):
+    wrong = (LABELS + 1) % 10
+    file, _ = logits_of(tmp_path, index=np.arange(901), label=wrong, clean_label=LABELS)
+    with np.load(file) as arrays:
+        expected = np.argsort(old_scores(arrays["logits"], wrong)["tld"])[:90]
+    part = DataSubset(DIGITS, scores=file, by="tld", quantiles=(0, 0.1))
+    assert members(part) == sorted(expected)
+
+
+EXPORT = "export it with tools/dump_logits.py CONFIG CHECKPOINT --splits train"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(entropy=None), "has no entropy; make it with tools/score_samples.py"),
+        (dict(logits=None), f"train.npz has no logits; {EXPORT}"),
+        (dict(index=None, label=None, clean_label=None, logits=None), "no index, label, clean_la"),
         (dict(index=np.arange(901) // 2), "index must name each sample once"),
-        (dict(entropy=np.ones(900)), "index must name each sample once"),
-        (dict(index=np.arange(901) + 1), "has no scores of 1 samples, such as number 0"),
+        (
+            dict(logits=np.ones((900, 10))),
+            r"floats \(N, K\), .* label int64 \(901,\), .*; export it",
+        ),
+        (dict(logits=np.ones(901)), r"got .* logits float64 \(901,\)"),
+        (dict(logits=np.ones((901, 9))), "label N integers from 0 to K - 1"),
+        (dict(label=np.full(901, -1)), "label N integers from 0 to K - 1"),
+        (
+            dict(index=np.arange(901) + 1),
+            "901 samples and lacks 1 of the data set's 901, such as n",
+        ),
+        (
+            {name: np.arange(900) % 10 for name in ("label", "clean_label")}
+            | dict(index=np.arange(900), logits=np.ones((900, 10))),
+            f"has 900 samples and lacks 1 of the data set's 901, such as number 900; {EXPORT}",
+        ),
         (dict(index=np.arange(901)), "the labels of .* are not the data set's"),
-        (dict(entropy=np.full(901, np.nan)), "entropy must be finite numbers"),
+        (dict(logits=np.full((901, 10), np.nan)), "entropy must be finite numbers; take a check"),
     ],
 )
-def test_wrong_score_files(tmp_path, changes, message):
-    file, _ = scores_of(tmp_path, **changes)
+def test_wrong_exports(tmp_path, changes, message):
+    file, _ = logits_of(tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
         DataSubset(DIGITS, scores=file, by="entropy", quantiles=(0, 0.5))
 
@@ -207,6 +264,6 @@ def test_wrong_settings(settings, message):
         DataSubset(DIGITS, **settings)
 
 
-def test_missing_score_file():
-    with pytest.raises(FileNotFoundError, match=r"none.npz does not exist"):
+def test_missing_export():
+    with pytest.raises(FileNotFoundError, match=f"none.npz does not exist; {EXPORT}"):
         DataSubset(DIGITS, **SCORES)

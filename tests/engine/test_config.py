@@ -3,6 +3,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import KD, STUDENT
@@ -112,6 +113,25 @@ def test_one_data_root_reaches_every_data_set(project):
     cfg = configure("configs/wrn/wrn16-1.py", "--cfg-options", "data_root=my data/cifar")
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.dataset.data_root == "my data/cifar"
+
+
+def test_logits_that_choose_samples_count_and_not_when_they_were_exported(project, tmp_path):
+    config, file = "configs/data_amount/wrn10-1-thin_entropy_digits.py", tmp_path / "train.npz"
+    words = ["--cfg-options", f"train_dataloader.dataset.scores={file}"]
+    label = np.arange(8) % 2
+    arrays = dict(index=np.arange(8), label=label, clean_label=label, logits=np.eye(8)[:, :2])
+
+    def hash_with(**changes):
+        np.savez(file, **(arrays | changes))
+        return hash_of(config, *words)
+
+    missing = hash_of(config, *words)
+    first = hash_with(identity=np.array('{"commit": "a"}'))
+    assert first != missing
+    assert hash_with(identity=np.array('{"commit": "another"}'), prelogits=np.ones(8)) == first
+    others = [dict(logits=1 - arrays["logits"]), dict(label=1 - label), dict(index=label)]
+    damaged = dict(logits=np.zeros(8))
+    assert len({first, missing, *(hash_with(**each) for each in [*others, damaged])}) == 6
 
 
 @pytest.mark.parametrize(

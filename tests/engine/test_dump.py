@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from runs import digits_distiller, digits_student, run_config
 
-from mmkd_logit.datasets import Digits
+from mmkd_logit.datasets import DataSubset, Digits
 from mmkd_logit.engine import group as together
 from mmkd_logit.engine.fingerprint import origin_of, weights_hash
 from mmkd_logit.engine.logits import (
@@ -106,6 +106,21 @@ def test_against_a_loop_of_our_own(trained, split, images):
     wrong = (dump.label != dump.clean_label).mean()
     assert wrong == (pytest.approx(0.5, abs=0.15) if split == "train" else 0)
     assert dump.classes.tolist() == list("0123456789")
+
+
+@pytest.mark.parametrize("by", ["entropy", "tld"])
+def test_data_subset_chooses_by_what_a_run_leaves(trained, by):
+    """Of a distilling run these are the student's logits; its labels are the noisy ones."""
+    file = trained.folder / "logits" / "train.npz"
+    label, data = read_dump(file).label, digits("train", 64)
+    logits = forward(network_of(trained.tiny.student, trained.final), data)[0].astype(float)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    own = np.arange(10) == label[:, None]
+    tld = logits[own] - np.where(own, -np.inf, logits).max(1)
+    order = np.argsort(dict(entropy=-(p * np.log(p)).sum(1), tld=tld)[by])
+    part = DataSubset(Digits(indices=64), scores=str(file), by=by, quantiles=(0.25, 0.5))
+    kept = [part.get_data_info(i)["sample_idx"] for i in range(len(part))]
+    assert kept == sorted(order[16:32])
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -43,7 +43,7 @@ class Machine:
     def has_room(self):
         return len(self.under_way) < self.room
 
-    def start(self, key, words, scoring=()):
+    def start(self, key, words):
         args = build_parser().parse_args(words)
         assert key == args.work_dir
         self.calls.append((Path(args.config).stem, args.seed, args.resume))
@@ -112,9 +112,9 @@ class DumpingMachine(Machine):
         self.dumped = []
         self.full = set()  # folders of which a disk that is full lets no logits be written
 
-    def start(self, key, words, scoring=(), tool="train.py"):
+    def start(self, key, words, tool="train.py"):
         if tool == "train.py":
-            return super().start(key, words, scoring)
+            return super().start(key, words)
         assert tool == "dump_logits.py"
         args = dump_tool.build_parser().parse_args(words)
         assert args.checkpoint == f"{key}/final.pth"
@@ -135,7 +135,7 @@ class DumpingMachine(Machine):
             return False
         self.dumped.append((cfg.work_dir, tuple(splits)))
         for split in splits:
-            identity = dict(origin_of(cfg), format=FORMAT, split=split)
+            identity = dict(origin_of(cfg, self.processes), format=FORMAT, split=split)
             identity["weights"] = weights_hash(Path(cfg.work_dir, "final.pth"))
             path = dump_path(cfg.work_dir, split)
             path.parent.mkdir(exist_ok=True)
@@ -243,15 +243,6 @@ def test_several_processes_a_run(machine):
     machine.processes = 1
     go(machine)
     assert len(machine.calls) == 6
-
-
-def test_scores_are_computed_by_one_process(machine):
-    machine.processes = 2
-    with open("exhibit.py", "a") as file:
-        file.write("runs['kd']['scores'] = 'big'\n")
-    with pytest.raises(ValueError, match="give each run one device"):
-        go(machine)
-    assert machine.calls == []
 
 
 def test_the_runs_end_with_us(machine):
@@ -415,6 +406,61 @@ def test_logits_that_cannot_be_written_are_no_reason_to_lose_the_run(project_of_
     assert "failed, see" in said[-1]
 
 
+@pytest.fixture
+def chosen_by_logits(project_of_three):
+    """The distilled student trains on samples that the logits of 'big' choose."""
+    with open("kd.py", "a") as file:
+        file.write(
+            "train_dataloader = dict(batch_size=8, dataset=dict(type='mmkd_logit.DataSubset', "
+            "by='tld', quantiles=(0, 0.5), dataset=dict(type='CIFAR100', pipeline=[])))\n"
+        )
+    with open("exhibit.py", "a") as file:
+        file.write("runs['kd']['scores'] = 'big'\n")
+
+
+class ChoosingMachine(DumpingMachine):
+    """One that needs the logits of 'big' to begin with the student."""
+
+    def start(self, key, words, tool="train.py"):
+        if key == FOLDERS[2]:
+            assert f"train_dataloader.dataset.scores={FOLDERS[0]}/logits/train.npz" in words
+            assert Path(FOLDERS[0], "logits", "train.npz").is_file()
+        super().start(key, words, tool)
+
+
+def test_a_run_leaves_the_logits_that_choose_another_s_samples(chosen_by_logits):
+    """Also one that is done; nothing else is exported, and a second command does nothing."""
+    machine = ChoosingMachine(room=3)
+    go(machine, only=("big",))
+    assert machine.dumped == []
+    found, _ = go(machine)
+    assert all(found.values())
+    assert machine.dumped == [(FOLDERS[0], ("train",))]
+    assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"]
+    go(machine)
+    go(machine, dumps=("test",))
+    assert machine.dumped[1] == (FOLDERS[0], ("train", "test"))
+    assert len(machine.calls) == 3
+    machine = ChoosingMachine(room=3, processes=2)
+    found, _ = go(machine)
+    assert all(found.values())
+    assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"]
+    assert machine.dumped == [(FOLDERS[0], ("train",))]
+
+
+def test_without_the_logits_no_sample_can_be_chosen(chosen_by_logits):
+    machine = ChoosingMachine()
+    machine.full = {FOLDERS[0]}
+    found, said = go(machine)
+    assert [found[(name, 0)] is None for name in ("big", "alone", "kd")] == [False, False, True]
+    why = f"not trained, there are no logits of {FOLDERS[0]} to choose its samples by"
+    assert f"[3/3] Distilled, seed 0: {why}" in said
+    machine.full = set()
+    found, _ = go(machine)
+    assert found[("kd", 0)]
+    assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"]
+
+
 def test_mistakes_are_known_before_the_first_training(machine, monkeypatch):
     kd = Path("kd.py").rename("other.py")
     with pytest.raises(FileNotFoundError, match=r"the config kd.py does not exist"):
@@ -490,9 +536,9 @@ def test_somebody_else_was_faster(machine, monkeypatch):
 class CachingMachine(Machine):
     """One that also 'fills' caches, in which the logits of one teacher are computed once."""
 
-    def start(self, key, words, scoring=(), tool="train.py"):
+    def start(self, key, words, tool="train.py"):
         if tool == "train.py":
-            return super().start(key, words, scoring)
+            return super().start(key, words)
         assert tool == "cache.py"
         args = cache_tool.build_parser().parse_args(words)
         cfg = cache_tool.build_config(args)

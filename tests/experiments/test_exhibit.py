@@ -130,7 +130,7 @@ def test_later_teachers_and_scores(project):
     assert runs["medium"] in runs["switch_both"].needs
     runs = {run.name: run for run in Exhibit("configs/paper/data-amount.py").runs([3])}
     dataset = runs["ce_tld_u"].build_config().train_dataloader.dataset
-    assert dataset.scores == "work_dirs/wrn28-4/seed3/scores.npz"
+    assert dataset.scores == "work_dirs/wrn28-4/seed3/logits/train.npz"
     assert (dataset.by, tuple(dataset.quantiles)) == ("tld", (0.5, 1.0))
     assert runs["ce_tld_u"].needs == (runs["teacher"],)
 

@@ -38,7 +38,7 @@ def test_seeds_are_apart(workplace):
     assert sorted(len(unit) for unit in found) == [1, 1, 35, 35]
 
 
-@pytest.mark.parametrize("name", ["sequential", "born-again", "ensemble", "table2"])
+@pytest.mark.parametrize("name", ["sequential", "born-again", "ensemble", "table2", "data-amount"])
 def test_no_unit_needs_itself(workplace, name):
     found, runs = units(f"configs/paper/digits/{name}.py", 100)
     by_name = {run.name: run for run in runs.values()}

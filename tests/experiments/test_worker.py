@@ -29,16 +29,16 @@ def begun(words):
 def test_a_job_that_was_queued_again_goes_on(workplace, calls, monkeypatch):
     words = [Tiny().student, "--seed", "3"]
     on = [words[0], "--resume", "auto", *words[1:]]
-    Job()(words, [], "log")
+    Job()(words, "log")
     begun(words)
-    Job()(words, [], "log")  # the first time somebody has decided already
-    again = Job().checkpoint(words, [], "log", "train.py")
+    Job()(words, "log")  # the first time somebody has decided already
+    again = Job().checkpoint(words, "log", "train.py")
     again = pickle.loads(pickle.dumps(again))
     again.function(*again.args)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # slurm did it itself
-    Job()(words, [], "log")
-    Job()(on, [], "log")
-    Job()(["runs.txt"], [], "log", "train_together.py")
+    Job()(words, "log")
+    Job()(on, "log")
+    Job()(["runs.txt"], "log", "train_together.py")
     assert calls == [words, words, on, on, on, ["runs.txt"]]
 
 
@@ -62,6 +62,6 @@ def test_only_errors_are_results(monkeypatch, code, error):
 
     monkeypatch.setattr(worker, "train_in_process", end)
     with pytest.raises(error):
-        Job()(["c.py"], [], "log")
+        Job()(["c.py"], "log")
     monkeypatch.setattr(worker, "train_in_process", lambda *args: None)
-    assert Job()(["c.py"], [], "log") is None
+    assert Job()(["c.py"], "log") is None

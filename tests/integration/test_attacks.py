@@ -29,7 +29,6 @@ from mmkd_logit.engine.group import main as together
 from mmkd_logit.engine.logits import read_identity
 from mmkd_logit.engine.precompute import main as cache
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.score import main as score
 from mmkd_logit.lab.report.data import _identity as identity_of_work_folder
 from mmkd_logit.lab.report.data import read_dump, read_scalars
 from mmkd_logit.lab.report.page import main as report
@@ -191,9 +190,6 @@ CHECKPOINTS = {
     "test": lambda place, file, tmp_path: run_test(
         place.tiny.student, file, "--work-dir", tmp_path
     ),
-    "score": lambda place, file, tmp_path: score(
-        [place.tiny.student, str(file), str(tmp_path / "scores.npz")]
-    ),
     "cache": lambda place, file, tmp_path: cache(
         ["fill", place.memory, "--cfg-options", f"model.teacher.checkpoint={file}"]
     ),
@@ -292,6 +288,10 @@ def in_cifar(place, file, tmp_path):
     )
 
 
+def as_logits(path, marker):
+    as_npz(path, marker, "logits")
+
+
 REFUSED = "is refused: it is damaged, or it holds more than arrays of numbers"
 FILES = {
     "labels.pt": (as_checkpoint, read_checkpoint, LABELS, REFUSED),
@@ -301,7 +301,7 @@ FILES = {
     "a pickle.npy": (as_pickle, read_numpy, LABELS, REFUSED),
     "a pickle.npz": (as_pickle, read_numpy, LABELS, REFUSED),
     "matrix.npy": (as_npy, read_numpy, MATRIX, REFUSED),
-    "scores.npz": (as_npz, read_numpy, train_config(_SUBSET), REFUSED),
+    "logits.npz": (as_logits, read_numpy, train_config(_SUBSET), REFUSED),
     "meta.json": (as_pickle, read_pickle, in_cache("meta.json", "inspect"), "cannot be read"),
     "meta.json of training": (as_pickle, read_pickle, in_cache("meta.json"), ""),
     "logits.bin": (as_pickle, read_pickle, in_cache("logits.bin", "verify"), "cut short"),

@@ -18,8 +18,6 @@ from mmkd_logit.utils.arguments import check_number, check_out_file, first_line
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
-from .losses import error_rows, render_errors, render_speed, speed_rows
-
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/benchmark.py``."""
@@ -50,24 +48,6 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--variants", nargs="+", metavar="NAME", help="which ways to train; all by default"
     )
-    group.add_argument(
-        "--data", action="store_true", help="time the loaders alone instead, on one thread"
-    )
-    group.add_argument(
-        "--scaling",
-        nargs="?",
-        const="total",
-        choices=["total", "process"],
-        help="time 1, 2 and 4 processes instead, as far as the machine goes; the batch of all "
-        "together stays the same (default), or that of each process",
-    )
-    group.add_argument(
-        "--shared",
-        nargs="?",
-        const="exact",
-        choices=["exact", "fast"],
-        help="time the students of a row of Table 1 together, apart and in their parts instead",
-    )
     group.add_argument("--batch-size", type=int, help="instead of the config's")
     group.add_argument(
         "--workers",
@@ -92,17 +72,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     with one_line_errors():
         _check(args)
+        silence_known_warnings()  # of the imports that follow
+        install_safe_reading()
         if args.threads is not None:
             torch.set_num_threads(args.threads)
         found: dict[str, Any] = {}
-        if args.losses:
-            found["speed"] = _speed(args)
-            print(render_speed(found["speed"]), flush=True)
-        if args.error_table:
-            found["errors"] = error_rows(say=_say)
-            print(render_errors(found["errors"]), flush=True)
+        if args.losses or args.error_table:
+            found |= _measure_losses(args)
         if args.config:
-            found |= _train(args)
+            from .speed import measure_config
+
+            found |= measure_config(args, _say)
         if args.json:
             machine = dict(describe_machine(), threads=torch.get_num_threads())
             text = json.dumps(dict(machine=machine, **found), indent=2)
@@ -116,13 +96,8 @@ def _check(args: argparse.Namespace) -> None:
         check_out_file("--json", args.json)
     if args.compile and not args.losses:
         raise ValueError("--compile goes with --losses")
-    instead = [name for name in ("data", "scaling", "shared") if getattr(args, name)]
-    if not args.config and (args.variants or instead):
-        raise ValueError("--variants, --data, --scaling and --shared need a config to train")
-    if len(instead) > 1:
-        raise ValueError(f"give --{instead[0]} or --{instead[1]}, not both")
-    if args.shared and args.variants:
-        raise ValueError("--shared takes no --variants")
+    if args.variants and not args.config:
+        raise ValueError("--variants needs a config to train")
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {args.workers}")
     check_number("--seconds", args.seconds)
@@ -152,26 +127,28 @@ def _check_device(device: str | None) -> None:
         ) from None
 
 
-def _train(args: argparse.Namespace) -> dict[str, Any]:
-    silence_known_warnings()
-    install_safe_reading()
-    from .speed import measure_config  # seconds of imports
+def _measure_losses(args: argparse.Namespace) -> dict[str, Any]:
+    from .losses import error_rows, render_errors, render_speed, speed_rows
 
-    return measure_config(args, _say)
-
-
-def _speed(args: argparse.Namespace) -> list[dict[str, Any]]:
-    rows = []
-    for compiled in (False, True) if args.compile else (False,):
-        for tau in args.tau:
-            rows += speed_rows(
+    found: dict[str, Any] = {}
+    if args.losses:
+        found["speed"] = [
+            row
+            for compiled in ((False, True) if args.compile else (False,))
+            for tau in args.tau
+            for row in speed_rows(
                 tau=tau,
                 compiled=compiled,
                 device=args.device or "cpu",
                 seconds=args.seconds,
                 say=_say,
             )
-    return rows
+        ]
+        print(render_speed(found["speed"]), flush=True)
+    if args.error_table:
+        found["errors"] = error_rows(say=_say)
+        print(render_errors(found["errors"]), flush=True)
+    return found
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmkd_logit.losses import ScaledKLDivLoss
 
-from .timing import interleave, ratio, timed
+from .speed import interleave, ratio, timed
 
 SHAPES = ((128, 100), (256, 1000), (64, 21841))
 TAUS = (0.05, 0.5, 1, 4, 20, 100, 1e3, 1e4, 1e6, math.inf)

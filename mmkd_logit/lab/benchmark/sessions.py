@@ -1,4 +1,4 @@
-"""One training step at a time: ours by a Runner, the bare loop's, and the teacher's alone."""
+"""One training step at a time: ours by a Runner, and the bare loop's."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapperDict
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
@@ -19,7 +18,6 @@ from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.engine import train
 from mmkd_logit.engine.config import change_teachers, model_teachers
 from mmkd_logit.engine.config_check import check_config
-from mmkd_logit.models import FrozenTeacher
 from mmkd_logit.models.teacher import resolve_teacher
 from mmkd_logit.models.teacher_cache import TeacherCache
 from mmkd_logit.utils.arguments import type_name
@@ -102,7 +100,6 @@ def base_config(
     overrides: dict[str, Any] | None = None,
     batch_size: int | None = None,
     synthetic: int | None = None,
-    launcher: str = "none",
 ) -> tuple[Config, list[str]]:
     """Read a kd config as ``tools/train.py`` does, without what is not part of a step.
 
@@ -110,8 +107,7 @@ def base_config(
     disk would make them all warm), training does not end. Where a teacher's checkpoint is missing
     the teacher keeps random weights.
     """
-    words = [path, "--work-dir", work_dir, "--no-validate", "--launcher", launcher]
-    args = train.build_parser().parse_args(words)
+    args = train.build_parser().parse_args([path, "--work-dir", work_dir, "--no-validate"])
     args.cfg_options = dict(overrides or {})
     cfg = train.build_config(args)
     check_config(cfg)
@@ -207,68 +203,34 @@ class RunnerSession:
         loader = self.runner.train_loop.dataloader
         check_size(len(loader), self.batch_size)
         self.stock = stock_of(loader)
+        self.model: Any = self.runner.model
         self._steps = self._iterate()
-        self.students = len(self._members)
-
-    @property
-    def model(self) -> nn.Module:
-        """The model without a wrapper for several processes."""
-        return getattr(self.runner.model, "module", self.runner.model)
 
     def step(self) -> None:
         """Load a batch and train on it, with all hooks."""
         next(self._steps)
 
-    def loader(self) -> Callable[[], Any]:
-        """Return a function that loads one batch and preprocesses it."""
-        batches = self._batches()
-        return lambda: self.model.data_preprocessor(next(batches), True)
-
-    def device(self) -> torch.device:
-        """Return where the model is."""
-        return next(self.model.parameters()).device
-
     def probes(self) -> list[Probe]:
         """Return the methods that do the parts of a step: object, name, part."""
-        found: list[Probe] = [
+        wrapper, student = self.runner.optim_wrapper, self.model.student
+        return [
             (self, "_fetch", "data"),
             (self.model.data_preprocessor, "forward", "data"),
+            (self.model, "teacher_logits", "teacher"),
+            (student, "extract_feat", "student"),
+            (student.head, "forward", "student"),
+            (wrapper, "step", "optimizer"),
+            (wrapper, "zero_grad", "optimizer"),
         ]
-        for wrapper in self._wrappers:
-            found += [(wrapper, "step", "optimizer"), (wrapper, "zero_grad", "optimizer")]
-        for member in self._members:
-            student = getattr(member, "student", member)
-            found += [(student, "extract_feat", "student"), (student.head, "forward", "student")]
-        if self._members != [self.model]:  # then teachers are asked for the logits, not members
-            return found + [(teacher, "compute", "teacher") for teacher in self.teachers]
-        if self.teachers:
-            found.append((self.model, "teacher_logits", "teacher"))
-        return found
 
     def state(self) -> list[Any]:
-        """Return what lives from step to step: modules and optimizers."""
-        teachers = [teacher.model for teacher in self.teachers]
-        return [self.model, *teachers, *(wrapper.optimizer for wrapper in self._wrappers)]
-
-    @property
-    def teachers(self) -> list[FrozenTeacher]:
-        """The teachers, each once."""
-        found = [teacher for each in self._members for teacher in getattr(each, "teachers", [])]
-        return list({id(teacher): teacher for teacher in found}.values())
+        """Return what lives from step to step: modules and the optimizer."""
+        teachers = [teacher.model for teacher in self.model.teachers]
+        return [self.model, *teachers, self.runner.optim_wrapper.optimizer]
 
     def caches(self) -> list[TeacherCache]:
         """Return the caches of the teachers."""
-        return [teacher.cache for teacher in self.teachers if teacher.cache is not None]
-
-    @property
-    def _members(self) -> list[Any]:
-        """The models that are trained: one, or those of a group."""
-        return list(getattr(self.model, "students", {"": self.model}).values())
-
-    @property
-    def _wrappers(self) -> list[Any]:
-        wrapper = self.runner.optim_wrapper
-        return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        return [teacher.cache for teacher in self.model.teachers if teacher.cache is not None]
 
     def _iterate(self) -> Iterator[None]:
         runner, loop = self.runner, self.runner.train_loop
@@ -285,14 +247,6 @@ class RunnerSession:
 
     def _fetch(self, batches: Iterator[Any]) -> Any:
         return next(batches)
-
-    def _batches(self) -> Iterator[Any]:
-        loader, epoch = self.runner.train_loop.dataloader, 0
-        while True:
-            if hasattr(loader.sampler, "set_epoch"):
-                loader.sampler.set_epoch(epoch)
-            yield from loader
-            epoch += 1
 
 
 def check_size(batches: int, batch_size: int) -> None:
@@ -336,7 +290,6 @@ class BareSession:
     def __init__(self, cfg: Config, device: str | torch.device, **settings: Any) -> None:
         loader = cfg.train_dataloader
         self.batch_size: int = loader.batch_size
-        self.students = 1
         optimizer = cfg.optim_wrapper.optimizer
         (teacher,) = model_teachers(cfg)
         taught = teacher if isinstance(teacher, nn.Module) else resolve_teacher(teacher).model
@@ -360,14 +313,6 @@ class BareSession:
     def step(self) -> None:
         """Load a batch and train on it."""
         self.loop.step(*self._fetch())
-
-    def loader(self) -> Callable[[], Any]:
-        """Return a function that loads one batch and copies it to the device."""
-        return lambda: self.loop.to_device(*self._fetch())
-
-    def device(self) -> torch.device:
-        """Return where the networks are."""
-        return self.loop.device
 
     def probes(self) -> list[Probe]:
         """Return the methods that do the parts of a step: object, name, part."""
@@ -463,23 +408,3 @@ def _transform(pipeline: Sequence[dict], preprocessor: dict) -> Callable:
             raise ValueError(f"the bare loop cannot do the {kind} of the config's pipeline")
     mean, std = preprocessor.get("mean") or [0.0], preprocessor.get("std") or [1.0]
     return usual_transform([m / 255 for m in mean], [s / 255 for s in std], crop, padding, flip)
-
-
-# The teacher of a run alone.
-
-
-class TeacherSession(RunnerSession):
-    """A run of which only the teacher works, on one batch all along."""
-
-    def __init__(self, cfg: Config) -> None:
-        super().__init__(cfg)
-        self._batch = self.loader()()
-
-    def step(self) -> None:
-        """Let the teacher look at the batch, in the precision of the training."""
-        with self.runner.optim_wrapper.optim_context(self.model):
-            self.model.teacher_logits(self._batch["inputs"], self._batch["data_samples"])
-
-    def probes(self) -> list[Probe]:
-        """Return the one part that there is."""
-        return [(self.model, "teacher_logits", "teacher")]

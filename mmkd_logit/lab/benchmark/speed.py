@@ -1,38 +1,317 @@
-"""The table of speeds of a kd config."""
+"""The speed of a kd config's training, beside a bare PyTorch loop, and where its time goes."""
 
 import argparse
-import copy
+import functools
 import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from mmkd_logit.engine.config import change_teachers, make_fast
-from mmkd_logit.engine.group import join_configs
 from mmkd_logit.models.teacher_cache import TeacherCache
 
 from .sessions import (
     BareSession,
     Probe,
     RunnerSession,
-    TeacherSession,
     base_config,
     by_pipeline,
     edited,
     in_memory,
 )
-from .shared_table import LOSSES, render_shared, shared_rows
-from .timing import PARTS, breakdown, interleave, peak_memory, ratio, round_of, speed_text, summary
+
+LEAST_ROUNDS = 5
+_WARM_UP = dict(cpu=2, cuda=20)
+_LEAST_SECONDS = dict(cpu=0.02, cuda=0.3)  # of a round, so that clocks and queues do not matter
+
+
+def synchronize(device: str | torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(function: Callable[[], Any], device: str | torch.device, calls: int = 1) -> float:
+    """Return the seconds that a call takes, the device's work included."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    synchronize(device)
+    return (time.perf_counter() - start) / calls
+
+
+def interleave(
+    functions: Sequence[Callable[[], float]],
+    seconds: float,
+    least: int = LEAST_ROUNDS,
+    title: str | None = None,
+) -> list[list[float]]:
+    """Call functions in turn, A B C A B C ..., so that a machine's moods meet all of them alike.
+
+    Example:
+        >>> calls = []
+        >>> interleave([lambda: calls.append("a") or 1, lambda: calls.append("b") or 2], 0, 2)
+        [[1, 1], [2, 2]]
+        >>> calls
+        ['a', 'b', 'a', 'b']
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    start = time.perf_counter()
+    with _Bar(title, seconds) as bar:
+        while (spent := time.perf_counter() - start) < seconds or len(times[0]) < least:
+            for function, own in zip(functions, times, strict=True):
+                own.append(function())
+            now = time.perf_counter() - start
+            bar.show(now, rounds=len(times[0]), least=least, one=now - spent)
+    return times
+
+
+def round_of(step: Callable[[], Any], device: torch.device, stock: int) -> Callable[[], float]:
+    """Warm up and return a function that times a round of steps, giving the seconds of one.
+
+    While other variants have their turn the workers of this one fill their stock, which would
+    make its next steps too cheap, and just after its turn they take time from the next one. So
+    that many steps are done before the clock starts.
+    """
+    for _ in range(_WARM_UP[device.type]):
+        once = timed(step, device)
+    steps = max(math.ceil(_LEAST_SECONDS[device.type] / once), 1)
+
+    def one_round() -> float:
+        for _ in range(stock):
+            step()
+        return timed(step, device, steps)
+
+    return one_round
+
+
+def summary(times: Sequence[float], samples: int = 1) -> dict[str, Any]:
+    """Return the median and quartiles of times, and of the speed they mean.
+
+    Example:
+        >>> summary([1.0, 2.0, 4.0], samples=8)["per_second"]
+        4.0
+    """
+    low, _, high = statistics.quantiles(times, n=4)
+    median = statistics.median(times)
+    return dict(
+        rounds=len(times),
+        seconds=median,
+        seconds_quartiles=[low, high],
+        per_second=samples / median,
+        per_second_quartiles=[samples / high, samples / low],
+    )
+
+
+def ratio(times: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """Return how many times as fast as a reference something is.
+
+    Example:
+        >>> ratio([1.0, 1.0, 1.0], [2.0, 3.0, 4.0])
+        {'ratio': 3.0, 'quartiles': [2.0, 4.0]}
+    """
+    pairs = [b / a for a, b in zip(times, reference, strict=True)]
+    low, _, high = statistics.quantiles(pairs, n=4)
+    return dict(
+        ratio=statistics.median(reference) / statistics.median(times), quartiles=[low, high]
+    )
+
+
+def speed_text(summary: dict[str, Any]) -> str:
+    """Return the cells of a table for a :func:`summary`: speed and its quartiles.
+
+    Example:
+        >>> speed_text(dict(per_second=1234.5, per_second_quartiles=[98.76, 2000.0]))
+        '1234 | 98.8 to 2000'
+    """
+    speeds = (summary["per_second"], *summary["per_second_quartiles"])
+    median, low, high = (f"{each:.0f}" if each >= 100 else f"{each:.1f}" for each in speeds)
+    return f"{median} | {low} to {high}"
+
+
+class _Bar:
+    """A bar of seconds; it grows where the rounds that are due take longer than planned."""
+
+    def __init__(self, title: str | None, seconds: float) -> None:
+        self._bar = tqdm(
+            total=seconds,
+            desc=title,
+            disable=title is None or not sys.stderr.isatty(),
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {postfix}",
+            file=sys.stderr,
+        )
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._bar.close()
+
+    def show(self, now: float, rounds: int, least: int, one: float) -> None:
+        self._bar.total = max(self._bar.total, now + (least - rounds) * one)
+        left = max(self._bar.total - now, 0)
+        self._bar.n = min(now, self._bar.total)
+        self._bar.set_postfix_str(f"round {rounds}, about {left:.0f} s left")
+
+
+# The parts of a step: their time and their memory.
+
+
+PARTS = ("data", "teacher", "student", "backward", "optimizer", "rest")
+
+
+def breakdown(
+    step: Callable[[], Any], probes: Sequence[Probe], device: torch.device, steps: int
+) -> dict[str, float]:
+    """Return the mean seconds that a step spends in each part.
+
+    Methods are wrapped for these steps only. A part inside another counts for itself alone. On a
+    GPU the times are those between events of the stream, so that nothing waits in between.
+    """
+    clock = _Clock(device)
+    with _wrapped([*probes, (Tensor, "backward", "backward")], clock):
+        for _ in range(steps):
+            clock.enter("rest")
+            step()
+            clock.leave()
+    return {part: seconds / steps for part, seconds in clock.totals().items()}
+
+
+def peak_memory(step: Callable[[], Any], state: Sequence[Any], device: torch.device) -> int:
+    """Return the bytes of tensors that training holds at the step's highest point.
+
+    What lives from step to step (weights, buffers, the optimizer's state) and what
+    torch's allocator gives out on top of it during one step. Unlike the resident size of the
+    process it does not depend on what else was run before, nor on what the C library keeps.
+    """
+    for module in state:
+        if isinstance(module, nn.Module):
+            module.zero_grad(set_to_none=True)  # they are made anew, so count in the step
+    held = _held(state)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        torch.cuda.synchronize(device)
+        return held + torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it talks on standard error
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    now = highest = 0
+    for size in _allocations(profile):
+        now += size
+        highest = max(highest, now)
+    return held + highest
+
+
+def _held(state: Sequence[Any]) -> int:
+    storages: dict[int, int] = {}
+    for each in state:
+        if isinstance(each, nn.Module):
+            tensors = [*each.parameters(), *each.buffers()]
+        else:
+            values = (v for own in each.state.values() for v in own.values())
+            tensors = [value for value in values if isinstance(value, Tensor)]
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def _allocations(profile: torch.profiler.profile) -> list[int]:
+    """Return the sizes that were given out (or, below 0, taken back), in the order of time."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "trace.json")
+        profile.export_chrome_trace(str(file))
+        events = json.loads(file.read_text())["traceEvents"]
+    found = [event for event in events if event.get("name") == "[memory]"]
+    return [event["args"]["Bytes"] for event in sorted(found, key=lambda event: event["ts"])]
+
+
+class _Clock:
+    """Charges the time between two changes to the part that was on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._stack: list[str] = []
+        self._marks: list[tuple[str | None, Any]] = []
+
+    def enter(self, part: str) -> None:
+        self._stack.append(part)
+        self._mark()
+
+    def leave(self) -> None:
+        self._stack.pop()
+        self._mark()
+
+    def _mark(self) -> None:
+        now: Any = time.perf_counter()
+        if self._cuda:
+            now = torch.cuda.Event(enable_timing=True)
+            now.record()
+        self._marks.append((self._stack[-1] if self._stack else None, now))
+
+    def totals(self) -> dict[str, float]:
+        totals = dict.fromkeys(PARTS, 0.0)
+        if self._cuda:
+            torch.cuda.synchronize()
+        for (part, start), (_, end) in zip(self._marks, self._marks[1:], strict=False):
+            if part is not None:
+                totals[part] += start.elapsed_time(end) / 1e3 if self._cuda else end - start
+        return totals
+
+
+@contextmanager
+def _wrapped(probes: Sequence[Probe], clock: _Clock) -> Iterator[None]:
+    undo: list[Callable[[], None]] = []
+    try:
+        for owner, name, part in probes:
+            undo.append(_wrap(owner, name, part, clock))
+        yield
+    finally:
+        for each in reversed(undo):
+            each()
+
+
+def _wrap(owner: Any, name: str, part: str, clock: _Clock) -> Callable[[], None]:
+    own = vars(owner).get(name)
+    function = getattr(owner, name)
+
+    @functools.wraps(function)  # attributes too: schedulers look for theirs on step()
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        clock.enter(part)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            clock.leave()
+
+    setattr(owner, name, measured)
+    if own is None:
+        return lambda: delattr(owner, name)
+    return lambda: setattr(owner, name, own)
+
+
+# The ways to train.
+
+
+Row = dict[str, Any]
 
 
 class Session(Protocol):
@@ -40,13 +319,10 @@ class Session(Protocol):
 
     batch_size: int
     stock: int
-    students: int
 
     def step(self) -> None: ...
-    def loader(self) -> Callable[[], Any]: ...
     def probes(self) -> list[Probe]: ...
     def state(self) -> list[Any]: ...
-    def device(self) -> torch.device: ...
     def caches(self) -> list[TeacherCache]: ...
 
 
@@ -79,12 +355,12 @@ def _plain(cfg: Config, device: torch.device, workers: int) -> Session:
     return RunnerSession(cfg)
 
 
-def _memory(*edits: _Edit, session: type[RunnerSession] = RunnerSession) -> _Open:
+def _memory(*edits: _Edit) -> _Open:
     def start(cfg: Config, device: torch.device, workers: int) -> Session:
         cfg = in_memory(edited(cfg))
         for edit in edits:
             edit(cfg)
-        return session(cfg)
+        return RunnerSession(cfg)
 
     return start
 
@@ -125,20 +401,6 @@ def _cached(cfg: Config) -> None:
     change_teachers(cfg, change)
 
 
-def _table_row(cfg: Config) -> None:
-    """Train the students of a row of Table 1 with one pass of the teacher."""
-    members = {}
-    for number, loss in enumerate(LOSSES.values()):
-        member = members[f"s{number}"] = copy.deepcopy(cfg)
-        member.work_dir = f"{cfg.work_dir}/{number}"
-        if loss is None:
-            _student(member)
-        else:
-            member.model.loss_kd = loss
-    for key, value in join_configs(members).items():
-        cfg[key] = value
-
-
 _FAST: dict[str, Any] = dict(bf16=True, channels_last=True, fused=True)
 VARIANTS = {
     "bare": Variant("usual research code, fp32", _bare()),
@@ -150,21 +412,14 @@ VARIANTS = {
     "memory+cache-cold": Variant("and a cache of logits, empty", _memory(_cached)),
     "memory+cache": Variant("and a full one", _warm()),
     "student": Variant("memory without a teacher", _memory(_student)),
-    "teacher": Variant("the teacher's pass alone", _memory(session=TeacherSession)),
-    "shared": Variant("memory, 7 students", _memory(_table_row)),
     "fast": Variant("memory, --fast", _memory(make_fast)),
     "fast+cache-cold": Variant("and an empty cache", _memory(_cached, make_fast)),
     "fast+cache": Variant("and a full one", _warm(make_fast)),
     "student-fast": Variant("fast without a teacher", _memory(_student, make_fast)),
-    "teacher-fast": Variant("the teacher's pass, fast", _memory(make_fast, session=TeacherSession)),
-    "shared-fast": Variant("fast, 7 students", _memory(make_fast, _table_row)),
 }
 
 
 # Ratios of speeds, and the goals that this project has for them.
-
-
-Row = dict[str, Any]
 
 
 class Comparison(NamedTuple):
@@ -172,61 +427,46 @@ class Comparison(NamedTuple):
 
     Attributes:
         variant: Name of a variant.
-        reference: Of variants, with how many of their steps are held against one of the variant.
+        reference: Name of the variant that it is compared with.
         cpu: The goal on a CPU, or None.
         cuda: The goal on a GPU, or None.
     """
 
     variant: str
-    reference: Mapping[str, int]
+    reference: str
     cpu: float | None = None
     cuda: float | None = None
 
 
-_PARTS = ("student", "teacher", "shared")  # do less or more than the bare loop
 COMPARISONS = (
-    Comparison("memory+cache", dict(bare=1), 3.6),
-    Comparison("fast", dict(bare=1), 2.7),
-    Comparison("fast+cache", dict(bare=1), 8.0),
-    Comparison("memory", {"bare-fixed": 1}, 0.97, 0.85),
-    Comparison("fast", {"bare-fast-fixed": 1}, 0.97, 0.85),
-    Comparison("memory", {"bare": 1}, 0.97, 0.85),
-    Comparison("fast", {"bare-fast": 1}, 0.97, 0.85),
-    Comparison("memory+cache", dict(student=1), 0.95, 0.95),
-    Comparison("fast+cache", {"student-fast": 1}, 0.95, 0.95),
-    # The row of Table 1: each student by itself, and what cannot be shared.
-    Comparison("shared", dict(memory=6, student=1), 1 / 0.42, 1 / 0.42),
-    Comparison("shared-fast", {"fast": 6, "student-fast": 1}, 1 / 0.47, 1 / 0.47),
-    Comparison("shared", dict(teacher=1, student=7), 1 / 1.05, 1 / 1.05),
-    Comparison("shared-fast", {"teacher-fast": 1, "student-fast": 7}, 1 / 1.05, 1 / 1.05),
+    Comparison("memory+cache", "bare", 3.6),
+    Comparison("fast", "bare", 2.7),
+    Comparison("fast+cache", "bare", 8.0),
+    Comparison("memory", "bare-fixed", 0.97, 0.85),
+    Comparison("fast", "bare-fast-fixed", 0.97, 0.85),
+    Comparison("memory", "bare", 0.97, 0.85),
+    Comparison("fast", "bare-fast", 0.97, 0.85),
+    Comparison("memory+cache", "student", 0.95, 0.95),
+    Comparison("fast+cache", "student-fast", 0.95, 0.95),
 )
 
 
 def comparison_rows(rows: Sequence[Row], device: str) -> list[Row]:
     """Return the ratios of speeds that there are goals for, and those to the bare loop."""
     times = {row["variant"]: row["times"] for row in rows}
-    alone = dict(bare=1)
-    known = {each.variant for each in COMPARISONS if each.reference == alone} | {"bare"}
-    others = [name for name in times if name not in known and not name.startswith(_PARTS)]
-    wanted = [*COMPARISONS, *(Comparison(name, alone) for name in others)]
-    found = []
-    for each in wanted:
-        if {each.variant, *each.reference} <= set(times):
-            reference = [
-                sum(count * times[name][i] for name, count in each.reference.items())
-                for i in range(len(times[each.variant]))
-            ]
-            compared = ratio(times[each.variant], reference)
-            if len(each.reference) > 1:  # of the sum of medians, as for one it is the median's
-                total = sum(
-                    n * statistics.median(times[name]) for name, n in each.reference.items()
-                )
-                compared["ratio"] = total / statistics.median(times[each.variant])
-            goal = getattr(each, device)
-            found.append(
-                dict(variant=each.variant, reference=dict(each.reference), goal=goal, **compared)
-            )
-    return found
+    known = {each.variant for each in COMPARISONS if each.reference == "bare"} | {"bare"}
+    # A student alone does less than the bare loop, so their ratio says nothing.
+    others = [name for name in times if name not in known and not name.startswith("student")]
+    return [
+        dict(
+            variant=each.variant,
+            reference=each.reference,
+            goal=getattr(each, device),
+            **ratio(times[each.variant], times[each.reference]),
+        )
+        for each in (*COMPARISONS, *(Comparison(name, "bare") for name in others))
+        if {each.variant, each.reference} <= set(times)
+    ]
 
 
 def render_comparisons(rows: Sequence[Row]) -> str:
@@ -235,19 +475,14 @@ def render_comparisons(rows: Sequence[Row]) -> str:
     for row in rows:
         low, high = row["quartiles"]
         goal = "" if row["goal"] is None else f"{row['goal']:.3g}"
-        counts = row["reference"].items()
-        reference = " + ".join(name if count == 1 else f"{count} {name}" for name, count in counts)
         lines.append(
-            f"| {row['variant']} | {reference} | {row['ratio']:.3f} "
+            f"| {row['variant']} | {row['reference']} | {row['ratio']:.3f} "
             f"| {low:.3f} to {high:.3f} | {goal} |"
         )
     return "\n".join(lines)
 
 
 # Speed, memory and breakdown of the variants of a kd config.
-
-
-SpeedRow = dict[str, Any]
 
 
 def train_rows(
@@ -258,9 +493,12 @@ def train_rows(
     seconds: float,
     parts: bool = True,
     say: Callable[[str], None] = lambda line: None,
-) -> list[SpeedRow]:
+) -> list[Row]:
     """Train with all variants in turn and return a row for each."""
-    sessions = open_sessions(cfg, names, device, workers, say)
+    sessions = []
+    for name in names:
+        say(f"preparing {name}")
+        sessions.append(VARIANTS[name].open(cfg, device, workers))
     stock = max(session.stock for session in sessions)
     rounds = [round_of(session.step, device, stock) for session in sessions]
     before = [_asked(session) for session in sessions]
@@ -268,9 +506,8 @@ def train_rows(
     hits = [_share(session, then) for session, then in zip(sessions, before, strict=True)]
     rows = []
     for name, session, own, share in zip(names, sessions, times, hits, strict=True):
-        row: SpeedRow = dict(variant=name, text=VARIANTS[name].text, batch_size=session.batch_size)
-        row |= summary(own, session.batch_size) | dict(times=own, students=session.students)
-        row |= dict(cache_hits=share)
+        row: Row = dict(variant=name, text=VARIANTS[name].text, batch_size=session.batch_size)
+        row |= summary(own, session.batch_size) | dict(times=own, cache_hits=share)
         if parts:
             say(f"taking {name} apart")
             row |= _parts(session, device, statistics.median(own))
@@ -278,22 +515,7 @@ def train_rows(
     return rows
 
 
-def open_sessions(
-    cfg: Config,
-    names: Sequence[str],
-    device: torch.device,
-    workers: int,
-    say: Callable[[str], None],
-) -> list[Session]:
-    """Build what the variants train."""
-    sessions = []
-    for name in names:
-        say(f"preparing {name}")
-        sessions.append(VARIANTS[name].open(cfg, device, workers))
-    return sessions
-
-
-def render_train(rows: Sequence[SpeedRow]) -> str:
+def render_train(rows: Sequence[Row]) -> str:
     """Render the rows of :func:`train_rows` in Markdown."""
     parts = [part for part in PARTS if any("parts" in row for row in rows)]
     lines = ["| variant | images/s | quartiles | ms a step |" + " peak MB |" * bool(parts)]
@@ -303,8 +525,6 @@ def render_train(rows: Sequence[SpeedRow]) -> str:
         name = row["variant"]
         if row["cache_hits"] is not None:
             name += f" ({row['cache_hits']:.0%} hits)"
-        if row["students"] > 1:
-            name += f" ({1e3 * row['seconds'] / row['students']:.4g} ms a student)"
         line = f"| {name} | {speed_text(row)} | {1e3 * row['seconds']:.4g} |"
         if parts:
             line += f" {row['peak_bytes'] / 1e6:.0f} |"
@@ -323,142 +543,10 @@ def _share(session: Session, before: tuple[int, int]) -> float | None:
     return hits / (hits + misses) if hits + misses else None
 
 
-def _parts(session: Session, device: torch.device, seconds: float) -> SpeedRow:
+def _parts(session: Session, device: torch.device, seconds: float) -> Row:
     steps = min(max(math.ceil(1 / seconds), 2), 20)
     found = breakdown(session.step, session.probes(), device, steps)
     return dict(peak_bytes=peak_memory(session.step, session.state(), device), parts=found)
-
-
-# Speed of the loaders alone.
-
-
-LOADERS = ("bare", "plain", "memory")
-
-
-def data_rows(
-    cfg: Config,
-    device: torch.device,
-    workers: int,
-    seconds: float,
-    names: Sequence[str] = LOADERS,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[SpeedRow]:
-    """Load and preprocess batches in turn, without training on them."""
-    sessions = open_sessions(cfg, names, device, workers, say)
-    stock = max(session.stock for session in sessions)
-    rounds = [round_of(session.loader(), device, stock) for session in sessions]
-    times = interleave(rounds, seconds * len(names), title="loading")
-    own = dict(zip(names, times, strict=True))
-    rows: list[dict[str, Any]] = []
-    for name, session in zip(names, sessions, strict=True):
-        row = dict(loader=name, **summary(own[name], session.batch_size), times=own[name])
-        if "plain" in own:
-            row["to_plain"] = ratio(own[name], own["plain"])
-        rows.append(row)
-    return rows
-
-
-def render_data(rows: Sequence[SpeedRow]) -> str:
-    """Render the rows of :func:`data_rows` in Markdown."""
-    lines = ["| loader of | images/s | quartiles | to plain | quartiles |", "|---|---|---|---|---|"]
-    for row in rows:
-        line = f"| {row['loader']} | {speed_text(row)} |"
-        if "to_plain" in row:
-            low, high = row["to_plain"]["quartiles"]
-            line += f" {row['to_plain']['ratio']:.3g} | {low:.3g} to {high:.3g} |"
-        lines.append(line)
-    return "\n".join(lines)
-
-
-# Speed of a kd config's training by several processes.
-
-
-COUNTS = (1, 2, 4)
-KEPT = ("total", "process")
-_WORKER = "mmkd_logit.lab.benchmark._scaling_worker"
-
-
-def process_counts() -> list[int]:
-    """Return 1, 2, 4, as far as this machine has GPUs or, without them, cores."""
-    most = torch.cuda.device_count() or os.cpu_count() or 1
-    return [count for count in COUNTS if count <= most]
-
-
-def scaling_rows(
-    config: dict[str, Any],
-    variant: str,
-    workers: int,
-    batch_size: int,
-    kept: str,
-    seconds: float,
-    threads: int = 1,
-    counts: Sequence[int] | None = None,
-    sweeps: int = 2,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[SpeedRow]:
-    """Train with several numbers of processes, each number ``sweeps`` times in turn.
-
-    One process runs without DDP, as it does without a launcher; several run over gloo, or nccl
-    with a GPU each.
-    """
-    if kept not in KEPT:
-        raise ValueError(f"what is kept must be one of {KEPT}, got {kept!r}")
-    counts = list(process_counts() if counts is None else counts)
-    for count in counts:
-        if kept == "total" and batch_size % count:
-            raise ValueError(f"a batch of {batch_size} cannot be divided among {count} processes")
-    times: dict[int, list[float]] = {count: [] for count in counts}
-    for sweep in range(sweeps):
-        for count in counts:
-            say(f"sweep {sweep + 1} of {sweeps}: {count} of {counts[-1]} processes")
-            size = batch_size // count if kept == "total" else batch_size
-            settings = dict(
-                config=dict(config, batch_size=size),
-                variant=variant,
-                workers=workers,
-                seconds=seconds,
-                threads=threads,
-                processes=count,
-            )
-            times[count] += _launch(settings)
-    rows: list[dict[str, Any]] = []
-    for count, own in times.items():
-        total = batch_size if kept == "total" else batch_size * count
-        row = dict(processes=count, batch_size=total // count, kept=kept, **summary(own, total))
-        rows.append(dict(row, times=own, variant=variant, threads=threads))
-    for row in rows:
-        alone = rows[0]["per_second"] / rows[0]["processes"]
-        row["efficiency"] = row["per_second"] / alone / row["processes"]
-    return rows
-
-
-def render_scaling(rows: Sequence[SpeedRow]) -> str:
-    """Render the rows of :func:`scaling_rows` in Markdown."""
-    lines = ["| processes | batch of each | images/s | quartiles | efficiency |"]
-    lines.append("|---|---|---|---|---|")
-    for row in rows:
-        lines.append(
-            f"| {row['processes']} | {row['batch_size']} | {speed_text(row)} "
-            f"| {row['efficiency']:.3f} |"
-        )
-    return "\n".join(lines)
-
-
-def _launch(settings: dict[str, Any]) -> list[float]:
-    count = settings["processes"]
-    command = [sys.executable, "-m"]
-    if count > 1:
-        command += ["mmkd_logit.engine.torchrun", "--standalone", f"--nproc-per-node={count}", "-m"]
-    environment = dict(os.environ, OMP_NUM_THREADS=str(settings["threads"]))
-    with tempfile.TemporaryDirectory() as folder:
-        out, file = Path(folder, "times.json"), Path(folder, "settings.json")
-        file.write_text(json.dumps(dict(settings, out=str(out))))
-        done = subprocess.run(
-            [*command, _WORKER, str(file)], env=environment, capture_output=True, text=True
-        )
-        if done.returncode or not out.is_file():
-            raise OSError(f"training with {count} processes failed: {done.stderr[-2000:]}")
-        return json.loads(out.read_text())
 
 
 # The part of ``tools/benchmark.py`` that trains a config.
@@ -466,75 +554,22 @@ def _launch(settings: dict[str, Any]) -> list[float]:
 
 def measure_config(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Print tables for a config and return what is in them, with all raw times."""
-    names = args.variants or list(LOADERS if args.data else VARIANTS)
-    if args.scaling:
-        names = args.variants or ["memory"]
-        if len(names) > 1 or names[0].startswith("bare"):
-            raise ValueError("--scaling takes one variant, and none of the bare ones")
+    names = args.variants or list(VARIANTS)
     unknown = [name for name in names if name not in VARIANTS]
     if unknown:
         raise ValueError(f"there is no variant {unknown[0]!r}, only {', '.join(VARIANTS)}")
     device = torch.device(get_device())
-    if args.data and args.threads is None:
-        torch.set_num_threads(1)
-    settings = dict(
-        path=args.config,
-        overrides=args.cfg_options,
-        batch_size=args.batch_size,
-        synthetic=args.synthetic,
-    )
     workers = default_workers(device) if args.workers is None else args.workers
-    found: dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
-        cfg, notes = base_config(work_dir=folder, **settings)
+        cfg, notes = base_config(
+            args.config, folder, args.cfg_options, args.batch_size, args.synthetic
+        )
         notes.append(_circumstances(cfg, device, workers))
-        if args.data:
-            loading = data_rows(cfg, device, workers, args.seconds, names, say)
-            found, text = dict(loading=loading), render_data(loading)
-        elif args.shared:
-            edit = make_fast if args.shared == "fast" else (lambda cfg: None)
-            shared, ratios = shared_rows(cfg, device, args.seconds, edit, say)
-            found = dict(shared=shared, shared_ratios=ratios, mode=args.shared)
-            text = render_shared(shared, ratios)
-        elif args.scaling:
-            found, text = _scaling(args, settings, names[0], workers, cfg, say)
-        else:
-            found, text = _training(args, names, cfg, device, workers, say)
-    print("\n".join(f"{note}  " for note in notes), text, sep="\n\n", flush=True)
-    return dict(config=args.config, notes=notes, **found)
-
-
-def _training(
-    args: argparse.Namespace,
-    names: Sequence[str],
-    cfg: Config,
-    device: torch.device,
-    workers: int,
-    say: Callable[[str], None],
-) -> tuple[dict[str, Any], str]:
-    rows = train_rows(cfg, names, device, workers, args.seconds, not args.no_parts, say)
+        rows = train_rows(cfg, names, device, workers, args.seconds, not args.no_parts, say)
     ratios = comparison_rows(rows, device.type)
-    text = render_train(rows)
-    if ratios:
-        text += f"\n\n{render_comparisons(ratios)}"
-    return dict(training=rows, ratios=ratios), text
-
-
-def _scaling(
-    args: argparse.Namespace,
-    settings: dict[str, Any],
-    variant: str,
-    workers: int,
-    cfg: Config,
-    say: Callable[[str], None],
-) -> tuple[dict[str, Any], str]:
-    size = cfg.train_dataloader.batch_size
-    rows = scaling_rows(
-        settings, variant, workers, size, args.scaling, args.seconds, args.threads or 1, say=say
-    )
-    kept = "the batch of all together" if args.scaling == "total" else "the batch of each process"
-    text = f"{variant}, {args.threads or 1} threads a process; {kept} is kept"
-    return dict(scaling=rows), f"{text}\n\n{render_scaling(rows)}"
+    tables = [render_train(rows), *[render_comparisons(ratios)] * bool(ratios)]
+    print("\n".join(f"{note}  " for note in notes), *tables, sep="\n\n", flush=True)
+    return dict(config=args.config, notes=notes, training=rows, ratios=ratios)
 
 
 def default_workers(device: torch.device) -> int:
