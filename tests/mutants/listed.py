@@ -80,7 +80,10 @@ MUTANTS = {
         _CONFIG,
     ),
     "an old hash of weights is remembered": Mutant(
-        "engine/fingerprint.py", "status.st_mtime_ns, status.st_size)", "0, 0)", _CONFIG
+        "engine/fingerprint.py",
+        "str(path.resolve()), status.st_mtime_ns, status.st_size)",
+        "str(path.resolve()), 0, 0)",
+        _CONFIG,
     ),
     "float16 caches do not count": Mutant(
         "engine/fingerprint.py", 'kept["cache"] = dict(dtype=dtype)', 'kept["cache"] = {}', _CONFIG
