@@ -232,7 +232,7 @@ class Execution:
         waiting = sorted(self.units, key=lambda unit: needed.isdisjoint(unit))
         try:
             while waiting or self._members or self._bare:
-                for unit in list(waiting):
+                for unit in [each for each in waiting if not self._is_computing(each)]:
                     if self._is_ready(unit) and self.pool.has_room() and self._is_free(unit):
                         missing = [folder for folder in unit if not self._settle(folder)]
                         if missing and self._precomputes(unit, waiting):
@@ -355,10 +355,15 @@ class Execution:
         self._watch(folder, missing)
         self.pool.start(folder, words)
 
-    def _precomputes(self, unit: list[str], waiting: list[list[str]]) -> bool:
-        """Whether the logits that a student will look up are being computed; begins to."""
+    def _is_computing(self, unit: list[str]) -> bool:
+        """Whether the logits that a student will look up are being computed."""
         job = self._precompute.get(unit[0])
-        if job is None or job.key in self._computing:
+        return job is not None and job.key in self._computing
+
+    def _precomputes(self, unit: list[str], waiting: list[list[str]]) -> bool:
+        """Begin to compute the logits that several students will look up, if there are such."""
+        job = self._precompute.get(unit[0])
+        if job is None or self._is_computing(unit):  # begun for the unit before
             return job is not None
         others = [u for u in waiting if self._precompute.get(u[0]) is job]
         alike = [u for u in others if any(self.find(folder) is None for folder in u)]
