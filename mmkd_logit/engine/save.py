@@ -355,7 +355,7 @@ class OwnBestCheckpointHook(Hook):
     hook.
 
     Example:
-        >>> from mmkd_logit.hooks import OwnBestCheckpointHook
+        >>> from mmkd_logit.engine.save import OwnBestCheckpointHook
         >>> hook = OwnBestCheckpointHook()
     """
 

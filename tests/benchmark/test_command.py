@@ -129,7 +129,7 @@ def test_real_data_and_workers(tmp_path):
         (["--losses", "--variants", "bare"], "--variants needs a config"),
         (["--compile"], "nothing to measure"),
         (["configs/wrn/wrn10-1-thin_digits.py"], "has no model.teacher"),
-        (["configs/kd/resnet152_resnet50_mse_in1k.py", "--synthetic"], "mmpretrain.ImageNet"),
+        (["configs/kd/resnet152_resnet50_mse_in1k.py", "--synthetic"], "not for ImageNet"),
         (["configs/methods/wrn16-2_wrn10-1-thin_dkd_digits.py"], "has MSE and KL, not DKDLoss"),
     ],
 )

@@ -104,7 +104,7 @@ def test_two_processes_agree_on_what_is_finished_cut_off_or_changed(workplace, f
     assert finish(start(free_ports[2], *words)) == [
         ("1", f"finished before, {first}/final.pth"),
         ("2", f"finished before, {second}/final.pth"),
-        ("3", f"starts anew in {third}: its config has changed"),
+        ("3", f"starts anew in {third}: model.alpha: not set -> 0.9"),
     ]
     after = torch.load(third / "final.pth", weights_only=False)["state_dict"]
     assert not torch.equal(before["head.fc.weight"], after["head.fc.weight"])

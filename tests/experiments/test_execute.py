@@ -135,7 +135,7 @@ class DumpingMachine(Machine):
             return False
         self.dumped.append((cfg.work_dir, tuple(splits)))
         for split in splits:
-            identity = dict(origin_of(cfg, self.processes), format=FORMAT, split=split)
+            identity = dict(origin_of(cfg, 1), format=FORMAT, split=split)
             identity["weights"] = weights_hash(Path(cfg.work_dir, "final.pth"))
             path = dump_path(cfg.work_dir, split)
             path.parent.mkdir(exist_ok=True)
