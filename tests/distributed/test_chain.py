@@ -26,13 +26,17 @@ def start(port, *words):
         "PORT": port,
     }
     command = ["tools/dist_train.sh", words[0], "2", *words[1:]]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with open(f"said-{port}", "w") as said:  # a pipe that nobody reads would be full in the end
+        process = subprocess.Popen(
+            command, env=environment, stdout=said, stderr=subprocess.STDOUT, text=True
+        )
+    process.said = Path(said.name)
+    return process
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=300)
+    process.wait(timeout=300)
+    output = process.said.read_text()
     assert process.returncode == 0, output[-3000:]
     return re.findall(r"^stage (\d) of 3, \w+: (.*)", output, re.MULTILINE)
 
@@ -51,7 +55,6 @@ def kill(process):
     for pid in members:
         os.kill(pid, signal.SIGKILL)
     process.wait()
-    process.stdout.close()
     end = time.monotonic() + 60  # the ranks are not our children
     while any(Path(f"/proc/{pid}/fd").is_dir() and alive(pid) for pid in members):
         assert time.monotonic() < end
@@ -75,7 +78,7 @@ def test_two_processes_agree_on_what_is_finished_cut_off_or_changed(workplace, f
     process = start(free_ports[0], *words)
     end = time.monotonic() + 300
     while not (second / "last_checkpoint").is_file():
-        assert process.poll() is None, process.stdout.read()[-3000:]
+        assert process.poll() is None, process.said.read_text()[-3000:]
         assert time.monotonic() < end
         time.sleep(0.01)
     kill(process)
