@@ -174,18 +174,17 @@ def _describe_teacher(spec: Any, weights: Mapping[str, str]) -> Any:
     network: Any = config
     if isinstance(config, Mapping) or str(config).endswith((".py", ".json", ".yml", ".yaml")):
         try:
-            network = _resolve(spec)
+            network = _resolve(config)
         except (ValueError, FileNotFoundError):
             network = config if isinstance(config, Mapping) else None  # building it will say why
     described = dict(network=network, weights=_teacher_weights(checkpoint, weights))
     return described | exact_options(teacher_options(spec))
 
 
-def _resolve(spec: Any) -> Any:
-    config = spec.get("config")
+def _resolve(config: Any) -> Any:
     if isinstance(config, str) and Path(config).is_file():
         return _resolve_file(config, os.stat(config).st_mtime_ns)
-    return _network_of(config or spec)
+    return _network_of(config)
 
 
 @functools.lru_cache(maxsize=64)

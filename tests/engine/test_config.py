@@ -312,6 +312,16 @@ def test_a_teacher_counts_by_weights_and_network(project, tmp_path):
     assert fingerprint_of(cfg) != seen["a"]
 
 
+def test_a_teacher_may_be_written_as_a_path_or_a_network(project):
+    cfg = configure(KD)
+    path = cfg.model.teacher.config
+    seen = set()
+    for teacher in (path, dict(config=path), Config.fromfile(path).model.to_dict()):
+        cfg.model.teacher = teacher
+        seen.add(computed_content(cfg)["model"]["teacher"]["network"]["backbone"]["depth"])
+    assert seen == {16}
+
+
 def test_a_content_outlives_the_rules(project):
     """What a row keeps is plain, and its fingerprint is computed from it alone."""
     cfg = configure(KD)
