@@ -1,11 +1,11 @@
-"""Exhibit files with dumps beside them, made up: what tools/reproduce.py --dump-logits leaves."""
+"""Made-up experiment files with dumps beside them: what tools/reproduce.py --dump-logits leaves."""
 
 import hashlib
 import json
 
 import numpy as np
 
-from mmkd_logit.lab.report.data import ExhibitFile
+from mmkd_logit.lab.report.data import ExperimentFile
 
 METHODS = ("ce", 1, 3, 5, 20, "inf", "mse")
 NETWORK = "WideResNetCIFAR depth=16 widen_factor=2"
@@ -100,15 +100,15 @@ def runs_of(seed, methods=METHODS, network=NETWORK, teacher=None, **more):
     return runs
 
 
-def exhibit_of(root, runs, name="table1", scale="cpu", command=("python", "tools/reproduce.py")):
+def experiment_of(root, runs, name="table1", scale="cpu", command=("python", "tools/reproduce.py")):
     record = dict(
         format=1, name=name, scale=scale, title="Table", command=list(command), root="..",
         cells={run["name"]: [run["name"], ""] for run in runs}, metrics=[], runs=runs,
     )  # fmt: skip
-    return ExhibitFile(root / "results" / f"{name}.json", root, record)
+    return ExperimentFile(root / "results" / f"{name}.json", root, record)
 
 
-def whole_exhibit(root, seeds=(0,), splits=("train", "test"), methods=METHODS, **sizes):
+def whole_experiment(root, seeds=(0,), splits=("train", "test"), methods=METHODS, **sizes):
     """Every student dumped, the teacher not."""
     runs = [run for seed in seeds for run in runs_of(seed, methods)]
     students = [run for run in runs if run["name"] != "teacher"]
@@ -116,4 +116,4 @@ def whole_exhibit(root, seeds=(0,), splits=("train", "test"), methods=METHODS, *
         method = run["method"]["tau"] or run["method"]["kind"]
         for split in splits:
             write_dump(root, run, split, arrays_of(method, run["seed"], split, **sizes))
-    return exhibit_of(root, runs)
+    return experiment_of(root, runs)

@@ -1,4 +1,4 @@
-"""Exhibit files as tools/reproduce.py writes them, in full, and figures for their report."""
+"""Experiment files as tools/reproduce.py writes them, in full, and figures for their report."""
 
 import json
 import statistics
@@ -51,11 +51,11 @@ def cell_of(values, paper=None, mark="S"):
 
 
 def record_of(cells, name="table1", **changed):
-    """An exhibit.
+    """An experiment.
 
     Args:
         cells: By the name of the runs: row, column, numbers of the seeds, the paper's number.
-        name: Of the exhibit.
+        name: Of the experiment.
         **changed: Fields that are otherwise.
     """
     runs = [run_of(n, s, v) for n, (_, _, vs, _) in cells.items() for s, v in enumerate(vs)]
@@ -80,7 +80,7 @@ LIST = dict(
 
 
 def write_record(root, record, place=None):
-    """Write an exhibit file where tools/reproduce.py does, and its rows to runs.jsonl."""
+    """Write an experiment file where tools/reproduce.py does, and its rows to runs.jsonl."""
     where = "/".join(filter(None, [record.get("scale"), record["name"]]))
     path = root / "results" / (place or f"{where}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def write_record(root, record, place=None):
 
 
 def write_run_files(root, record):
-    """Make the files that the runs of an exhibit left."""
+    """Make the files that the runs of an experiment left."""
     for run in record["runs"]:
         found = run["files"]
         for name in [found["log"], *found["scalars"], *found["dumps"].values()]:
@@ -101,12 +101,12 @@ def write_run_files(root, record):
             (root / name).write_text(f"this is {name}\n")
 
 
-def drawing_of(name="curves", exhibit=None, **fields):
+def drawing_of(name="curves", experiment=None, **fields):
     """A small figure."""
     figure = new_figure(2.0, 3.0)
     figure.subplots().plot([0, 1], [0, 1])
     texts = dict(title=f"Figure {name}", caption="What is drawn.", paper="Alike.")
-    return Drawing(name, figure=figure, exhibit=exhibit, **{**texts, **fields})
+    return Drawing(name, figure=figure, experiment=experiment, **{**texts, **fields})
 
 
 HOSTILE = (
@@ -122,7 +122,7 @@ HOSTILE = (
 
 
 def hostile_record(name, text):
-    """An exhibit that says the same hostile thing wherever it may say anything."""
+    """An experiment that says the same hostile thing wherever it may say anything."""
     record = record_of(
         dict(
             ce=("CE", "a", [70.0, None], 71.5),

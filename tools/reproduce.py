@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train what an exhibit still needs and print its table: python tools/reproduce.py digits."""
+"""Train what an experiment still needs and print its table: python tools/reproduce.py digits."""
 
 from mmkd_logit.lab.reproduce import main
 

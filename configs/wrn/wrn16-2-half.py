@@ -1,4 +1,4 @@
-"""WRN-16-2 at half resolution on CIFAR-100, 30 epochs: the student of the CPU exhibits.
+"""WRN-16-2 at half resolution on CIFAR-100, 30 epochs: the student of the CPU experiments.
 
 Stride 2 in the first group makes each image a quarter of the work.
 

@@ -32,12 +32,12 @@ class Run:
     """One training with one seed.
 
     Attributes:
-        name: Of the cell of the exhibit that it belongs to.
+        name: Of the cell of the experiment that it belongs to.
         config: The config file.
         overrides: Settings of the config as on the command line, ``KEY=VALUE``.
         seed: The random seed.
         epochs: Number of epochs, or None for the config's.
-        cell_seed: The seed of the exhibit that it counts for.
+        cell_seed: The seed of the experiment that it counts for.
         teachers: The runs whose students teach here.
         scores: The run whose logits rank the samples that ``DataSubset`` chooses from, or None.
         options: Those of the overrides that every run of the command has.
@@ -110,7 +110,7 @@ def refuse_shared_folders(runs: Sequence[Run]) -> None:
             )
 
 
-# An exhibit: which runs it needs and which cells they fill.
+# An experiment: which runs it needs and which cells they fill.
 
 
 _DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
@@ -119,10 +119,10 @@ _RUN_FIELDS |= {"later_teacher", "scores", "seed"}
 
 
 class NothingChosenError(ValueError):
-    """The patterns of ``--only`` fit no run of an exhibit."""
+    """The patterns of ``--only`` fit no run of an experiment."""
 
 
-class Exhibit:
+class Experiment:
     """A table or figure, read from a file under ``configs/paper``.
 
     The file names a ``title`` and the ``runs`` by name. A run has ``row`` and ``column``, the
@@ -152,10 +152,10 @@ class Exhibit:
         fast: bool = False,
     ) -> None:
         if not Path(path).is_file():
-            raise FileNotFoundError(f"the exhibit {path} does not exist")
+            raise FileNotFoundError(f"the experiment {path} does not exist")
         cfg = Config.fromfile(path)
         if not cfg.get("title") or not cfg.get("runs"):
-            raise ValueError(f"{path} defines no title or no runs; it is not an exhibit")
+            raise ValueError(f"{path} defines no title or no runs; it is not an experiment")
         self.name, folder = Path(path).stem, Path(path).resolve().parent.name
         self.scale = folder if Path(path).resolve().parents[1].name == "paper" else None
         self.title: str = cfg.title

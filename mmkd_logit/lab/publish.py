@@ -17,8 +17,8 @@ from mmkd_logit.engine.results import append_line, holds, read_lines
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
-from .experiment import Exhibit, Run, read_once
-from .reproduce import MEASURED, find_exhibits
+from .experiment import Experiment, Run, read_once
+from .reproduce import MEASURED, find_experiments
 from .reproduce import build_parser as reproduce_parser
 from .tables import render
 
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def measured_rows(
-    runs: Sequence[Run], rows: Sequence[dict], exhibit: Exhibit | None = None
+    runs: Sequence[Run], rows: Sequence[dict], experiment: Experiment | None = None
 ) -> dict[Run, dict | None]:
     """Find the newest row of each run by what it says of itself.
 
@@ -54,8 +54,8 @@ def measured_rows(
         finals = {str(Path(t.work_dir, FINAL)): weights[t.work_dir] for t in run.teachers}
         expected = fingerprint(computed_content(run.build_config(), weights=finals))
         for row in reversed(rows):
-            shown = exhibit is not None and run.name in exhibit.cells
-            needed = exhibit.measured if shown and exhibit else ()
+            shown = experiment is not None and run.name in experiment.cells
+            needed = experiment.measured if shown and experiment else ()
             if row_fingerprint(row) == expected and all(holds(row, key) for key in needed):
                 found[run], weights[run.work_dir] = row, row["weights"]
                 break
@@ -67,9 +67,9 @@ def render_block(words: str, rows: Sequence[dict]) -> str:
     args = reproduce_parser().parse_args(shlex.split(words))
     seeds = sorted({row["seed"] for row in rows if row["seed"] < 1000})
     texts = []
-    for path in find_exhibits(args.exhibits, args.scale):
-        exhibit = Exhibit(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
-        texts.append(render(exhibit, measured_rows(exhibit.runs(seeds), rows, exhibit)))
+    for path in find_experiments(args.experiments, args.scale):
+        experiment = Experiment(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
+        texts.append(render(experiment, measured_rows(experiment.runs(seeds), rows, experiment)))
     return "\n\n".join(texts) + "\n"
 
 

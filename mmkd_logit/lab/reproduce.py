@@ -20,24 +20,24 @@ from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
-from .experiment import Exhibit, NothingChosenError
+from .experiment import Experiment, NothingChosenError
 from .pools import ClusterPool, LocalPool, Pool, default_devices
 from .scheduler import Execution, describe_plan
-from .tables import describe_exhibit, render, to_csv, write_record
+from .tables import describe_experiment, render, to_csv, write_record
 
-EXHIBITS = Path("configs", "paper")
+EXPERIMENTS = Path("configs", "paper")
 MEASURED = Path("configs", "paper", "measured.jsonl")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/reproduce.py``."""
     parser = OneLineParser(
-        description="Train what exhibits still need, skip what is done, print their tables"
+        description="Train what experiments still need, skip what is done, print their tables"
     )
     add = parser.add_argument
-    add("exhibits", nargs="+", help=f"names of files in {EXHIBITS}, such as table1; or all")
+    add("experiments", nargs="+", help=f"names of files in {EXPERIMENTS}, such as table1; or all")
     add("--scale", metavar="NAME", help="small versions: digits, or cpu (CIFAR-100 on a CPU)")
-    add("--seeds", type=int, help="how many seeds, 0, 1, 2 ...; default: the exhibit's, or 1")
+    add("--seeds", type=int, help="how many seeds, 0, 1, 2 ...; default: the experiment's, or 1")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="runs by name, such as '*_mse'")
     add("--epochs", type=int, help="epochs of the longest runs, the others in proportion")
     add(
@@ -72,17 +72,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_exhibits(names: Sequence[str], scale: str | None) -> list[Path]:
-    """Find the files of exhibits."""
-    folder = EXHIBITS if scale is None else EXHIBITS / scale
+def find_experiments(names: Sequence[str], scale: str | None) -> list[Path]:
+    """Find the files of experiments."""
+    folder = EXPERIMENTS if scale is None else EXPERIMENTS / scale
     known = sorted(path.stem for path in folder.glob("*.py"))
     if scale is not None and not known:
-        scales = sorted(path.name for path in EXHIBITS.iterdir() if path.is_dir())
-        raise ValueError(f"no scale {scale!r} in {EXHIBITS} (known: {', '.join(scales)})")
+        scales = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir())
+        raise ValueError(f"no scale {scale!r} in {EXPERIMENTS} (known: {', '.join(scales)})")
     for name in names:
         if name not in known and name != "all":
             raise ValueError(
-                f"no exhibit {name!r} in {folder} (known: {', '.join(known) or 'none here'}, "
+                f"no experiment {name!r} in {folder} (known: {', '.join(known) or 'none here'}, "
                 "all); run from the project's folder"
             )
     chosen = known if "all" in names else list(dict.fromkeys(names))
@@ -104,21 +104,21 @@ def _pool(args: argparse.Namespace) -> Pool:
     return ClusterPool(args.launcher, folder, args.jobs, args.cluster_option)
 
 
-def _read_exhibits(args: argparse.Namespace) -> list[Exhibit]:
-    """Read the exhibits; of several, those that ``--only`` chooses nothing of are left out."""
-    paths = find_exhibits(args.exhibits, args.scale)
-    exhibits = []
+def _read_experiments(args: argparse.Namespace) -> list[Experiment]:
+    """Read the experiments; of several, those that ``--only`` chooses nothing of are left out."""
+    paths = find_experiments(args.experiments, args.scale)
+    experiments = []
     for path in paths:
         try:
-            exhibits.append(
-                Exhibit(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
+            experiments.append(
+                Experiment(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
             )
         except NothingChosenError:
             if len(paths) == 1:
                 raise
-    if not exhibits:
-        raise ValueError(f"--only {' '.join(args.only)} fits no run of these exhibits")
-    return exhibits
+    if not experiments:
+        raise ValueError(f"--only {' '.join(args.only)} fits no run of these experiments")
+    return experiments
 
 
 @contextmanager
@@ -159,16 +159,16 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
     results = Path(args.results, "runs.jsonl")
     check_out_file("--results", results)
     pool = _pool(args)
-    exhibits = _read_exhibits(args)
-    runs = {e.name: e.runs(list(range(args.seeds or e.seeds))) for e in exhibits}
-    labels = {run: e.label(run.name) for e in exhibits for run in runs[e.name]}
+    experiments = _read_experiments(args)
+    runs = {e.name: e.runs(list(range(args.seeds or e.seeds))) for e in experiments}
+    labels = {run: e.label(run.name) for e in experiments for run in runs[e.name]}
     measured: dict[str, set[str]] = {}
     dumps: dict[str, set[str]] = {}
-    for exhibit in exhibits:
-        for run in runs[exhibit.name]:
-            if run.name in exhibit.cells:
-                measured.setdefault(run.work_dir, set()).update(exhibit.measured)
-            wanted = exhibit.dump_logits if run.cell_seed == 0 else ()
+    for experiment in experiments:
+        for run in runs[experiment.name]:
+            if run.name in experiment.cells:
+                measured.setdefault(run.work_dir, set()).update(experiment.measured)
+            wanted = experiment.dump_logits if run.cell_seed == 0 else ()
             dumps.setdefault(run.work_dir, set()).update(args.dump_logits or wanted)
     execution = Execution(labels, results, pool, _say, measured, args.share_teacher, dumps)
     if args.cfg_options:  # the configs themselves are tested
@@ -179,13 +179,13 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
         return print("\n".join(describe_plan(execution, rows)))
     found = execution()
     folder = Path(args.results, args.scale or "")
-    for exhibit in exhibits:
-        mine = {run: found[run.work_dir] for run in runs[exhibit.name]}
-        _write(exhibit, mine, folder)
-        record = describe_exhibit(exhibit, mine, execution.configs, command, folder)
-        write_record(folder / f"{exhibit.name}.json", record)
-    for exhibit in exhibits:
-        _say(f"table: {folder / exhibit.name}.md")
+    for experiment in experiments:
+        mine = {run: found[run.work_dir] for run in runs[experiment.name]}
+        _write(experiment, mine, folder)
+        record = describe_experiment(experiment, mine, execution.configs, command, folder)
+        write_record(folder / f"{experiment.name}.json", record)
+    for experiment in experiments:
+        _say(f"table: {folder / experiment.name}.md")
     if not args.no_report:
         _report(args.results)
     if None in found.values() or execution.undumped():
@@ -193,7 +193,7 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
 
 
 def _report(results: str) -> None:
-    """Write the page about all exhibits in the folder; the tables stand without it."""
+    """Write the page about all experiments in the folder; the tables stand without it."""
     from mmkd_logit.lab.report.page import build_report  # matplotlib takes its time
 
     try:
@@ -205,9 +205,9 @@ def _report(results: str) -> None:
     _say(f"report: {path}")
 
 
-def _write(exhibit: Exhibit, found: dict, folder: Path) -> None:
-    """Print an exhibit's table and write it to files."""
-    text = render(exhibit, found)
+def _write(experiment: Experiment, found: dict, folder: Path) -> None:
+    """Print an experiment's table and write it to files."""
+    text = render(experiment, found)
     print(f"{text}\n", flush=True)  # first: the disk may be full
-    write_text(folder / f"{exhibit.name}.md", text + "\n")
-    write_text(folder / f"{exhibit.name}.csv", to_csv(exhibit, found))
+    write_text(folder / f"{experiment.name}.md", text + "\n")
+    write_text(folder / f"{experiment.name}.csv", to_csv(experiment, found))

@@ -16,7 +16,7 @@ from mmkd_logit.engine.logits import find_dumps
 from mmkd_logit.engine.results import describe_method, plain
 from mmkd_logit.utils.files import log_folders, write_text
 
-from .experiment import Exhibit, Run
+from .experiment import Experiment, Run
 from .pools import LOG
 
 
@@ -96,10 +96,12 @@ class Cell(NamedTuple):
         return "" if self.gap is None else f"{self.gap:+.2f}"
 
 
-def collect(exhibit: Exhibit, found: Mapping[Run, dict | None], metric: dict) -> dict[str, Cell]:
+def collect(
+    experiment: Experiment, found: Mapping[Run, dict | None], metric: dict
+) -> dict[str, Cell]:
     """Put the numbers of one metric into their cells."""
     cells = {}
-    for name in exhibit.cells:
+    for name in experiment.cells:
         paper, mark = metric["paper"].get(name, (None, ""))
         cells[name] = Cell({}, 0, paper, mark)
     for run, row in found.items():
@@ -120,39 +122,39 @@ def _value(run: Run, row: dict, key: str) -> float:
     return float(values[name])
 
 
-def render(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
-    """Render the exhibit in Markdown: tables, comparisons, protocol."""
-    lines = [f"### {exhibit.title}", ""]
-    for metric in exhibit.metrics:
-        cells = collect(exhibit, found, metric)
-        if any(column for _, column in exhibit.cells.values()):
-            lines += [f"**{metric['title']}**", "", *_matrix(exhibit, cells), ""]
+def render(experiment: Experiment, found: Mapping[Run, dict | None]) -> str:
+    """Render the experiment in Markdown: tables, comparisons, protocol."""
+    lines = [f"### {experiment.title}", ""]
+    for metric in experiment.metrics:
+        cells = collect(experiment, found, metric)
+        if any(column for _, column in experiment.cells.values()):
+            lines += [f"**{metric['title']}**", "", *_matrix(experiment, cells), ""]
         else:
-            lines += [*_list(exhibit, cells, metric["title"]), ""]
-        lines += [f"- {compare(exhibit, cells, *pair)}" for pair in exhibit.comparisons]
-        lines += [""] * bool(exhibit.comparisons)
-    lines += [exhibit.note, ""] if exhibit.note else []
-    return "\n".join([*lines, describe_protocol(exhibit, found)])
+            lines += [*_list(experiment, cells, metric["title"]), ""]
+        lines += [f"- {compare(experiment, cells, *pair)}" for pair in experiment.comparisons]
+        lines += [""] * bool(experiment.comparisons)
+    lines += [experiment.note, ""] if experiment.note else []
+    return "\n".join([*lines, describe_protocol(experiment, found)])
 
 
 def _line(values: Sequence[str]) -> str:
     return f"| {' | '.join(values)} |"
 
 
-def _list(exhibit: Exhibit, cells: dict[str, Cell], title: str) -> list[str]:
+def _list(experiment: Experiment, cells: dict[str, Cell], title: str) -> list[str]:
     """One line a run."""
     with_paper = any(cell.paper is not None for cell in cells.values())
     head = ["run", f"{title}, ours (n)", *["paper", "difference"] * with_paper]
     lines = [_line(head), "|" + "---|" * len(head)]
     for name, cell in cells.items():
         theirs = [cell.theirs(), cell.difference()] * with_paper
-        lines.append(_line([exhibit.cells[name][0], cell.ours(), *theirs]))
+        lines.append(_line([experiment.cells[name][0], cell.ours(), *theirs]))
     return lines
 
 
-def _matrix(exhibit: Exhibit, cells: dict[str, Cell]) -> list[str]:
+def _matrix(experiment: Experiment, cells: dict[str, Cell]) -> list[str]:
     """Rows by columns; under ours the paper's numbers and the differences."""
-    places = {place: cells[name] for name, place in exhibit.cells.items()}
+    places = {place: cells[name] for name, place in experiment.cells.items()}
     rows, columns = (list(dict.fromkeys(place[i] for place in places)) for i in (0, 1))
     lines = [_line(["", "", *columns]), "|" + "---|" * (len(columns) + 2)]
     empty = Cell({})
@@ -167,9 +169,9 @@ def _matrix(exhibit: Exhibit, cells: dict[str, Cell]) -> list[str]:
     return lines
 
 
-def compare(exhibit: Exhibit, cells: Mapping[str, Cell], first: str, second: str) -> str:
+def compare(experiment: Experiment, cells: Mapping[str, Cell], first: str, second: str) -> str:
     """Say by how much one run is better than another, seed by seed."""
-    what = f"{exhibit.label(first)} minus {exhibit.label(second)}"
+    what = f"{experiment.label(first)} minus {experiment.label(second)}"
     a, b = cells[first].by_seed, cells[second].by_seed
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
@@ -184,15 +186,15 @@ def compare(exhibit: Exhibit, cells: Mapping[str, Cell], first: str, second: str
     )
 
 
-def used_marks(exhibit: Exhibit) -> dict[str, str]:
-    """Return the trust marks that an exhibit's numbers of the paper have, and their meaning."""
-    marks = {mark for metric in exhibit.metrics for _, mark in metric["paper"].values()}
+def used_marks(experiment: Experiment) -> dict[str, str]:
+    """Return the trust marks that an experiment's numbers of the paper have, and their meaning."""
+    marks = {mark for metric in experiment.metrics for _, mark in metric["paper"].values()}
     return {mark: MARKS.get(mark, "") for mark in sorted(marks)}
 
 
-def describe_protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
-    """Say how an exhibit's numbers were measured."""
-    rows = [row for run, row in found.items() if row is not None and run.name in exhibit.cells]
+def describe_protocol(experiment: Experiment, found: Mapping[Run, dict | None]) -> str:
+    """Say how an experiment's numbers were measured."""
+    rows = [row for run, row in found.items() if row is not None and run.name in experiment.cells]
     if not rows:
         return "Nothing finished."
 
@@ -200,16 +202,16 @@ def describe_protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str
         return ", ".join(sorted(str(value) for value in values))
 
     commits = {(row["commit"] or "unknown")[:12] + "+" * bool(row["dirty"]) for row in rows}
-    options = [f"--scale {exhibit.scale}"] if exhibit.scale is not None else []
-    options += [text for text in exhibit.options if not text.startswith("data_root=")]
-    options += [f"--epochs {exhibit.epochs}"] if exhibit.epochs is not None else []
+    options = [f"--scale {experiment.scale}"] if experiment.scale is not None else []
+    options += [text for text in experiment.options if not text.startswith("data_root=")]
+    options += [f"--epochs {experiment.epochs}"] if experiment.epochs is not None else []
     reduced = f" Reduced: {' '.join(options)}." if options else ""
     # Rows from before this was noted are left as they were published.
     numerics = {row["numerics"] for row in rows if row.get("numerics")}
     digits = f" {each(numerics)};" if numerics else ""
-    fixed = each(exhibit.fixed_teachers)
+    fixed = each(experiment.fixed_teachers)
     teachers = f" one teacher (seed {fixed}), intervals and p over student seeds;" if fixed else ""
-    legend = "; ".join(": ".join(filter(None, pair)) for pair in used_marks(exhibit).items())
+    legend = "; ".join(": ".join(filter(None, pair)) for pair in used_marks(experiment).items())
     return (
         "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
         f"deviation (n seeds);{teachers} {each({row['epochs'] for row in rows})} epochs;{digits} "
@@ -219,19 +221,19 @@ def describe_protocol(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str
     )
 
 
-def to_csv(exhibit: Exhibit, found: Mapping[Run, dict | None]) -> str:
-    """Write every cell of an exhibit as one line of CSV."""
+def to_csv(experiment: Experiment, found: Mapping[Run, dict | None]) -> str:
+    """Write every cell of an experiment as one line of CSV."""
     text = io.StringIO()
-    fields = "exhibit metric row column run mean std n failed paper mark difference epochs seeds"
+    fields = "experiment metric row column run mean std n failed paper mark difference epochs seeds"
     writer = csv.DictWriter(text, fields.split(), lineterminator="\n")
     writer.writeheader()
     epochs: dict[str, set] = {}
     for run, row in found.items():
         epochs.setdefault(run.name, set()).update({row["epochs"]} if row else ())
-    for metric in exhibit.metrics:
-        for name, cell in collect(exhibit, found, metric).items():
-            line: dict[str, Any] = dict(exhibit=exhibit.name, metric=metric["key"], run=name)
-            line["row"], line["column"] = exhibit.cells[name]
+    for metric in experiment.metrics:
+        for name, cell in collect(experiment, found, metric).items():
+            line: dict[str, Any] = dict(experiment=experiment.name, metric=metric["key"], run=name)
+            line["row"], line["column"] = experiment.cells[name]
             line.update(mean=_rounded(cell.mean), std=_rounded(cell.std), n=len(cell.by_seed))
             line.update(failed=cell.failed, paper=cell.paper, mark=cell.mark)
             line["difference"] = cell.difference()
@@ -245,40 +247,42 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-# An exhibit as one JSON file: tables, runs, and where the files of each run lie.
+# An experiment as one JSON file: tables, runs, and where the files of each run lie.
 
 
 FORMAT = 1
 
 
-def describe_exhibit(
-    exhibit: Exhibit,
+def describe_experiment(
+    experiment: Experiment,
     found: Mapping[Run, dict | None],
     configs: Mapping[str, Config],
     command: Sequence[str],
     folder: str | Path,
 ) -> dict[str, Any]:
-    """Say everything that is known of an exhibit, for those who draw and report."""
+    """Say everything that is known of an experiment, for those who draw and report."""
     return dict(
         format=FORMAT,
-        name=exhibit.name,
-        scale=exhibit.scale,
-        title=exhibit.title,
-        note=exhibit.note,
-        protocol=describe_protocol(exhibit, found),
-        legend=used_marks(exhibit),
+        name=experiment.name,
+        scale=experiment.scale,
+        title=experiment.title,
+        note=experiment.note,
+        protocol=describe_protocol(experiment, found),
+        legend=used_marks(experiment),
         command=list(command),
         root=os.path.relpath(Path.cwd(), Path(folder).resolve()),
-        cells={name: list(place) for name, place in exhibit.cells.items()},
-        metrics=[_metric(exhibit, found, metric) for metric in exhibit.metrics],
+        cells={name: list(place) for name, place in experiment.cells.items()},
+        metrics=[_metric(experiment, found, metric) for metric in experiment.metrics],
         runs=[_run(run, row, configs[run.work_dir]) for run, row in found.items()],
     )
 
 
-def _metric(exhibit: Exhibit, found: Mapping[Run, dict | None], metric: dict) -> dict[str, Any]:
-    cells = collect(exhibit, found, metric)
-    pairs = exhibit.comparisons
-    texts = [dict(first=a, second=b, text=compare(exhibit, cells, a, b)) for a, b in pairs]
+def _metric(
+    experiment: Experiment, found: Mapping[Run, dict | None], metric: dict
+) -> dict[str, Any]:
+    cells = collect(experiment, found, metric)
+    pairs = experiment.comparisons
+    texts = [dict(first=a, second=b, text=compare(experiment, cells, a, b)) for a, b in pairs]
     return dict(
         title=metric["title"],
         key=metric["key"],

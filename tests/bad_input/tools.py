@@ -121,8 +121,8 @@ _OTHERS = [
     ("train_together", "--launcher", "not a choice", ["two.txt", "--launcher", "slrum"], "'slurm'"),
     ("train_together", "--local_rank", "text for a number", ["two.txt", "--local_rank", "x"],
      "invalid int"),
-    ("reproduce", "exhibits", "no such name", ["tabel1"], "no exhibit 'tabel1'"),
-    ("reproduce", "exhibits", "missing", [], "required: exhibits"),
+    ("reproduce", "experiments", "no such name", ["tabel1"], "no experiment 'tabel1'"),
+    ("reproduce", "experiments", "missing", [], "required: experiments"),
     ("reproduce", "--scale", "no such name", ["digits", "--scale", "small"], "known: "),
     ("reproduce", "--seeds", "fraction for a count", ["digits", "--seeds", "1.5"], "invalid int"),
     ("reproduce", "--only", "no such name", ["table1", "--only", "nothing"], "nothing"),
@@ -175,7 +175,7 @@ _FIGURES = [
     for name in FIGURES
     for row in [
         ("paths", "missing folder", ["nowhere"], "nowhere"),
-        ("--exhibit", "no such name", ["results", "--exhibit", "tabel1"], "tabel1"),
+        ("--experiment", "no such name", ["results", "--experiment", "tabel1"], "tabel1"),
         ("--root", "missing folder", ["results", "--root", "nowhere"], "nowhere"),
         ("--out", "file for a folder", ["results"] * (name != "losses") + ["--out", "a_file"],
          "a_file is a file; name a folder"),

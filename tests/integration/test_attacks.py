@@ -270,7 +270,7 @@ def in_results(place, file, tmp_path):
     run_train(place.tiny.student, "--results", file, "--work-dir", tmp_path)
 
 
-def in_exhibits(place, file, tmp_path):
+def in_experiments(place, file, tmp_path):
     (tmp_path / "results").mkdir()
     shutil.copy(file, tmp_path / "results" / "table1.json")
     report([str(tmp_path / "results")])
@@ -308,7 +308,7 @@ FILES = {
     "logits.bin of training": (as_pickle, read_pickle, in_cache("logits.bin"), ""),
     "checksums.bin": (as_pickle, read_pickle, in_cache("checksums.bin", "verify"), "cut short"),
     "runs.jsonl": (as_pickle, read_pickle, in_results, ""),
-    "table1.json": (as_pickle, read_pickle, in_exhibits, "is not whole JSON"),
+    "table1.json": (as_pickle, read_pickle, in_experiments, "is not whole JSON"),
     "runs.txt": (as_pickle, read_pickle, lambda p, file, t: together([str(file)]), "error"),
     "cifar": (as_pickle, read_pickle, in_cifar, "to have it downloaded again"),
 }

@@ -29,7 +29,7 @@ _TEACHER = "tests/models/test_frozen_teacher.py"
 _DISTILLER = "tests/models/test_logit_distiller.py"
 _CHECKPOINT = "tests/engine/test_checkpoint.py"
 _SAFE = "tests/engine/test_safe_reading.py"
-_EXECUTE = "tests/experiments/test_execute.py"
+_EXECUTE = "tests/lab/test_execute.py"
 _BITS = "tests/datasets/test_counter_hash.py"
 
 MUTANTS = {

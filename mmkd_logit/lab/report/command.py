@@ -10,11 +10,11 @@ from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_bytes
 
-from .data import ExhibitFile, exhibit_of_folders, is_work_folder, read_exhibit_files
+from .data import ExperimentFile, experiment_of_folders, is_work_folder, read_experiment_files
 from .page_figures import Names, render_figure
 from .style import Drawing, style
 
-# Modules with ``draw(exhibit) -> list[Drawing]``: none where the exhibit is not of their kind.
+# Modules with ``draw(experiment) -> list[Drawing]``: none for another kind of experiment.
 PARTS = (
     "grid",
     "logit_sums",
@@ -28,14 +28,14 @@ PARTS = (
 
 
 def draw_all(
-    exhibits: Sequence[ExhibitFile], root: Path | None = None, notes: list[str] | None = None
+    experiments: Sequence[ExperimentFile], root: Path | None = None, notes: list[str] | None = None
 ) -> list[Drawing]:
     """Draw all figures."""
     drawings: list[Drawing] = []
     with style():
-        for exhibit in exhibits:
+        for experiment in experiments:
             for name in PARTS:
-                drawings += _draw(name, (exhibit,), f"{exhibit.path}, ", notes)
+                drawings += _draw(name, (experiment,), f"{experiment.path}, ", notes)
         drawings += _draw("losses", (), "", notes)
     return drawings
 
@@ -54,19 +54,19 @@ def _draw(name: str, given: tuple, where: str, notes: list[str] | None) -> list[
         return []
 
 
-# ``tools/analysis/*.py``: one figure of a folder of results, or of runs outside any exhibit.
+# ``tools/analysis/*.py``: one figure of a folder of results, or of runs outside any experiment.
 
 
 _LOGITS = "the logits of students by KL or MSE, which --dump-logits keeps"
 # By the module: what is drawn, and what it needs.
 FIGURES = {
-    "grid": ("accuracy over alpha and tau", "an exhibit with several alphas, such as grid"),
+    "grid": ("accuracy over alpha and tau", "an experiment with several alphas, such as grid"),
     "logit_sums": ("sums of logits", _LOGITS),
     "distances": ("distances to the teacher", _LOGITS),
     "templates": ("pre-logits of three classes", _LOGITS),
     "label_noise": (
         "accuracy against tau under label noise",
-        "an exhibit with several tau on wrong labels, such as noisy-label",
+        "an experiment with several tau on wrong labels, such as noisy-label",
     ),
     "calibration": ("calibration and top-logit differences", _LOGITS),
     "learning_curves": ("learning curves", "finished runs with their vis_data/scalars.json"),
@@ -85,30 +85,30 @@ def draw_figure(
     only: Sequence[str] = (),
     root: str | Path | None = None,
 ) -> tuple[list[Drawing], list[str]]:
-    """Draw one of the figures, of every exhibit that allows it."""
+    """Draw one of the figures, of every experiment that allows it."""
     part = importlib.import_module(f"{__package__}.figures.{name}")
     with style():
         if name == "losses":
             return part.draw(), []
-        exhibits = _read(name, [Path(path) for path in paths], only, root)
+        experiments = _read(name, [Path(path) for path in paths], only, root)
         found, problems = list[Drawing](), list[str]()
-        for exhibit in exhibits:
+        for experiment in experiments:
             try:
-                found += part.draw(exhibit)
+                found += part.draw(experiment)
             except (ValueError, OSError) as error:
-                problems.append(f"{exhibit.key}: {error}")
+                problems.append(f"{experiment.key}: {error}")
     if not found and not problems:
         problems.append(
-            f"nothing of {', '.join(e.key for e in exhibits)} can be drawn as {FIGURES[name][0]}; "
-            f"that needs {FIGURES[name][1]}"
+            f"nothing of {', '.join(e.key for e in experiments)} can be drawn as "
+            f"{FIGURES[name][0]}; that needs {FIGURES[name][1]}"
         )
     return found, problems
 
 
 def _read(
     name: str, paths: Sequence[Path], only: Sequence[str], root: str | Path | None
-) -> list[ExhibitFile]:
-    """Read the exhibits that shall be drawn."""
+) -> list[ExperimentFile]:
+    """Read the experiments that shall be drawn."""
     for path in paths:
         if not path.is_dir():
             raise FileNotFoundError(f"the folder {path} does not exist")
@@ -119,15 +119,20 @@ def _read(
             "results, which tools/reproduce.py writes"
         )
     found = [
-        exhibit for path in paths if path not in runs for exhibit in read_exhibit_files(path, root)
+        experiment
+        for path in paths
+        if path not in runs
+        for experiment in read_experiment_files(path, root)
     ]
     if only:
-        known = sorted({exhibit.key for exhibit in found})
+        known = sorted({experiment.key for experiment in found})
         strange = [n for n in only if not any(n in (key, key.split("/")[-1]) for key in known)]
         if strange:
-            raise ValueError(f"no exhibit {', '.join(strange)} among {', '.join(known) or 'none'}")
+            raise ValueError(
+                f"no experiment {', '.join(strange)} among {', '.join(known) or 'none'}"
+            )
         found = [e for e in found if e.key in only or e.record["name"] in only]
-    return [*found, *([exhibit_of_folders(runs)] if runs else [])]
+    return [*found, *([experiment_of_folders(runs)] if runs else [])]
 
 
 def write_drawings(drawings: Sequence[Drawing], folder: str | Path) -> list[Path]:
@@ -147,7 +152,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     what, needs = FIGURES[name]
     parser = OneLineParser(description=f"Draw {what} as PNG and SVG; needs {needs}")
     if name != "losses":
-        runs = ", or work folders of runs outside any exhibit" if name in _FOLDERS else ""
+        runs = ", or work folders of runs outside any experiment" if name in _FOLDERS else ""
         parser.add_argument(
             "paths",
             nargs="+",
@@ -155,7 +160,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
             help=f"folder of results that tools/reproduce.py wrote{runs}",
         )
         parser.add_argument(
-            "--exhibit", nargs="+", default=[], metavar="NAME", help="only these; default: all"
+            "--experiment", nargs="+", default=[], metavar="NAME", help="only these; default: all"
         )
         parser.add_argument("--root", metavar="FOLDER", help="where the runs' files lie, if moved")
     parser.add_argument(
@@ -172,7 +177,7 @@ def main(name: str, argv: Sequence[str] | None = None) -> None:
     try:
         if args.out is not None:
             check_out_folder("--out", args.out)
-        drawings, problems = draw_figure(name, paths, told.get("exhibit", ()), told.get("root"))
+        drawings, problems = draw_figure(name, paths, told.get("experiment", ()), told.get("root"))
         out = args.out
         if out is None:
             results = [path for path in paths if not is_work_folder(Path(path))]

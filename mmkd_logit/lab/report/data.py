@@ -89,7 +89,7 @@ _RUN = {
     "row": (_ROW, None),
     "files": {"log?": str, "scalars?": [str], "dumps?": Each(str)},
 }
-EXHIBIT = {
+EXPERIMENT = {
     "name": str,
     "scale?": str,
     "title": str,
@@ -158,14 +158,14 @@ def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-# The exhibit files of a folder of results.
+# The experiment files of a folder of results.
 
 
 FORMAT = 1
 
 
-class ExhibitFile(NamedTuple):
-    """An exhibit and where it was read.
+class ExperimentFile(NamedTuple):
+    """An experiment and where it was read.
 
     Attributes:
         path: The file.
@@ -183,7 +183,9 @@ class ExhibitFile(NamedTuple):
         return "/".join(filter(None, [self.record.get("scale"), self.record["name"]]))
 
 
-def read_exhibit_files(results: str | Path, root: str | Path | None = None) -> list[ExhibitFile]:
+def read_experiment_files(
+    results: str | Path, root: str | Path | None = None
+) -> list[ExperimentFile]:
     """Read ``RESULTS/*.json`` and ``RESULTS/*/*.json``; other JSON there is passed over.
 
     What is not the file's own name for itself, such as a copy in another folder, is told apart by
@@ -196,7 +198,7 @@ def read_exhibit_files(results: str | Path, root: str | Path | None = None) -> l
     found = list(_read_all(folder, root))
     if not found:
         raise ValueError(
-            f"{folder} holds no exhibits (NAME.json or SCALE/NAME.json); "
+            f"{folder} holds no experiments (NAME.json or SCALE/NAME.json); "
             "tools/reproduce.py NAME writes them"
         )
     found.sort(key=lambda each: (each.record.get("scale") or "", each.path.name, each.path))
@@ -204,12 +206,12 @@ def read_exhibit_files(results: str | Path, root: str | Path | None = None) -> l
     return [_apart(each, folder) if keys[each.key] > 1 else each for each in found]
 
 
-def _read_all(folder: Path, root: str | Path | None) -> Iterator[ExhibitFile]:
+def _read_all(folder: Path, root: str | Path | None) -> Iterator[ExperimentFile]:
     for path in [*folder.glob("*.json"), *folder.glob("*/*.json")]:
         record = _read(path) if path.is_file() else None
         if record is not None:
             own = Path(root) if root is not None else _root(path, record["root"])
-            yield ExhibitFile(path, own, record)
+            yield ExperimentFile(path, own, record)
 
 
 def _root(path: Path, way: str) -> Path:
@@ -228,12 +230,12 @@ def _root(path: Path, way: str) -> Path:
     return seen if os.path.realpath(seen) == str(real) else real
 
 
-def _apart(exhibit: ExhibitFile, folder: Path) -> ExhibitFile:
-    """Tell two files of one exhibit apart by where they lie."""
-    place = exhibit.path.relative_to(folder).as_posix()
-    record = exhibit.record
+def _apart(experiment: ExperimentFile, folder: Path) -> ExperimentFile:
+    """Tell two files of one experiment apart by where they lie."""
+    place = experiment.path.relative_to(folder).as_posix()
+    record = experiment.record
     changed = dict(name=f"{record['name']} in {place}", title=f"{record['title']} ({place})")
-    return exhibit._replace(record={**record, **changed})
+    return experiment._replace(record={**record, **changed})
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -252,11 +254,11 @@ def _read(path: Path) -> dict[str, Any] | None:
             "version's tools/reproduce.py write it again"
         )
     try:
-        check(record, EXHIBIT)
+        check(record, EXPERIMENT)
         _check_places(record)
     except ValueError as error:
         raise ValueError(
-            f"{path} is no exhibit file: {error}; let tools/reproduce.py write it again"
+            f"{path} is no experiment file: {error}; let tools/reproduce.py write it again"
         ) from None
     return record
 
@@ -271,23 +273,23 @@ def _check_places(record: dict[str, Any]) -> None:
             raise ValueError(f"metrics[{position}].cells has {strange[0]!r}, which cells has not")
 
 
-# What every caption says: which exhibit, how many seeds and epochs, whose weights.
+# What every caption says: which experiment, how many seeds and epochs, whose weights.
 
 
 LAST = "weights after the last epoch, nothing selected"
 
 
-def file_name(exhibit: ExhibitFile, figure: str, title: str = "") -> str:
+def file_name(experiment: ExperimentFile, figure: str, title: str = "") -> str:
     """Return what the files of a figure are called."""
-    parts = [exhibit.key.replace("/", "-"), figure, title.replace("->", "to")]
+    parts = [experiment.key.replace("/", "-"), figure, title.replace("->", "to")]
     return "-".join(re.sub(r"[^A-Za-z0-9.=+]+", "-", part).strip("-.") for part in parts if part)
 
 
-def own_source(exhibit: ExhibitFile) -> list[str]:
-    """Return the exhibit's own file, seen from where its runs were made; none if it is none."""
-    if not exhibit.path.is_file():
+def own_source(experiment: ExperimentFile) -> list[str]:
+    """Return the experiment's own file, seen from where its runs were made; none if it is none."""
+    if not experiment.path.is_file():
         return []
-    return [Path(os.path.relpath(exhibit.path, exhibit.root)).as_posix()]
+    return [Path(os.path.relpath(experiment.path, experiment.root)).as_posix()]
 
 
 def describe_seeds(counts: Iterable[int]) -> str:
@@ -434,7 +436,7 @@ def _read_row(line: str, last: bool, where: str) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-# Work folders of single runs, outside any exhibit, as an exhibit that no file holds.
+# Work folders of single runs, outside any experiment, as an experiment that no file holds.
 
 
 _SCALARS, _DUMPS = "*/vis_data/scalars.json", "logits/*.npz"
@@ -445,8 +447,8 @@ def is_work_folder(folder: Path) -> bool:
     return any(True for pattern in (_SCALARS, _DUMPS) for _ in folder.glob(pattern))
 
 
-def exhibit_of_folders(folders: Sequence[Path]) -> ExhibitFile:
-    """Make an exhibit of runs; those in ``NAME/seed0``, ``NAME/seed1`` ... are seeds of one.
+def experiment_of_folders(folders: Sequence[Path]) -> ExperimentFile:
+    """Make an experiment of runs; those in ``NAME/seed0``, ``NAME/seed1`` ... are seeds of one.
 
     By what a run was trained says a dump of its logits, where there is one; a run without is
     called after its folder.
@@ -474,7 +476,7 @@ def exhibit_of_folders(folders: Sequence[Path]) -> ExhibitFile:
         runs=runs,
         outside=True,
     )
-    return ExhibitFile(Path("."), Path("."), record)
+    return ExperimentFile(Path("."), Path("."), record)
 
 
 def _owner(folder: Path) -> tuple[Path, int]:

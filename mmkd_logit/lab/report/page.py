@@ -20,7 +20,7 @@ from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
-from .data import ExhibitFile, read_exhibit_files
+from .data import ExperimentFile, read_experiment_files
 from .page_figures import Draw, Files, Names, show_figures
 
 _KINDS = {"ce": "cross-entropy", "kl": "KL", "mse": "MSE between logits"}
@@ -119,7 +119,7 @@ def format_number(value: Any, signed: bool = False) -> str:
         return ""
 
 
-# The results rows of a folder: on which line a run's stands, and those that no exhibit has.
+# The results rows of a folder: on which line a run's stands, and those that no experiment has.
 
 
 NAME = "runs.jsonl"
@@ -157,7 +157,7 @@ class ResultsRows:
         return f"not in {NAME}" if number is None else f"{NAME}, line {number}"
 
     def others(self, records: Iterable[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
-        """Return the rows that no run of some exhibits has, as the template takes them."""
+        """Return the rows that no run of some experiments has, as the template takes them."""
         used = {_text(run["row"]) for record in records for run in record["runs"] if run["row"]}
         rows = ((number, row) for number, row in self.rows.items() if _text(row) not in used)
         return [
@@ -194,7 +194,7 @@ def _settings(row: Mapping[str, Any]) -> str:
     return " ".join([str(row.get("config", "")), *options, *told])
 
 
-# What a report says of one exhibit, as plain values for its template.
+# What a report says of one experiment, as plain values for its template.
 
 
 DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1", cells={}, comparisons=[])
@@ -220,13 +220,15 @@ def _spread(cell: Mapping[str, Any]) -> str:
     return f"{std}({cell['n']})"
 
 
-class ExhibitView:
-    """Turns an exhibit file into a section of the page."""
+class ExperimentView:
+    """Turns an experiment file into a section of the page."""
 
-    def __init__(self, exhibit: ExhibitFile, files: Files, names: Names, rows: ResultsRows) -> None:
-        self.path, self.root, self.record = exhibit
+    def __init__(
+        self, experiment: ExperimentFile, files: Files, names: Names, rows: ResultsRows
+    ) -> None:
+        self.path, self.root, self.record = experiment
         self.files, self.names, self.rows = files, names, rows
-        self.id = names("-".join(["exhibit", *exhibit.key.split("/")]))
+        self.id = names("-".join(["experiment", *experiment.key.split("/")]))
         self.places: dict[str, str] = {}
         for run in self.record["runs"]:
             if run["name"] not in self.places:
@@ -380,32 +382,32 @@ def build_report(
 
     It is one file that fetches nothing. Figures that cannot be drawn are told on the page.
     """
-    exhibits = read_exhibit_files(results, root)
+    experiments = read_experiment_files(results, root)
     out = Path(results, "report.html") if out is None else Path(out)
     check_out_file("the page", out)
     files, names = Files(out.parent, Path(results)), Names()
     for name in ("main", "overview", "figures", "others"):
         names(name)
     rows = ResultsRows(Path(results))
-    sections = {e.key: ExhibitView(e, files, names, rows).section() for e in exhibits}
-    figures = show_figures(exhibits, draw, files, names)
+    sections = {e.key: ExperimentView(e, files, names, rows).section() for e in experiments}
+    figures = show_figures(experiments, draw, files, names)
     across: dict[str, list] = dict(figures=[], missing=[])
     for key, figure in figures.shown:
         (sections[key] if key else across)["figures"].append(figure)
     for key, text in figures.missing:
         (sections[key] if key else across)["missing"].append(text)
-    problems = [*rows.problems, *_lost(exhibits, files), *filter(None, [figures.problem])]
+    problems = [*rows.problems, *_lost(experiments, files), *filter(None, [figures.problem])]
     if figures.missing:
         what = plural(len(figures.missing), "figure")
-        problems.append(f"{what} could not be drawn; the page says at its exhibit why.")
-    records = [exhibit.record for exhibit in exhibits]
+        problems.append(f"{what} could not be drawn; the page says at its experiment why.")
+    records = [experiment.record for experiment in experiments]
     page = dict(
         across,
         title="Distilling logits: what was measured",
         subtitle=f"Made from the files in {Path(results).resolve().name}/",
         problems=problems,
         facts=_facts(records),
-        exhibits=list(sections.values()),
+        experiments=list(sections.values()),
         others=rows.others(records),
         rows=rows.describe(files),
     )
@@ -414,14 +416,14 @@ def build_report(
     return out, problems
 
 
-def _lost(exhibits: Sequence[ExhibitFile], files: Files) -> list[str]:
+def _lost(experiments: Sequence[ExperimentFile], files: Files) -> list[str]:
     """Say how many runs' files are not where they were, as after a move."""
     lost = 0
-    for exhibit in exhibits:
-        for found in (run["files"] for run in exhibit.record["runs"]):
+    for experiment in experiments:
+        for found in (run["files"] for run in experiment.record["runs"]):
             dumps = (found.get("dumps") or {}).values()
             paths = [*filter(None, [found.get("log")]), *(found.get("scalars") or []), *dumps]
-            lost += bool(paths) and not any(files.exists(path, exhibit.root) for path in paths)
+            lost += bool(paths) and not any(files.exists(path, experiment.root) for path in paths)
     if not lost:
         return []
     return [f"The files of {plural(lost, 'run')} are gone; if they were moved, --root says where."]

@@ -16,7 +16,7 @@ import matplotlib
 
 from mmkd_logit.utils.files import write_bytes
 
-from .data import ExhibitFile
+from .data import ExperimentFile
 from .style import style
 
 
@@ -108,15 +108,15 @@ class Names:
 if TYPE_CHECKING:
     from .style import Drawing
 
-# Takes exhibits, where the first's runs were made, and a list for what cannot be drawn.
-Draw = Callable[[Sequence[ExhibitFile], Path, list[str]], Sequence["Drawing"]]
+# Takes experiments, where the first's runs were made, and a list for what cannot be drawn.
+Draw = Callable[[Sequence[ExperimentFile], Path, list[str]], Sequence["Drawing"]]
 
 _LARGEST_SVG = 1_500_000  # bytes; clouds of points are lighter as pixels
 _LONGEST = 200_000  # characters of the numbers drawn
 
 
 class Figures(NamedTuple):
-    """The figures of a report, each with the key of its exhibit or None.
+    """The figures of a report, each with the key of its experiment or None.
 
     Attributes:
         shown: What the template takes.
@@ -130,7 +130,7 @@ class Figures(NamedTuple):
 
 
 def show_figures(
-    exhibits: Sequence[ExhibitFile], draw: Draw | None, files: Files, names: Names
+    experiments: Sequence[ExperimentFile], draw: Draw | None, files: Files, names: Names
 ) -> Figures:
     """Draw figures, write them to ``RESULTS/figures`` and prepare them for the page.
 
@@ -142,15 +142,15 @@ def show_figures(
     drawings: Sequence[Drawing] = []
     try:
         draw = draw or importlib.import_module(f"{__package__}.command").draw_all
-        drawings = draw(exhibits, exhibits[0].root, notes)
+        drawings = draw(experiments, experiments[0].root, notes)
     except Exception as error:
         problems.append(f"The figures could not be drawn: {_one_line(error)}")
-    keys = {f"{exhibit.path}, ": exhibit.key for exhibit in exhibits}
+    keys = {f"{experiment.path}, ": experiment.key for experiment in experiments}
     missing = [_split(note, keys) for note in notes]
-    view = _FigureView(exhibits, files, names)
+    view = _FigureView(experiments, files, names)
     shown = []
     for drawing in drawings:
-        key = drawing.exhibit if drawing.exhibit in keys.values() else None
+        key = drawing.experiment if drawing.experiment in keys.values() else None
         try:
             shown.append((key, view.show(drawing)))
         except Exception as error:
@@ -161,7 +161,7 @@ def show_figures(
 
 
 def _split(note: str, keys: dict[str, str]) -> tuple[str | None, str]:
-    """Split a line into the exhibit that it is about and the rest."""
+    """Split a line into the experiment that it is about and the rest."""
     for start, key in keys.items():
         if note.startswith(start):
             return key, note.removeprefix(start)
@@ -173,9 +173,9 @@ def _one_line(error: Exception) -> str:
 
 
 class _FigureView:
-    def __init__(self, exhibits: Sequence[ExhibitFile], files: Files, names: Names) -> None:
-        self.roots: dict[str | None, Path] = {each.key: each.root for each in exhibits}
-        self.root = exhibits[0].root
+    def __init__(self, experiments: Sequence[ExperimentFile], files: Files, names: Names) -> None:
+        self.roots: dict[str | None, Path] = {each.key: each.root for each in experiments}
+        self.root = experiments[0].root
         self.files, self.names, self.stems = files, names, Names()
         self.unwritten = ""
 
@@ -197,7 +197,7 @@ class _FigureView:
             files=self._write(stem, dict(svg=svg, png=png)),
             numbers=_numbers(drawing.numbers),
             sources=self.files.describe(
-                drawing.sources, self.roots.get(drawing.exhibit, self.root)
+                drawing.sources, self.roots.get(drawing.experiment, self.root)
             ),
         )
 

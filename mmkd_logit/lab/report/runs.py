@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from .curves import Curve, Scalars
-from .data import ExhibitFile, describe_epochs, describe_seeds, file_name, own_source, read_scalars
+from .data import (
+    ExperimentFile,
+    describe_epochs,
+    describe_seeds,
+    file_name,
+    own_source,
+    read_scalars,
+)
 from .style import TEACHER, Drawing, Look, foot, is_taught, look_of, name_of, shades
 
 
@@ -31,7 +38,7 @@ class Pair(NamedTuple):
 
 
 def find_pairs(record: Mapping[str, Any]) -> list[Pair]:
-    """Find the grids of an exhibit: one student and teacher at several alphas."""
+    """Find the grids of an experiment: one student and teacher at several alphas."""
     groups: dict[tuple, dict[tuple[str, float], set[str]]] = {}
     orders: dict[str, float] = {}
     for run in record["runs"]:
@@ -60,7 +67,7 @@ def _title(record: Mapping[str, Any], names: list[str]) -> str:
     return (titles.pop() if len(titles) == 1 else "") or record["title"]
 
 
-# The runs of an exhibit as lines of figures: seeds of a cell together, methods told apart.
+# The runs of an experiment as lines of figures: seeds of a cell together, methods told apart.
 
 
 class Line(NamedTuple):
@@ -69,7 +76,7 @@ class Line(NamedTuple):
     Attributes:
         label: In the legend.
         look: How it is drawn.
-        runs: Of an exhibit, one for each seed that finished.
+        runs: Of an experiment, one for each seed that finished.
     """
 
     label: str
@@ -102,7 +109,7 @@ def taught_by_labels(record: Mapping[str, Any]) -> set[str]:
 
 
 def group_runs(record: Mapping[str, Any]) -> list[Group]:
-    """Sort the finished runs of an exhibit's cells into figures.
+    """Sort the finished runs of an experiment's cells into figures.
 
     A grid has one for each pair, at its largest alpha; a table one for each of its rows; a list
     is one figure. A row of cross-entropy alone goes to all others.
@@ -171,7 +178,7 @@ class LoggedLine(NamedTuple):
     Attributes:
         label: In the legend.
         look: How it is drawn.
-        runs: Of an exhibit, those seeds that left scalars.
+        runs: Of an experiment, those seeds that left scalars.
         scalars: Of each of them.
     """
 
@@ -181,7 +188,7 @@ class LoggedLine(NamedTuple):
     scalars: list[Scalars]
 
 
-def read_lines(exhibit: ExhibitFile, groups: Sequence[Group]) -> list[list[LoggedLine]]:
+def read_lines(experiment: ExperimentFile, groups: Sequence[Group]) -> list[list[LoggedLine]]:
     """Read the scalars of all lines of all figures; runs without any are left out."""
     known: dict[str, Scalars] = {}
     found = []
@@ -191,7 +198,7 @@ def read_lines(exhibit: ExhibitFile, groups: Sequence[Group]) -> list[list[Logge
             runs = [run for run in line.runs if run["files"].get("scalars")]
             for run in runs:
                 if run["work_dir"] not in known:
-                    paths = [exhibit.root / path for path in run["files"]["scalars"]]
+                    paths = [experiment.root / path for path in run["files"]["scalars"]]
                     known[run["work_dir"]] = read_scalars(paths)
             scalars = [known[run["work_dir"]] for run in runs]
             lines.append(LoggedLine(line.label, line.look, runs, scalars))
@@ -255,7 +262,7 @@ def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
 
 
 def describe_lines(
-    exhibit: ExhibitFile,
+    experiment: ExperimentFile,
     group: Group,
     lines: Sequence[LoggedLine],
     curves: Mapping[str, Mapping[str, Curve]],
@@ -274,16 +281,16 @@ def describe_lines(
     _end_axes(figure, drawn, predicted)
     seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
     protocol = f"{seeds}; {describe_epochs(runs)}"
-    foot(figure, f"{exhibit.key} · {group.title} · {protocol}")
+    foot(figure, f"{experiment.key} · {group.title} · {protocol}")
     bands = "" if "no spread" in protocol else ", bands ± one sample standard deviation"
     return Drawing(
-        name=file_name(exhibit, part, group.title),
+        name=file_name(experiment, part, group.title),
         title=f"{title} {group.title}",
         caption=" ".join(filter(None, [f"{what}{bands}; {protocol}.", more, group.remark])),
         figure=figure,
-        sources=[*own_source(exhibit), *(path for r in runs for path in r["files"]["scalars"])],
+        sources=[*own_source(experiment), *(path for r in runs for path in r["files"]["scalars"])],
         paper=paper,
-        exhibit=exhibit.key,
+        experiment=experiment.key,
         numbers=numbers,
     )
 

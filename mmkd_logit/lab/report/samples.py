@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .curves import Ridge, common_range, draw_ridges, rounded, smooth_density, summarize
-from .data import Dump, ExhibitFile, read_dump
+from .data import Dump, ExperimentFile, read_dump
 from .style import CE, TEACHER, Drawing, Look, foot, is_taught, look_of, name_of, new_figure
 
 
@@ -23,7 +23,7 @@ class Method:
     Attributes:
         name: In legends.
         look: In pictures.
-        runs: The finished ones, of an exhibit file, by seed.
+        runs: The finished ones, of an experiment file, by seed.
     """
 
     name: str
@@ -37,9 +37,9 @@ class Family:
 
     Attributes:
         title: Who is taught by whom.
-        tag: For names of files; empty where an exhibit has one family.
+        tag: For names of files; empty where an experiment has one family.
         methods: In the order of legends.
-        teachers: Finished runs of the exhibit whose networks teach, by seed.
+        teachers: Finished runs of the experiment whose networks teach, by seed.
         notes: What is not there, in words.
     """
 
@@ -62,7 +62,7 @@ class Family:
 
 
 def find_families(record: Mapping[str, Any]) -> list[Family]:
-    """Sort the runs of an exhibit by network, data and teacher.
+    """Sort the runs of an experiment by network, data and teacher.
 
     Students by one loss between logits make a family, at the largest alpha that it has; those by
     cross-entropy of the same network on the same data join each. Other methods are left out.
@@ -257,12 +257,12 @@ class Samples:
     """A split of the data as a family of students and their teachers see it.
 
     Attributes:
-        sources: The dumps that were read, as the exhibit names them.
+        sources: The dumps that were read, as the experiment names them.
         sizes: Numbers of samples that students' dumps have.
     """
 
-    def __init__(self, exhibit: ExhibitFile, family: Family, split: str) -> None:
-        self.exhibit, self.family, self.split = exhibit, family, split
+    def __init__(self, experiment: ExperimentFile, family: Family, split: str) -> None:
+        self.experiment, self.family, self.split = experiment, family, split
         self.sources: list[str] = []
         self.sizes: set[int] = set()
         self._teacher: tuple[int, Teacher | None] | None = None
@@ -344,7 +344,7 @@ class Samples:
         path = self._path(run)
         if path is None:
             return None
-        dump = read_dump(self.exhibit.root / path)
+        dump = read_dump(self.experiment.root / path)
         row = run["row"]
         for name, of in (("weights", "weights"), ("teachers", "teachers' weights")):
             said, trained = dump.identity.get(name), row.get(name)
@@ -359,7 +359,7 @@ class Samples:
         return dump
 
     def _command(self) -> str:
-        words = [str(word) for word in self.exhibit.record["command"]]
+        words = [str(word) for word in self.experiment.record["command"]]
         if "--dump-logits" not in words:
             words += ["--dump-logits", self.split]
         return shlex.join(words)
@@ -390,10 +390,12 @@ def dumped_splits(family: Family) -> list[str]:
     return sorted(found, key=lambda s: (_SPLITS.index(s) if s in _SPLITS else len(_SPLITS), s))
 
 
-def dumped_samples(exhibit: ExhibitFile) -> list[list[Samples]]:
+def dumped_samples(experiment: ExperimentFile) -> list[list[Samples]]:
     """Return, for each family of students that has dumps, the splits they were dumped on."""
-    families = [(family, dumped_splits(family)) for family in find_families(exhibit.record)]
-    return [[Samples(exhibit, family, s) for s in splits] for family, splits in families if splits]
+    families = [(family, dumped_splits(family)) for family in find_families(experiment.record)]
+    return [
+        [Samples(experiment, family, s) for s in splits] for family, splits in families if splits
+    ]
 
 
 # Numbers of each sample, by method and seed, and their densities one below the other.
@@ -532,7 +534,7 @@ def describe(
     how: str = "",
 ) -> Drawing:
     """Put a picture of dumps together with what a reader needs to trust it."""
-    family, record = samples[0].family, samples[0].exhibit.record
+    family, record = samples[0].family, samples[0].experiment.record
     key = "/".join(filter(None, [record.get("scale"), record["name"]]))
     missing = list(dict.fromkeys(name for each in samples for name in each.missing))
     left_out = [*family.notes, *([f"not dumped: {', '.join(missing)}"] if missing else []), *notes]
@@ -552,7 +554,7 @@ def describe(
         figure=figure,
         sources=list(dict.fromkeys(path for each in samples for path in each.sources)),
         paper=paper,
-        exhibit=key,
+        experiment=key,
         numbers={**facts, **numbers},
     )
 

@@ -25,7 +25,7 @@ class Drawing:
         figure: The picture.
         sources: The files it was drawn from, seen from where the runs were made.
         paper: What the paper shows there.
-        exhibit: The exhibit it belongs to, ``SCALE/NAME`` or ``NAME``; None for none.
+        experiment: The experiment it belongs to, ``SCALE/NAME`` or ``NAME``; None for none.
         numbers: What was drawn or computed, for whoever checks it.
     """
 
@@ -35,7 +35,7 @@ class Drawing:
     figure: Figure
     sources: list[str] = field(default_factory=list)
     paper: str = ""
-    exhibit: str | None = None
+    experiment: str | None = None
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def pixels(self, dpi: float = 120) -> np.ndarray:
@@ -92,7 +92,7 @@ class Look(NamedTuple):
 
 # Cross-entropy grey and the teacher black; tau runs from dark violet over blue and green to yellow,
 # MSE stands apart in red. Any two are apart by 12 (CIE76) or more, those of the paper's tables by
-# 19, also for who lacks a kind of cones (tests/analysis/test_style.py); in grey, lines and markers
+# 19, also under colour blindness (tests/lab/report/test_style.py); in grey, lines and markers
 # tell them apart.
 TEACHER = Look("#000000", "-", "*", 0)
 CE = Look("#9a9a9a", (0, (5, 1.5)), "s", 1)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
-from mmkd_logit.lab.report.data import Dump, ExhibitFile
+from mmkd_logit.lab.report.data import Dump, ExperimentFile
 from mmkd_logit.lab.report.samples import (
     Samples,
     Teacher,
@@ -108,11 +108,11 @@ _PAPER_ECE = (
 )
 
 
-def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw top-logit differences and calibration of each family of students of an exhibit."""
+def draw(experiment: ExperimentFile) -> list[Drawing]:
+    """Draw top-logit differences and calibration of each family of students of an experiment."""
     return [
         part(samples[::-1])  # test first: that is what calibration is for
-        for samples in dumped_samples(exhibit)
+        for samples in dumped_samples(experiment)
         for part in (_draw_differences, _draw_reliability)
     ]
 

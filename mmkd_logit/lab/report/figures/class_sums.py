@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from mmkd_logit.lab.report.curves import Curve, Scalars, by_iteration, by_validation, over_seeds
-from mmkd_logit.lab.report.data import ExhibitFile
+from mmkd_logit.lab.report.data import ExperimentFile
 from mmkd_logit.lab.report.runs import (
     PREDICTED,
     Group,
@@ -39,21 +39,21 @@ _PANELS: dict[str, tuple[str, str]] = {
 _POINTS = 300  # of a line; more are not seen
 
 
-def draw(exhibit: ExhibitFile) -> list[Drawing]:
+def draw(experiment: ExperimentFile) -> list[Drawing]:
     """Draw one figure for each row of a table in which some loss sees the sum of logits.
 
-    Of runs outside any exhibit all are drawn.
+    Of runs outside any experiment all are drawn.
     """
     groups = [
         group
-        for group in group_runs(exhibit.record)
-        if exhibit.record.get("outside") or _has_contrast(group)
+        for group in group_runs(experiment.record)
+        if experiment.record.get("outside") or _has_contrast(group)
     ]
-    found, read = [], read_lines(exhibit, groups)
+    found, read = [], read_lines(experiment, groups)
     for group, lines in zip(groups, read, strict=True):
         curves = _curves(lines)
         if any(curves[name] for name in (_NORM, _OFF, _BIAS)):
-            found.append(_draw(exhibit, group, lines, curves))
+            found.append(_draw(experiment, group, lines, curves))
     if groups and any(read) and not found:
         raise ValueError(
             "the scalars lack 'classifier/sum_norm'; ClassifierSumHook, in every config's "
@@ -105,7 +105,7 @@ def _seed(run: Mapping[str, Any], scalars: Scalars) -> dict[str, dict[float, flo
 
 
 def _draw(
-    exhibit: ExhibitFile,
+    experiment: ExperimentFile,
     group: Group,
     lines: Sequence[LoggedLine],
     curves: Mapping[str, dict[str, Curve]],
@@ -118,7 +118,7 @@ def _draw(
         draw_panel(axes, lines, curves[name], *_PANELS[name])
         _end_panel(axes, name, curves)
     return describe_lines(
-        exhibit,
+        experiment,
         group,
         lines,
         curves,

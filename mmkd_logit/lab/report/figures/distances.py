@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmkd_logit.lab.report.data import ExhibitFile
+from mmkd_logit.lab.report.data import ExperimentFile
 from mmkd_logit.lab.report.samples import (
     Samples,
     Student,
@@ -20,13 +20,13 @@ _PAPER = (
 )
 
 
-def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw the distances to the teacher of each family of students of an exhibit.
+def draw(experiment: ExperimentFile) -> list[Drawing]:
+    """Draw the distances to the teacher of each family of students of an experiment.
 
     A student by cross-entropy, which has no teacher, is compared with the one of the others'
     same seed, on the same samples.
     """
-    return [_draw(samples[0]) for samples in dumped_samples(exhibit)]
+    return [_draw(samples[0]) for samples in dumped_samples(experiment)]
 
 
 def _norm(vectors: np.ndarray | None) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from mmkd_logit.lab.report.data import (
     LAST,
-    ExhibitFile,
+    ExperimentFile,
     describe_epochs,
     describe_seeds,
     file_name,
@@ -28,13 +28,13 @@ _PAPER = (
 )
 
 
-def draw(exhibit: ExhibitFile) -> list[Drawing]:
+def draw(experiment: ExperimentFile) -> list[Drawing]:
     """Draw one figure for each pair of student and teacher."""
-    return [_draw(exhibit, pair) for pair in find_pairs(exhibit.record)]
+    return [_draw(experiment, pair) for pair in find_pairs(experiment.record)]
 
 
-def _draw(exhibit: ExhibitFile, pair: Pair) -> Drawing:
-    metrics = exhibit.record["metrics"]
+def _draw(experiment: ExperimentFile, pair: Pair) -> Drawing:
+    metrics = experiment.record["metrics"]
     wide = len(pair.alphas) > 5
     rows, columns = (len(metrics), 1) if wide else (-(-len(metrics) // 2), min(2, len(metrics)))
     known = [m["cells"][name] for m in metrics for name in pair.names.values()]
@@ -49,18 +49,18 @@ def _draw(exhibit: ExhibitFile, pair: Pair) -> Drawing:
         numbers[metric["key"]] = _numbers(pair, metric["cells"])
     for axes in list(panels):
         axes.remove()
-    runs = [run for run in exhibit.record["runs"] if run["name"] in pair.names.values()]
+    runs = [run for run in experiment.record["runs"] if run["name"] in pair.names.values()]
     seeds = describe_seeds(cell["n"] for cell in known)
     protocol = f"{seeds}; {describe_epochs(runs)}; {LAST}"
-    foot(figure, f"{exhibit.key} · {protocol}")
+    foot(figure, f"{experiment.key} · {protocol}")
     return Drawing(
-        name=file_name(exhibit, "accuracy", pair.title),
+        name=file_name(experiment, "accuracy", pair.title),
         title=f"Accuracy over α and τ: {pair.title}",
         caption=_caption(protocol, with_paper, known),
         figure=figure,
-        sources=own_source(exhibit),
+        sources=own_source(experiment),
         paper=_PAPER,
-        exhibit=exhibit.key,
+        experiment=experiment.key,
         numbers=numbers,
     )
 

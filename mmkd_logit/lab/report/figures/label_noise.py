@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from mmkd_logit.lab.report.data import (
     LAST,
-    ExhibitFile,
+    ExperimentFile,
     describe_epochs,
     describe_seeds,
     file_name,
@@ -53,9 +53,9 @@ class Noise(NamedTuple):
     others: dict[str, tuple[str, Look]]
 
 
-def draw(exhibit: ExhibitFile) -> list[Drawing]:
+def draw(experiment: ExperimentFile) -> list[Drawing]:
     """Draw accuracy against tau, a curve for each noise."""
-    record = exhibit.record
+    record = experiment.record
     noises = _find(record)
     others = {label: look for noise in noises for label, (_, look) in noise.others.items()}
     names = [name for noise in noises for name in noise.taus.values()]
@@ -84,20 +84,20 @@ def draw(exhibit: ExhibitFile) -> list[Drawing]:
     seeds = describe_seeds(cell["n"] for cell in known)
     runs = [run for run in record["runs"] if run["name"] in names]
     protocol = f"{seeds}; {describe_epochs(runs)}; {LAST}"
-    foot(figure, f"{exhibit.key} · {protocol}")
+    foot(figure, f"{experiment.key} · {protocol}")
     band = "bands and bars ± one sample standard deviation" if "no spread" not in seeds else ""
     return [
         Drawing(
-            name=file_name(exhibit, "label-noise"),
+            name=file_name(experiment, "label-noise"),
             title=f"Accuracy against τ under label noise: {record['title']}",
             caption="Top-1 accuracy in percent against the temperature τ of KL (logarithmic, its "
             "ends broken off). Dashes tell the noises apart; the horizontal lines are the students "
             "by MSE and by CE on the same wrong labels. Mean over seeds"
             f"{', ' + band if band else ''}; {protocol}.",
             figure=figure,
-            sources=own_source(exhibit),
+            sources=own_source(experiment),
             paper=_PAPER,
-            exhibit=exhibit.key,
+            experiment=experiment.key,
             numbers=numbers,
         )
     ]

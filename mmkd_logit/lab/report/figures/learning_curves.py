@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from mmkd_logit.lab.report.curves import Curve, Scalars, by_epoch, by_validation, over_seeds
-from mmkd_logit.lab.report.data import ExhibitFile
+from mmkd_logit.lab.report.data import ExperimentFile
 from mmkd_logit.lab.report.runs import (
     Group,
     LoggedLine,
@@ -32,15 +32,15 @@ _PANELS: dict[str, tuple[str, str]] = {
 }
 
 
-def draw(exhibit: ExhibitFile) -> list[Drawing]:
+def draw(experiment: ExperimentFile) -> list[Drawing]:
     """Draw one figure for each row of a table, or one of a list."""
-    groups = group_runs(exhibit.record)
+    groups = group_runs(experiment.record)
     found = []
-    for group, lines in zip(groups, read_lines(exhibit, groups), strict=True):
+    for group, lines in zip(groups, read_lines(experiment, groups), strict=True):
         curves = {name: _curves(lines, name) for name in _PANELS}
         curves = {name: each for name, each in curves.items() if each}
         if curves:
-            found.append(_draw(exhibit, group, lines, curves))
+            found.append(_draw(experiment, group, lines, curves))
     return found
 
 
@@ -61,7 +61,7 @@ def _values(scalars: Scalars, name: str) -> dict[float, float]:
 
 
 def _draw(
-    exhibit: ExhibitFile,
+    experiment: ExperimentFile,
     group: Group,
     lines: Sequence[LoggedLine],
     curves: Mapping[str, dict[str, Curve]],
@@ -81,7 +81,7 @@ def _draw(
                 axes.set_title("validation; open: test")
                 tested = "Open markers: test data, weights after the last epoch, nothing selected."
     return describe_lines(
-        exhibit,
+        experiment,
         group,
         lines,
         curves,

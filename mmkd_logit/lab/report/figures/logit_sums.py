@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmkd_logit.lab.report.data import ExhibitFile
+from mmkd_logit.lab.report.data import ExperimentFile
 from mmkd_logit.lab.report.samples import (
     Samples,
     describe_pooled,
@@ -21,9 +21,9 @@ _PAPER = (
 )
 
 
-def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw the sums of logits of each family of students of an exhibit."""
-    return [_draw(samples[0]) for samples in dumped_samples(exhibit)]
+def draw(experiment: ExperimentFile) -> list[Drawing]:
+    """Draw the sums of logits of each family of students of an experiment."""
+    return [_draw(samples[0]) for samples in dumped_samples(experiment)]
 
 
 def _sums(logits: np.ndarray) -> dict[str, np.ndarray]:

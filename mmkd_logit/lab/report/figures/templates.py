@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mmkd_logit.lab.report.data import Dump, ExhibitFile
+from mmkd_logit.lab.report.data import Dump, ExperimentFile
 from mmkd_logit.lab.report.samples import Samples, Teacher, describe, dumped_samples, split_name
 from mmkd_logit.lab.report.style import (
     CLASSES,
@@ -134,10 +134,10 @@ class _Cloud:
     reason: str = "not dumped"
 
 
-def draw(exhibit: ExhibitFile) -> list[Drawing]:
-    """Draw the pre-logits of each family of students of an exhibit."""
+def draw(experiment: ExperimentFile) -> list[Drawing]:
+    """Draw the pre-logits of each family of students of an experiment."""
     drawings = []
-    for samples in dumped_samples(exhibit):
+    for samples in dumped_samples(experiment):
         classes = _choose_classes(samples)
         if len(classes) == 3:
             drawings.append(_draw(samples, classes))

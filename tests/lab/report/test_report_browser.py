@@ -48,7 +48,7 @@ WIDE = {
 
 
 def write_pages(root):
-    """Write exhibits of every kind, one with odd texts, and report on them."""
+    """Write experiments of every kind, one with odd texts, and report on them."""
     listed = record_of(CELLS, "list", title="A list -> of cells")
     listed["runs"].append(run_of("teacher", 0, 90.5, dict(kind="ce", network="WRN")))
     records = [
@@ -64,12 +64,12 @@ def write_pages(root):
     with open(root / "results/runs.jsonl", "a") as file:
         file.write(json.dumps(row_of(HOSTILE[0], 0, 1.0)) + "\n")
 
-    def draw(exhibits, root, notes):
-        notes += [f"{exhibits[-1].path}, figure {text}" for text in HOSTILE]
+    def draw(experiments, root, notes):
+        notes += [f"{experiments[-1].path}, figure {text}" for text in HOSTILE]
         odd = [dict(title=t, caption=t, paper=t, sources=[t], numbers={t: t}) for t in HOSTILE[:2]]
         return [
             drawing_of("curves", "list", sources=["work_dirs/a/seed0/train.log"]),
-            *(drawing_of(fields["title"], exhibits[-1].key, **fields) for fields in odd),
+            *(drawing_of(fields["title"], experiments[-1].key, **fields) for fields in odd),
             drawing_of("losses"),
         ]
 
@@ -169,7 +169,7 @@ def test_what_data_say_is_not_run(browser, report):
 def column(browser, number):
     """The texts of a column of the first table of the list."""
     return browser.run(
-        "const table = document.querySelector('#exhibit-list table');"
+        "const table = document.querySelector('#experiment-list table');"
         "const text = (row) => row.cells[arguments[0]].innerText.replaceAll('\u00a0', ' ');"
         "return [...table.tBodies[0].rows].map(text)",
         number,
@@ -178,15 +178,15 @@ def column(browser, number):
 
 def test_columns_sort_by_click(browser):
     assert column(browser, 1)[1] == "10.25 (1)"
-    name, ours, paper, difference = browser.all("#exhibit-list table:first-of-type thead button")[
-        :4
-    ]
+    name, ours, paper, difference = browser.all(
+        "#experiment-list table:first-of-type thead button"
+    )[:4]
     ours.click()
     last = ["1 failed", "nan (1)", "-"]
     assert column(browser, 1) == ["−2.00 ± 0.71 (2)", "1 failed 9.75 (1)", "10.25 (1)", *last]
     ours.click()
     assert column(browser, 1) == ["10.25 (1)", "1 failed 9.75 (1)", "−2.00 ± 0.71 (2)", *last]
-    heads = browser.all("#exhibit-list table:first-of-type thead th")[:4]
+    heads = browser.all("#experiment-list table:first-of-type thead th")[:4]
     assert [head.get_attribute("aria-sort") for head in heads] == [
         "none",
         "descending",
@@ -203,7 +203,7 @@ def test_columns_sort_by_click(browser):
 
 
 def test_columns_sort_by_keyboard(browser):
-    button = browser.all("#exhibit-list thead button")[2]
+    button = browser.all("#experiment-list thead button")[2]
     browser.run("arguments[0].focus()", button)
     browser.press("\ue007")  # enter
     assert column(browser, 2)[0] == "−10.00 S"
@@ -222,7 +222,7 @@ def test_the_first_stop_of_the_keyboard_leads_to_the_results(browser):
 
 
 def test_a_number_leads_to_its_runs(browser):
-    link = browser.all("#exhibit-list a.number")[1]
+    link = browser.all("#experiment-list a.number")[1]
     assert link.text == "10.25"
     target = browser.one(link.get_attribute("href").partition("#")[2].join(["[id='", "']"]))
     for _ in range(2):  # also once it was folded again
@@ -243,8 +243,8 @@ def test_a_number_leads_to_its_runs(browser):
 
 def test_a_link_from_elsewhere_opens_its_runs(browser, report):
     browser.driver.get("about:blank")
-    browser.driver.get(f"{report.as_uri()}#exhibit-list-b")
-    target = browser.one("#exhibit-list-b")
+    browser.driver.get(f"{report.as_uri()}#experiment-list-b")
+    target = browser.one("#experiment-list-b")
     assert target.get_property("open")
     target.find_element("link text", "log").click()
     assert "this is work_dirs/b/seed0/train.log" in browser.one("body").text
@@ -306,7 +306,7 @@ def test_nothing_but_tables_scrolls_sideways(browser, width):
     assert overflow(browser) == [0]
     browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
     assert overflow(browser) == [0]
-    box = browser.one("#exhibit-wide .box")
+    box = browser.one("#experiment-wide .box")
     wide, seen = box.get_property("scrollWidth"), box.get_property("clientWidth")
     assert wide > seen  # the control: twenty columns do
     first = box.find_element("css selector", "tbody th")
@@ -361,9 +361,9 @@ def test_paper_cuts_nothing_off(browser):
 
 
 def test_commands_can_be_copied(browser):
-    code = browser.one("#exhibit-list .command code")
+    code = browser.one("#experiment-list .command code")
     assert code.get_attribute("textContent") == "python tools/reproduce.py list --only '*_mse'"
-    button = browser.one("#exhibit-list .copy")
+    button = browser.one("#experiment-list .copy")
     button.click()
     assert browser.driver.execute_async_script(
         "const [button, done] = arguments;"

@@ -1,4 +1,4 @@
-"""Exhibit files as tools/reproduce.py writes them, with numbers that a test chooses.
+"""Experiment files as tools/reproduce.py writes them, with numbers that a test chooses.
 
 Nothing of the mm packages is imported, and nothing of ours but what reads the files.
 """
@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from mmkd_logit.lab.report.data import ExhibitFile
+from mmkd_logit.lab.report.data import ExperimentFile
 
 TOP1 = ("test top-1 (%)", "test.accuracy/top1")
 TRAIN = ("train top-1 (%)", "train.accuracy/top1")
@@ -35,8 +35,8 @@ class Records:
 
     Args:
         root: Where the runs were made: work folders are ``root/work_dirs/{name}/seed{k}``.
-        name: Of the exhibit.
-        scale: Of the exhibit, or None.
+        name: Of the experiment.
+        scale: Of the experiment, or None.
         metrics: Pairs of title and key.
     """
 
@@ -158,7 +158,7 @@ class Records:
         path = self.path()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**self.record(), **changed}))
-        return ExhibitFile(path, self.root, json.loads(path.read_text()))
+        return ExperimentFile(path, self.root, json.loads(path.read_text()))
 
 
 def write_scalars(work_dir, lines, time="20260101_000000"):

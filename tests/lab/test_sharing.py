@@ -6,14 +6,14 @@ import pytest
 
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.lab import reproduce
-from mmkd_logit.lab.experiment import Exhibit
+from mmkd_logit.lab.experiment import Experiment
 from mmkd_logit.lab.scheduler import units_of
 
 TABLE1 = "configs/paper/digits/table1.py"
 
 
-def units(exhibit, size, seeds=(0,)):
-    runs = {run.work_dir: run for run in Exhibit(exhibit).runs(list(seeds))}
+def units(experiment, size, seeds=(0,)):
+    runs = {run.work_dir: run for run in Experiment(experiment).runs(list(seeds))}
     configs = {folder: run.build_config() for folder, run in runs.items()}
     found = units_of(runs, configs, size)
     assert sorted(folder for unit in found for folder in unit) == sorted(runs)

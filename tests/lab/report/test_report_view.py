@@ -4,9 +4,9 @@ import math
 import pytest
 from report_records import LIST, cell_of, record_of, run_of, write_record, write_run_files
 
-from mmkd_logit.lab.report.data import read_exhibit_files
+from mmkd_logit.lab.report.data import read_experiment_files
 from mmkd_logit.lab.report.page import (
-    ExhibitView,
+    ExperimentView,
     ResultsRows,
     arrows,
     describe_method,
@@ -21,15 +21,15 @@ from mmkd_logit.lab.report.page_figures import Files, Names
 
 @pytest.fixture
 def view(tmp_path):
-    """Gives the section of an exhibit."""
+    """Gives the section of an experiment."""
 
     def section(record, files=False):
         write_record(tmp_path, record)
         if files:
             write_run_files(tmp_path, record)
         results = tmp_path / "results"
-        (exhibit,) = read_exhibit_files(results)
-        view = ExhibitView(exhibit, Files(results, results), Names(), ResultsRows(results))
+        (experiment,) = read_experiment_files(results)
+        view = ExperimentView(experiment, Files(results, results), Names(), ResultsRows(results))
         return view.section()
 
     return section

@@ -10,20 +10,20 @@ from report_records import drawing_of, record_of, write_record
 
 from mmkd_logit.lab.report import command as figures
 from mmkd_logit.lab.report import page_figures as _report_figures
-from mmkd_logit.lab.report.data import read_exhibit_files
+from mmkd_logit.lab.report.data import read_experiment_files
 from mmkd_logit.lab.report.page_figures import Files, Names, show_figures
 
 
 @pytest.fixture
 def show(tmp_path):
-    """Shows figures of two exhibits, which say that their runs were made in other places."""
+    """Shows figures of two experiments, which say that their runs were made in other places."""
     for scale, root in ((None, ".."), ("digits", "../../other")):
         write_record(tmp_path, record_of({}, scale=scale, root=root))
     results = tmp_path / "results"
 
     def call(draw):
-        exhibits = read_exhibit_files(results)
-        return show_figures(exhibits, draw, Files(results, results), Names())
+        experiments = read_experiment_files(results)
+        return show_figures(experiments, draw, Files(results, results), Names())
 
     return call
 
@@ -72,7 +72,7 @@ def test_names_that_clash(show, tmp_path):
     assert {"a-b.svg", "A-B-2.svg", "x.svg"} < names
 
 
-def test_figures_of_no_exhibit(show):
+def test_figures_of_no_experiment(show):
     found = show(lambda *_: [drawing_of("a"), drawing_of("b", "cpu/nowhere")])
     assert [key for key, _ in found.shown] == [None, None]
 
@@ -96,10 +96,10 @@ def test_one_that_fails_takes_no_other_with_it(show):
     ]
 
 
-def test_notes_go_to_their_exhibit(show, tmp_path):
-    def draw(exhibits, root, notes):
+def test_notes_go_to_their_experiment(show, tmp_path):
+    def draw(experiments, root, notes):
         assert root == tmp_path
-        notes += [f"{e.path}, figure grid: none of {e.path}" for e in exhibits]
+        notes += [f"{e.path}, figure grid: none of {e.path}" for e in experiments]
         notes.append("figure losses: at all")
         return []
 
@@ -113,7 +113,7 @@ def test_notes_go_to_their_exhibit(show, tmp_path):
 
 
 def test_nothing_can_be_drawn(show, tmp_path):
-    def draw(exhibits, root, notes):
+    def draw(experiments, root, notes):
         raise RuntimeError("all\n  wrong")
 
     found = show(draw)
@@ -152,12 +152,12 @@ def test_parts_that_fail_are_noted_or_raised(show, monkeypatch, tmp_path):
     modules = []
     importer = SimpleNamespace(import_module=lambda name: modules.append(name) or Part)
     monkeypatch.setattr(figures, "importlib", importer)
-    exhibits = read_exhibit_files(tmp_path / "results")
+    experiments = read_experiment_files(tmp_path / "results")
     notes = []
-    drawn = figures.draw_all(exhibits, None, notes)
+    drawn = figures.draw_all(experiments, None, notes)
     assert len(drawn) == len(figures.PARTS) + 1
     path = Path(tmp_path, "results/digits/table1.json")
     assert notes == [f"{path}, figure {name}: no dumps" for name in figures.PARTS]
     assert modules[-1] == "mmkd_logit.lab.report.figures.losses"
     with pytest.raises(ValueError, match="dumps"):
-        figures.draw_all(exhibits)
+        figures.draw_all(experiments)

@@ -198,11 +198,12 @@ def test_wrong_words(workplace, capsys):
     known = ", ".join(sorted(path.stem for path in (PROJECT / "configs/paper").glob("*.py")))
     message = error_of(capsys, main, "nope")
     assert message == (
-        f"no exhibit 'nope' in configs/paper (known: {known}, all); run from the project's folder"
+        f"no experiment 'nope' in configs/paper (known: {known}, all); "
+        "run from the project's folder"
     )
     assert error_of(capsys, main, "digits", "--epochs", -3) == "--epochs must be at least 1, got -3"
     words = ["digits", "table1", "--only", "nope*"]
-    assert error_of(capsys, main, *words) == "--only nope* fits no run of these exhibits"
+    assert error_of(capsys, main, *words) == "--only nope* fits no run of these experiments"
     assert error_of(capsys, main, "digits", "--seeds", 0) == "--seeds must be at least 1, got 0"
     message = error_of(capsys, main, "digits", "--devices", "gpu")
     assert message == "--devices are numbers of GPUs or cpu, got 'gpu'"

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from analysis.exhibit_records import TOP1, TRAIN, Records
+from lab.report.records import TOP1, TRAIN, Records
 
 from mmkd_logit.lab.report.figures.grid import draw
 
@@ -65,7 +65,7 @@ def test_draws_the_means_in_their_places(tmp_path):
         + [f"± {0.5 / math.sqrt(2):.2f}"] * 9
         + ["71.50 S"] * 3
     )
-    assert drawing.exhibit == "digits/grid"
+    assert drawing.experiment == "digits/grid"
     assert drawing.sources == ["results/digits/grid.json"]
     assert "n = 2 seeds; 3 epochs" in drawing.caption
     assert "(S)" in drawing.caption
@@ -116,7 +116,7 @@ def test_nothing_finished(tmp_path):
     drawing.figure.canvas.draw()
 
 
-def test_other_exhibits_are_no_grid(tmp_path):
+def test_other_experiments_are_no_grid(tmp_path):
     records = Records(tmp_path)
     records.add("ce", [70.0], row="A", column="CE", kind="ce")
     for tau in TAUS:

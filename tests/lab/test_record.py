@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmkd_logit.lab.experiment import Exhibit, Run
-from mmkd_logit.lab.tables import describe_exhibit, find_files, write_record
+from mmkd_logit.lab.experiment import Experiment, Run
+from mmkd_logit.lab.tables import describe_experiment, find_files, write_record
 
 TEXT = """
 title = 'Table 9'
@@ -41,7 +41,7 @@ def described(tmp_path, monkeypatch):
             for seed, value in enumerate(values)
         }
         configs = {run.work_dir: cfg for run in rows}
-        return describe_exhibit(Exhibit("table9.py"), rows, configs, ["python", "me"], folder)
+        return describe_experiment(Experiment("table9.py"), rows, configs, ["python", "me"], folder)
 
     return describe
 

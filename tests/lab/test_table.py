@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmkd_logit.lab.experiment import Exhibit, Run
+from mmkd_logit.lab.experiment import Experiment, Run
 from mmkd_logit.lab.tables import paired_difference, render, to_csv
 
 
@@ -50,7 +50,7 @@ def test_too_few_seeds(first, second):
 
 @pytest.fixture
 def make(tmp_path):
-    """Write an exhibit of two runs."""
+    """Write an experiment of two runs."""
 
     def make(more="", **kwargs):
         file = tmp_path / "table9.py"
@@ -60,7 +60,7 @@ def make(tmp_path):
             "            kd=dict(row='Distilled', config='kd.py'))\n"
             "comparisons = [('kd', 'alone')]\n" + more
         )
-        return Exhibit(file, **kwargs)
+        return Experiment(file, **kwargs)
 
     return make
 
@@ -173,7 +173,7 @@ def matrix(tmp_path):
         Run(name, "c.py", (), 7, None, 0): row(top1, train={"accuracy/top1": top1 + 9})
         for name, top1 in (("small_CE", 70.0), ("big_MSE", 80.0), ("teacher", 90.0))
     }
-    return Exhibit(file), {**rows, Run("small_MSE", "c.py", (), 7, None, 0): None}
+    return Experiment(file), {**rows, Run("small_MSE", "c.py", (), 7, None, 0): None}
 
 
 def test_rows_columns_and_the_papers_numbers(tmp_path):
@@ -211,7 +211,7 @@ def test_small_versions_say_so(tmp_path):
     _, rows = matrix(tmp_path)
     (folder / "table9.py").write_text(MATRIX)
     assert ". Reduced: --scale digits --epochs 6. Paper's" in render(
-        Exhibit(folder / "table9.py", epochs=6), rows
+        Experiment(folder / "table9.py", epochs=6), rows
     )
 
 
@@ -223,7 +223,7 @@ def test_csv_holds_every_cell(tmp_path):
         for run in ("small_CE", "small_MSE", "big_MSE")
     ]
     assert lines[0] == dict(
-        exhibit="table9", metric="test.accuracy/top1", row="small", column="CE", run="small_CE",
+        experiment="table9", metric="test.accuracy/top1", row="small", column="CE", run="small_CE",
         mean="70.0", std="", n="1", failed="0", paper="72.68", mark="S", difference="-2.68",
         epochs="30", seeds="0",
     )  # fmt: skip
@@ -231,9 +231,9 @@ def test_csv_holds_every_cell(tmp_path):
 
 
 def test_metrics_that_were_not_measured(tmp_path):
-    exhibit, rows = matrix(tmp_path)
+    experiment, rows = matrix(tmp_path)
     for value in rows.values():
         if value:
             value["train"] = None
     with pytest.raises(ValueError, match=r"c.py measures \[\] on train and not accuracy/top1"):
-        render(exhibit, rows)
+        render(experiment, rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from report_records import LIST, record_of, write_record
 
-from mmkd_logit.lab.report.data import Each, check, read_exhibit_files
+from mmkd_logit.lab.report.data import Each, check, read_experiment_files
 from mmkd_logit.lab.report.page import build_report
 
 SMALL = record_of(dict(kl=("KL", "", [71.0, None], 74.0)))
@@ -15,11 +15,13 @@ SMALL = record_of(dict(kl=("KL", "", [71.0, None], 74.0)))
 def test_sorted_by_scale_and_name(tmp_path):
     for scale, name in (("digits", "a"), (None, "b"), ("cpu", "c"), (None, "a")):
         write_record(tmp_path, record_of({}, name, scale=scale, root=".." if scale else "."))
-    found = read_exhibit_files(tmp_path / "results")
+    found = read_experiment_files(tmp_path / "results")
     assert [each.key for each in found] == ["a", "b", "cpu/c", "digits/a"]
     roots = [each.root for each in found]
     assert roots == [tmp_path / "results"] * 4
-    assert {each.root for each in read_exhibit_files(tmp_path / "results", tmp_path)} == {tmp_path}
+    assert {each.root for each in read_experiment_files(tmp_path / "results", tmp_path)} == {
+        tmp_path
+    }
 
 
 def test_other_json_is_passed_over(tmp_path):
@@ -28,14 +30,14 @@ def test_other_json_is_passed_over(tmp_path):
         results.joinpath(f"{name}.json").write_text(text)
     results.joinpath("folder.json").mkdir()
     results.joinpath("gone.json").symlink_to("nowhere")
-    assert [each.key for each in read_exhibit_files(results)] == ["table1"]
+    assert [each.key for each in read_experiment_files(results)] == ["table1"]
 
 
 def test_copies_are_told_apart_by_where_they_lie(tmp_path):
     for place in ("digits/table1.json", "digits-before/table1.json", "digits/copy.json"):
         write_record(tmp_path, record_of({}, scale="digits"), place)
     write_record(tmp_path, record_of({}))
-    found = read_exhibit_files(tmp_path / "results")
+    found = read_experiment_files(tmp_path / "results")
     copies = ("digits/copy.json", "digits/table1.json", "digits-before/table1.json")
     assert [each.key for each in found] == ["table1", *(f"digits/table1 in {c}" for c in copies)]
     assert found[3].record["title"] == "Title of table1 (digits-before/table1.json)"
@@ -46,11 +48,11 @@ def test_root_is_named_as_the_reader_knows_it(tmp_path, way, monkeypatch):
     real = tmp_path / "project"
     write_record(real, record_of({}, root=way))
     (tmp_path / "link").symlink_to(real)
-    (found,) = read_exhibit_files(tmp_path / "link" / "results")
+    (found,) = read_experiment_files(tmp_path / "link" / "results")
     assert found.root.samefile(real)
     assert found.root == (tmp_path / "link" if way == ".." else real)
     monkeypatch.chdir(real)
-    assert read_exhibit_files("results")[0].root == real
+    assert read_experiment_files("results")[0].root == real
 
 
 def test_results_that_a_link_leads_to(tmp_path):
@@ -59,19 +61,19 @@ def test_results_that_a_link_leads_to(tmp_path):
     project.mkdir(parents=True)
     write_record(disk, record_of({}, root="../../a/project"))
     (project / "results").symlink_to(disk / "results")
-    (found,) = read_exhibit_files(project / "results")
+    (found,) = read_experiment_files(project / "results")
     assert found.root == project
 
 
 def fail(results, root=None):
     with pytest.raises((ValueError, OSError)) as caught:
-        read_exhibit_files(results, root)
+        read_experiment_files(results, root)
     return str(caught.value)
 
 
 def test_what_is_no_folder_or_empty(tmp_path):
     assert fail(tmp_path / "none") == f"the folder {tmp_path / 'none'} does not exist"
-    assert "holds no exhibits" in fail(tmp_path)
+    assert "holds no experiments" in fail(tmp_path)
     results = write_record(tmp_path, record_of({})).parent
     assert fail(results, tmp_path / "moved") == f"the folder {tmp_path / 'moved'} does not exist"
     assert fail(results / "table1.json").endswith("table1.json does not exist")
@@ -116,7 +118,7 @@ def test_missing_field(tmp_path):
     record = copy.deepcopy(SMALL)
     del record["metrics"][0]["cells"]["kl"]["mean"]
     path = write_record(tmp_path, record)
-    assert "exhibit file: metrics[0].cells['kl'].mean is missing;" in fail(path.parent)
+    assert "experiment file: metrics[0].cells['kl'].mean is missing;" in fail(path.parent)
 
 
 def places(value, way=()):
@@ -205,7 +207,7 @@ def test_a_long_value_is_not_repeated_whole():
 
 def test_all_that_is_written_can_be_read(tmp_path):
     path = write_record(tmp_path, record_of(LIST))
-    (found,) = read_exhibit_files(path.parent)
+    (found,) = read_experiment_files(path.parent)
     assert found.record == record_of(LIST)
     assert found.path == path
     assert os.fspath(found.root) == str(Path(tmp_path))

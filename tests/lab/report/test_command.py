@@ -3,8 +3,8 @@ import sys
 
 import numpy as np
 import pytest
-from analysis.exhibit_records import TOP1, Records, method, write_dump, write_scalars
 from commands import PROJECT
+from lab.report.records import TOP1, Records, method, write_dump, write_scalars
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -80,17 +80,17 @@ def test_writes_both_files_and_prints_their_paths(tmp_path, capsys, small):
     assert "n = 1 seed, so no spread" in svg
 
 
-def test_only_some_exhibits_and_another_folder(tmp_path, capsys, small):
+def test_only_some_experiments_and_another_folder(tmp_path, capsys, small):
     folder, out_dir = results(tmp_path), tmp_path / "pictures"
-    status, out, _ = run(capsys, "grid", folder, "--exhibit", "digits/grid", "--out", out_dir)
+    status, out, _ = run(capsys, "grid", folder, "--experiment", "digits/grid", "--out", out_dir)
     assert status == 0
     assert out[0] == f"{out_dir}/digits-grid-accuracy-A-to-B.png"
     assert len(out) == 2
-    _, out, _ = run(capsys, "grid", folder, "--exhibit", "grid", "--out", out_dir)
+    _, out, _ = run(capsys, "grid", folder, "--experiment", "grid", "--out", out_dir)
     assert len(out) == 4
 
 
-def test_work_folders_outside_any_exhibit(tmp_path, capsys, small, monkeypatch):
+def test_work_folders_outside_any_experiment(tmp_path, capsys, small, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a/seed0", "a/seed1", "b/seed0"):
         write_scalars(tmp_path / "work_dirs" / name, lines_of())
@@ -117,8 +117,8 @@ def test_errors_are_one_line(tmp_path, capsys, small):
     write_scalars(tmp_path / "work_dirs" / "a" / "seed0", lines_of())
     for argv, text in (
         ([tmp_path / "nowhere"], "nowhere does not exist"),
-        ([tmp_path / "work_dirs"], "holds no exhibits"),
-        ([folder, "--exhibit", "table9"], "no exhibit table9 among digits/grid, grid"),
+        ([tmp_path / "work_dirs"], "holds no experiments"),
+        ([folder, "--experiment", "table9"], "no experiment table9 among digits/grid, grid"),
         ([tmp_path / "work_dirs" / "a" / "seed0"], "is the work folder of a run"),
     ):
         status, out, err = run(capsys, "grid", *argv)
@@ -127,10 +127,10 @@ def test_errors_are_one_line(tmp_path, capsys, small):
         assert text in err[0]
     status, out, err = run(capsys, "label_noise", folder)
     assert (status, out, len(err)) == (1, [], 1)
-    assert "that needs an exhibit with several tau on wrong labels" in err[0]
+    assert "that needs an experiment with several tau on wrong labels" in err[0]
 
 
-def test_one_exhibit_that_fails_takes_no_other_with_it(tmp_path, capsys, small):
+def test_one_experiment_that_fails_takes_no_other_with_it(tmp_path, capsys, small):
     folder = results(tmp_path)
     records = Records(tmp_path, name="table1")
     records.add("x", [50.0], row="A", column="tau 1", tau=1)

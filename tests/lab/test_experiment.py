@@ -8,7 +8,7 @@ from commands import KD, PROJECT, STUDENT
 from mmkd_logit.engine.config import teacher_specs
 from mmkd_logit.engine.fingerprint import fingerprint_of, origin_of
 from mmkd_logit.engine.train import build_config, build_parser
-from mmkd_logit.lab.experiment import Exhibit, Run, refuse_shared_folders
+from mmkd_logit.lab.experiment import Experiment, Run, refuse_shared_folders
 
 TEACHER = "configs/wrn/wrn16-2_digits.py"
 
@@ -20,7 +20,7 @@ def write(tmp_path, text):
 
 
 def rows(tmp_path, **overrides):
-    return Exhibit(
+    return Experiment(
         write(
             tmp_path,
             "title = 'T'\n"
@@ -39,7 +39,7 @@ PAPER = [
 ]
 
 
-def test_every_exhibit_of_the_paper_is_there(project):
+def test_every_experiment_of_the_paper_is_there(project):
     folder = Path("configs/paper")
     needs_imagenet = ["imagenet", "noisy-teacher-in1k"]
     assert sorted(path.stem for path in folder.glob("*.py")) == sorted(
@@ -53,9 +53,9 @@ def test_every_exhibit_of_the_paper_is_there(project):
 @pytest.mark.parametrize(
     "path", sorted(PROJECT.glob("configs/paper/**/*.py")), ids=lambda path: str(path)[-30:]
 )
-def test_the_projects_exhibits(path, project):
+def test_the_projects_experiments(path, project):
     for epochs in (None, 4):
-        runs = Exhibit(path, epochs=epochs).runs([0, 1])
+        runs = Experiment(path, epochs=epochs).runs([0, 1])
         for run in runs:
             cfg = run.build_config()
             assert cfg.randomness.seed == run.seed
@@ -68,7 +68,7 @@ def test_the_projects_exhibits(path, project):
 def test_fast_runs_are_apart_and_their_teachers_fast(project):
     for name in ("table1", "sequential", "ensemble"):
         path = PROJECT / "configs" / "paper" / "digits" / f"{name}.py"
-        exact, fast = (Exhibit(path, fast=fast).runs([0]) for fast in (False, True))
+        exact, fast = (Experiment(path, fast=fast).runs([0]) for fast in (False, True))
         assert not {run.work_dir for run in exact} & {run.work_dir for run in fast}
         for plain, run in zip(exact, fast, strict=True):
             assert "--fast" in run.arguments()
@@ -82,18 +82,18 @@ def test_fast_runs_are_apart_and_their_teachers_fast(project):
 
 
 def test_the_grid_is_whole(project):
-    exhibit = Exhibit("configs/paper/grid.py")
-    rows, columns = (dict.fromkeys(place[i] for place in exhibit.cells.values()) for i in (0, 1))
+    experiment = Experiment("configs/paper/grid.py")
+    rows, columns = (dict.fromkeys(place[i] for place in experiment.cells.values()) for i in (0, 1))
     assert list(columns) == [f"alpha {i / 10}" for i in range(1, 11)]
     assert [row.partition("tau ")[2] for row in rows] == ["1", "3", "5", "20", "inf"] * 2
-    assert len(exhibit.cells) == 100
-    assert [metric["key"] for metric in exhibit.metrics] == [
+    assert len(experiment.cells) == 100
+    assert [metric["key"] for metric in experiment.metrics] == [
         "test.accuracy/top1",
         "train.accuracy/top1",
     ]
-    assert [len(metric["paper"]) for metric in exhibit.metrics] == [40, 40]
-    assert exhibit.metrics[1]["paper"]["wrn28_4_a1.0_t20"] == (92.76, "S")
-    for name, run in ((run.name, run) for run in exhibit.runs([0])):
+    assert [len(metric["paper"]) for metric in experiment.metrics] == [40, 40]
+    assert experiment.metrics[1]["paper"]["wrn28_4_a1.0_t20"] == (92.76, "S")
+    for name, run in ((run.name, run) for run in experiment.runs([0])):
         if "_a" in name:
             model = run.build_config().model
             _, alpha, tau = name.rsplit("_", 2)
@@ -101,10 +101,14 @@ def test_the_grid_is_whole(project):
 
 
 def test_one_teacher_for_all_seeds(project):
-    exhibit = Exhibit("configs/paper/cpu/table1.py")
-    assert (exhibit.seeds, exhibit.fast, exhibit.dump_logits) == (3, True, ("train", "test"))
-    assert exhibit.fixed_teachers == {0}
-    runs = exhibit.runs([0, 1, 2])
+    experiment = Experiment("configs/paper/cpu/table1.py")
+    assert (experiment.seeds, experiment.fast, experiment.dump_logits) == (
+        3,
+        True,
+        ("train", "test"),
+    )
+    assert experiment.fixed_teachers == {0}
+    runs = experiment.runs([0, 1, 2])
     teachers = {run for run in runs if run.name == "teacher"}
     assert [(run.seed, run.fast) for run in teachers] == [(0, True)]
     students = [run for run in runs if run.teachers]
@@ -114,21 +118,21 @@ def test_one_teacher_for_all_seeds(project):
         cfg = run.build_config()
         assert cfg.randomness.seed == run.seed == run.cell_seed
         assert cfg.model.teacher.checkpoint == "work_dirs/wrn28-4-half_fast/seed0/final.pth"
-    assert Exhibit("configs/paper/table1.py").fixed_teachers == set()
+    assert Experiment("configs/paper/table1.py").fixed_teachers == set()
 
 
 def test_a_seed_and_a_shift_of_it(tmp_path, project):
     text = f"title = 'T'\nruns = dict(a=dict(row='A', config={TEACHER!r}, seed=0, seed_shift=1))\n"
     with pytest.raises(ValueError, match="a has a seed of its own; leave out seed_shift"):
-        Exhibit(write(tmp_path, text))
+        Experiment(write(tmp_path, text))
 
 
 def test_later_teachers_and_scores(project):
-    runs = {run.name: run for run in Exhibit("configs/paper/sequential.py").runs([3])}
+    runs = {run.name: run for run in Experiment("configs/paper/sequential.py").runs([3])}
     hook = runs["switch_both"].build_config().custom_hooks[-1]
     assert hook.stages[0].teacher.checkpoint == "work_dirs/wrn16-4/seed3/final.pth"
     assert runs["medium"] in runs["switch_both"].needs
-    runs = {run.name: run for run in Exhibit("configs/paper/data-amount.py").runs([3])}
+    runs = {run.name: run for run in Experiment("configs/paper/data-amount.py").runs([3])}
     dataset = runs["ce_tld_u"].build_config().train_dataloader.dataset
     assert dataset.scores == "work_dirs/wrn28-4/seed3/logits/train.npz"
     assert (dataset.by, tuple(dataset.quantiles)) == ("tld", (0.5, 1.0))
@@ -136,11 +140,11 @@ def test_later_teachers_and_scores(project):
 
 
 def test_runs_and_their_teachers(project, tmp_path):
-    exhibit = rows(tmp_path, options=("train_cfg.max_epochs=2",))
-    assert (exhibit.name, exhibit.title) == ("table9", "T")
-    assert exhibit.cells == dict(big=("B", ""), small=("S", ""))
-    assert exhibit.comparisons == [("small", "big")]
-    runs = exhibit.runs([0, 3])
+    experiment = rows(tmp_path, options=("train_cfg.max_epochs=2",))
+    assert (experiment.name, experiment.title) == ("table9", "T")
+    assert experiment.cells == dict(big=("B", ""), small=("S", ""))
+    assert experiment.comparisons == [("small", "big")]
+    runs = experiment.runs([0, 3])
     assert [(run.name, run.seed) for run in runs] == [
         *[("big", 0), ("small", 0), ("big", 3), ("small", 3)]
     ]
@@ -237,14 +241,14 @@ GOOD = "title = 'T'\n"
         ),
     ],
 )
-def test_wrong_exhibits_are_known_at_once(tmp_path, text, message):
+def test_wrong_experiments_are_known_at_once(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
-        Exhibit(write(tmp_path, text))
+        Experiment(write(tmp_path, text))
 
 
-def test_no_exhibit(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"the exhibit .*nope.py does not exist"):
-        Exhibit(tmp_path / "nope.py")
+def test_no_experiment(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the experiment .*nope.py does not exist"):
+        Experiment(tmp_path / "nope.py")
 
 
 def test_two_runs_cannot_share_a_folder(project):
@@ -271,7 +275,7 @@ runs = dict(
     g=dict(row='G', config={KD!r}, teacher='b'))
 """
     )
-    runs = {run.name: run for run in Exhibit(write(tmp_path, text)).runs([2])}
+    runs = {run.name: run for run in Experiment(write(tmp_path, text)).runs([2])}
     assert len({run.work_dir for run in runs.values()}) == len(runs)
     stem = Path(KD).stem
     assert runs["a"].work_dir == f"work_dirs/{stem}/seed2"
@@ -292,7 +296,7 @@ def test_epochs_in_proportion(project, tmp_path):
         GOOD + f"runs = dict(a=dict(row='A', config={STUDENT!r}), "
         "b=dict(row='B', config='configs/wrn/wrn10-1.py'))\n"
     )
-    a, b = Exhibit(write(tmp_path, text), epochs=20).runs([0])
+    a, b = Experiment(write(tmp_path, text), epochs=20).runs([0])
     assert (a.epochs, b.epochs) == (3, 20)  # of 30 and 200
     cfg = b.build_config()
     assert cfg.train_cfg.max_epochs == 20
@@ -306,12 +310,12 @@ def test_only_some_runs(project, tmp_path):
         f"s=dict(row='S', config={STUDENT!r}), "
         f"kd=dict(row='K', config={KD!r}, teacher='big'))\ncomparisons = [('kd', 's')]\n"
     )
-    exhibit = Exhibit(write(tmp_path, text), only=["k*"])
-    assert [run.name for run in exhibit.runs([0])] == ["big", "kd"]  # its teacher comes along
-    assert list(exhibit.cells) == ["kd"]
-    assert exhibit.comparisons == []
+    experiment = Experiment(write(tmp_path, text), only=["k*"])
+    assert [run.name for run in experiment.runs([0])] == ["big", "kd"]  # its teacher comes along
+    assert list(experiment.cells) == ["kd"]
+    assert experiment.comparisons == []
     with pytest.raises(ValueError, match=r"--only x\* fits no run of \['big', 's', 'kd'\]"):
-        Exhibit(write(tmp_path, text), only=["x*"])
+        Experiment(write(tmp_path, text), only=["x*"])
 
 
 def test_an_ensemble_computes_as_its_config_says(workplace):
@@ -327,7 +331,7 @@ runs = dict(
     two=dict(row='B', config='fast.py', teacher=['usual', 'second']))
 """
     )
-    runs = {run.name: run for run in Exhibit("table.py").runs([2])}
+    runs = {run.name: run for run in Experiment("table.py").runs([2])}
     one, two = (runs[name].build_config().model.teacher for name in ("one", "two"))
     assert (one.config, one.micro_batch, one.cache.dtype) == (STUDENT, 8, "float16")
     assert [t.checkpoint for t in two] == [
@@ -340,7 +344,7 @@ def test_a_chosen_teacher_is_shown(project, tmp_path):
     text = (
         GOOD + f"runs = dict(big=dict(config={TEACHER!r}), s=dict(row='S', config={STUDENT!r}))\n"
     )
-    assert Exhibit(write(tmp_path, text), only=["big"]).cells == dict(big=("big", ""))
+    assert Experiment(write(tmp_path, text), only=["big"]).cells == dict(big=("big", ""))
 
 
 def test_where_the_data_lies_is_not_in_names(project, tmp_path):
@@ -348,8 +352,8 @@ def test_where_the_data_lies_is_not_in_names(project, tmp_path):
     _, student = rows(tmp_path, options=options[:1]).runs([0])
     assert student.work_dir == rows(tmp_path).runs([0])[1].work_dir
     text = GOOD + f"runs = dict(a=dict(row='A', config={KD!r}))\n"
-    (mine,) = Exhibit(write(tmp_path, text), options=options).runs([0])
-    (usual,) = Exhibit(write(tmp_path, text)).runs([0])
+    (mine,) = Experiment(write(tmp_path, text), options=options).runs([0])
+    (usual,) = Experiment(write(tmp_path, text)).runs([0])
     assert mine.work_dir != usual.work_dir  # another teacher, another folder
 
 
@@ -359,7 +363,7 @@ def test_the_same_run_in_two_cells(project, tmp_path):
         GOOD + f"runs = dict(a=dict(row='A', config={STUDENT!r}), "
         f"b=dict(row='B', config={STUDENT!r}))\n",
     )
-    assert len(Exhibit(same).runs([0, 1])) == 4  # the same run under two names is no conflict
+    assert len(Experiment(same).runs([0, 1])) == 4  # the same run under two names is no conflict
 
 
 def test_the_digits_are_in_the_project():

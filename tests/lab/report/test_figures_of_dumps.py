@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from dump_records import METHODS, arrays_of, exhibit_of, runs_of, whole_exhibit, write_dump
+from dump_records import METHODS, arrays_of, experiment_of, runs_of, whole_experiment, write_dump
 from matplotlib.patches import StepPatch
 from matplotlib.text import Text
 from scipy.special import softmax
@@ -36,7 +36,7 @@ def house_style():
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
     """Two seeds by every method, with both splits."""
-    return whole_exhibit(tmp_path_factory.mktemp("seeds"), seeds=(0, 1))
+    return whole_experiment(tmp_path_factory.mktemp("seeds"), seeds=(0, 1))
 
 
 def rows_of(axes):
@@ -95,7 +95,7 @@ def test_sums_are_those_of_the_dumps(seeds):
     assert "Training set, n = 60 samples without augmentation" in drawing.caption
     assert "2 seeds (0, 1), pooled; 20 epochs; last epoch, nothing selected" in drawing.caption
     assert drawing.name == "cpu-table1-logit-sums"
-    assert drawing.exhibit == "cpu/table1"
+    assert drawing.experiment == "cpu/table1"
     assert len(drawing.sources) == 2 * len(METHODS)
     save(drawing.figure)
 
@@ -183,13 +183,13 @@ def test_templates_are_those_of_the_dumps(seeds):
 
 def test_under_label_noise(tmp_path):
     """Templates show the classes that samples are of, calibration what they are labelled."""
-    exhibit = whole_exhibit(tmp_path, methods=("ce", "mse"), splits=("train",))
+    experiment = whole_experiment(tmp_path, methods=("ce", "mse"), splits=("train",))
     clean = arrays_of("mse", 0, "train")["clean_label"]
     label = np.full_like(clean, 3)
-    for run in exhibit.record["runs"][1:]:
+    for run in experiment.record["runs"][1:]:
         arrays = {**arrays_of(run["name"], 0, "train"), "label": label}
         write_dump(tmp_path, run, "train", arrays)
-    (drawing,) = figure_templates.draw(exhibit)
+    (drawing,) = figure_templates.draw(experiment)
     for name in ("teacher", "CE", "MSE"):
         arrays = arrays_of(method_of(name), 0, "train")
         plane = template_plane(arrays["weight"][:3])
@@ -197,7 +197,9 @@ def test_under_label_noise(tmp_path):
         found = drawing.numbers["cohesion"]["train"][name][0]
         assert found["spread"] == pytest.approx(spread(points, groups))
         assert found["n"] == len(points)
-    for drawing, key in zip(figure_calibration.draw(exhibit), ("tld", "reliability"), strict=True):
+    for drawing, key in zip(
+        figure_calibration.draw(experiment), ("tld", "reliability"), strict=True
+    ):
         for name in ("teacher", "CE", "MSE"):
             logits = arrays_of(method_of(name), 0, "train")["logits"].astype(float)
             found = drawing.numbers["train"][name]
@@ -210,9 +212,9 @@ def test_under_label_noise(tmp_path):
 
 
 def test_large_classes_are_thinned_out_but_counted(tmp_path):
-    exhibit = whole_exhibit(tmp_path, methods=("mse",), splits=("train",), n=2000)
-    (drawing,) = figure_templates.draw(exhibit)
-    (again,) = figure_templates.draw(exhibit)
+    experiment = whole_experiment(tmp_path, methods=("mse",), splits=("train",), n=2000)
+    (drawing,) = figure_templates.draw(experiment)
+    (again,) = figure_templates.draw(experiment)
     axes = panels_of(drawing)["Training set"]["MSE"]
     assert [len(points) for points in points_in(axes)] == [300, 300, 300]
     for points, same in zip(
@@ -283,24 +285,24 @@ def test_means_over_seeds():
 @pytest.mark.parametrize("part", PARTS)
 def test_nothing_without_dumps(part, tmp_path):
     runs = runs_of(0)
-    assert part.draw(exhibit_of(tmp_path, runs)) == []
-    assert part.draw(exhibit_of(tmp_path, [{**run, "row": None} for run in runs])) == []
-    assert part.draw(exhibit_of(tmp_path, [])) == []
+    assert part.draw(experiment_of(tmp_path, runs)) == []
+    assert part.draw(experiment_of(tmp_path, [{**run, "row": None} for run in runs])) == []
+    assert part.draw(experiment_of(tmp_path, [])) == []
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_stale_dump_is_refused(part, tmp_path):
-    exhibit = whole_exhibit(tmp_path, methods=("ce", "mse"))
-    run = exhibit.record["runs"][-1]
+    experiment = whole_experiment(tmp_path, methods=("ce", "mse"))
+    run = experiment.record["runs"][-1]
     write_dump(tmp_path, run, "train", arrays_of("mse", 0, "train"), weights="of yesterday")
     with pytest.raises(ValueError, match="weights are of yesterday"):
-        part.draw(exhibit)
+        part.draw(experiment)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_test_set_serves_where_nothing_else_was_dumped(part, tmp_path):
-    exhibit = whole_exhibit(tmp_path, methods=("ce", 3, "mse"), splits=("test",))
-    for drawing in part.draw(exhibit):
+    experiment = whole_experiment(tmp_path, methods=("ce", 3, "mse"), splits=("test",))
+    for drawing in part.draw(experiment):
         assert "Test set, n = 30 samples" in drawing.caption
         assert "raining set" not in drawing.caption
         assert drawing.numbers["splits"] == dict(test=[30])
@@ -327,13 +329,13 @@ def test_n_and_protocol_are_in_the_picture(part, seeds):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_figure_for_each_student_network(part, tmp_path):
-    exhibit = whole_exhibit(tmp_path, methods=("ce", "mse"))
+    experiment = whole_experiment(tmp_path, methods=("ce", "mse"))
     other = "WideResNetCIFAR depth=16 widen_factor=4"
-    teacher = exhibit.record["runs"][0]
+    teacher = experiment.record["runs"][0]
     more = runs_of(0, ("ce", "mse"), network=other, teacher=teacher)
     for run in more:
         write_dump(tmp_path, run, "train", arrays_of(run["method"]["kind"], 0, "train"))
-    drawings = part.draw(exhibit_of(tmp_path, [*exhibit.record["runs"], *more]))
+    drawings = part.draw(experiment_of(tmp_path, [*experiment.record["runs"], *more]))
     assert len(drawings) == (4 if part is figure_calibration else 2)
     assert len({drawing.name for drawing in drawings}) == len(drawings)
     first, last = drawings[0], drawings[-1]
@@ -344,15 +346,15 @@ def test_a_figure_for_each_student_network(part, tmp_path):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_what_is_missing_is_told(part, tmp_path):
-    exhibit = whole_exhibit(tmp_path, methods=("ce", 3, 5, "mse"), seeds=(0, 1))
-    for run in exhibit.record["runs"]:
+    experiment = whole_experiment(tmp_path, methods=("ce", 3, 5, "mse"), seeds=(0, 1))
+    for run in experiment.record["runs"]:
         if run["name"] == "kl-t3":
             run["row"] = None
         if run["name"] == "kl-t5":
             run["files"]["dumps"] = {}
         if (run["name"], run["seed"]) == ("mse", 1):
             run["row"] = None
-    for drawing in part.draw(exhibit):
+    for drawing in part.draw(experiment):
         assert "KL τ = 3 did not finish with 2 seeds; MSE did not finish with 1 seed" in (
             drawing.caption
         )
@@ -365,7 +367,7 @@ def test_without_any_teacher(part, tmp_path):
     for run in runs[1:]:
         arrays = arrays_of(run["method"]["tau"] or run["method"]["kind"], 0, "train", teacher=False)
         write_dump(tmp_path, run, "train", arrays)
-    drawings = part.draw(exhibit_of(tmp_path, runs))
+    drawings = part.draw(experiment_of(tmp_path, runs))
     assert drawings
     if part is figure_distances:
         told = "No teacher's logits of the same samples for CE, KL τ = 3, MSE"
@@ -377,14 +379,14 @@ def test_without_any_teacher(part, tmp_path):
 @pytest.mark.parametrize("part", PARTS)
 def test_values_that_are_not_finite_are_told(part, tmp_path):
     """Some of one student's, all of another's; and a single sample of each class."""
-    exhibit = whole_exhibit(tmp_path, methods=("ce", 3, "mse"), splits=("train",))
-    for run in exhibit.record["runs"][1:3]:
+    experiment = whole_experiment(tmp_path, methods=("ce", 3, "mse"), splits=("train",))
+    for run in experiment.record["runs"][1:3]:
         arrays = arrays_of(run["method"]["tau"] or "ce", 0, "train")
         rows = slice(None) if run["name"] == "ce" else slice(0, 5)
         arrays["logits"][rows, 1] = np.nan
         arrays["prelogits"][rows] = np.inf
         write_dump(tmp_path, run, "train", arrays)
-    for drawing in part.draw(exhibit):
+    for drawing in part.draw(experiment):
         if part is figure_templates:
             found = drawing.numbers["cohesion"]["train"]
             assert set(found) == {"teacher", "KL τ = 3", "MSE"}
@@ -395,9 +397,9 @@ def test_values_that_are_not_finite_are_told(part, tmp_path):
 
 
 def test_one_sample(tmp_path):
-    exhibit = whole_exhibit(tmp_path, methods=("ce", "mse"), splits=("train",), n=1)
+    experiment = whole_experiment(tmp_path, methods=("ce", "mse"), splits=("train",), n=1)
     for part in PARTS:
-        for drawing in part.draw(exhibit):
+        for drawing in part.draw(experiment):
             assert "n = 1 samples" in drawing.caption
             drawing.figure.draw_without_rendering()
-    assert figure_templates.draw(exhibit) == []
+    assert figure_templates.draw(experiment) == []

@@ -14,7 +14,7 @@ from mmkd_logit.engine.lock import only_run_in
 from mmkd_logit.engine.logits import FORMAT, dump_path, find_dumps
 from mmkd_logit.engine.results import append_line, read_lines
 from mmkd_logit.engine.train import build_config, build_parser
-from mmkd_logit.lab.experiment import Exhibit, read_once
+from mmkd_logit.lab.experiment import Experiment, read_once
 from mmkd_logit.lab.scheduler import Execution, find_row
 
 RESULTS = Path("results", "runs.jsonl")
@@ -96,7 +96,7 @@ def project_of_three(workplace):
         CONFIG + "model = dict(type='mmkd_logit.LogitDistiller', "
         "teacher=dict(config='teacher.py', checkpoint='x'))\n"
     )
-    Path("exhibit.py").write_text(
+    Path("experiment.py").write_text(
         "title = 'T'\n"
         "runs = dict(big=dict(row='Big', config='teacher.py'),\n"
         "            alone=dict(row='Alone', config='alone.py'),\n"
@@ -145,8 +145,8 @@ class DumpingMachine(Machine):
 
 def prepare(machine, seeds=(0,), measured=(), dumps=(), **kwargs):
     read_once.cache_clear()
-    exhibit = Exhibit("exhibit.py", **kwargs)
-    runs = {run: exhibit.label(run.name) for run in exhibit.runs(list(seeds))}
+    experiment = Experiment("experiment.py", **kwargs)
+    runs = {run: experiment.label(run.name) for run in experiment.runs(list(seeds))}
     said = []
     measured = {run.work_dir: measured for run in runs}
     dumps = {run.work_dir: dumps for run in runs}
@@ -309,7 +309,7 @@ def test_weights_that_were_lost_or_replaced(machine):
 
 def test_rows_of_others_do_not_count(machine):
     found, _ = go(machine)
-    run = Exhibit("exhibit.py").runs([0])[1]
+    run = Experiment("experiment.py").runs([0])[1]
     cfg = run.build_config()
     row = found[("alone", 0)]
     assert find_row(cfg, [row]) == row
@@ -414,7 +414,7 @@ def chosen_by_logits(project_of_three):
             "train_dataloader = dict(batch_size=8, dataset=dict(type='mmkd_logit.DataSubset', "
             "by='tld', quantiles=(0, 0.5), dataset=dict(type='CIFAR100', pipeline=[])))\n"
         )
-    with open("exhibit.py", "a") as file:
+    with open("experiment.py", "a") as file:
         file.write("runs['kd']['scores'] = 'big'\n")
 
 
@@ -562,7 +562,7 @@ runs = dict(
 
 @pytest.fixture
 def three_students(project_of_three):
-    Path("exhibit.py").write_text(THREE_STUDENTS)
+    Path("experiment.py").write_text(THREE_STUDENTS)
     kd = (
         Path("kd.py")
         .read_text()

@@ -1,14 +1,14 @@
 """Which runs are drawn together."""
 
 import pytest
-from dump_records import METHODS, NETWORK, TEACHER, exhibit_of, name_of, run_of, runs_of
+from dump_records import METHODS, NETWORK, TEACHER, experiment_of, name_of, run_of, runs_of
 
 from mmkd_logit.lab.report.samples import find_families, network_name
 from mmkd_logit.lab.report.style import CE, MSE
 
 
 def families_of(runs, tmp_path):
-    return find_families(exhibit_of(tmp_path, runs).record)
+    return find_families(experiment_of(tmp_path, runs).record)
 
 
 def names_in(family):

@@ -25,7 +25,7 @@ from report_records import (
 from mmkd_logit.lab.report.page import build_report, main
 
 
-def nothing(exhibits, root, notes):
+def nothing(experiments, root, notes):
     return []
 
 
@@ -122,15 +122,15 @@ def test_the_same_files_give_the_same_page(tmp_path):
 
 
 def page_that_says(root, said):
-    """The page of exhibits, rows and figures that say the same wherever they can."""
+    """The page of experiments, rows and figures that say the same wherever they can."""
     write_record(root, hostile_record("digits", said), "digits/x.json")
     with open(root / "results/runs.jsonl", "a") as file:
         file.write(json.dumps(dict(row_of(said, 0, 1.0), overrides={said: said})) + "\n")
 
-    def draw(exhibits, root, notes):
-        notes.append(f"{exhibits[0].path}, figure {said}")
+    def draw(experiments, root, notes):
+        notes.append(f"{experiments[0].path}, figure {said}")
         fields = dict(title=said, caption=said, paper=said, sources=[said], numbers={said: said})
-        return [drawing_of(said, exhibits[0].key, **fields), drawing_of(said, None, **fields)]
+        return [drawing_of(said, experiments[0].key, **fields), drawing_of(said, None, **fields)]
 
     path, _ = build_report(root / "results", draw=draw)
     return page_of(path)
@@ -171,9 +171,9 @@ def test_two_scales_and_a_copy(tmp_path):
     write_record(tmp_path, record_of(LIST, scale="cpu"), "before/table1.json")
     keys = []
 
-    def draw(exhibits, root, notes):
-        keys.extend(each.key for each in exhibits)
-        return [drawing_of(each.key, each.key) for each in exhibits]
+    def draw(experiments, root, notes):
+        keys.extend(each.key for each in experiments)
+        return [drawing_of(each.key, each.key) for each in experiments]
 
     path, _ = build_report(tmp_path / "results", draw=draw)
     assert len(set(keys)) == 4
@@ -183,7 +183,7 @@ def test_two_scales_and_a_copy(tmp_path):
     assert len(page.all("figure", "id")) == 4
 
 
-def test_runs_of_two_exhibits_count_once(tmp_path):
+def test_runs_of_two_experiments_count_once(tmp_path):
     for name in ("a", "b"):
         write_record(tmp_path, record_of(dict(ce=("CE", "", [70.0], None)), name))
     path, _ = build_report(tmp_path / "results", draw=nothing)
@@ -244,16 +244,16 @@ def test_figures_that_cannot_be_written_cost_their_files_alone(tmp_path):
     assert len(page_of(path).all("figure", "id")) == 1
 
 
-def test_figures_that_cannot_be_drawn_are_told_at_their_exhibit(tmp_path):
+def test_figures_that_cannot_be_drawn_are_told_at_their_experiment(tmp_path):
     for name in ("a", "b"):
         write_record(tmp_path, record_of(LIST, name))
 
-    def draw(exhibits, root, notes):
-        notes += [f"{exhibits[1].path}, figure grid: no dump <of> it", "figure losses: broken"]
+    def draw(experiments, root, notes):
+        notes += [f"{experiments[1].path}, figure grid: no dump <of> it", "figure losses: broken"]
         return []
 
     path, problems = build_report(tmp_path / "results", draw=draw)
-    assert problems[-1] == "2 figures could not be drawn; the page says at its exhibit why."
+    assert problems[-1] == "2 figures could not be drawn; the page says at its experiment why."
     text = page_of(path).text
     note = text.index("Missing figure grid: no dump <of> it")
     assert text.index("Title of b", text.index("How each number was made")) < note
@@ -305,7 +305,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     ("words", "why"),
     [
         (["none"], "the folder none does not exist"),
-        (["empty"], "empty holds no exhibits"),
+        (["empty"], "empty holds no experiments"),
         (["results", "--root", "none"], "none does not exist"),
         (["results", "--out", "empty"], "empty"),
         (["results", "--out", "results/table1.json/page.html"], "table1.json"),

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from analysis.exhibit_records import TOP1, Records, write_scalars
+from lab.report.records import TOP1, Records, write_scalars
 from matplotlib.colors import to_hex
 
 from mmkd_logit.lab.report import style
@@ -162,11 +162,11 @@ def test_a_loss_that_is_no_number_is_a_gap(tmp_path):
 def test_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match=r"none of the 8 finished runs left .*tools/train.py"):
         draw(table(tmp_path, logged=False).file())
-    exhibit = table(tmp_path).file()
-    path = tmp_path / exhibit.record["runs"][0]["files"]["scalars"][0]
+    experiment = table(tmp_path).file()
+    path = tmp_path / experiment.record["runs"][0]["files"]["scalars"][0]
     path.unlink()
     with pytest.raises(FileNotFoundError, match="do not exist"):
-        draw(exhibit)
+        draw(experiment)
 
 
 def test_nothing_finished_is_nothing_to_draw(tmp_path):

@@ -43,7 +43,7 @@ def test_broken_lines_are_told(rows):
     assert list(found.rows) == [1, 6]
 
 
-def test_rows_of_no_exhibit(rows, tmp_path):
+def test_rows_of_no_experiment(rows, tmp_path):
     record = record_of({})
     record["runs"] = [run_of("a", 0, 70.0), run_of("a", 1, None)]
     other = dict(row_of("b", 0, 61.25), numerics="bfloat16")

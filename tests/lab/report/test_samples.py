@@ -4,18 +4,20 @@ import shlex
 
 import numpy as np
 import pytest
-from dump_records import arrays_of, exhibit_of, runs_of, whole_exhibit, write_dump
+from dump_records import arrays_of, experiment_of, runs_of, whole_experiment, write_dump
 
 from mmkd_logit.lab.report.samples import Samples, dumped_splits, find_families
 
 
-def samples_of(exhibit, split="train"):
-    (family,) = find_families(exhibit.record)
-    return Samples(exhibit, family, split)
+def samples_of(experiment, split="train"):
+    (family,) = find_families(experiment.record)
+    return Samples(experiment, family, split)
 
 
-def run_in(exhibit, name, seed=0):
-    return next(run for run in exhibit.record["runs"] if (run["name"], run["seed"]) == (name, seed))
+def run_in(experiment, name, seed=0):
+    return next(
+        run for run in experiment.record["runs"] if (run["name"], run["seed"]) == (name, seed)
+    )
 
 
 def by_name(samples):
@@ -25,7 +27,7 @@ def by_name(samples):
 @pytest.fixture
 def two(tmp_path):
     """Two seeds of a student by cross-entropy and one by MSE, dumped."""
-    return whole_exhibit(tmp_path, seeds=(0, 1), methods=("ce", "mse"))
+    return whole_experiment(tmp_path, seeds=(0, 1), methods=("ce", "mse"))
 
 
 def test_a_student_without_teacher_takes_that_of_its_seed(two):
@@ -53,7 +55,7 @@ def dumped_teacher(tmp_path, students=False, **identity):
     for run in runs[1:]:
         arrays = arrays_of(run["name"], 0, "train", teacher=students)
         write_dump(tmp_path, run, "train", arrays)
-    return exhibit_of(tmp_path, runs)
+    return experiment_of(tmp_path, runs)
 
 
 def test_the_teachers_own_dump_serves(tmp_path):
@@ -67,28 +69,28 @@ def test_the_teachers_own_dump_serves(tmp_path):
 
 
 def test_what_students_say_of_the_teacher_comes_first(tmp_path):
-    exhibit = dumped_teacher(tmp_path, students=True)
+    experiment = dumped_teacher(tmp_path, students=True)
     arrays = arrays_of(None, 0, "train")
     arrays["logits"] += 1
-    write_dump(tmp_path, run_in(exhibit, "teacher"), "train", arrays)
-    teacher = samples_of(exhibit).teacher(0)
+    write_dump(tmp_path, run_in(experiment, "teacher"), "train", arrays)
+    teacher = samples_of(experiment).teacher(0)
     taught = arrays_of("mse", 0, "train")["teacher_logits"]
     np.testing.assert_array_equal(teacher.logits, taught)
 
 
 def test_prelogits_of_the_teacher_from_its_own_dump(tmp_path):
-    exhibit = dumped_teacher(tmp_path, students=True)
+    experiment = dumped_teacher(tmp_path, students=True)
     arrays = arrays_of("mse", 0, "train")
     del arrays["teacher_prelogits"], arrays["teacher_weight"]
-    write_dump(tmp_path, run_in(exhibit, "mse"), "train", arrays)
-    teacher = samples_of(exhibit).teacher(0)
+    write_dump(tmp_path, run_in(experiment, "mse"), "train", arrays)
+    teacher = samples_of(experiment).teacher(0)
     np.testing.assert_array_equal(teacher.prelogits, arrays_of(None, 0, "train")["prelogits"])
 
 
 def test_a_teacher_that_was_trained_anew_is_nobodys(tmp_path):
-    exhibit = dumped_teacher(tmp_path, weights="new")
-    run_in(exhibit, "teacher")["row"]["weights"] = "new"
-    samples = samples_of(exhibit)
+    experiment = dumped_teacher(tmp_path, weights="new")
+    run_in(experiment, "teacher")["row"]["weights"] = "new"
+    samples = samples_of(experiment)
     assert samples.teacher(0) is None
     assert [student.teacher_logits for student in samples.students()] == [None, None]
 
@@ -118,7 +120,7 @@ def test_several_teachers_own_dumps_are_not_their_mean(tmp_path, known):
     runs[1]["row"]["teachers"] = runs[1]["row"]["teachers"] * 2 if known else None
     write_dump(tmp_path, runs[0], "train", arrays_of(None, 0, "train"))
     write_dump(tmp_path, runs[1], "train", arrays_of("mse", 0, "train", teacher=False))
-    samples = samples_of(exhibit_of(tmp_path, [runs[0], other, runs[1]]))
+    samples = samples_of(experiment_of(tmp_path, [runs[0], other, runs[1]]))
     assert samples.teacher(0) is None
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from analysis.exhibit_records import method, write_dump, write_scalars
+from lab.report.records import method, write_dump, write_scalars
 
-from mmkd_logit.lab.report.data import exhibit_of_folders, is_work_folder
+from mmkd_logit.lab.report.data import experiment_of_folders, is_work_folder
 
 
 def folder(tmp_path, name, epochs=2, **identity):
@@ -16,7 +16,7 @@ def folder(tmp_path, name, epochs=2, **identity):
 
 def test_runs_are_called_after_their_folders(tmp_path):
     folders = [folder(tmp_path, name) for name in ("a/seed0", "a/seed3", "b/seed0", "c")]
-    record = exhibit_of_folders(folders).record
+    record = experiment_of_folders(folders).record
     assert [(run["name"], run["seed"]) for run in record["runs"]] == [
         ("a", 0), ("a", 3), ("b", 0), ("c", 0)
     ]  # fmt: skip
@@ -28,18 +28,18 @@ def test_runs_are_called_after_their_folders(tmp_path):
 
 def test_folders_of_one_name_are_told_apart(tmp_path):
     folders = [folder(tmp_path, name) for name in ("x/a/seed0", "y/a/seed0", "y/b/seed0")]
-    names = [run["name"] for run in exhibit_of_folders(folders).record["runs"]]
+    names = [run["name"] for run in experiment_of_folders(folders).record["runs"]]
     assert names == ["x/a", "y/a", "b"]
 
 
 def test_the_same_folder_twice_is_one_run(tmp_path):
     work_dir = folder(tmp_path, "a/seed0")
-    assert len(exhibit_of_folders([work_dir, work_dir]).record["runs"]) == 1
+    assert len(experiment_of_folders([work_dir, work_dir]).record["runs"]) == 1
 
 
 def test_a_dump_says_by_what_a_run_was_trained(tmp_path):
     told = dict(method=method("kl", tau="inf"), weights="abc", teachers=["def"], config="c.py")
-    (run,) = exhibit_of_folders([folder(tmp_path, "a/seed0", **told)]).record["runs"]
+    (run,) = experiment_of_folders([folder(tmp_path, "a/seed0", **told)]).record["runs"]
     assert run["method"] == told["method"]
     assert (run["row"]["weights"], run["row"]["teachers"]) == ("abc", ["def"])
     assert list(run["files"]["dumps"]) == ["test"]
@@ -50,7 +50,7 @@ def test_a_dump_that_is_cut_off_is_named(tmp_path):
     path = work_dir / "logits" / "test.npz"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"test.npz is not a whole dump .*tools/dump_logits.py"):
-        exhibit_of_folders([work_dir])
+        experiment_of_folders([work_dir])
 
 
 def test_what_is_no_work_folder(tmp_path):

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from analysis.exhibit_records import TOP1, Records
+from lab.report.records import TOP1, Records
 from matplotlib.colors import to_hex
 
 from mmkd_logit.lab.report import style

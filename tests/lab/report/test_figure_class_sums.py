@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from analysis.exhibit_records import Records, write_scalars
+from lab.report.records import Records, write_scalars
 from matplotlib.colors import to_hex
 
 from mmkd_logit.lab.report import style
@@ -173,7 +173,7 @@ def test_says_what_is_missing(tmp_path):
 
 
 def _without_scalars(tmp_path):
-    exhibit = table(tmp_path).file()
-    for run in exhibit.record["runs"]:
+    experiment = table(tmp_path).file()
+    for run in experiment.record["runs"]:
         run["files"]["scalars"] = []
-    return exhibit
+    return experiment

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from analysis.exhibit_records import write_scalars
+from lab.report.records import write_scalars
 
 from mmkd_logit.lab.report.curves import by_epoch, by_iteration, by_validation, over_seeds
 from mmkd_logit.lab.report.data import read_scalars

@@ -8,11 +8,11 @@ from commands import PROJECT, error_of
 
 from mmkd_logit.engine.fingerprint import computed_content
 from mmkd_logit.engine.results import append_line, read_lines
-from mmkd_logit.lab.experiment import Exhibit, read_once
+from mmkd_logit.lab.experiment import Experiment, read_once
 from mmkd_logit.lab.publish import MEASURED, main, measured_rows, render_metafile, render_readme
 
 TEACHER = "configs/wrn/wrn16-2_digits.py"
-EXHIBIT = f"""
+EXPERIMENT = f"""
 title = 'Small'
 runs = dict(
     big=dict(row='Teacher', config={TEACHER!r}),
@@ -52,8 +52,8 @@ def place(workplace):
         Path("configs").mkdir(exist_ok=True)
         Path("configs", folder).symlink_to(PROJECT / "configs" / folder)
     Path("configs/paper").mkdir()
-    Path("configs/paper/small.py").write_text(EXHIBIT)
-    return Exhibit("configs/paper/small.py").runs([0, 1])
+    Path("configs/paper/small.py").write_text(EXPERIMENT)
+    return Experiment("configs/paper/small.py").runs([0, 1])
 
 
 def test_rows_by_what_they_say_of_themselves(place):
@@ -79,7 +79,7 @@ def test_a_page(place):
     assert text.startswith("# T\n\n<!-- measured: small -->\n### Small\n")
     assert text.endswith("0123456789ab.\n<!-- end -->\n\nrest 1\n")
     assert render_readme(text, rows) == text
-    with pytest.raises(ValueError, match="no exhibit 'nope'"):
+    with pytest.raises(ValueError, match="no experiment 'nope'"):
         render_readme("<!-- measured: nope -->\n<!-- end -->\n", rows)
 
 
@@ -154,7 +154,7 @@ def test_the_projects_pages_are_up_to_date(project, capsys):
 
 
 def test_rows_of_fewer_digits_have_tables_of_their_own(place):
-    exact, fast = (Exhibit("configs/paper/small.py", fast=fast).runs([0, 1]) for fast in (0, 1))
+    exact, fast = (Experiment("configs/paper/small.py", fast=fast).runs([0, 1]) for fast in (0, 1))
     assert not {run.work_dir for run in exact} & {run.work_dir for run in fast}
     rows = []
     for runs, top1, numerics in ((exact, 90.0, {}), (fast, 50.0, dict(numerics="bfloat16"))):
