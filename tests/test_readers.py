@@ -109,9 +109,6 @@ READERS = {
     ("mmkd_logit/losses/feature.py", "importlib.import_module"): NAMED,
     ("mmkd_logit/metrics/dump.py", "numpy.fromfile"): NUMBERS,
     ("mmkd_logit/metrics/dump.py", "zipfile.ZipFile"): PLAIN,
-    ("mmkd_logit/models/teacher_cache.py", "json.loads"): PLAIN,
-    ("mmkd_logit/models/logit_store.py", "json.loads"): OTHER,
-    ("mmkd_logit/models/logit_store.py", "numpy.memmap"): OTHER,
     ("mmkd_logit/models/teacher.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),
@@ -287,4 +284,4 @@ def test_every_command_line_reads_safely():
             continue
         assert "install_safe_reading()" in text, f"{module} does not call install_safe_reading()"
         checked.add(tool.stem)
-    assert {"train", "test", "dump_logits", "cache", "train_together", "reproduce"} <= checked
+    assert {"train", "test", "dump_logits", "precompute", "train_together", "reproduce"} <= checked

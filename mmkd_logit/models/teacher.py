@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -542,20 +541,6 @@ class FrozenTeacher:
         if self.cache is None:
             return self.compute(inputs)
         return self.cache(inputs, views, self.compute, lambda views: self._describe(inputs))
-
-    def lacking(self, inputs: Tensor, views: Views) -> np.ndarray:
-        """Tell which pictures the cache has not but would keep.
-
-        Args:
-            inputs: Any images on the device and of the type of those to come.
-            views: Which pictures are asked for.
-
-        Returns:
-            Bools (N,); all True without a cache.
-        """
-        if self.cache is None:
-            return np.ones(len(views.index), bool)
-        return self.cache.lacking(inputs, views, lambda views: self._describe(inputs))
 
     @torch.no_grad()
     def compute(self, inputs: Tensor) -> Tensor:

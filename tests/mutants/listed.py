@@ -213,13 +213,40 @@ MUTANTS = {
         "models/teacher_cache.py", "pictures=views.pictures,", 'pictures="",', _CACHE
     ),
     "the type of stored logits is no part of the key": Mutant(
-        "models/teacher_cache.py", "            dtype=settings.dtype,\n", "", _CACHE
+        "models/teacher_cache.py", "            dtype=self.dtype,\n", "", _CACHE
     ),
     "max_gib is ignored": Mutant(
+        "models/teacher_cache.py", "if room > self.max_gib * 2**30:", "if False:", _CACHE
+    ),
+    "damaged rows count": Mutant(
         "models/teacher_cache.py",
-        "min(views.samples, int(settings.max_gib * 2**30 / (row * views.per_sample)))",
-        "views.samples",
+        "found = sums == self._checksum(words, numbers)",
+        "found = sums != 0",
         _CACHE,
+    ),
+    "a row in the place of another counts": Mutant(
+        "models/teacher_cache.py",
+        "total += numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)",
+        "total += np.uint64(0x9E3779B97F4A7C15)",
+        _CACHE,
+    ),
+    "a full disk ends training": Mutant(
+        "models/teacher_cache.py",
+        "            except OSError as error:  # most likely",
+        "            except KeyError as error:  # most likely",
+        _CACHE,
+    ),
+    "every epoch is the first": Mutant(
+        "engine/precompute.py",
+        "sampler.set_epoch(epoch)",
+        "sampler.set_epoch(0)",
+        "tests/engine/test_precompute.py",
+    ),
+    "precomputed outside the precision of the run": Mutant(
+        "engine/precompute.py",
+        "with wrapper.optim_context(model):",
+        "if True:",
+        "tests/engine/test_precompute.py",
     ),
     # safe reading
     "pickles may run code": Mutant(

@@ -391,12 +391,10 @@ def _student(cfg: Config) -> None:
 
 
 def _cached(cfg: Config) -> None:
-    storage = "device" if torch.cuda.is_available() else "memory"
-
     def change(spec: Any) -> Any:
         if not isinstance(spec, dict) or "config" not in spec:
             spec = dict(config=spec)
-        return dict(spec, cache=dict(storage=storage))
+        return dict(spec, cache=dict(storage="memory"))
 
     change_teachers(cfg, change)
 
