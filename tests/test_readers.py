@@ -39,6 +39,7 @@ CHECKPOINT = "integration/test_attacks.py::test_pickles_in_checkpoints"
 OTHER = "integration/test_attacks.py::test_other_files"
 ROWS = "integration/test_attacks.py::test_dumps_rows_scalars_and_origins"
 SAFE = "engine/test_safe_reading.py::"
+PREFIXES = "engine/test_checkpoint.py::test_every_prefix_is_safe"
 
 READERS = {
     ("mmkd_logit/utils/files.py", "json.loads"): PLAIN,
@@ -66,9 +67,8 @@ READERS = {
     ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
     ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
     ("mmkd_logit/engine/chain.py", "mmengine.config.Config.fromfile"): CONFIG,
-    ("mmkd_logit/checkpoint.py", "mmengine.fileio.get"): (
-        "engine/test_checkpoint.py::test_every_prefix_is_safe"
-    ),
+    ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_http"): PREFIXES,
+    ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_local"): PREFIXES,
     ("mmkd_logit/checkpoint.py", "torch.load"): CHECKPOINT,
     ("mmkd_logit/engine/config.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/engine/config.py", "mmengine.hub.get_config"): CONFIG,
@@ -81,7 +81,6 @@ READERS = {
         SAFE + "test_members_of_archives_do_not_escape"
     ),
     ("mmkd_logit/checkpoint.py", "yaml.SafeLoader"): SAFE + "test_yaml_is_plain",
-    ("mmkd_logit/checkpoint.py", "yaml.load"): SAFE + "test_yaml_is_plain",
     ("mmkd_logit/engine/group.py", "json.loads"): PLAIN,
     ("mmkd_logit/engine/group.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT

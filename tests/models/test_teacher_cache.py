@@ -279,7 +279,7 @@ def test_batches_that_are_mixed_never_reach_a_cache(networks, tmp_path):
             teacher.expect_inputs_of(mixing)
 
 
-def test_preprocessors_of_another_class_have_another_cache():
+def test_other_preprocessors_have_another_cache():
     from mmpretrain.models import ClsDataPreprocessor
 
     from mmkd_logit.models import BatchPreprocessor
@@ -288,6 +288,8 @@ def test_preprocessors_of_another_class_have_another_cache():
     settings = dict(mean=[120.0], std=[60.0])
     described = [describe_preprocessor(k(**settings)) for k in (ClsDataPreprocessor,) * 2]
     assert described[0] == described[1] != describe_preprocessor(BatchPreprocessor(**settings))
+    for other in (dict(settings, mean=[121.0]), dict(settings, std=[61.0]), {}):
+        assert describe_preprocessor(ClsDataPreprocessor(**other)) != described[0]
 
 
 def test_distiller_takes_the_numbers_of_the_batch(networks):

@@ -251,9 +251,24 @@ MUTANTS = {
     # safe reading
     "pickles may run code": Mutant(
         "checkpoint.py",
-        "return torch.load(path, map_location=map_location, weights_only=True)\n",
-        "return torch.load(path, map_location=map_location, weights_only=False)\n",
+        "return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)",
+        "return torch.load(path, map_location=map_location, weights_only=False, mmap=False)",
         _CHECKPOINT,
+    ),
+    "plugins may read carelessly": Mutant(
+        "checkpoint.py",
+        '    os.environ[FORCE] = "1"\n',
+        '    os.environ[FORCE] = "0"\n',
+        _CHECKPOINT,
+    ),
+    "getattr is allowed": Mutant(
+        "checkpoint.py",
+        "if owner is HistoryBuffer and type(name) is str and name in _STATISTICS:",
+        "if owner is HistoryBuffer and type(name) is str:",
+        _CHECKPOINT,
+    ),
+    "a download is not compared with its name": Mutant(
+        "checkpoint.py", "sha256 and sha256[1]", "None", "tests/engine/test_download.py"
     ),
     "the config of a checkpoint is executed": Mutant(
         "checkpoint.py", 'checkpoint["meta"].pop("config", None)', "pass", _CHECKPOINT
