@@ -25,6 +25,7 @@ from mmengine.fileio import PickleHandler, YamlHandler, register_handler
 from mmengine.logging.history_buffer import HistoryBuffer
 from torch import Tensor
 
+from mmkd_logit.utils.arguments import first_line
 from mmkd_logit.utils.files import why_damaged
 
 # What a checkpoint may name besides tensors and plain containers.
@@ -160,9 +161,8 @@ def _clear_errors(filename: str) -> Iterator[None]:
             raise CheckpointError(
                 f"{filename} is not a published checkpoint: {scheme} has no {name!r}"
             ) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{filename} cannot be read as a checkpoint ({reason}); "
+            f"{filename} cannot be read as a checkpoint ({first_line(error)}); "
             "it may be cut short or another kind of file"
         ) from None
 
@@ -179,11 +179,7 @@ def _without_orders(checkpoint: Any, filename: str) -> Any:
     hub = checkpoint.get("message_hub")
     info = hub.get("runtime_info") if isinstance(hub, dict) else None
     for key, value in info.items() if isinstance(info, dict) else ():
-        numbers = isinstance(value, list) and all(type(item) is int for item in value)
-        best = value is None or _is_best(value)
-        if (key == "keep_ckpt_ids" and not numbers) or (
-            str(key).startswith("best_ckpt") and not best
-        ):
+        if _deletes_other_files(key, value):
             raise UnsafeCheckpointError(
                 f"{filename} is refused: resuming from it would delete files that are no "
                 f"checkpoints ({key} = {value!r})"
@@ -191,10 +187,15 @@ def _without_orders(checkpoint: Any, filename: str) -> Any:
     return checkpoint
 
 
-def _is_best(value: Any) -> bool:
-    """Whether it is what MMEngine calls a best checkpoint; it would also delete a folder."""
-    path = Path(value) if type(value) is str else Path()
-    return path.name.startswith("best_") and path.suffix == ".pth" and not path.is_dir()
+def _deletes_other_files(key: Any, value: Any) -> bool:
+    """Whether MMEngine, told this by a checkpoint, deletes what it has not saved, or a folder."""
+    if key == "keep_ckpt_ids":
+        return not isinstance(value, list) or not all(type(item) is int for item in value)
+    if str(key).startswith("best_ckpt") and value is not None:
+        path = Path(value) if type(value) is str else Path()
+        is_best = path.name.startswith("best_") and path.suffix == ".pth"
+        return not is_best or path.is_dir()
+    return False
 
 
 def _safely(loader: Callable) -> Callable:
@@ -244,7 +245,10 @@ def load_from_url(filename: str, map_location: Any = None) -> Any:
     A file whose name holds its hash is compared with it. The first process downloads; on other
     machines, the others do.
     """
-    path = cached_path(filename)
+    name = urlparse(filename).path.rpartition("/")[2]
+    if name in ("", ".", ".."):
+        raise CheckpointError(f"{filename} names no file to download")
+    path = Path(torch.hub.get_dir(), "checkpoints", name)
     new = not path.is_file()
     if new and is_main_process():
         _download(filename, path)
@@ -259,14 +263,6 @@ def load_from_url(filename: str, map_location: Any = None) -> Any:
         advice = "the download is not kept" if new else f"it was kept as {path}; delete it"
         text = str(error).replace(str(path), filename)
         raise type(error)(f"{text} ({advice})") from None
-
-
-def cached_path(url: str) -> Path:
-    """Return where a download is kept: in torch's cache, under the name that it has there."""
-    name = urlparse(url).path.rpartition("/")[2]
-    if name in ("", ".", ".."):
-        raise CheckpointError(f"{url} names no file to download")
-    return Path(torch.hub.get_dir(), "checkpoints", name)
 
 
 def _download(url: str, path: Path) -> None:

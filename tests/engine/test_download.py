@@ -7,7 +7,6 @@ import torch
 from mmengine.runner import CheckpointLoader
 from payloads import as_checkpoint
 
-from mmkd_logit.checkpoint import cached_path
 from mmkd_logit.engine import UnsafeCheckpointError, install_safe_checkpoint_loading
 
 
@@ -74,7 +73,7 @@ def test_what_cannot_be_read_is_not_kept(served, server, tmp_path):
 
 
 def test_what_was_in_the_cache_before_stays_there(served, server, tmp_path):
-    cached = cached_path(f"{server}/page.pth")
+    cached = tmp_path / "torch home" / "hub" / "checkpoints" / "page.pth"
     cached.parent.mkdir(parents=True)
     cached.write_text("<html><body>Sign in</body></html>")
     with pytest.raises(ValueError, match=r"page.pth .*it was kept as .*; delete it\)$"):
