@@ -188,7 +188,7 @@ def _without_orders(checkpoint: Any, filename: str) -> Any:
 
 
 def _deletes_other_files(key: Any, value: Any) -> bool:
-    """Whether MMEngine, told this by a checkpoint, deletes what it has not saved, or a folder."""
+    """Whether resuming with this entry deletes what MMEngine has not saved, or a folder."""
     if key == "keep_ckpt_ids":
         return not isinstance(value, list) or not all(type(item) is int for item in value)
     if str(key).startswith("best_ckpt") and value is not None:

@@ -364,11 +364,12 @@ class TeacherCache:
         size, classes = views.samples * views.per_sample, content["num_classes"]
         room = size * _bytes_of_row(classes, self.dtype)
         if room > self.max_gib * 2**30:
-            return self._decline(
+            _say_no_cache(
                 f"the {views.per_sample} views of {views.samples} images would take "
                 f"{room / 2**30:.3g} GiB, and max_gib is {self.max_gib:g}; raise it, or set "
                 "dtype='float16'"
             )
+            return None
         if self.storage == "memory":
             store, where = LogitStore(size, classes, self.dtype), "in memory"
         else:
@@ -377,7 +378,8 @@ class TeacherCache:
             except OSError as error:
                 if error.errno not in FULL:
                     raise
-                return self._decline(str(error))
+                _say_no_cache(str(error))
+                return None
             where = f"{store.folder} ({shutil.disk_usage(self.root).free / 2**30:.2f} GiB free)"
         filled = store.filled()
         text = (
@@ -406,14 +408,6 @@ class TeacherCache:
         meta = json.dumps(content, sort_keys=True, default=str, indent=1)
         return LogitStore(content["rows"], content["num_classes"], self.dtype, folder, meta)
 
-    @staticmethod
-    def _decline(why: str) -> None:
-        print_log(
-            f"No teacher cache: {why}. Every logit is computed; results do not change.",
-            "current",
-            level=logging.WARNING,
-        )
-
     @property
     def stores(self) -> list[LogitStore]:
         """The open stores, one for each data set and precision."""
@@ -433,6 +427,14 @@ class TeacherCache:
         rows = [store.size * _bytes_of_row(store.num_classes, store.dtype) for store in self.stores]
         entries = sum(store.filled() for store in self.stores)
         return dict(hits=self.hits, misses=self.misses, entries=entries, bytes=sum(rows))
+
+
+def _say_no_cache(why: str) -> None:
+    print_log(
+        f"No teacher cache: {why}. Every logit is computed; results do not change.",
+        "current",
+        level=logging.WARNING,
+    )
 
 
 def _bytes_of_row(num_classes: int, dtype: str) -> int:

@@ -55,7 +55,7 @@ def networks(tmp_path_factory):
 
 
 def teacher_of(spec, tmp_path=None, mean=120.0, **cache):
-    """A teacher, told what its images look like."""
+    """A teacher that knows how its images are normalized."""
     options = {"storage": "memory", **cache}
     if tmp_path is not None:
         options.setdefault("root", str(tmp_path))
@@ -65,8 +65,8 @@ def teacher_of(spec, tmp_path=None, mean=120.0, **cache):
     return teacher
 
 
-def pictures_of(index, view, seed=0, size=8):
-    """The same picture for the same numbers."""
+def images_of(index, view, seed=0, size=8):
+    """The same image for the same numbers."""
     every = torch.randn(
         IMAGES * VIEWS, 3, size, size, generator=torch.Generator().manual_seed(seed)
     )
@@ -74,10 +74,10 @@ def pictures_of(index, view, seed=0, size=8):
 
 
 def batch_of(n=128, seed=0, pictures="of a test"):
-    """Different pictures and their numbers."""
+    """Different images and the numbers of their views."""
     numbers = np.random.default_rng(seed).permutation(IMAGES * VIEWS)[:n]
     index, view = np.divmod(numbers, VIEWS)
-    return pictures_of(index, view), Views(pictures, IMAGES, VIEWS, index, view)
+    return images_of(index, view), Views(pictures, IMAGES, VIEWS, index, view)
 
 
 def part(views, rows):
@@ -117,7 +117,7 @@ def test_hit_and_miss_cold_and_warm_give_the_same_bits(networks, tmp_path, optio
     warm = teacher_of(spec, tmp_path, storage="disk", dtype=dtype)
     assert torch.equal(warm(inputs, views), expected)
     assert (warm.cache.hits, warm.cache.misses) == (128, 0)
-    # The cache changes nothing but for what is said: rounding to dtype.
+    # The cache changes nothing but the rounding to dtype.
     plain = FrozenTeacher(dict(spec, micro_batch=32))
     plain.expect_inputs_of(cold.model.data_preprocessor)
     assert torch.equal(plain(inputs).to(getattr(torch, dtype)).float(), expected)
@@ -161,8 +161,8 @@ def changes(networks):
     deeper["config"]["backbone"]["drop_rate"] = 0.5
     return dict(
         network=dict(spec=networks[16]),
-        normalisation=dict(mean=121.0),
-        teachers_normalisation=dict(spec=own),
+        normalization=dict(mean=121.0),
+        teachers_normalization=dict(spec=own),
         config=dict(spec=deeper),
         dtype=dict(dtype="float16"),
         precision=dict(spec=dict(networks[10], autocast="bfloat16")),
@@ -173,7 +173,7 @@ def changes(networks):
 
 
 @pytest.mark.parametrize("name", list(changes({10: dict(config=wrn(data_preprocessor={})), 16: 0})))
-def test_whatever_decides_the_logits_begins_another_cache(networks, tmp_path, name):
+def test_a_change_of_what_decides_the_logits_begins_another_cache(networks, tmp_path, name):
     inputs, views = batch_of(40)
     teacher_of(networks[10], tmp_path, storage="disk")(inputs, views)
     arguments = dict(changes(networks)[name])
@@ -190,7 +190,7 @@ def test_whatever_decides_the_logits_begins_another_cache(networks, tmp_path, na
     assert again.cache.misses == 0
 
 
-def test_other_weights_and_other_pictures_begin_another_cache(networks, tmp_path):
+def test_other_weights_and_other_images_begin_another_cache(networks, tmp_path):
     inputs, views = batch_of(40)
     teacher_of(networks[10], tmp_path, storage="disk")(inputs, views)
     state = torch.load(networks[10]["checkpoint"], weights_only=True)
@@ -211,7 +211,7 @@ def test_other_weights_and_other_pictures_begin_another_cache(networks, tmp_path
         fresh = teacher_of(networks[10], tmp_path, storage="disk")
         fresh(inputs, other)
         assert fresh.cache.hits == 0
-    # One cache object sees several sets of pictures, and keeps them apart as well.
+    # One cache object sees several data sets, and keeps them apart as well.
     same(inputs, views)
     same(inputs + 1, Views("brighter", IMAGES, VIEWS, views.index, views.view))
     assert same.cache.misses == 40
@@ -227,7 +227,7 @@ def test_moved_weights_are_the_same_teacher(networks, tmp_path):
     assert moved.cache.misses == 0
 
 
-def test_told_of_another_normalisation_it_forgets(networks):
+def test_another_normalization_closes_the_cache(networks):
     inputs, views = batch_of(40)
     teacher = teacher_of(networks[10])
     teacher(inputs, views)
@@ -241,13 +241,13 @@ def test_told_of_another_normalisation_it_forgets(networks):
     assert teacher.cache.hits == 40
 
 
-def test_not_told_of_the_normalisation_it_refuses(networks):
+def test_an_unknown_normalization_is_refused(networks):
     teacher = FrozenTeacher(dict(networks[10], cache=dict(storage="memory")))
     with pytest.raises(ValueError, match="was not told how images are normalised"):
         teacher(*batch_of())
 
 
-def test_pictures_without_numbers_are_refused(networks, tmp_path):
+def test_views_without_numbers_are_refused(networks, tmp_path):
     inputs, views = batch_of()
     teacher = teacher_of(networks[10])
     with pytest.raises(ValueError, match=r"MixUp, CutMix, Cutout.*InMemoryDataset"):
@@ -578,7 +578,7 @@ def test_a_full_disk_ends_the_filling_alone(tmp_path, said):
 
 def test_a_read_only_cache_is_read_and_none_can_be_made_there(said):
     def read():
-        if os.getuid() == 0:  # who may write everywhere
+        if os.getuid() == 0:  # root may write everywhere
             os.setgroups([]), os.setgid(65534), os.setuid(65534)
         cache = TeacherCache("disk", root=root)
         for _ in range(2):
@@ -611,7 +611,7 @@ def write(root, seed, turns):
 
 
 def check_all(tmp_path):
-    """Compare all that is said to be there; return how much that is."""
+    """Compare all rows that are there; return how many they are."""
     hits = 0
     for root in tmp_path.iterdir():
         cache = TeacherCache("disk", root=root)
