@@ -245,7 +245,8 @@ def broken_weights(network: nn.Module) -> str:
     return f"{broken[0]}{more}" if broken else ""
 
 
-def _build(teacher: TeacherNetwork) -> nn.Module:
+def build_network(teacher: TeacherNetwork) -> nn.Module:
+    """Build a teacher's network and load its weights."""
     if isinstance(teacher.model, nn.Module):
         return teacher.model
     from mmpretrain.registry import MODELS
@@ -378,7 +379,7 @@ class FrozenTeacher:
         if self._model is not None:
             return
         with preserve_random_state():
-            self._model = _build(self.network).eval().requires_grad_(False)
+            self._model = build_network(self.network).eval().requires_grad_(False)
         if self.settings.channels_last:
             self._model.to(memory_format=torch.channels_last)
         self._match_normalization()
