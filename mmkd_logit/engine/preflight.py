@@ -379,8 +379,7 @@ def _teachers(network: Any, runner: Runner) -> list[tuple[Any, str]]:
     found = [(each, "here") for each in now]
     for hook in runner.hooks:
         for later in getattr(hook, "later_teachers", list)():
-            if later.settings.autocast != "float16":  # which many CPUs cannot
-                found.append((later, "cpu"))
+            found.append((later, "cpu"))
     return found
 
 

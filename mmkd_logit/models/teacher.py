@@ -50,11 +50,8 @@ _PRECISIONS = dict(bfloat16=torch.bfloat16, float16=torch.float16, float32=torch
 class TeacherNetwork(NamedTuple):
     """What the settings of a teacher name.
 
-    Attributes:
-        name: How messages call it.
-        model: Config of the classifier, or the classifier.
-        checkpoint: Where its weights are; None if the model brings its own.
-        scope: Registry scope in which the model is built.
+    The model is a config, built in a registry scope, or a module. The checkpoint is None if the
+    model initialises itself.
     """
 
     name: str
@@ -89,11 +86,11 @@ class TeacherSettings:
     @classmethod
     def from_config(cls, spec: Any) -> "TeacherSettings":
         """Read a teacher in any form of :class:`FrozenTeacher`."""
-        if isinstance(spec, (str, nn.Module)) or (
-            isinstance(spec, dict) and "type" in spec and "config" not in spec
-        ):
+        if isinstance(spec, cls):
+            return spec
+        if not isinstance(spec, dict) or ("type" in spec and "config" not in spec):
             spec = dict(config=spec)
-        if not isinstance(spec, dict) or "config" not in spec:
+        if "config" not in spec:
             raise ValueError(f"cannot read a teacher from {spec!r}. {_FORMS}")
         refuse_unknown("a teacher", spec, [field.name for field in fields(cls)])
         return cls(**(spec.to_dict() if isinstance(spec, ConfigDict) else spec))
@@ -192,15 +189,13 @@ class TeacherSettings:
 
 def _read_config(config: Any) -> tuple[str, Any, str | None]:
     """Return a name, the config and, for a published model, where its weights are."""
-    if isinstance(config, dict):
-        model = config.get("model", config)
+    if not isinstance(config, str):
+        model = config.get("model", config) if isinstance(config, dict) else None
         if not isinstance(model, dict) or "type" not in model:
             raise ValueError(
                 f"a teacher's config needs a model with a type, got {config!r}. {_FORMS}"
             )
-        return str((model.get("backbone") or model).get("type")), config, None
-    if not isinstance(config, str):
-        raise ValueError(f"cannot read a teacher's config from {config!r}. {_FORMS}")
+        return str((model.get("backbone") or model)["type"]), config, None
     path = Path(config)
     if path.suffix in (".py", ".yaml", ".yml", ".json"):
         if config.startswith("mmpretrain::"):
@@ -474,11 +469,6 @@ class FrozenTeacher:
             return nullcontext()
         if self.settings.autocast == "float32":
             return torch.autocast(device.type, enabled=False)
-        if self.settings.autocast == "float16" and device.type == "cpu" and not _cpu_has_float16():
-            raise ValueError(
-                "this CPU has no float16 instructions, which makes a teacher with "
-                "autocast='float16' slower than without; use autocast='bfloat16'"
-            )
         return torch.autocast(device.type, dtype=_PRECISIONS[self.settings.autocast])
 
     def _forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -506,11 +496,9 @@ class FrozenTeacher:
         if self._weights is None:
             self._weights = weights_hash(self.model)
         settings, device = self.settings, inputs.device
-        precision = torch.float32
-        if settings.autocast is not None:
-            precision = _PRECISIONS[settings.autocast]
-        elif torch.is_autocast_enabled(device.type):
-            precision = torch.get_autocast_dtype(device.type)
+        with self._precision(device):
+            half = torch.is_autocast_enabled(device.type)
+            precision = torch.get_autocast_dtype(device.type) if half else torch.float32
         return dict(
             teacher=self.name,
             weights=self._weights,
@@ -527,7 +515,3 @@ class FrozenTeacher:
             ),
             machine=describe_machine(device),
         )
-
-
-def _cpu_has_float16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
