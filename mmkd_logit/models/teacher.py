@@ -222,18 +222,18 @@ def _read_config(config: Any) -> tuple[str, Any, str | None]:
 # Building the network with its weights.
 
 
-def broken_weights(network: nn.Module) -> str:
+def broken_weights(network: nn.Module, state: Mapping[str, Any] | None = None) -> str:
     """Name the tensors of a network that make everything it computes meaningless, or return ''.
 
     Parameters and BatchNorm's statistics must be finite; other buffers, such as masks, may hold
-    infinity and no NaN.
+    infinity and no NaN. They are those of ``state``, if given, and not the network's own.
     """
     broken = []
-    for name, value in [*network.named_parameters(), *network.named_buffers()]:
-        if is_lazy(value) or not value.is_floating_point():
+    parameters = {name for name, _ in network.named_parameters()}
+    for name, value in (network.state_dict() if state is None else state).items():
+        if not isinstance(value, Tensor) or is_lazy(value) or not value.is_floating_point():
             continue
-        statistic = name.endswith(("running_mean", "running_var"))
-        finite = isinstance(value, nn.Parameter) or statistic
+        finite = name in parameters or name.endswith(("running_mean", "running_var"))
         if (~torch.isfinite(value) if finite else torch.isnan(value)).any():
             broken.append(name)
     more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
