@@ -57,6 +57,7 @@ class DISTLoss(LogitLoss):
     """
 
     label = "DIST"
+    exclusive_classes = True
     shift_invariant = True
 
     def __init__(
