@@ -26,7 +26,7 @@ from .config import (
     read_config,
     scale_epochs,
     seed_of,
-    teacher_specs,
+    teachers_of,
     use_amp,
 )
 from .config_check import check_config
@@ -80,7 +80,7 @@ def precompute(cfg: Config) -> str:
         raise FileNotFoundError(explain_missing(missing))
     init_default_scope(cfg.get("default_scope") or "mmpretrain")
     torch.backends.cudnn.benchmark = bool((cfg.get("env_cfg") or {}).get("cudnn_benchmark"))
-    teachers = [FrozenTeacher(spec) for spec in teacher_specs(cfg)]
+    teachers = [FrozenTeacher(teacher) for teacher in teachers_of(cfg).values()]
     caches = {teacher: teacher.cache for teacher in teachers if teacher.cache is not None}
     caches = {teacher: cache for teacher, cache in caches.items() if cache.storage == "disk"}
     if not caches:
@@ -93,7 +93,7 @@ def precompute(cfg: Config) -> str:
     model_cfg.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
     model = MODELS.build(model_cfg).to(get_device())
     for teacher in caches:
-        teacher.expect_inputs_of(model.data_preprocessor)
+        teacher.set_input_normalization(model.data_preprocessor)
     wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed_of(cfg))
     epochs = cfg.train_cfg.max_epochs
