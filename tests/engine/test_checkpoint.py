@@ -19,6 +19,7 @@ from mmengine.utils import digit_version
 from payloads import Calls
 from runs import digits_student, train
 
+from mmkd_logit.checkpoint import state_hash
 from mmkd_logit.engine import UnsafeCheckpointError, install_safe_checkpoint_loading
 
 TORCH_26 = digit_version(torch.__version__) >= digit_version("2.6.0")
@@ -397,3 +398,13 @@ def test_installing_twice_is_harmless(tmp_path):
     install_safe_checkpoint_loading()
     assert dict(CheckpointLoader._schemes) == before
     assert list(CheckpointLoader._schemes)[-1] == ""  # the shortest prefix is tried last
+
+
+def test_the_hash_of_weights_stays():
+    """Fingerprints and caches of earlier versions hold it."""
+    state = {"b.weight": torch.arange(6.0).reshape(2, 3).t(), "a": torch.tensor(7), "c": dict(x=1)}
+    expected = "de9f3baada38267b81b87a538b848625f0b9583ca3b40b41026ecf8c987cd16c"
+    assert state_hash(state) == expected
+    state["b.weight"] = state["b.weight"].contiguous()
+    assert state_hash(state) == expected
+    assert state_hash({**state, "a": torch.tensor(8)}) != expected

@@ -418,6 +418,35 @@ def test_folders_of_format_1_stay_readable(tmp_path, dtype, name, row, checksum)
     )
 
 
+def test_the_description_of_a_teacher_stays(networks, tmp_path):
+    """It names the folder: with another one, the caches of earlier versions are not found."""
+    teacher = teacher_of(networks[10], tmp_path, storage="disk")
+    teacher(*batch_of(4))
+    folder, *_ = files_of(tmp_path)
+    meta = json.loads((folder / "meta.json").read_text())
+    assert set(meta.pop("machine")) == {"torch", "device", "half"}
+    preprocessor = dict(type="ClsDataPreprocessor", mean=[120.0] * 3, std=[60.0] * 3)
+    hidden = dict(_channel_conversion=None, _enable_normalize=True, to_rgb=False)
+    assert meta == dict(
+        teacher="mmkd_logit.WideResNetCIFAR",
+        weights=teacher_cache.weights_hash(teacher.model),
+        model=networks[10]["config"],
+        preprocessor=dict(preprocessor, **hidden, pad_size_divisor=1, pad_value=0),
+        conversion=[],
+        inputs="torch.float32",
+        num_classes=10,
+        computed=dict(
+            channels_last=False, compile=False, micro_batch=32, precision="torch.float32"
+        ),
+        dtype="float32",
+        pictures="of a test",
+        samples=IMAGES,
+        per_sample=VIEWS,
+        rows=IMAGES * VIEWS,
+        format=1,
+    )
+
+
 def test_open_caches_see_each_others_rows(tmp_path):
     first, second = (TeacherCache("disk", root=tmp_path) for _ in range(2))
     ask(first, 0), ask(second, 0)
