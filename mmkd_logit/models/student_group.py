@@ -1,7 +1,6 @@
 """Student groups: several students on one pass of their teacher."""
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,7 @@ from mmkd_logit.registry import LOOPS, MODEL_WRAPPERS, MODELS, OPTIM_WRAPPER_CON
 from mmkd_logit.utils.arguments import type_name
 
 from .build import build_student, preserve_random_state
-from .distiller import LogitDistiller, join_logits, samples_for_loss
+from .distiller import LogitDistiller, join_logits, read_teachers, samples_for_loss
 from .teacher import FrozenTeacher
 from .teacher_cache import describe_preprocessor
 
@@ -83,7 +82,7 @@ class StudentGroup(BaseModel):
                 raise ValueError(f"a seed is an integer from 0 to 2**32 - 1, got {seed!r}")
         self._states: dict[str, Tensor] = {}  # of each student's generator
         self.students = nn.ModuleDict()
-        teachers: dict[str, list[FrozenTeacher]] = {}
+        teachers: dict[str, FrozenTeacher] = {}
         for name, cfg in students.items():
             with self._generator_of(name):
                 self.students[name] = _build_student(name, cfg, data_preprocessor, teachers)
@@ -186,9 +185,9 @@ class StudentGroupDDP(MMDistributedDataParallel):
 
 
 def _build_student(
-    name: str, cfg: Any, data_preprocessor: Any, built: dict[str, list[FrozenTeacher]]
+    name: str, cfg: Any, data_preprocessor: Any, teachers: dict[str, FrozenTeacher]
 ) -> nn.Module:
-    """Build one student; its teachers are those that were built from the same config before."""
+    """Build one student; teachers of the same settings are one."""
     if not isinstance(cfg, Mapping) or "type" not in cfg:
         raise ValueError(f"the student {name} must be the config of a model, got {cfg!r}")
     cfg = copy.deepcopy(dict(cfg))
@@ -196,13 +195,11 @@ def _build_student(
         return build_student(cfg, data_preprocessor)
     if cfg.get("feature_kd"):
         raise ValueError(f"the student {name} distils features; train it in a run of its own")
-    spec = json.dumps(cfg.get("teacher"), sort_keys=True, default=repr)
-    cfg["teacher"] = built.get(spec, cfg.get("teacher"))
+    given = read_teachers(cfg.get("teacher"))
+    cfg["teacher"] = [teachers.setdefault(repr(each.settings), each) for each in given]
     if data_preprocessor is not None:
         cfg.setdefault("data_preprocessor", copy.deepcopy(data_preprocessor))
-    student = MODELS.build(cfg)
-    built[spec] = student.teachers
-    return student
+    return MODELS.build(cfg)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -373,7 +373,9 @@ class FrozenTeacher:
         if self._model is not None:
             return
         with preserve_random_state():
-            self._model = build_network(self.network).eval().requires_grad_(False)
+            self._model = build_network(self.network)
+        self._model.eval()  # which does not return every network of mmpretrain
+        self._model.requires_grad_(False)
         if self.settings.channels_last:
             self._model.to(memory_format=torch.channels_last)
         self._match_normalization()
@@ -392,18 +394,15 @@ class FrozenTeacher:
             self._match_normalization()
 
     def _match_normalization(self) -> None:
-        theirs = self._preprocessor or {}
-        mine = describe_preprocessor(getattr(self._model, "data_preprocessor", None))
+        student = self._preprocessor or {}
+        teacher = describe_preprocessor(getattr(self._model, "data_preprocessor", None))
         self._conversion = None
-        if not (theirs.get("_enable_normalize") and mine["_enable_normalize"]):
+        if not (student.get("_enable_normalize") and teacher["_enable_normalize"]):
             return
-        if (theirs["mean"], theirs["std"]) == (mine["mean"], mine["std"]):
+        if (student["mean"], student["std"]) == (teacher["mean"], teacher["std"]):
             return
-        mean_s, std_s, mean_t, std_t = (
-            torch.tensor(each[name]).view(-1, 1, 1)
-            for each in (theirs, mine)
-            for name in ("mean", "std")
-        )
+        mean_s, std_s = (torch.tensor(student[key]).view(-1, 1, 1) for key in ("mean", "std"))
+        mean_t, std_t = (torch.tensor(teacher[key]).view(-1, 1, 1) for key in ("mean", "std"))
         scale, shift = std_s / std_t, (mean_s - mean_t) / std_t
         self._conversion = (scale.to(self._device), shift.to(self._device))
         print_log(f"Teacher {self.name} gets the images in its own normalisation.", "current")

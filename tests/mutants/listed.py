@@ -87,8 +87,8 @@ MUTANTS = {
     ),
     "float16 caches do not count": Mutant(
         "models/teacher.py",
-        'options["cache"] = dict(dtype=cache["dtype"])',
-        'options["cache"] = {}',
+        'if cache.get("dtype", "float32") != "float32":',
+        "if False:",
         _CONFIG,
     ),
     "files of labels count by their path": Mutant(
