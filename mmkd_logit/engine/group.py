@@ -32,7 +32,7 @@ from .config_check import check_config
 from .fingerprint import computed_content, fingerprint_of, is_origin, origin_of, write_origin
 from .launch import silence_known_warnings
 from .lock import only_run_in
-from .logits import dump_run
+from .logits import export_run
 from .results import ResultsRecorder, find_row, read_lines
 from .runner import end_workers
 from .save import POINTER, FinalCheckpointHook, point_to, save_atomically
@@ -288,7 +288,7 @@ def finish(
         _save_last(runner)
         _write_final(runner)  # where it is there, a run that was killed had done the rest
     elif _agree(_is_recorded(runner, member, recorder)):
-        dump_run(runner, member.args, recorder.origin, recorder.machine)
+        export_run(runner, member.args, recorder.origin, recorder.machine)
         return
     else:
         state = CheckpointLoader.load_checkpoint(str(final), map_location="cpu")["state_dict"]
@@ -297,7 +297,7 @@ def finish(
     recorder.record(
         runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
     )
-    dump_run(runner, member.args, recorder.origin, recorder.machine)
+    export_run(runner, member.args, recorder.origin, recorder.machine)
 
 
 def _write_final(runner: Runner) -> None:

@@ -20,7 +20,7 @@ from mmkd_logit.engine.config import (
     read_config,
     teacher_options,
 )
-from mmkd_logit.engine.logits import dump_path
+from mmkd_logit.engine.logits import export_path
 from mmkd_logit.engine.train import build_config, build_parser
 
 # Files of other runs, which the suffix stands for.
@@ -276,7 +276,7 @@ class Experiment:
             teachers += (later,)
         scores = done[row.scores] if row.get("scores") else None
         if scores is not None:
-            exported = dump_path(scores.work_dir, "train")
+            exported = export_path(scores.work_dir, "train")
             overrides += (f"train_dataloader.dataset.scores={exported}",)
             given += [] if scores in teachers else [scores]
         folders = [Path(run.work_dir) for run in given]

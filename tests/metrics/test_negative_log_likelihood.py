@@ -45,5 +45,5 @@ def test_mean_over_samples_not_over_batches():
 
 
 def test_wrong_of():
-    with pytest.raises(ValueError, match="of must be 'student' or 'teacher', got 'both'"):
+    with pytest.raises(ValueError, match="of must be one of 'student', 'teacher', got 'both'"):
         NegativeLogLikelihood(of="both")
