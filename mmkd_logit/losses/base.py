@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmkd_logit.registry import MODELS
-from mmkd_logit.utils.arguments import did_you_mean, type_name
+from mmkd_logit.registry import MODELS, check_registered
+from mmkd_logit.utils.arguments import type_name
 
 LOSS = "dict(type='mmkd_logit.LogitMSELoss')"
 
@@ -55,22 +55,6 @@ def build_module(what: str, spec: Any, example: str = LOSS) -> nn.Module:
         raise ValueError(f"{what} must be a config such as {example}, or a module, got {spec!r}")
     check_registered(what, spec["type"])
     return MODELS.build(spec)
-
-
-def check_registered(what: str, kind: Any, registry: Any = MODELS) -> None:
-    """Make sure that there is a model component of a name."""
-    if not isinstance(kind, str):
-        return
-    with registry.switch_scope_and_registry(None) as place:
-        try:
-            found = place.get(kind)
-        except Exception:  # MMEngine raises what it likes where a module cannot be imported
-            found = None
-        known = [f"mmkd_logit.{name}" for name in MODELS.module_dict]
-        known += list(place.module_dict)
-    if found is None:
-        hint = did_you_mean(kind, known) or "; check its spelling and scope"
-        raise ValueError(f"{what}: no component {kind!r} is registered{hint}")
 
 
 # Checks shared by the losses. They read metadata only, so they never wait for a device.

@@ -369,7 +369,7 @@ _DATA = [
     ("NoisyLabelDataset", "file", "contradiction", "labels.npz", "file"),
     ("NoisyLabelDataset", "key", "contradiction", "noisy", "key"),
     ("NoisyLabelDataset", "clean_key", "contradiction", "clean", "clean_key"),
-    ("NoisyLabelDataset", "num_classes", "zero", 0, "positive"),
+    ("NoisyLabelDataset", "num_classes", "zero", 0, "from 1 on"),
     ("NoisyLabelDataset", "on_test", "text for a flag", "no", "True or False"),
     ("NoisyLabelDataset", "lazy_init", "text for a flag", "no", "True or False"),
     ("RandomImages", "num_samples", "flag for a number", True, "from 1 on"),
