@@ -180,8 +180,8 @@ MUTANTS = {
     ),
     "uniform spares the own class": Mutant(
         "datasets/label_noise.py",
-        "return rule.change(clean, (rule.draw(len(clean)) % np.uint64(num_classes)).astype(np.int64))",
-        "return _symmetric(rule, clean, num_classes)",
+        "(rule.draw(len(clean)) % np.uint64(num_classes)).astype(np.int64))",
+        "_symmetric(rule, clean, num_classes))",
         _NOISE,
     ),
     "pairs backwards": Mutant(
