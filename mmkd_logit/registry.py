@@ -103,7 +103,8 @@ def check_registered(what: str, kind: Any, registry: Registry = MODELS) -> None:
         except Exception:  # MMEngine raises anything where a module cannot be imported
             found = None
         ours = registry.root.children["mmkd_logit"].module_dict
-        known = [*(f"mmkd_logit.{name}" for name in ours), *current.module_dict]
+        known = [f"mmkd_logit.{name}" for name in ours]
+        known += [*current.module_dict, *registry.root.module_dict]
     if found is None:
         hint = did_you_mean(kind, known) or "; check its spelling and scope"
         raise ValueError(f"{what}: no {registry.name} {kind!r} is registered{hint}")

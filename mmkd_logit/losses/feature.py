@@ -114,6 +114,10 @@ class TorchdistillLoss(nn.Module):
                            the whole shape
     =====================  ======================================================================
 
+    ``reduction='mean'`` divides by the number of all elements for the first three, by N for
+    'AltActTransferLoss' and for 'FTLoss' with ``p`` other than 1, where ``p=1`` divides by all
+    elements too; 'ATLoss' takes the mean over N H W (``'code'``) or N (``'paper'``).
+
     Features in half precision are raised first, and autocast is off inside.
 
     Args:

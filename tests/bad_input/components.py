@@ -126,7 +126,7 @@ _LOSSES = [
     ("ScaledKLDivLoss", "tau", "zero", 0, "take scale='max(tau, tau^2)'"),
     ("ScaledKLDivLoss", "tau", "negative", -4, "from 0 to infinity"),
     ("ScaledKLDivLoss", "tau", "not a number", NAN, "from 0 to infinity"),
-    ("ScaledKLDivLoss", "scale", "container of another kind", ["tau"], "is not one of 'tau^2'"),
+    ("ScaledKLDivLoss", "scale", "container of another kind", ["tau"], "must be one of 'tau^2'"),
     ("ScaledKLDivLoss", "reduction", "number for text", 0, "'batchmean'"),
     ("ScaledKLDivLoss", "class_dim", "fraction for a count", 1.5, "integer"),
     ("TorchdistillLoss", "name", "unknown word", "CRDLoss", "ATLoss"),

@@ -166,13 +166,6 @@ def test_each_evaluation_begins_anew_and_copies_are_apart():
     assert values[0] == values[2] != values[1] == in_turn(second, metrics=copies)
 
 
-def test_a_teacher_that_comes_or_goes_between_evaluations():
-    samples, plain = samples_of(logit_case()), samples_of(logit_case(), "teacher_logits")
-    metrics = all_metrics()
-    counts = [len(in_turn(x, metrics=metrics)) for x in (samples, plain, samples)]
-    assert counts == [len(TEACHER_KEYS | STUDENT_KEYS), len(STUDENT_KEYS), counts[0]]
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_computed_in_float64(dtype):
     samples = samples_of(logit_case())
@@ -182,15 +175,6 @@ def test_other_precisions_are_computed_in_float64(dtype):
     assert in_turn(low) == in_turn(high)
     if dtype != torch.float64:
         assert in_turn(low) != in_turn(samples)
-
-
-def test_gradients_stay_outside():
-    samples = samples_of(logit_case())
-    expected = in_turn(samples)
-    for sample in samples:
-        sample["logits"].requires_grad_()
-        sample["prelogits"].requires_grad_()
-    assert in_turn(samples) == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")

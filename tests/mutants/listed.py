@@ -224,11 +224,11 @@ MUTANTS = {
         "rows = np.searchsorted(index, table.identity)",
         _SUBSET,
     ),
-    "a subset of a subset forgets the first": Mutant(
+    "a subset is augmented by its own numbers": Mutant(
         "datasets/subset.py",
         "return super()._identity(self._kept[idx])",
         "return super()._identity(idx)",
-        _MEMORY,
+        "tests/datasets/test_seeded_dataset.py",
     ),
     "another order of flip and crop in a view's number": Mutant(
         "datasets/augment.py",
