@@ -44,7 +44,7 @@ class Crop:
         left, top, right, bottom = _four_sides(transform.padding)
         self.border = np.zeros(channels, dtype=np.uint8)
         if transform.padding is not None or transform.pad_if_needed:
-            # How OpenCV spreads a number over several channels is its own affair: ask it.
+            # OpenCV decides how a number spreads over several channels.
             probe = np.zeros((1, 1, channels), dtype=np.uint8)
             padded = mmcv.impad(probe, padding=1, pad_val=transform.pad_val)
             self.border = padded.reshape(3, 3, channels)[0, 0]

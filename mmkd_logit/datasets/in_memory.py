@@ -128,8 +128,8 @@ def batch_collate(data: Any) -> Any:
 class InMemoryDataset(SampleWrapper):
     """Serve another data set's images as whole batches, from one uint8 tensor.
 
-    What the wrapped data set's ``pipeline`` does without chance (loading, resizing, cropping the
-    centre) is done once, when the images are read. ``RandomCrop`` and ``RandomFlip`` are done on
+    Transforms of the wrapped data set that are not random (loading, resizing, cropping the centre)
+    are applied once, when the images are read. ``RandomCrop`` and ``RandomFlip`` are applied to
     the whole batch, and a picture equals, bit for bit, what mmpretrain's transform makes of the
     image with the same parameters. These are a function of seed, epoch and ``sample_idx`` alone,
     so that neither the number of workers or processes nor the batch size, resuming, or a
@@ -149,7 +149,7 @@ class InMemoryDataset(SampleWrapper):
         dataset: Config or instance of a data set with one label a sample.
         device: Where images are kept and batches made: ``'cpu'``; ``'cuda'``, the process's
             GPU; or ``'auto'``, the GPU if there is one and the loader has no workers. On a GPU
-            say ``pin_memory=False``.
+            set ``pin_memory=False``.
         lazy_init: Read nothing until needed.
 
     Raises:
@@ -251,7 +251,7 @@ class InMemoryDataset(SampleWrapper):
     @force_full_init
     def _fetch(self, keys: Keys) -> dict:
         rows, size = keys.idx, len(self._images)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < size:  # a GPU would not say
+        if len(rows) and not 0 <= rows.min() <= rows.max() < size:  # a GPU would not raise
             raise IndexError(f"samples are numbered from 0 to {size - 1}, got {rows.tolist()}")
         identity = self._table.identity[rows]
         chosen = self._augmentation.choose(keys, identity)

@@ -389,14 +389,7 @@ class NoisyLabelDataset(SampleWrapper):
 
     Args:
         dataset: Config or instance of the single-label data set with the clean labels.
-        kind: See :class:`LabelNoise`, also for the following.
-        rate: Share of labels that change.
-        seed: Of the noise; 0 where none is given.
-        per_class: Whether the rate holds in each class (the default) or overall.
-        matrix: For kind ``'transition'``.
-        file: For kind ``'file'``.
-        key: For kind ``'file'``.
-        clean_key: For kind ``'file'``.
+        kind, rate, seed, per_class, matrix, file, key, clean_key: See :class:`LabelNoise`.
         num_classes: K; by default the number of ``classes`` in the metainfo.
         on_test: Allow noise on data for testing.
         lazy_init: Read nothing until needed.

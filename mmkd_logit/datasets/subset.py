@@ -46,8 +46,8 @@ class DataSubset(SampleWrapper):
         lazy_init: Read nothing until needed.
 
     Raises:
-        ValueError: If an argument is wrong, nothing stays, or ``scores`` lacks an array or a sample
-            or has other labels.
+        ValueError: If an argument is wrong, nothing stays, or ``scores`` misses an array or a
+            sample or has other labels.
         FileNotFoundError: If ``scores`` does not exist.
 
     Example:

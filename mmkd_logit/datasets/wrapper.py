@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,11 +87,6 @@ class SampleWrapper:
         return isinstance(self.dataset, SampleWrapper) and self.dataset.in_memory
 
     @property
-    def picture_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of the pictures of an :class:`InMemoryDataset`, this one or a wrapped one."""
-        return self.dataset.picture_shape
-
-    @property
     def seeded(self) -> bool:
         """Whether there is a :class:`SeededDataset`."""
         return isinstance(self.dataset, SampleWrapper) and self.dataset.seeded
@@ -110,20 +106,10 @@ class SampleWrapper:
         """Index of each class."""
         return {name: index for index, name in enumerate(self.CLASSES)}
 
-    @property
-    def pipeline(self) -> Any:
-        """The wrapped data set's transforms."""
-        return self.dataset.pipeline
-
-    @property
-    def test_mode(self) -> bool:
-        """Whether an unreadable sample is an error."""
-        return self.dataset.test_mode
-
-    @property
-    def max_refetch(self) -> int:
-        """How often an unreadable sample is replaced by another."""
-        return self.dataset.max_refetch
+    pipeline = property(attrgetter("dataset.pipeline"))
+    test_mode = property(attrgetter("dataset.test_mode"))  # an unreadable sample is an error
+    max_refetch = property(attrgetter("dataset.max_refetch"))
+    picture_shape = property(attrgetter("dataset.picture_shape"))  # in memory: (C, H, W)
 
     @force_full_init
     def __len__(self) -> int:

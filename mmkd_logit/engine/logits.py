@@ -50,7 +50,7 @@ FORMAT = 1
 FOLDER = "logits"  # in a work folder
 SPLITS = ("train", "val", "test")
 USUAL_SPLITS = ("train", "test")  # where none is named
-# What decides the arrays; the rest of an identity says how they came about.
+# What decides the arrays; the rest of an identity is their provenance.
 _CONTENT = ("format", "fingerprint", "weights", "split", "data")
 
 
@@ -85,7 +85,7 @@ def export_path(work_dir: str | Path, split: str) -> Path:
 
 
 def read_identity(path: str | Path) -> dict[str, Any] | None:
-    """Return what an export says it is of; None where there is none, or no whole one."""
+    """Return the identity of an export; None where there is none, or the file is damaged."""
     try:
         # NumPy would not close a file of its own that is cut off.
         with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
@@ -265,7 +265,7 @@ def export_run(
     origin: Mapping[str, Any],
     machine: Mapping[str, Any],
 ) -> None:
-    """Do what ``--dump-logits`` says, if it was given, with the weights of ``final.pth``."""
+    """Export the splits of ``--dump-logits``, if given, with the weights of ``final.pth``."""
     if args.dump_logits is not None:
         final, folder = Path(runner.work_dir, FINAL), Path(runner.work_dir, FOLDER)
         export_logits(runner, args.dump_logits, folder, str(final), args.config, origin, machine)

@@ -13,7 +13,7 @@ LOSS = "dict(type='mmkd_logit.LogitMSELoss')"
 
 
 class LogitLoss(nn.Module):
-    """A loss between the student's logits and the teacher's, and what tables and figures say of it.
+    """A loss between the student's logits and the teacher's, described for tables and figures.
 
     Attributes:
         label: Its name in legends; of a loss around another one with ``{loss}`` for that.
@@ -29,10 +29,10 @@ class LogitLoss(nn.Module):
 
 
 def describe_loss(spec: Any) -> dict[str, Any]:
-    """Return what a loss says of itself: ``label``, ``shows_tau`` and ``shift_invariant``.
+    """Return the description of a loss: ``label``, ``shows_tau`` and ``shift_invariant``.
 
     Args:
-        spec: Its config, or the loss. One that says nothing is called by its class.
+        spec: Its config, or the loss. Without a ``label`` it is called by its class.
     """
     kind = spec.get("type") if isinstance(spec, Mapping) else type(spec)
     cls = MODELS.get(kind) if isinstance(kind, str) else kind

@@ -176,7 +176,7 @@ def _twice_phi(t: Tensor, twice_expm1: Tensor) -> Tensor:
     series = t * t
     series.addcmul_(series, t, value=1.0 / 3.0)
     # The remainder of the series is never negative, so the larger of the two is the right one;
-    # torch.where says the same several times slower on a CPU.
+    # torch.where is several times as slow on a CPU.
     return series.clamp_(min=direct)
 
 

@@ -114,7 +114,7 @@ class LogitDump(LogitMetric):
         logits, teacher = self.logit_pair(samples)
         columns: dict[str, Tensor | None] = {}
         indices = [sample.get("sample_idx") for sample in samples]
-        if any(index is not None for index in indices):
+        if all(index is not None for index in indices):
             columns["index"] = torch.tensor(indices)
         for field, name in (("gt_label", "label"), ("clean_label", "clean_label")):
             columns[name] = self.labels_of(samples, logits.shape[1], field)
@@ -167,12 +167,12 @@ class LogitDump(LogitMetric):
                     error = raised
             # An OSError names the file itself.
             named = error if isinstance(error, OSError) else f"{self.out_file}: {error}"
-            said = [None if error is None else str(named)]
-            broadcast_object_list(said)  # after it nobody reads the rows
+            failure = [None if error is None else str(named)]
+            broadcast_object_list(failure)  # after it the rows are no longer read
         finally:
             remove_files()
-        if said[0] is not None:
-            raise ValueError(said[0]) from error
+        if failure[0] is not None:
+            raise ValueError(failure[0]) from error
         return {}
 
     def _write(self, everyone: list[Rows], size: int, layers: Mapping[str, np.ndarray]) -> None:

@@ -171,7 +171,7 @@ def test_other_precisions_are_computed_in_float64(dtype):
     samples = samples_of(logit_case())
     names = ("logits", "teacher_logits", "prelogits")
     low = [dict(s, **{name: s[name].to(dtype) for name in names}) for s in samples]
-    high = [dict(s, **{name: s[name].double() for name in names}) for s in low]
+    high = [dict(s, **{name: s[name].double().requires_grad_() for name in names}) for s in low]
     assert in_turn(low) == in_turn(high)
     if dtype != torch.float64:
         assert in_turn(low) != in_turn(samples)
