@@ -5,6 +5,8 @@ ImportError raised here, so nothing but MMEngine is imported, and a file of ours
 alone; the components follow lazily from ``locations``.
 """
 
+from typing import Any
+
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
@@ -17,7 +19,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-from mmkd_logit.utils.arguments import explain_arguments
+from mmkd_logit.utils.arguments import did_you_mean, explain_arguments
 
 
 class _Registry(Registry):
@@ -89,3 +91,20 @@ LOOPS = _Registry(
         "mmkd_logit.models",
     ],
 )
+
+
+def check_registered(what: str, kind: Any, registry: Registry = MODELS) -> None:
+    """Make sure that a ``type`` given by name is registered, or name the nearest one."""
+    if not isinstance(kind, str):
+        return
+    with registry.switch_scope_and_registry(None) as current:
+        try:
+            found = current.get(kind)
+        except Exception:  # MMEngine raises anything where a module cannot be imported
+            found = None
+        ours = registry.root.children["mmkd_logit"].module_dict
+        known = [f"mmkd_logit.{name}" for name in ours]
+        known += [*current.module_dict, *registry.root.module_dict]
+    if found is None:
+        hint = did_you_mean(kind, known) or "; check its spelling and scope"
+        raise ValueError(f"{what}: no {registry.name} {kind!r} is registered{hint}")

@@ -29,7 +29,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cifar100_root():
     root = os.environ.get("CIFAR100_ROOT")
     if not root or not Path(root, "cifar-100-python", "train").is_file():
@@ -37,7 +37,7 @@ def cifar100_root():
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cifarn_labels():
     file = os.environ.get("CIFARN_LABELS")
     if not file or not Path(file).is_file():

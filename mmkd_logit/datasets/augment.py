@@ -1,4 +1,8 @@
-"""Random crops and flips of whole batches, drawn by a hash of (seed, epoch, sample)."""
+"""Random crops and flips of whole batches, with parameters from a hash of (seed, epoch, sample).
+
+Images are uint8 (N, C, H, W), and the pictures are, bit for bit, those that mmpretrain's
+transforms make of the single images with the same parameters.
+"""
 
 import json
 import math
@@ -12,13 +16,9 @@ from mmcv.transforms import CenterCrop, LoadImageFromFile, RandomFlip, Resize
 from mmpretrain.datasets import transforms as mmpretrain_transforms
 from torch import Tensor
 
-from .draws import _Keys, below, counter_bits, unit
+from .draws import Keys, below, counter_bits, unit
 
-# Random crops of a whole batch, with given parameters.
-#
-# Here images are uint8 (N, C, H, W), and the pictures are, bit for bit, those that mmpretrain's
-# transform makes of the single images with the same parameters. On a CPU numpy does it faster
-# than torch.
+Shape = tuple[int, ...]
 
 
 class Crop:
@@ -27,14 +27,14 @@ class Crop:
     Attributes:
         draws: Random numbers a sample.
         shape: (C, H, W) of its pictures.
-        views: How many pictures of an image there are.
+        views: Number of different pictures of an image.
         padding: Left, top, right, bottom.
         border: Value of the padding (C,).
     """
 
     draws = 2
 
-    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
+    def __init__(self, transform: Any, shape: Shape) -> None:
         if transform.padding_mode != "constant":
             raise ValueError(
                 f"RandomCrop(padding_mode={transform.padding_mode!r}) is not done in memory, only "
@@ -44,7 +44,7 @@ class Crop:
         left, top, right, bottom = _four_sides(transform.padding)
         self.border = np.zeros(channels, dtype=np.uint8)
         if transform.padding is not None or transform.pad_if_needed:
-            # OpenCV has ideas of its own on a number for several channels: ask it.
+            # OpenCV decides how a number spreads over several channels.
             probe = np.zeros((1, 1, channels), dtype=np.uint8)
             padded = mmcv.impad(probe, padding=1, pad_val=transform.pad_val)
             self.border = padded.reshape(3, 3, channels)[0, 0]
@@ -57,20 +57,18 @@ class Crop:
         height, width = height + top + bottom, width + left + right
         self.shape = channels, min(wanted_h, height), min(wanted_w, width)
         self._places = height - self.shape[1] + 1, width - self.shape[2] + 1
-        self.views: int | None = math.prod(self._places)
+        self.views = math.prod(self._places)
 
     def choose(self, bits: np.ndarray) -> np.ndarray:
         """Return top and left of each crop (2, N)."""
-        return np.stack(
-            [below(row, number) for row, number in zip(bits, self._places, strict=True)]
-        )
+        return np.stack([below(row, count) for row, count in zip(bits, self._places, strict=True)])
 
     def number(self, chosen: np.ndarray) -> np.ndarray:
         """Return the number of each picture, in ``[0, views)``."""
         return chosen[0] * self._places[1] + chosen[1]
 
     def of_number(self, number: np.ndarray) -> np.ndarray:
-        """Return what :meth:`choose` would for pictures of these numbers."""
+        """Return the parameters of pictures by their numbers."""
         return np.stack(np.divmod(number, self._places[1]))
 
     def pad(self, images: Tensor) -> Tensor:
@@ -90,11 +88,10 @@ class Crop:
 
     def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
         """Return the pictures."""
-        rows = torch.arange(len(images), device=images.device)
-        return self.cut(self.pad(images), rows, chosen)
+        return self.cut(self.pad(images), torch.arange(len(images), device=images.device), chosen)
 
     def describe(self) -> list:
-        """Return what a picture's number means."""
+        """Return what the number of a picture means."""
         return ["crop", *self.shape[1:], *self.padding, *self.border.tolist()]
 
 
@@ -111,15 +108,15 @@ def _four_sides(padding: Any) -> tuple[int, int, int, int]:
     raise ValueError(f"padding must be an int or a tuple of 2 or 4, as mmcv's, got {padding!r}")
 
 
-def crop_on_host(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Cut by numpy's indexing: 0.18 ms for 128 of 32x32, where torch takes 1.0 to 2.4 ms."""
+def crop_on_host(padded: Tensor, rows: Tensor, chosen: Tensor, size: Shape) -> Tensor:
+    """Crop by NumPy's indexing: 0.18 ms for 128 of 32x32, where torch takes 1.0 to 2.4 ms."""
     windows = padded.unfold(2, size[0], 1).unfold(3, size[1], 1).permute(0, 2, 3, 1, 4, 5).numpy()
     top, left = chosen.numpy()
     return torch.from_numpy(np.ascontiguousarray(windows[rows.numpy(), top, left]))
 
 
-def crop_on_device(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Cut by one gathering."""
+def crop_on_device(padded: Tensor, rows: Tensor, chosen: Tensor, size: Shape) -> Tensor:
+    """Crop by one gathering."""
     top, left = chosen
     channel = torch.arange(padded.shape[1], device=padded.device)
     down = top[:, None] + torch.arange(size[0], device=padded.device)
@@ -132,9 +129,6 @@ def crop_on_device(padded: Tensor, rows: Tensor, chosen: Tensor, size: tuple[int
     ]
 
 
-# Random flips of a whole batch, with given parameters.
-
-
 _FLIPS = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))
 
 
@@ -143,14 +137,13 @@ class Flip:
 
     draws = 1
 
-    def __init__(self, transform: Any, shape: tuple[int, int, int]) -> None:
+    def __init__(self, transform: Any, shape: Shape) -> None:
         directions, prob = transform.direction, transform.prob
         self._directions = [directions] if isinstance(directions, str) else list(directions)
         count = len(self._directions)
-        probs = prob if isinstance(prob, list) else [prob / count] * count
-        self._edges = np.cumsum(probs)
+        self._edges = np.cumsum(prob if isinstance(prob, list) else [prob / count] * count)
         self.shape = shape
-        self.views: int | None = count + 1
+        self.views = count + 1
 
     def choose(self, bits: np.ndarray) -> np.ndarray:
         """Return the direction of each by its place in the list, or the list's length (1, N)."""
@@ -158,11 +151,11 @@ class Flip:
 
     def number(self, chosen: np.ndarray) -> np.ndarray:
         """Return the number of each picture: 0 as it is, or of the direction from 1 on."""
-        return (chosen[0] + 1) % (len(self._directions) + 1)
+        return (chosen[0] + 1) % self.views
 
     def of_number(self, number: np.ndarray) -> np.ndarray:
-        """Return what :meth:`choose` would for pictures of these numbers."""
-        return (number[None] - 1) % (len(self._directions) + 1)
+        """Return the parameters of pictures by their numbers."""
+        return (number[None] - 1) % self.views
 
     def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
         """Return the pictures; on the CPU in the place of the images."""
@@ -172,35 +165,29 @@ class Flip:
         return images
 
     def describe(self) -> list:
-        """Return what a picture's number means."""
+        """Return what the number of a picture means."""
         return ["flip", *self._directions]
 
 
 def flip_on_host(images: Tensor, which: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Flip some of the images, in place: numpy picks better, and torch flips better."""
+    """Flip some of the images, in place: NumPy picks faster, and torch flips faster."""
     pictures, some = images.numpy(), np.flatnonzero(which.numpy())
     pictures[some] = torch.from_numpy(pictures[some]).flip(axes).numpy()
     return images
 
 
 def flip_on_device(images: Tensor, which: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Flip some of the images without asking the device how many."""
+    """Flip some of the images without waiting for the device."""
     return torch.where(which[:, None, None, None], images.flip(axes), images)
 
 
-# A data set's transforms, taken apart: what is done once, and what is random.
-
-
 _LOADING = (LoadImageFromFile, Resize, CenterCrop, mmpretrain_transforms.ResizeEdge)
-_RANDOM: dict[type, Any] = {
-    mmpretrain_transforms.RandomCrop: Crop,
-    RandomFlip: Flip,
-}
+_RANDOM: dict[type, Any] = {mmpretrain_transforms.RandomCrop: Crop, RandomFlip: Flip}
 MOST_VIEWS = 4096  # with more, the same picture hardly comes again
 
 
 def split_pipeline(pipeline: Any) -> tuple[list, list]:
-    """Tell transforms that are done once from those that are random."""
+    """Split a data set's transforms into those that are done once and those that are random."""
     steps = list(pipeline.transforms)
     if not steps or type(steps[-1]) is not mmpretrain_transforms.PackInputs:
         raise _refusal(steps[-1] if steps else "nothing", "the transforms must end in PackInputs")
@@ -228,29 +215,28 @@ def _refusal(step: Any, why: str) -> ValueError:
 
 
 class Augmentation:
-    """Random transforms of images of one shape, whose parameters a hash gives.
+    """Random transforms of images of one shape.
 
     Attributes:
         shape: (C, H, W) of the pictures.
-        views: How many pictures of an image there are, or None above ``MOST_VIEWS``.
+        views: Number of different pictures of an image, or None above ``MOST_VIEWS``.
     """
 
-    def __init__(self, transforms: Sequence[Any], shape: tuple[int, int, int]) -> None:
+    def __init__(self, transforms: Sequence[Any], shape: Shape) -> None:
         self._steps: list[Any] = []
         self.shape = shape
         for transform in transforms:
             self._steps.append(_RANDOM[type(transform)](transform, self.shape))
             self.shape = self._steps[-1].shape
-        views = [step.views for step in self._steps]
-        number = None if None in views else math.prod(views)
-        self.views = number if number is not None and number <= MOST_VIEWS else None
+        views = math.prod(step.views for step in self._steps)
+        self.views = views if views <= MOST_VIEWS else None
+        self._crops_first = bool(self._steps) and isinstance(self._steps[0], Crop)
 
-    @property
-    def crop(self) -> Crop | None:
-        """The crop that comes first, whose borders images are kept with; or None."""
-        return self._steps[0] if self._steps and isinstance(self._steps[0], Crop) else None
+    def pad(self, images: Tensor) -> Tensor:
+        """Return images as :meth:`apply` takes them: with their borders, if a crop comes first."""
+        return self._steps[0].pad(images) if self._crops_first else images
 
-    def choose(self, keys: _Keys, identity: np.ndarray) -> list[np.ndarray]:
+    def choose(self, keys: Keys, identity: np.ndarray) -> list[np.ndarray]:
         """Return the parameters of each transform (P, N), a function of seed, epoch, sample."""
         if not self._steps:
             return []
@@ -263,16 +249,12 @@ class Augmentation:
             )
         words = np.concatenate([keys.source, identity[None]])
         bits = counter_bits(words, sum(step.draws for step in self._steps))
-        chosen = []
-        for step in self._steps:
-            chosen.append(step.choose(bits[: step.draws]))
-            bits = bits[step.draws :]
-        return chosen
+        ends = np.cumsum([step.draws for step in self._steps])
+        parts = np.split(bits, ends[:-1])
+        return [step.choose(part) for step, part in zip(self._steps, parts, strict=True)]
 
-    def number(self, chosen: list[np.ndarray], count: int) -> np.ndarray | None:
-        """Return the number of each picture, in ``[0, views)``; None if there is none."""
-        if self.views is None:
-            return None
+    def number(self, chosen: list[np.ndarray], count: int) -> np.ndarray:
+        """Return the number of each picture, in ``[0, views)``."""
         view = np.zeros(count, dtype=np.int64)
         for step, parameters in zip(self._steps, chosen, strict=True):
             view = view * step.views + step.number(parameters)
@@ -287,21 +269,21 @@ class Augmentation:
         return chosen[::-1]
 
     def apply(self, images: Tensor, rows: np.ndarray, chosen: list[np.ndarray]) -> Tensor:
-        """Make N pictures."""
+        """Make N pictures of rows of the images that :meth:`pad` returned."""
         table = torch.from_numpy(np.concatenate([rows[None], *chosen]))
         if images.device.type != "cpu":
             table = table.pin_memory().to(images.device, non_blocking=True)
         where, *rest = table.split([1, *map(len, chosen)])
-        if self.crop is None:
-            pictures = images.index_select(0, where[0])
-            steps = self._steps
+        steps = list(zip(self._steps, rest, strict=True))
+        if self._crops_first:
+            crop, parameters = steps.pop(0)
+            pictures = crop.cut(images, where[0], parameters)
         else:
-            pictures = self.crop.cut(images, where[0], rest.pop(0))
-            steps = self._steps[1:]
-        for step, parameters in zip(steps, rest, strict=True):
+            pictures = images.index_select(0, where[0])
+        for step, parameters in steps:
             pictures = step.apply(pictures, parameters)
         return pictures
 
     def describe(self) -> bytes:
-        """Return what a picture's number means."""
+        """Return what the number of a picture means."""
         return json.dumps([step.describe() for step in self._steps]).encode()

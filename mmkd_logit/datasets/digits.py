@@ -1,15 +1,14 @@
 """Small data that need no download: scikit-learn's digits and random images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from mmkd_logit.registry import DATASETS
-from mmkd_logit.utils.arguments import check_count
-
-from .wrapper import check_base_arguments, check_indices
+from mmkd_logit.utils.arguments import check_count, check_flag
 
 # Out of every ten images of a class, in the order of the published file.
 _SPLITS = {"train": (0, 2, 4, 6, 8), "val": (1, 5), "test": (3, 7, 9)}
@@ -47,17 +46,14 @@ class Digits(BaseDataset):
     def __init__(self, split: str = "train", **kwargs: Any) -> None:
         if split not in list(_SPLITS):
             raise ValueError(f"split must be one of {list(_SPLITS)}, got {split!r}")
-        check_base_arguments(kwargs)
-        check_indices(kwargs.get("indices"), _SIZES[split])
+        _check_arguments(kwargs, _SIZES[split])
         self.split = split
         super().__init__(ann_file="", **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Read the images of the split.
+        """Return dicts with ``img`` (8, 8, 1) uint8, ``gt_label`` and ``digits_index``.
 
-        Returns:
-            Dicts with ``img`` (8, 8, 1) uint8, ``gt_label`` and ``digits_index``, the position
-            in scikit-learn's file.
+        The latter is the position in scikit-learn's file.
         """
         from sklearn.datasets import load_digits
 
@@ -76,12 +72,9 @@ def split_indices(labels: np.ndarray, split: str) -> np.ndarray:
     return np.flatnonzero(np.isin(rank % 10, _SPLITS[split]))
 
 
-# Images of noise, where only the time counts.
-
-
 @DATASETS.register_module()
 class RandomImages(BaseDataset):
-    """Uniform noise with random labels, in the form of mmpretrain's CIFAR.
+    """Uniform noise with random labels, in the form of mmpretrain's CIFAR, to measure speed.
 
     Args:
         num_samples: N.
@@ -118,20 +111,48 @@ class RandomImages(BaseDataset):
             )
         self.img_shape = tuple(img_shape)
         self.seed = check_count("seed", seed, 0)
-        check_base_arguments(kwargs)
-        check_indices(kwargs.get("indices"), self.num_samples)
+        _check_arguments(kwargs, self.num_samples)
         kwargs.setdefault("metainfo", dict(classes=[str(k) for k in range(num_classes)]))
         super().__init__(ann_file="", **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Draw the images.
-
-        Returns:
-            Dicts with ``img`` (H, W, C) uint8 and ``gt_label``.
-        """
+        """Return dicts with ``img`` (H, W, C) uint8 and ``gt_label``."""
         rng = np.random.default_rng(self.seed)
         shape = (self.num_samples, *self.img_shape)
         images = rng.integers(256, size=shape, dtype=np.uint8)
         labels = rng.integers(self.num_classes, size=self.num_samples)
         pairs = zip(images, labels.tolist(), strict=True)
         return [dict(img=image, gt_label=label) for image, label in pairs]
+
+
+def _check_arguments(given: Mapping[str, Any], size: int) -> None:
+    """Check arguments of ``BaseDataset``, which does not."""
+    for name in ("test_mode", "lazy_init", "serialize_data"):
+        check_flag(name, given.get(name, False))
+    check_count("max_refetch", given.get("max_refetch", 0), 0)
+    pipeline = given.get("pipeline", ())
+    if not isinstance(pipeline, (list, tuple)) or not all(
+        callable(step) or (isinstance(step, Mapping) and step.get("type")) for step in pipeline
+    ):
+        raise ValueError(
+            "pipeline must be a list of transforms such as dict(type='PackInputs'), got "
+            f"{pipeline!r}"
+        )
+    classes, metainfo = given.get("classes"), given.get("metainfo")
+    if isinstance(classes, str) and not Path(classes).expanduser().is_file():
+        raise FileNotFoundError(f"classes={classes!r}: there is no such file of names")
+    if not isinstance(classes, (str, list, tuple, type(None))):
+        raise ValueError(f"classes must be a list of names, or a file of them, got {classes!r}")
+    if not isinstance(metainfo, (Mapping, type(None))):
+        raise ValueError(f"metainfo must be a dict such as dict(classes=[...]), got {metainfo!r}")
+    indices = given.get("indices")
+    if type(indices) is int:
+        right = 0 < abs(indices) <= size
+    else:
+        listed = list(indices) if isinstance(indices, (list, tuple)) else []
+        right = bool(listed) and all(type(i) is int and -size <= i < size for i in listed)
+    if indices is not None and not right:
+        raise ValueError(
+            f"indices must be a number of samples from 1 to {size} (-N: the last N), or a list of "
+            f"sample numbers from 0 to {size - 1}, got {indices!r}"
+        )

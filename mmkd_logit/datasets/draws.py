@@ -1,4 +1,4 @@
-"""Keys of samples, and draws as functions of (seed, epoch, sample)."""
+"""Keys of samples, and random draws as functions of (seed, epoch, sample)."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from mmkd_logit.utils.arguments import check_count
+
 
 class SampleKey(NamedTuple):
     """A sample and what its augmentation is a function of; :class:`SeededSampler` yields them.
 
     Attributes:
         seed: Of the run.
-        epoch: How often the data were gone through before.
-        idx: Of the data set that the loader reads.
+        epoch: Number of passes through the data before.
+        idx: Index in the data set that the loader reads.
     """
 
     seed: int
@@ -25,39 +27,38 @@ class SampleKey(NamedTuple):
     idx: int
 
 
-class _Keys(NamedTuple):
+class Keys(NamedTuple):
     """The keys of a batch of N samples.
 
     Attributes:
         source: Seed and epoch of each (2, N), int64; None where plain indices were given.
-        idx: Of the data set that is asked (N,), int64.
+        idx: Indices in the data set that is asked (N,), int64.
     """
 
     source: np.ndarray | None
     idx: np.ndarray
 
 
-def read_keys(keys: Sequence[Any]) -> _Keys:
-    """Read what a sampler yielded for a batch."""
+def read_keys(keys: Sequence[Any]) -> Keys:
+    """Read what a sampler yielded for a batch: all ``SampleKey`` or all integers."""
     kinds = set(map(type, keys))
     if SampleKey not in kinds:
         idx = np.asarray(keys)
         if idx.size and idx.dtype.kind not in "iu":
             raise ValueError(f"samples are asked for by integers or SampleKey, got {keys!r}")
-        return _Keys(None, idx.astype(np.int64))
+        return Keys(None, idx.astype(np.int64))
     if len(kinds) > 1:
         raise ValueError("a batch has keys with a seed and keys without; use one sampler")
     table = np.fromiter(chain.from_iterable(keys), np.int64, 3 * len(keys)).reshape(-1, 3)
-    return _Keys(table[:, :2].T, table[:, 2])
+    return Keys(table[:, :2].T, table[:, 2])
 
 
-# Random bits that belong to (seed, epoch, sample), by a hash instead of a stream.
+# Augmentation: a hash of (seed, epoch, sample) instead of a stream.
 #
-# The definition is frozen: pictures of runs that are to be repeated hang on it. It is the finaliser
-# of SplitMix64 (G. L. Steele Jr., D. Lea, C. H. Flood, "Fast splittable pseudorandom number
+# The definition is frozen: the pictures of every run depend on it. It is the finaliser of
+# SplitMix64 (G. L. Steele Jr., D. Lea, C. H. Flood, "Fast splittable pseudorandom number
 # generators", OOPSLA 2014; constants of D. Stafford's Mix13), which absorbs the three words one
 # after another and is then read as SplitMix64 is.
-
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -90,21 +91,18 @@ def unit(bits: np.ndarray) -> np.ndarray:
     return (bits >> _TO_53).astype(np.float64) * 2.0**-53
 
 
-# Random numbers that belong to a sample, whoever asks for them and in whatever order.
+# Label noise and subsets: numbers that belong to a sample, in whatever order they are read.
 #
-# They are the raw output of PCG64, which numpy promises never to change; of its distributions
+# They are the raw output of PCG64, which NumPy promises never to change; of its distributions
 # (``Generator.permutation`` and the like) it promises nothing.
 
-
-# What the numbers are for; under one seed the streams know nothing of each other.
+# Independent streams under one seed, by what the numbers are for.
 WHICH_CHANGE, NEW_LABEL, WHICH_STAY, WHICH_CLASSES = range(4)
 
 
 def check_seed(seed: Any) -> int:
-    """Return the seed as an int."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be an integer from 0 on, got {seed!r}")
-    return int(seed)
+    """Return a seed as an int; None is 0."""
+    return 0 if seed is None else check_count("seed", seed, 0)
 
 
 def check_share(name: str, value: Any) -> float:
@@ -126,24 +124,24 @@ def first_of_groups(groups: np.ndarray, share: float, seed: int, stream: int) ->
     _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     rank = np.arange(len(groups)) - np.repeat(starts, sizes)
     chosen = np.empty(len(groups), dtype=bool)
-    # The small number forgives what 0.1 * 5 and the like lack in binary.
+    # 1e-9, since products such as 0.29 * 50 are a little less in binary than in decimal.
     chosen[order] = rank < np.repeat(np.floor(share * sizes + 0.5 + 1e-9), sizes)
     return chosen
 
 
-# The global random generators, made to depend on a sample.
+# Other transforms: the global random generators, seeded for a sample.
 
 
 @contextmanager
 def seeded(seed: int, epoch: int, identity: int) -> Iterator[None]:
-    """Seed numpy, random and torch's CPU generator from three numbers.
+    """Seed NumPy's, Python's and torch's CPU generator, and restore their states afterwards.
 
-    Afterwards they are as they were, but in a loader's worker, where nobody else draws.
+    In a worker of a loader, where nothing else draws, the states are not restored.
     """
     words = np.array([[seed], [epoch], [identity]], dtype=np.int64)
     for_numpy, for_random, for_torch = counter_bits(words, 3)[:, 0].tolist()
-    alone = get_worker_info() is not None
-    states = None if alone else (np.random.get_state(), random.getstate(), torch.get_rng_state())
+    worker = get_worker_info() is not None
+    states = None if worker else (np.random.get_state(), random.getstate(), torch.get_rng_state())
     np.random.seed([for_numpy & 0xFFFFFFFF, for_numpy >> 32])
     random.seed(for_random)
     torch.default_generator.manual_seed(for_torch >> 1)

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from mmkd_logit.registry import DATASETS, FUNCTIONS
-from mmkd_logit.utils.arguments import check_flag
+from mmkd_logit.utils.arguments import check_choice
 
 from .augment import Augmentation, split_pipeline
-from .draws import _Keys
-from .wrapper import SampleWrapper, _SampleTable, as_sample_table
+from .draws import Keys
+from .wrapper import SAMPLE_FIELDS, SampleTable, SampleWrapper, make_table
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,13 @@ class Views:
     view: np.ndarray
 
 
-# What is known of the samples of a batch, without an object for each.
-
-
 @dataclass(frozen=True)
 class SampleBatch:
     """The annotations of N samples.
 
-    It stands where mmpretrain has a list of N ``DataSample`` and makes them when they are asked
-    for by number or in a loop, the same ones every time. It is no ``Sequence`` for Python, as
-    torch and MMEngine take those apart.
+    It stands where mmpretrain has a list of N ``DataSample`` and makes them when they are indexed
+    or iterated over, the same ones every time. It is not registered as a ``Sequence``, since torch
+    and MMEngine take those apart.
 
     Attributes:
         gt_label: What training sees (N,), int64.
@@ -65,7 +62,7 @@ class SampleBatch:
 
     gt_label: Tensor
     index: np.ndarray
-    img_shape: tuple[int, int]
+    img_shape: tuple[int, ...]
     clean_label: Tensor | None = None
     views: Views | None = None
     _made: list[DataSample] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -86,34 +83,20 @@ class SampleBatch:
 
     def as_list(self) -> list[DataSample]:
         """Return one ``DataSample`` each, with the labels on the device of ``gt_label``."""
-        if not self._made:
-            self._made.extend(self._make(row) for row in range(len(self)))
+        for row in range(len(self._made), len(self)):
+            meta = dict(sample_idx=int(self.index[row]), img_shape=tuple(self.img_shape))
+            if self.clean_label is not None:
+                meta["clean_label"] = int(self.clean_label[row])
+            self._made.append(DataSample(metainfo=meta).set_gt_label(self.gt_label[row : row + 1]))
         return self._made
 
-    def _make(self, row: int) -> DataSample:
-        sample = DataSample(
-            metainfo=dict(sample_idx=int(self.index[row]), img_shape=tuple(self.img_shape))
-        ).set_gt_label(self.gt_label[row : row + 1])
-        if self.clean_label is not None:
-            clean = int(self.clean_label[row])
-            sample.set_field(clean, "clean_label", field_type="metainfo")
-        return sample
-
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "SampleBatch":
-        """Return the same with ``gt_label`` on a device.
-
-        Args:
-            device: Where to.
-            non_blocking: As of ``torch.Tensor.to``.
-        """
+        """Return the same with ``gt_label`` on a device."""
         return replace(self, gt_label=self.gt_label.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "SampleBatch":
         """Return the same with ``gt_label`` in pinned memory; torch's loader calls this."""
         return replace(self, gt_label=self.gt_label.pin_memory())
-
-
-# Batches that arrive as batches.
 
 
 @FUNCTIONS.register_module()
@@ -141,18 +124,12 @@ def batch_collate(data: Any) -> Any:
     return default_collate(data)
 
 
-# A set of small images as one tensor.
-
-
-_DEVICES = ("cpu", "cuda", "auto")
-
-
 @DATASETS.register_module()
 class InMemoryDataset(SampleWrapper):
     """Serve another data set's images as whole batches, from one uint8 tensor.
 
-    What the wrapped data set's ``pipeline`` does without chance (loading, resizing, cropping the
-    centre) is done once, when the images are read. ``RandomCrop`` and ``RandomFlip`` are done on
+    Transforms of the wrapped data set that are not random (loading, resizing, cropping the centre)
+    are applied once, when the images are read. ``RandomCrop`` and ``RandomFlip`` are applied to
     the whole batch, and a picture equals, bit for bit, what mmpretrain's transform makes of the
     image with the same parameters. These are a function of seed, epoch and ``sample_idx`` alone,
     so that neither the number of workers or processes nor the batch size, resuming, or a
@@ -172,7 +149,7 @@ class InMemoryDataset(SampleWrapper):
         dataset: Config or instance of a data set with one label a sample.
         device: Where images are kept and batches made: ``'cpu'``; ``'cuda'``, the process's
             GPU; or ``'auto'``, the GPU if there is one and the loader has no workers. On a GPU
-            say ``pin_memory=False``.
+            set ``pin_memory=False``.
         lazy_init: Read nothing until needed.
 
     Raises:
@@ -190,22 +167,17 @@ class InMemoryDataset(SampleWrapper):
         (torch.Size([2, 1, 8, 8]), 9)
     """
 
+    in_memory = True
+
     def __init__(self, dataset: Any, device: str = "cpu", lazy_init: bool = False) -> None:
-        if device not in _DEVICES:
-            raise ValueError(f"device must be one of {list(_DEVICES)}, got {device!r}")
-        self.device = device
-        check_flag("lazy_init", lazy_init)
-        super().__init__(dataset, lazy_init=True)
-        if isinstance(self.dataset, SampleWrapper) and self.dataset.in_memory:
+        self.device = check_choice("device", device, ("cpu", "cuda", "auto"))
+        super().__init__(dataset, lazy_init)
+
+    def _check_dataset(self) -> None:
+        super()._check_dataset()
+        if super().in_memory:
             raise ValueError("the data set is in memory already; wrap it once")
         self._loading, self._random = split_pipeline(self.pipeline)
-        if not lazy_init:
-            self.full_init()
-
-    @property
-    def in_memory(self) -> bool:
-        """Yes."""
-        return True
 
     @property
     def picture_shape(self) -> tuple[int, ...]:
@@ -217,29 +189,27 @@ class InMemoryDataset(SampleWrapper):
         count = len(self.dataset)
         if not count:
             raise ValueError("the data set is empty")
-        rows: list[tuple] = []
-        digest = hashlib.sha256()
+        infos = []
         for place in range(count):
             info = self.dataset.get_data_info(place)
-            rows.append((info.get("gt_label"), info.get("clean_label"), info.get("sample_idx")))
+            infos.append({name: info.get(name) for name in SAMPLE_FIELDS})
             image = self._read(info, place)
             if place == 0:
+                images = np.empty((count, *image.shape), dtype=np.uint8)
                 self._augmentation = Augmentation(self._random, image.shape)
-                self._shape = image.shape
-                self._images, inner = self._allocate(count)
-                inside = inner.numpy()
-            elif image.shape != self._shape:
+            elif image.shape != images.shape[1:]:
                 raise ValueError(
-                    f"images differ in size: (C, H, W) is {self._shape} of the first and "
+                    f"images differ in size: (C, H, W) is {images.shape[1:]} of the first and "
                     f"{image.shape} of sample {place}. Add a transform such as Resize, or use "
                     "mmkd_logit.SeededDataset instead of mmkd_logit.InMemoryDataset"
                 )
-            inside[place] = image
-            digest.update(image.tobytes())
-        self._table = as_sample_table(rows)
-        self._noisy = rows[0][1] is not None
-        digest.update(repr(self._shape).encode() + self._augmentation.describe())
+            images[place] = image
+        self._table = make_table(infos)
+        self._noisy = infos[0]["clean_label"] is not None
+        digest = hashlib.sha256(images.data)
+        digest.update(repr(images.shape[1:]).encode() + self._augmentation.describe())
         self._pictures = digest.hexdigest()
+        self._images = self._augmentation.pad(torch.from_numpy(images))
 
     def _read(self, info: dict, place: int) -> np.ndarray:
         """Return an image (C, H, W)."""
@@ -258,24 +228,10 @@ class InMemoryDataset(SampleWrapper):
         if "gt_score" in data:
             raise ValueError("samples with gt_score are not done in memory; use SeededDataset")
         image = image[..., None] if image.ndim == 2 else image
-        return np.ascontiguousarray(image.transpose(2, 0, 1))
+        return image.transpose(2, 0, 1)
 
-    def _allocate(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return a tensor for all images with their borders, and the part inside these."""
-        crop = self._augmentation.crop
-        if crop is None:
-            images = torch.empty((count, *self._shape), dtype=torch.uint8)
-            return images, images
-        _, height, width = self._shape
-        left, top, right, bottom = crop.padding
-        images = torch.empty(
-            (count, self._shape[0], height + top + bottom, width + left + right), dtype=torch.uint8
-        )
-        images[:] = torch.from_numpy(crop.border)[:, None, None]
-        return images, images[:, :, top : top + height, left : left + width]
-
-    def _at_home(self) -> Tensor:
-        """Return the images, moved once to where they are wanted."""
+    def _images_on_device(self) -> Tensor:
+        """Return the images, moved once to their device."""
         if self.device == "cpu" or self._images.device.type != "cpu":
             return self._images
         worker = get_worker_info() is not None
@@ -286,26 +242,24 @@ class InMemoryDataset(SampleWrapper):
             self._images = self._images.cuda()
         return self._images
 
-    def _sample_table(self) -> _SampleTable:
+    def _sample_table(self) -> SampleTable:
         return self._table
 
     def _identity(self, idx: np.ndarray) -> np.ndarray:
         return self._table.identity[idx]
 
     @force_full_init
-    def _fetch(self, keys: _Keys) -> dict:
+    def _fetch(self, keys: Keys) -> dict:
         rows, size = keys.idx, len(self._images)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < size:  # a GPU would not say
+        if len(rows) and not 0 <= rows.min() <= rows.max() < size:  # a GPU would not raise
             raise IndexError(f"samples are numbered from 0 to {size - 1}, got {rows.tolist()}")
         identity = self._table.identity[rows]
         chosen = self._augmentation.choose(keys, identity)
-        pictures = self._augmentation.apply(self._at_home(), rows, chosen)
-        view = self._augmentation.number(chosen, len(rows))
+        pictures = self._augmentation.apply(self._images_on_device(), rows, chosen)
         views = None
-        if view is not None:
-            count = self._augmentation.views
-            assert count is not None
-            views = Views(self._pictures, size, count, rows, view)
+        if self._augmentation.views is not None:
+            view = self._augmentation.number(chosen, len(rows))
+            views = Views(self._pictures, size, self._augmentation.views, rows, view)
         samples = SampleBatch(
             gt_label=torch.from_numpy(self._table.labels[rows]),
             index=identity,
@@ -317,18 +271,7 @@ class InMemoryDataset(SampleWrapper):
 
     @force_full_init
     def show(self, index: np.ndarray, view: np.ndarray) -> Tensor:
-        """Return pictures by their numbers, as :class:`Views` has them.
-
-        Args:
-            index: Of the images (N,).
-            view: Of the view of each (N,).
-
-        Returns:
-            (N, C, H, W), uint8.
-
-        Raises:
-            ValueError: If views of this data set have no numbers, or not these.
-        """
+        """Return the pictures (N, C, H, W), uint8, that :class:`Views` numbers so."""
         if self._augmentation.views is None:
             raise ValueError("the pictures of this data set have no numbers: they are too many")
         for what, numbers, count in (
@@ -340,4 +283,5 @@ class InMemoryDataset(SampleWrapper):
                     f"{what} are numbered from 0 to {count - 1}, got {numbers.min()} to "
                     f"{numbers.max()}"
                 )
-        return self._augmentation.apply(self._at_home(), index, self._augmentation.of_number(view))
+        chosen = self._augmentation.of_number(view)
+        return self._augmentation.apply(self._images_on_device(), index, chosen)

@@ -1,9 +1,8 @@
 """Wrong labels around any data set."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,19 @@ from mmengine.dataset import force_full_init
 
 from mmkd_logit.checkpoint import only_safe_globals
 from mmkd_logit.registry import DATASETS
-from mmkd_logit.utils.arguments import check_flag, check_text
+from mmkd_logit.utils.arguments import check_count, check_flag, check_text, did_you_mean, first_line
 
-from .draws import NEW_LABEL, WHICH_CHANGE, _Keys, check_seed, check_share, draw, first_of_groups
-from .wrapper import SampleWrapper, _SampleTable, gather
+from .draws import (
+    NEW_LABEL,
+    WHICH_CHANGE,
+    Keys,
+    check_seed,
+    check_share,
+    draw,
+    first_of_groups,
+    unit,
+)
+from .wrapper import SampleTable, SampleWrapper, gather
 
 # A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; a test compares
 # it with the coarse labels in the published file.
@@ -42,58 +50,297 @@ CIFAR100_GROUPS = (
     (8, 13, 48, 58, 90),  # vehicles 1
     (41, 69, 81, 85, 89),  # vehicles 2
 )
-NEXT_IN_GROUP = {
-    fine: group[(place + 1) % len(group)]
-    for group in CIFAR100_GROUPS
-    for place, fine in enumerate(group)
+
+# The kinds of noise: functions of the rule, the clean labels (N,) and the number of classes K.
+
+
+def _symmetric(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndarray:
+    _refuse_one_class(rule.kind, num_classes)
+    step = 1 + (rule.draw(len(clean)) % np.uint64(num_classes - 1)).astype(np.int64)
+    return rule.change(clean, (clean + step) % num_classes)
+
+
+def _uniform(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndarray:
+    return rule.change(clean, (rule.draw(len(clean)) % np.uint64(num_classes)).astype(np.int64))
+
+
+def _pair(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndarray:
+    _refuse_one_class(rule.kind, num_classes)
+    return rule.change(clean, (clean + 1) % num_classes)
+
+
+def _superclass(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndarray:
+    if num_classes != 100:
+        raise ValueError(f"kind 'superclass' is CIFAR-100's; here are {num_classes} classes")
+    groups = np.array(CIFAR100_GROUPS)
+    next_in_group = np.empty(100, dtype=np.int64)
+    next_in_group[groups] = np.roll(groups, -1, axis=1)
+    return rule.change(clean, next_in_group[clean])
+
+
+def _transition(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndarray:
+    matrix = check_matrix(rule.matrix, num_classes)
+    numbers = unit(rule.draw(len(clean)))
+    edges = np.cumsum(matrix, axis=1)
+    edges /= edges[:, -1:]  # the last edge is 1 whatever the rounding
+    noisy = np.empty_like(clean)
+    for label in np.unique(clean):
+        members = clean == label
+        noisy[members] = np.searchsorted(edges[label], numbers[members], side="right")
+    return noisy
+
+
+def _file(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndarray:
+    assert rule.file is not None
+    labels, their_clean = read_labels(rule.file, rule.key, rule.clean_key)
+    noisy = check_labels(labels, num_classes, f"the labels of {rule.file}")
+    if len(noisy) != len(clean):
+        raise ValueError(
+            f"{rule.file} holds {len(noisy)} labels and the data set {len(clean)} samples; to use "
+            "a part of the data, put DataSubset around NoisyLabelDataset"
+        )
+    if their_clean is not None and not np.array_equal(np.ravel(their_clean), clean):
+        raise ValueError(
+            f"the clean labels of {rule.file} are not the data set's: it is for other data, or for "
+            "the same data in another order"
+        )
+    absent = np.setdiff1d(clean, noisy)  # few samples may lose a class by chance
+    if 2 * len(absent) > len(np.unique(clean)):
+        raise ValueError(
+            f"the labels of {rule.file} name {len(np.unique(noisy))} classes and the data set has "
+            f"{len(np.unique(clean))} (none is {absent[0]}, say); is key={rule.key!r} the array of "
+            "the labels?"
+        )
+    return noisy
+
+
+_BY_RATE = ("rate", "seed", "per_class")
+# Each kind with its function and the arguments of LabelNoise that it takes; it needs the first.
+KINDS: dict[str, tuple[Callable[["LabelNoise", np.ndarray, int], np.ndarray], tuple[str, ...]]] = {
+    "symmetric": (_symmetric, _BY_RATE),
+    "uniform": (_uniform, _BY_RATE),
+    "pair": (_pair, _BY_RATE),
+    "superclass": (_superclass, _BY_RATE),
+    "transition": (_transition, ("matrix", "seed")),
+    "file": (_file, ("file", "key", "clean_key")),
 }
 
 
-# Reading arrays from files that may be anybody's.
+@dataclass(frozen=True)
+class LabelNoise:
+    """A rule that turns N clean labels into N noisy ones.
+
+    The kinds:
+
+    - ``'symmetric'``: a share ``rate`` of the labels changes to any *other* class, each as
+      likely. The share that is wrong afterwards is ``rate``.
+    - ``'uniform'``: a share ``rate`` is drawn anew from *all* classes, the own one included,
+      which other papers call symmetric too. About ``rate * (K - 1) / K`` is wrong afterwards.
+    - ``'pair'``: a share ``rate`` of class c becomes c + 1, of the last class 0.
+    - ``'superclass'``: CIFAR-100 only; a share ``rate`` becomes the next fine class of its
+      coarse group, the last of the group the first.
+    - ``'transition'``: row c of a matrix holds the probabilities of the labels of class c.
+    - ``'file'``: labels from a file, in the order of the data set.
+
+    What is drawn for sample i depends on the seed and i alone, not on NumPy's version or the order
+    of access. Under one seed the labels wrong at a small ``rate`` are the same wrong ones at a
+    larger one.
+
+    Args:
+        kind: One of the above.
+        rate: Share in [0, 1] of the labels that change (``'uniform'``: that are drawn anew),
+            rounded to whole samples.
+        seed: Of the draws; 0 where none is given. It is not the seed of a run: runs of several
+            seeds have the same labels.
+        per_class: Take the share of each class (the default), or of the whole.
+        matrix: K x K, or a .npy file of one; each row sums to 1.
+        file: .npy, .npz, or .pt with tensors or arrays; a file that could run code is refused.
+        key: Which array of the file; may be left out where there is only one.
+        clean_key: Which array of the file holds the clean labels, which must be the data set's;
+            ``'clean_label'`` is compared without being named.
+
+    Raises:
+        ValueError: If the kind is unknown, an argument is wrong, missing or of another kind.
+
+    Example:
+        >>> labels = np.repeat(np.arange(10), 20)
+        >>> noisy = LabelNoise('symmetric', rate=0.4).apply(labels, num_classes=10)
+        >>> float((noisy != labels).mean())
+        0.4
+    """
+
+    kind: str
+    rate: float | None = None
+    seed: int | None = None
+    per_class: bool | None = None
+    matrix: Any = None
+    file: str | None = None
+    key: str | None = None
+    clean_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in list(KINDS):
+            hint = did_you_mean(self.kind, KINDS)
+            raise ValueError(f"kind must be one of {list(KINDS)}, got {self.kind!r}{hint}")
+        _, takes = KINDS[self.kind]
+        given = [name for name, value in vars(self).items() if value is not None]
+        foreign = [name for name in given if name not in ("kind", *takes)]
+        if foreign:
+            raise ValueError(
+                f"kind {self.kind!r} takes {', '.join(takes)}; leave out {', '.join(foreign)}"
+            )
+        if takes[0] not in given:
+            raise ValueError(f"kind {self.kind!r} needs {takes[0]}")
+        for name in given:
+            if name in ("file", "key", "clean_key"):
+                check_text(name, getattr(self, name))
+        if self.rate is not None:
+            check_share("rate", self.rate)
+        if self.per_class is not None:
+            check_flag("per_class", self.per_class)
+        check_seed(self.seed)
+
+    def apply(self, labels: Any, num_classes: int) -> np.ndarray:
+        """Return the noisy labels.
+
+        Args:
+            labels: Clean labels (N,), integers from 0 to ``num_classes - 1``.
+            num_classes: K.
+
+        Returns:
+            int64 (N,).
+
+        Raises:
+            ValueError: If labels, matrix or file do not fit each other.
+            FileNotFoundError: If the file does not exist.
+        """
+        clean = check_labels(labels, num_classes, "the data set's labels")
+        function, _ = KINDS[self.kind]
+        return function(self, clean, num_classes)
+
+    def draw(self, count: int) -> np.ndarray:
+        """Return a uint64 random number for each sample, from which its new label follows."""
+        return draw(check_seed(self.seed), NEW_LABEL, count)
+
+    def change(self, clean: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Return the new labels for a share ``rate`` of the samples, the clean ones elsewhere."""
+        groups = np.zeros_like(clean) if self.per_class is False else clean
+        assert self.rate is not None
+        chosen = first_of_groups(groups, float(self.rate), check_seed(self.seed), WHICH_CHANGE)
+        return np.where(chosen, new, clean)
+
+    def describe(self, clean: np.ndarray, noisy: np.ndarray) -> dict[str, Any]:
+        """Describe the noise in plain Python values, as checkpoints keep it.
+
+        Args:
+            clean: Labels before.
+            noisy: Labels after.
+
+        Returns:
+            ``kind``, ``rate`` (as asked for), ``realised_rate`` (share of labels that differ),
+            ``seed``, ``per_class``, ``file`` (its name), ``key``, ``samples`` and ``sha256``,
+            the hash of the noisy labels.
+        """
+        _, takes = KINDS[self.kind]
+        return dict(
+            kind=self.kind,
+            rate=None if self.rate is None else float(self.rate),
+            realised_rate=float(np.mean(clean != noisy)) if len(clean) else 0.0,
+            seed=check_seed(self.seed) if "seed" in takes else None,
+            per_class=self.per_class is not False if "per_class" in takes else None,
+            file=None if self.file is None else Path(self.file).name,
+            key=self.key,
+            samples=len(noisy),
+            sha256=hash_labels(noisy),
+        )
 
 
-_SUFFIXES = (".npy", ".npz", ".pt", ".pth")
+def hash_labels(labels: np.ndarray) -> str:
+    """Return the SHA-256 of N labels as little-endian 64-bit integers."""
+    return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
+
+
+def _refuse_one_class(kind: str, num_classes: int) -> None:
+    if num_classes < 2:
+        raise ValueError(f"kind {kind!r} needs 2 classes or more, got {num_classes}")
+
+
+def check_labels(labels: Any, num_classes: int, name: str) -> np.ndarray:
+    """Return labels as int64 (N,)."""
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one integer a sample, got shape {array.shape}")
+    whole = array.dtype.kind in "iu" or (
+        array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
+    )
+    if array.size and not whole:
+        raise ValueError(f"{name} must be integers, got {array.dtype}")
+    wrong = array[(array < 0) | (array >= num_classes)]
+    if wrong.size:
+        raise ValueError(f"{name} must be from 0 to {num_classes - 1}, got {wrong[0]}")
+    return array.astype(np.int64)
+
+
+def check_matrix(matrix: Any, num_classes: int) -> np.ndarray:
+    """Return a transition matrix as float64 (K, K)."""
+    if isinstance(matrix, (str, Path)):
+        (matrix,) = read_arrays(matrix, (".npy",)).values()
+    try:
+        array = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"matrix must be {num_classes} x {num_classes} numbers") from None
+    if array.shape != (num_classes, num_classes):
+        raise ValueError(f"matrix must be {num_classes} x {num_classes}, got shape {array.shape}")
+    for row, (values, total) in enumerate(zip(array, array.sum(axis=1), strict=True)):
+        if not (values >= 0).all():
+            raise ValueError(f"matrix must hold probabilities; row {row} has a negative one or NaN")
+        if not abs(total - 1) <= 1e-6:
+            raise ValueError(f"each row of matrix must sum to 1; row {row} sums to {total:.6g}")
+    return array
+
+
+# Reading arrays from files of any origin.
+
 _UNNAMED = ""
 _CLEAN = "clean_label"  # in the published files of CIFAR-10N and CIFAR-100N
 
 
 def read_arrays(
-    path: str | Path, only: str | None = None, names: Collection[str] = ()
+    path: str | Path,
+    suffixes: Collection[str] = (".npy", ".npz", ".pt", ".pth"),
+    names: Collection[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Read the arrays of a file, of an .npz perhaps some; pickled objects are refused unread."""
     file = Path(path).expanduser()
-    allowed = (only,) if only else _SUFFIXES
-    if file.suffix not in allowed:
-        raise ValueError(f"{path} must be a file of type {', '.join(allowed)}")
+    if file.suffix not in suffixes:
+        raise ValueError(f"{path} must be a file of type {', '.join(suffixes)}")
     if not file.is_file():
         raise FileNotFoundError(f"the file {path} does not exist")
     try:
         if file.suffix in (".pt", ".pth"):
-            arrays = _from_torch(file)
+            arrays = _read_torch(file)
+        elif file.suffix == ".npy":
+            arrays = {_UNNAMED: np.load(file, allow_pickle=False)}
         else:
-            arrays = _from_numpy(file, names)
+            # NumPy would leave a file of its own open that turns out to be no archive.
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                wanted = [name for name in archive.files if names is None or name in names]
+                arrays = {name: archive[name] for name in wanted}
     except (OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # a damaged file may fail in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{path} is refused: it is damaged, or it holds more than arrays of numbers and could "
-            f"run code when read ({reason})"
+            f"run code when read ({first_line(error)})"
         ) from None
-    if not arrays and not names:
+    if not arrays and names is None:
         raise ValueError(f"{path} holds no array")
     return arrays
 
 
-def _from_numpy(file: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    if file.suffix == ".npy":
-        return {_UNNAMED: np.load(file, allow_pickle=False)}
-    # Opened here: NumPy leaves a file open that turns out to be no archive.
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files if not names or name in names}
-
-
-def _from_torch(file: Path) -> dict[str, np.ndarray]:
+def _read_torch(file: Path) -> dict[str, np.ndarray]:
     with only_safe_globals():
         content = torch.load(file, map_location="cpu", weights_only=True)
     named = content.items() if isinstance(content, dict) else [(_UNNAMED, content)]
@@ -101,6 +348,7 @@ def _from_torch(file: Path) -> dict[str, np.ndarray]:
     for name, value in named:
         if isinstance(value, torch.Tensor):
             value = value.detach()
+            # NumPy has no bfloat16.
             arrays[str(name)] = (value.double() if value.is_floating_point() else value).numpy()
         elif isinstance(value, (np.ndarray, list, tuple)):
             arrays[str(name)] = np.asarray(value)
@@ -127,254 +375,13 @@ def read_labels(
     return arrays[key], None if clean_key is None else arrays[clean_key]
 
 
-# Wrong labels, made or read.
-
-
-_BY_RATE = ("symmetric", "uniform", "pair", "superclass")
-# What each kind needs, and what else it takes.
-_NEEDS = {**dict.fromkeys(_BY_RATE, "rate"), "transition": "matrix", "file": "file"}
-_TAKES = {
-    **dict.fromkeys(_BY_RATE, ("rate", "seed", "per_class")),
-    "transition": ("matrix", "seed"),
-    "file": ("file", "key", "clean_key"),
-}
-_ROW_SUM_TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class LabelNoise:
-    """A rule that turns N clean labels into N noisy ones.
-
-    The kinds:
-
-    - ``'symmetric'``: a share ``rate`` of the labels changes to any *other* class, each as
-      likely. The share that is wrong afterwards is ``rate``.
-    - ``'uniform'``: a share ``rate`` is drawn anew from *all* classes, the own one included,
-      which other papers call symmetric too. About ``rate * (K - 1) / K`` is wrong afterwards.
-    - ``'pair'``: a share ``rate`` of class c becomes c + 1, of the last class 0.
-    - ``'superclass'``: CIFAR-100 only; a share ``rate`` becomes the next fine class of its
-      coarse group, the last of the group the first.
-    - ``'transition'``: row c of a matrix holds the probabilities of the labels of class c.
-    - ``'file'``: labels from a file, in the order of the data set.
-
-    What is drawn for sample i depends on the seed and i alone, and neither on numpy's version nor
-    on who asks in which order. Under one seed the labels wrong at a small ``rate`` are wrong
-    alike at a larger one.
-
-    Args:
-        kind: One of the above.
-        rate: Share in [0, 1] of the labels that change (``'uniform'``: that are drawn anew),
-            rounded to whole samples.
-        seed: Of the draws; 0 where none is given. It is no seed of a run: runs of several seeds
-            have the same labels unless told otherwise.
-        per_class: Take the share of each class (the default), or of the whole.
-        matrix: K x K, or a .npy file of one; each row sums to 1.
-        file: .npy, .npz, or .pt with tensors or arrays; a file that could run code is refused.
-        key: Which array of the file; may be left out where there is one only.
-        clean_key: Which array of the file holds the clean labels, which must be the data set's;
-            ``'clean_label'`` is compared without being named.
-
-    Raises:
-        ValueError: If the kind is unknown, an argument is wrong, missing or of another kind.
-
-    Example:
-        >>> labels = np.repeat(np.arange(10), 20)
-        >>> noisy = LabelNoise('symmetric', rate=0.4).apply(labels, num_classes=10)
-        >>> float((noisy != labels).mean())
-        0.4
-    """
-
-    kind: str
-    rate: float | None = None
-    seed: int | None = None
-    per_class: bool | None = None
-    matrix: Any = None
-    file: str | None = None
-    key: str | None = None
-    clean_key: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in list(_TAKES):
-            close = get_close_matches(str(self.kind), _TAKES, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"kind must be one of {list(_TAKES)}, got {self.kind!r}{hint}")
-        takes = _TAKES[self.kind]
-        given = [name for name, value in vars(self).items() if value is not None]
-        foreign = [name for name in given if name != "kind" and name not in takes]
-        if foreign:
-            raise ValueError(
-                f"kind {self.kind!r} takes {', '.join(takes)}; leave out {', '.join(foreign)}"
-            )
-        if _NEEDS[self.kind] not in given:
-            raise ValueError(f"kind {self.kind!r} needs {_NEEDS[self.kind]}")
-        for name in ("file", "key", "clean_key"):
-            if getattr(self, name) is not None:
-                check_text(name, getattr(self, name))
-        if self.rate is not None:
-            check_share("rate", self.rate)
-        if self.seed is not None:
-            check_seed(self.seed)
-        if not isinstance(self.per_class, bool | None):
-            raise ValueError(f"per_class must be True or False, got {self.per_class!r}")
-
-    def apply(self, labels: Any, num_classes: int) -> np.ndarray:
-        """Return the noisy labels.
-
-        Args:
-            labels: Clean labels (N,), integers from 0 to ``num_classes - 1``.
-            num_classes: K.
-
-        Returns:
-            int64 (N,).
-
-        Raises:
-            ValueError: If labels, matrix or file do not fit each other.
-            FileNotFoundError: If the file does not exist.
-        """
-        clean = check_labels(labels, num_classes, "the data set's labels")
-        if self.kind == "file":
-            return self._from_file(clean, num_classes)
-        if self.kind == "transition":
-            return self._from_matrix(clean, num_classes)
-        return self._by_rate(clean, num_classes)
-
-    def describe(self, clean: np.ndarray, noisy: np.ndarray) -> dict[str, Any]:
-        """Say in plain Python values what was done; it fits a checkpoint.
-
-        Args:
-            clean: Labels before.
-            noisy: Labels after.
-
-        Returns:
-            ``kind``, ``rate`` (as asked for), ``realised_rate`` (share of labels that differ),
-            ``seed``, ``per_class``, ``file`` (its name), ``key``, ``samples`` and ``sha256``,
-            the hash of the noisy labels.
-        """
-        drawn = self.kind != "file"
-        return dict(
-            kind=self.kind,
-            rate=None if self.rate is None else float(self.rate),
-            realised_rate=float(np.mean(clean != noisy)) if len(clean) else 0.0,
-            seed=int(self.seed or 0) if drawn else None,
-            per_class=self.per_class is not False if self.kind in _BY_RATE else None,
-            file=None if self.file is None else Path(self.file).name,
-            key=self.key,
-            samples=len(noisy),
-            sha256=hash_labels(noisy),
-        )
-
-    def _by_rate(self, clean: np.ndarray, num_classes: int) -> np.ndarray:
-        seed, count = int(self.seed or 0), len(clean)
-        groups = np.zeros_like(clean) if self.per_class is False else clean
-        assert self.rate is not None
-        change = first_of_groups(groups, float(self.rate), seed, WHICH_CHANGE)
-        numbers = draw(seed, NEW_LABEL, count)
-        if self.kind == "superclass":
-            if num_classes != len(NEXT_IN_GROUP):
-                raise ValueError(
-                    f"kind 'superclass' is CIFAR-100's; here are {num_classes} classes"
-                )
-            new = np.array([NEXT_IN_GROUP[label] for label in clean.tolist()], dtype=np.int64)
-        elif self.kind == "uniform":
-            new = (numbers % np.uint64(num_classes)).astype(np.int64)
-        elif num_classes < 2:
-            raise ValueError(f"kind {self.kind!r} needs 2 classes or more, got {num_classes}")
-        elif self.kind == "pair":
-            new = (clean + 1) % num_classes
-        else:
-            step = 1 + (numbers % np.uint64(num_classes - 1)).astype(np.int64)
-            new = (clean + step) % num_classes
-        return np.where(change, new, clean)
-
-    def _from_matrix(self, clean: np.ndarray, num_classes: int) -> np.ndarray:
-        matrix = check_matrix(self.matrix, num_classes)
-        # 53 bits make a float in [0, 1); the last edge is 1 whatever the rounding.
-        numbers = (draw(int(self.seed or 0), NEW_LABEL, len(clean)) >> np.uint64(11)) * 2.0**-53
-        edges = np.cumsum(matrix, axis=1)
-        edges /= edges[:, -1:]
-        noisy = np.empty_like(clean)
-        for label in np.unique(clean):
-            members = clean == label
-            noisy[members] = np.searchsorted(edges[label], numbers[members], side="right")
-        return noisy
-
-    def _from_file(self, clean: np.ndarray, num_classes: int) -> np.ndarray:
-        assert self.file is not None
-        labels, their_clean = read_labels(self.file, self.key, self.clean_key)
-        noisy = check_labels(labels, num_classes, f"the labels of {self.file}")
-        if len(noisy) != len(clean):
-            raise ValueError(
-                f"{self.file} holds {len(noisy)} labels and the data set {len(clean)} samples; to "
-                "use a part of the data, put DataSubset around NoisyLabelDataset"
-            )
-        if their_clean is not None and not np.array_equal(np.ravel(their_clean), clean):
-            raise ValueError(
-                f"the clean labels of {self.file} are not the data set's: it is for other data, or "
-                "for the same data in another order"
-            )
-        absent = np.setdiff1d(clean, noisy)  # few samples may lose a class by chance
-        if 2 * len(absent) > len(np.unique(clean)):
-            raise ValueError(
-                f"the labels of {self.file} name {len(np.unique(noisy))} classes and the data set "
-                f"has {len(np.unique(clean))} (none is {absent[0]}, say); is key={self.key!r} the "
-                "array of the labels?"
-            )
-        return noisy
-
-
-def hash_labels(labels: np.ndarray) -> str:
-    """Return the SHA-256 of N labels as little-endian 64-bit integers."""
-    return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
-
-
-def check_labels(labels: Any, num_classes: int, name: str) -> np.ndarray:
-    """Return labels as int64 (N,)."""
-    array = np.asarray(labels)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be one integer a sample, got shape {array.shape}")
-    whole = array.dtype.kind in "iu" or (
-        array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
-    )
-    if array.size and not whole:
-        raise ValueError(f"{name} must be integers, got {array.dtype}")
-    wrong = array[(array < 0) | (array >= num_classes)]
-    if wrong.size:
-        raise ValueError(f"{name} must be from 0 to {num_classes - 1}, got {wrong[0]}")
-    return array.astype(np.int64)
-
-
-def check_matrix(matrix: Any, num_classes: int) -> np.ndarray:
-    """Return a transition matrix as float64 (K, K)."""
-    if isinstance(matrix, (str, Path)):
-        ((_, matrix),) = read_arrays(str(matrix), only=".npy").items()
-    try:
-        array = np.asarray(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"matrix must be {num_classes} x {num_classes} numbers") from None
-    if array.shape != (num_classes, num_classes):
-        raise ValueError(f"matrix must be {num_classes} x {num_classes}, got shape {array.shape}")
-    if not np.all(array >= 0):
-        row = int(np.flatnonzero(~np.all(array >= 0, axis=1))[0])
-        raise ValueError(f"matrix must hold probabilities; row {row} has a negative one or NaN")
-    sums = array.sum(axis=1)
-    if not np.all(np.abs(sums - 1) <= _ROW_SUM_TOLERANCE):
-        row = int(np.argmax(np.abs(sums - 1)))
-        raise ValueError(f"each row of matrix must sum to 1; row {row} sums to {sums[row]:.6g}")
-    return array
-
-
-# A data set with wrong labels.
-
-
 @DATASETS.register_module()
 class NoisyLabelDataset(SampleWrapper):
     """Give the samples of another data set noisy labels.
 
     ``gt_label`` is the noisy label and ``clean_label`` the true one, before the pipeline in
-    ``get_data_info`` and after it in the metainfo of the ``DataSample``. ``metainfo`` says under
-    ``label_noise`` what :meth:`LabelNoise.describe` does, from the moment the labels are read;
+    ``get_data_info`` and after it in the metainfo of the ``DataSample``. ``metainfo`` holds under
+    ``label_noise`` what :meth:`LabelNoise.describe` returns, from the moment the labels are read;
     MMEngine copies it to the checkpoints as ``meta['dataset_meta']``.
 
     Rank, worker and order of access change nothing. Runs of several seeds share the labels; tie
@@ -382,14 +389,7 @@ class NoisyLabelDataset(SampleWrapper):
 
     Args:
         dataset: Config or instance of the single-label data set with the clean labels.
-        kind: See :class:`LabelNoise`, also for the following.
-        rate: Share of labels that change.
-        seed: Of the noise; 0 where none is given.
-        per_class: Whether the rate holds in each class (the default) or overall.
-        matrix: For kind ``'transition'``.
-        file: For kind ``'file'``.
-        key: For kind ``'file'``.
-        clean_key: For kind ``'file'``.
+        kind, rate, seed, per_class, matrix, file, key, clean_key: See :class:`LabelNoise`.
         num_classes: K; by default the number of ``classes`` in the metainfo.
         on_test: Allow noise on data for testing.
         lazy_init: Read nothing until needed.
@@ -423,23 +423,20 @@ class NoisyLabelDataset(SampleWrapper):
         lazy_init: bool = False,
     ) -> None:
         self.noise = LabelNoise(kind, rate, seed, per_class, matrix, file, key, clean_key)
-        if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
-            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
+        if num_classes is not None:
+            check_count("num_classes", num_classes)
         self.num_classes = num_classes
-        check_flag("on_test", on_test)
-        check_flag("lazy_init", lazy_init)
-        super().__init__(dataset, lazy_init=True)
-        self._refuse(on_test)
-        if not lazy_init:
-            self.full_init()
+        self.on_test = check_flag("on_test", on_test)
+        super().__init__(dataset, lazy_init)
 
-    def _refuse(self, on_test: bool) -> None:
-        for layer in self._layers():
+    def _check_dataset(self) -> None:
+        super()._check_dataset()
+        for layer in self.layers():
             if isinstance(layer, NoisyLabelDataset):
                 raise ValueError("the data set has noisy labels already; noise it once")
             split = str(getattr(layer, "split", ""))
             held_out = split.lower().startswith(("test", "val"))
-            if (held_out or layer.test_mode) and not on_test:
+            if (held_out or layer.test_mode) and not self.on_test:
                 what = f"split {split!r}" if held_out else "test_mode=True"
                 raise ValueError(
                     f"{what}: these data are for testing, whose labels stay clean; noise the "
@@ -464,41 +461,20 @@ class NoisyLabelDataset(SampleWrapper):
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
-        """Return what is known of a sample before the pipeline.
-
-        Args:
-            idx: Of this data set.
-
-        Returns:
-            The wrapped data set's, with the noisy ``gt_label`` and the ``clean_label``.
-        """
+        """Return the wrapped data set's, with the noisy ``gt_label`` and the ``clean_label``."""
         info = super().get_data_info(idx)
         return dict(info, gt_label=int(self._noisy[idx]), clean_label=int(self._clean[idx]))
-
-    @force_full_init
-    def get_gt_labels(self) -> np.ndarray:
-        """Return the noisy labels (N,)."""
-        return self._noisy.copy()
 
     @force_full_init
     def get_clean_labels(self) -> np.ndarray:
         """Return the clean labels (N,)."""
         return self._clean.copy()
 
-    @force_full_init
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the noisy label of a sample.
-
-        Args:
-            idx: Of this data set.
-        """
-        return [int(self._noisy[idx])]
-
-    def _fetch(self, keys: _Keys) -> dict:
+    def _fetch(self, keys: Keys) -> dict:
         batch = super()._fetch(keys)
         noisy, clean = (torch.from_numpy(each[keys.idx]) for each in (self._noisy, self._clean))
         samples = replace(batch["data_samples"], gt_label=noisy, clean_label=clean)
         return dict(batch, data_samples=samples)
 
-    def _sample_table(self) -> _SampleTable:
+    def _sample_table(self) -> SampleTable:
         return gather(self.dataset)._replace(labels=self._noisy, clean=self._clean)

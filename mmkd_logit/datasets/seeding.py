@@ -1,25 +1,16 @@
 """Order and transforms as functions of (seed, epoch, sample)."""
 
 from collections.abc import Callable, Iterator, Sized
-from functools import partial
-from itertools import repeat
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import sync_random_seed
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmpretrain.datasets import RepeatAugSampler
-from mmpretrain.registry import DATA_SAMPLERS as MMPRETRAIN_DATA_SAMPLERS
+from mmpretrain.registry import DATA_SAMPLERS as SAMPLERS
 from torch.utils.data import Sampler
 
-from mmkd_logit.registry import DATA_SAMPLERS, DATASETS
-from mmkd_logit.utils.arguments import (
-    arguments_of,
-    check_count,
-    check_flag,
-    did_you_mean,
-    refuse_unknown,
-)
+from mmkd_logit.registry import DATA_SAMPLERS, DATASETS, check_registered
+from mmkd_logit.utils.arguments import arguments_of, check_count, check_flag, refuse_unknown
 
 from .draws import SampleKey
 from .wrapper import SampleWrapper
@@ -27,13 +18,13 @@ from .wrapper import SampleWrapper
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Yield what another sampler does, each index with seed and epoch.
+    """Yield what another sampler yields, each index with seed and epoch.
 
     :class:`InMemoryDataset` and :class:`SeededDataset` make pictures from these keys. They travel
-    with the indices, so persistent workers know the epoch. The epoch is the one that MMEngine
-    sets before each; under ``InfiniteSampler``, where nobody sets one, it counts the passes
-    through the data, from the place in the stream that all processes share. Resuming is MMEngine's
-    affair and moves the epoch with it.
+    with the indices, so that persistent workers know the epoch. It is the one that MMEngine sets
+    before each epoch; under ``InfiniteSampler``, which has none, it counts the passes through the
+    data, by the position in the stream that all processes share. Resuming moves the epoch with
+    MMEngine's own.
 
     Args:
         dataset: What is sampled; the Runner passes it.
@@ -42,8 +33,8 @@ class SeededSampler(Sampler):
             on a random one, as mmengine's samplers do.
 
     Raises:
-        ValueError: If an argument is of another kind, ``sampler`` no config of one, or
-            ``RepeatAugSampler``, which shows a sample in several pictures an epoch.
+        ValueError: If an argument is of another kind, ``sampler`` is not the config of one, or it
+            is ``RepeatAugSampler``, which shows a sample in several pictures an epoch.
 
     Example:
         >>> sampler = SeededSampler(
@@ -58,9 +49,7 @@ class SeededSampler(Sampler):
         if not isinstance(dataset, Sized):
             raise ValueError(f"dataset must be a data set with a length, got {dataset!r}")
         self.seed = sync_random_seed() if seed is None else check_count("seed", seed, 0)
-        self.sampler = MMPRETRAIN_DATA_SAMPLERS.build(
-            sampler, default_args=dict(dataset=dataset, seed=self.seed)
-        )
+        self.sampler = SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=self.seed))
         if isinstance(self.sampler, RepeatAugSampler):
             raise ValueError(
                 "RepeatAugSampler shows a sample in several pictures an epoch, and a SeededSampler "
@@ -76,35 +65,24 @@ class SeededSampler(Sampler):
         if isinstance(self.sampler, InfiniteSampler):
             yield from self._endless(self.sampler)
         else:
-            # What SampleKey(...) does, without a call of Python's for each sample.
-            make = partial(tuple.__new__, SampleKey)
-            yield from map(
-                make, zip(repeat(self.seed), repeat(self._epoch), map(int, self.sampler))
-            )
+            epoch = self._epoch  # an epoch in progress keeps its number
+            yield from (SampleKey(self.seed, epoch, int(index)) for index in self.sampler)
 
     def _endless(self, sampler: InfiniteSampler) -> Iterator[SampleKey]:
         for index in sampler:
             place = self._read * sampler.world_size + sampler.rank
-            self._read += 1  # as the inner one, which goes on where it was left
+            self._read += 1
             yield SampleKey(self.seed, place // sampler.size, int(index))
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; MMEngine calls this.
-
-        Args:
-            epoch: From 0 on.
-        """
+        """Begin an epoch; MMEngine calls this."""
         self._epoch = int(epoch)
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
 
     @property
     def skip(self) -> Callable[[int], None]:
-        """Go to a place in an endless stream; MMEngine asks whether there is such a method.
-
-        Raises:
-            AttributeError: If the wrapped sampler has none.
-        """
+        """Move in an endless stream; without an inner ``skip`` there is no such attribute."""
         inner = self.sampler.skip
 
         def skip(num_samples: int) -> None:
@@ -122,17 +100,8 @@ def _check_sampler(sampler: Any) -> None:
             f"shuffle=True), got {sampler!r}"
         )
     kind = sampler["type"]
-    if isinstance(kind, str):
-        with MMPRETRAIN_DATA_SAMPLERS.switch_scope_and_registry(None) as registry:
-            try:
-                found = registry.get(kind)
-            except Exception:  # MMEngine raises what it likes
-                found = None
-            known = [*registry.module_dict, *MMENGINE_DATA_SAMPLERS.module_dict]
-        if found is None:
-            hint = did_you_mean(kind, known) or f"; there are {', '.join(known)}"
-            raise ValueError(f"sampler: no sampler {kind!r} is registered{hint}")
-        kind = found
+    check_registered("sampler", kind, SAMPLERS)
+    kind = SAMPLERS.get(kind) if isinstance(kind, str) else kind
     names, open_ = arguments_of(kind)
     if not open_:
         refuse_unknown(f"the sampler {kind.__name__}", sampler, ("type", "_scope_", *names))
@@ -141,21 +110,18 @@ def _check_sampler(sampler: Any) -> None:
             check_flag(name, sampler[name])
 
 
-# Randomness by sample, for any transforms.
-
-
 @DATASETS.register_module()
 class SeededDataset(SampleWrapper):
     """Make what another data set's transforms draw a function of seed, epoch and sample.
 
-    For each sample numpy's, Python's and torch's global CPU generator are seeded from what
-    :class:`SeededSampler` yields, so that neither the number of workers or processes nor the batch
-    size nor resuming changes a picture; a sample that replaces an unreadable one is always the
-    same, too. Outside of loader workers the generators are then put back. Under a sampler that
-    yields plain integers the data set is the wrapped one.
+    For each sample NumPy's, Python's and torch's global CPU generator are seeded from the keys of
+    :class:`SeededSampler`, so that neither the number of workers or processes nor the batch size
+    nor resuming changes a picture; a sample that replaces an unreadable one is always the same,
+    too. Outside of loader workers the generators' states are restored. Under a sampler that yields
+    plain integers the data set is the wrapped one.
 
     It may stand inside or outside of :class:`DataSubset` and :class:`NoisyLabelDataset`, whose
-    pictures are then the same. Transforms that keep a generator of their own are out of its reach.
+    pictures are then the same. Transforms with a generator of their own are not seeded.
 
     Args:
         dataset: Config or instance of a data set of mmengine or mmpretrain, also of one that
@@ -164,7 +130,7 @@ class SeededDataset(SampleWrapper):
 
     Raises:
         ValueError: If ``dataset`` is something else, or in memory, where pictures are functions
-            of the sample anyway.
+            of the sample already.
 
     Example:
         >>> from mmkd_logit.datasets import SampleKey
@@ -175,32 +141,18 @@ class SeededDataset(SampleWrapper):
         True
     """
 
-    def __init__(self, dataset: Any, lazy_init: bool = False) -> None:
-        check_flag("lazy_init", lazy_init)
-        super().__init__(dataset, lazy_init=True)
-        if self.in_memory:
-            raise ValueError("pictures in memory are functions of the sample; leave this out")
-        if not lazy_init:
-            self.full_init()
+    seeded = True
 
-    @classmethod
-    def _check(cls, dataset: Any) -> None:
-        missing = [
-            name for name in ("full_init", "metainfo", "__len__") if not hasattr(dataset, name)
-        ]
+    def _check_dataset(self) -> None:
+        names = ("full_init", "metainfo", "__len__")
+        missing = [name for name in names if not hasattr(self.dataset, name)]
         if missing:
             raise ValueError(
                 "SeededDataset wraps a data set of mmengine or mmpretrain, or its config; "
-                f"{type(dataset).__name__} has no {', '.join(missing)}"
+                f"{type(self.dataset).__name__} has no {', '.join(missing)}"
             )
-
-    @property
-    def seeded(self) -> bool:
-        """Yes."""
-        return True
-
-    def _prepare(self) -> None:
-        """Nothing."""
+        if self.in_memory:
+            raise ValueError("pictures in memory are functions of the sample; leave this out")
 
     def _get(self, idx: int) -> Any:
         return self.dataset[idx]

@@ -1,4 +1,4 @@
-"""A part of a data set: of each class, of the classes, or by how difficult samples are."""
+"""A part of a data set: of each class, of the classes, or by the difficulty of samples."""
 
 from pathlib import Path
 from typing import Any
@@ -8,26 +8,24 @@ import torch
 from mmengine.dataset import force_full_init
 
 from mmkd_logit.registry import DATASETS
-from mmkd_logit.utils.arguments import check_text
+from mmkd_logit.utils.arguments import check_choice, check_text
 
-from .draws import WHICH_CLASSES, WHICH_STAY, _Keys, check_seed, check_share, first_of_groups
+from .draws import WHICH_CLASSES, WHICH_STAY, Keys, check_seed, check_share, first_of_groups
 from .label_noise import hash_labels, read_arrays
-from .wrapper import SampleWrapper, _SampleTable, gather
+from .wrapper import SampleTable, SampleWrapper, gather
 
-_MEASURES = ("entropy", "tld")
 _ARRAYS = ("index", "label", "clean_label", "logits")  # what is read of an export
 _ADVICE = "export it with tools/dump_logits.py CONFIG CHECKPOINT --splits train"
-_ROWS = 2**12  # whose float64 copies are held at a time
 
 
 @DATASETS.register_module()
 class DataSubset(SampleWrapper):
     """Keep a part of another data set, in its order.
 
-    Exactly one of ``per_class``, ``classes`` and ``scores`` says what stays; nest two for more.
+    Exactly one of ``per_class``, ``classes`` and ``scores`` decides what stays; nest two for more.
     Labels keep their numbers, so the network keeps its K outputs. Under one seed a smaller share
     of samples or classes is contained in a larger one. ``sample_idx`` remains the index in the
-    innermost data set, and ``metainfo['data_subset']`` says what was kept.
+    innermost data set, and ``metainfo['data_subset']`` describes what was kept.
 
     Around a :class:`NoisyLabelDataset` every sample has the label that it has in the whole, and
     classes are those of the noisy labels; inside one, noise is drawn for the part.
@@ -48,8 +46,8 @@ class DataSubset(SampleWrapper):
         lazy_init: Read nothing until needed.
 
     Raises:
-        ValueError: If an argument is wrong, nothing stays, or ``scores`` lacks an array or a sample
-            or has other labels.
+        ValueError: If an argument is wrong, nothing stays, or ``scores`` misses an array or a
+            sample or has other labels.
         FileNotFoundError: If ``scores`` does not exist.
 
     Example:
@@ -77,61 +75,45 @@ class DataSubset(SampleWrapper):
                 "nest two DataSubset for more"
             )
         (self.rule,) = given
-        if per_class is not None:
-            check_share("per_class", per_class)
+        by_list = isinstance(classes, (list, tuple))
         if self.rule == "scores":
             check_text("scores", scores, "the name of a .npz file")
-            if by not in _MEASURES:
-                raise ValueError(f"by must be one of {list(_MEASURES)}, got {by!r}")
+            check_choice("by", by, ("entropy", "tld"))
             quantiles = _check_quantiles(quantiles)
         elif by is not None or quantiles is not None:
             raise ValueError("by and quantiles go with scores")
-        by_list = isinstance(classes, (list, tuple))
-        if classes is not None and not by_list:
-            check_share("classes", classes)
+        elif not by_list:
+            check_share(self.rule, rules[self.rule])
         if seed is not None and (by_list or scores is not None):
             raise ValueError("nothing is drawn here; leave out seed")
         self.per_class, self.classes, self.scores = per_class, classes, scores
-        self.by, self.quantiles = by, quantiles
-        self.seed = 0 if seed is None else check_seed(seed)
+        self.by, self.quantiles, self.seed = by, quantiles, check_seed(seed)
         super().__init__(dataset, lazy_init)
 
     def _prepare(self) -> None:
         table = gather(self.dataset)
-        if self.rule == "per_class":
-            assert self.per_class is not None
+        wanted = np.empty(0, dtype=np.int64)  # classes that must not be empty
+        if self.per_class is not None:
             keep = first_of_groups(table.labels, self.per_class, self.seed, WHICH_STAY)
-        elif self.rule == "classes":
-            keep = np.isin(table.labels, self._chosen_classes())
+            wanted = table.labels
+        elif self.classes is not None:
+            wanted = self._chosen_classes()
+            keep = np.isin(table.labels, wanted)
         else:
-            keep = self._by_score(table.identity, table.clean)
+            keep = self._by_score(table)
         self._kept = np.flatnonzero(keep)
+        what = f"{self.rule}={getattr(self, self.rule)!r}"
         if not len(self._kept):
+            raise ValueError(f"{what} keeps no sample of {len(keep)}; ask for more")
+        lost = np.setdiff1d(wanted, table.labels[keep])
+        if len(lost):
+            size = int((table.labels == lost[0]).sum())
+            least = f"; take {0.5 / size:.3g} or more" if size else ""
             raise ValueError(
-                f"{self.rule}={getattr(self, self.rule)!r} keeps no sample of {len(self.dataset)}; "
-                "ask for more"
+                f"{what} keeps no sample of class {lost[0]}, of which the data set has {size}"
+                f"{least}, or leave the class out with classes="
             )
-        self._refuse_empty_classes(table.labels)
         self._hash = hash_labels(table.identity[self._kept])
-
-    def _refuse_empty_classes(self, labels: np.ndarray) -> None:
-        """Let no class vanish that nobody left out."""
-        kept = np.unique(labels[self._kept])
-        if self.rule == "per_class":
-            lost = np.setdiff1d(labels, kept)
-            if len(lost):
-                size = int((labels == lost[0]).sum())
-                raise ValueError(
-                    f"per_class={self.per_class!r} keeps no sample of class {lost[0]}, which has "
-                    f"{size}; take {0.5 / size:.3g} or more, or leave the class out with classes="
-                )
-        elif self.rule == "classes":
-            lost = np.setdiff1d(self._chosen_classes(), kept)
-            if len(lost):
-                raise ValueError(
-                    f"classes={self.classes!r} names class {lost[0]}, of which the data set has no "
-                    "sample; leave it out, or wrap data that have it"
-                )
 
     def _chosen_classes(self) -> np.ndarray:
         names = self.dataset.metainfo.get("classes")
@@ -149,37 +131,36 @@ class DataSubset(SampleWrapper):
             )
         return np.array(self.classes, dtype=np.int64)
 
-    def _by_score(self, identity: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    def _by_score(self, table: SampleTable) -> np.ndarray:
         assert self.scores is not None
         assert self.by is not None
         arrays = read_logits(self.scores)
-        index = arrays["index"].tolist()
-        places = {sample: place for place, sample in enumerate(index)}
-        if len(places) < len(index):
+        index, order = np.unique(arrays["index"], return_index=True)
+        if len(index) < len(arrays["index"]):
             raise ValueError(f"{self.scores}: index must name each sample once; {_ADVICE}")
-        absent = [sample for sample in identity.tolist() if sample not in places]
-        if absent:
+        absent = np.setdiff1d(table.identity, index)
+        if len(absent):
             raise ValueError(
                 f"{self.scores} has {len(index)} samples and lacks {len(absent)} of the data set's "
-                f"{len(identity)}, such as number {absent[0]}; {_ADVICE}, of a CONFIG that trains "
-                "on all of them"
+                f"{len(table.identity)}, such as number {absent[0]}; {_ADVICE}, of a CONFIG that "
+                "trains on all of them"
             )
-        order = np.array([places[sample] for sample in identity.tolist()], dtype=np.int64)
-        if not np.array_equal(arrays["clean_label"][order], clean):
+        rows = order[np.searchsorted(index, table.identity)]
+        if not np.array_equal(arrays["clean_label"][rows], table.clean):
             raise ValueError(
                 f"the labels of {self.scores} are not the data set's; {_ADVICE}, of a CONFIG that "
                 "trains on these data"
             )
-        values = sample_difficulty(arrays["logits"], arrays["label"], self.by)[order]
+        values = sample_difficulty(arrays["logits"], arrays["label"], self.by)[rows]
         if not np.isfinite(values).all():
             raise ValueError(
                 f"{self.scores}: {self.by} must be finite numbers; take a checkpoint from before "
                 "training diverged"
             )
-        rank = np.empty(len(values), dtype=np.int64)
-        rank[np.argsort(values, kind="stable")] = np.arange(len(values))
-        low, high = np.floor(np.array(self.quantiles) * len(values) + 0.5 + 1e-9)
-        return (low <= rank) & (rank < high)
+        low, high = np.floor(np.array(self.quantiles) * len(values) + 0.5 + 1e-9).astype(int)
+        keep = np.zeros(len(values), dtype=bool)
+        keep[np.argsort(values, kind="stable")[low:high]] = True
+        return keep
 
     @property
     def metainfo(self) -> dict:
@@ -205,38 +186,44 @@ class DataSubset(SampleWrapper):
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
-        """Return what is known of a sample before the pipeline.
-
-        Args:
-            idx: Of this data set.
-        """
+        """Return what is known of a sample before the pipeline."""
         return super().get_data_info(int(self._kept[idx]))
 
-    def _fetch(self, keys: _Keys) -> dict:
+    def _fetch(self, keys: Keys) -> dict:
         return super()._fetch(keys._replace(idx=self._kept[keys.idx]))
 
     @force_full_init
     def _identity(self, idx: np.ndarray) -> np.ndarray:
         return super()._identity(self._kept[idx])
 
-    def _sample_table(self) -> _SampleTable:
-        return _SampleTable(*(column[self._kept] for column in gather(self.dataset)))
+    def _sample_table(self) -> SampleTable:
+        return SampleTable(*(column[self._kept] for column in gather(self.dataset)))
+
+
+def _check_quantiles(quantiles: Any) -> list[float]:
+    if not isinstance(quantiles, (list, tuple)) or len(quantiles) != 2:
+        raise ValueError(f"quantiles must be (low, high), got {quantiles!r}")
+    low, high = (check_share("a quantile", value) for value in quantiles)
+    if low >= high:
+        raise ValueError(f"quantiles must be (low, high) with low < high, got {quantiles!r}")
+    return [low, high]
 
 
 def read_logits(path: str | Path) -> dict[str, np.ndarray]:
     """Read what ranks N samples from an export of logits, and check its shapes."""
     try:
-        arrays = read_arrays(path, only=".npz", names=_ARRAYS)
+        arrays = read_arrays(path, (".npz",), _ARRAYS)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; {_ADVICE}") from None
     missing = [name for name in _ARRAYS if name not in arrays]
     if missing:
         raise ValueError(f"{path} has no {', '.join(missing)}; {_ADVICE}")
     logits, label = arrays["logits"], arrays["label"]
-    columns = [arrays[name] for name in _ARRAYS[:3]]
-    well = logits.ndim == 2 and logits.dtype.kind == "f"
-    well = well and all(c.shape == logits.shape[:1] and c.dtype.kind in "iu" for c in columns)
-    if not well or ((label < 0) | (label >= logits.shape[1])).any():
+    right = logits.ndim == 2 and logits.dtype.kind == "f"
+    for name in ("index", "label", "clean_label"):
+        column = arrays[name]
+        right = right and column.shape == logits.shape[:1] and column.dtype.kind in "iu"
+    if not right or ((label < 0) | (label >= logits.shape[1])).any():
         found = ", ".join(f"{name} {arrays[name].dtype} {arrays[name].shape}" for name in _ARRAYS)
         raise ValueError(
             f"{path}: logits must be floats (N, K), index and clean_label N integers and label N "
@@ -247,9 +234,9 @@ def read_logits(path: str | Path) -> dict[str, np.ndarray]:
 
 def sample_difficulty(logits: np.ndarray, label: np.ndarray, by: str) -> np.ndarray:
     """Return the entropy or the top-logit difference of N predictions, in float64."""
-    values = np.empty(len(logits))
-    for begin in range(0, len(logits), _ROWS):
-        rows = slice(begin, begin + _ROWS)
+    values, at_a_time = np.empty(len(logits)), 2**12  # rows whose float64 copies are held
+    for begin in range(0, len(logits), at_a_time):
+        rows = slice(begin, begin + at_a_time)
         each = torch.from_numpy(logits[rows].astype(np.float64))
         if by == "entropy":
             measure = torch.special.entr(each.softmax(1)).sum(1)
@@ -259,12 +246,3 @@ def sample_difficulty(logits: np.ndarray, label: np.ndarray, by: str) -> np.ndar
             measure = each.gather(1, column)[:, 0] - others
         values[rows] = measure.numpy()
     return values
-
-
-def _check_quantiles(quantiles: Any) -> list[float]:
-    if not isinstance(quantiles, (list, tuple)) or len(quantiles) != 2:
-        raise ValueError(f"quantiles must be (low, high), got {quantiles!r}")
-    low, high = (check_share("a quantile", value) for value in quantiles)
-    if low >= high:
-        raise ValueError(f"quantiles must be (low, high) with low < high, got {quantiles!r}")
-    return [low, high]

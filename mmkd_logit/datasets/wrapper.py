@@ -1,9 +1,10 @@
-"""What the wrappers of data sets share."""
+"""The base of data sets that wrap another one."""
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,206 +14,77 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
 
-from mmkd_logit.registry import DATASETS as OURS
-from mmkd_logit.utils.arguments import check_count, check_flag, did_you_mean
+from mmkd_logit.registry import check_registered
+from mmkd_logit.utils.arguments import check_flag, first_line
 
-from .draws import SampleKey, _Keys, read_keys, seeded
-
-
-def check_base_arguments(given: Mapping[str, Any]) -> None:
-    """Check what a data set of ours hands on to its parent."""
-    for name in ("test_mode", "lazy_init", "serialize_data"):
-        if name in given:
-            check_flag(name, given[name])
-    if "max_refetch" in given:
-        check_count("max_refetch", given["max_refetch"], 0)
-    pipeline = given.get("pipeline", ())
-    if not isinstance(pipeline, (list, tuple)) or not all(
-        callable(step) or (isinstance(step, Mapping) and step.get("type")) for step in pipeline
-    ):
-        raise ValueError(
-            "pipeline must be a list of transforms such as dict(type='PackInputs'), got "
-            f"{pipeline!r}"
-        )
-    classes = given.get("classes")
-    if isinstance(classes, str) and not Path(classes).expanduser().is_file():
-        raise FileNotFoundError(f"classes={classes!r}: there is no such file of names")
-    if not isinstance(classes, (str, list, tuple, type(None))):
-        raise ValueError(f"classes must be a list of names, or a file of them, got {classes!r}")
-    if not isinstance(given.get("metainfo"), (Mapping, type(None))):
-        raise ValueError(
-            f"metainfo must be a dict such as dict(classes=[...]), got {given['metainfo']!r}"
-        )
-
-
-def check_indices(indices: Any, size: int) -> None:
-    """Check which samples are wanted."""
-    if indices is None:
-        return
-    whole = isinstance(indices, int) and not isinstance(indices, bool)
-    if whole and 0 < abs(indices) <= size:
-        return
-    listed = isinstance(indices, (list, tuple)) and len(indices) > 0
-    if not whole and listed and all(type(i) is int and -size <= i < size for i in indices):
-        return
-    raise ValueError(
-        f"indices must be a number of samples from 1 to {size} (-N: the last N), or a list of "
-        f"sample numbers from 0 to {size - 1}, got {indices!r}"
-    )
-
-
-# Building and reading the data set that another wraps, with words for what goes wrong.
-
-
-def build_dataset(spec: dict, wrapper: str) -> Any:
-    """Build a data set from its config."""
-    kind = spec.get("type")
-    if not kind:
-        raise ValueError(
-            f"{wrapper} wraps a data set such as dict(type='CIFAR100', data_root=...), got {spec!r}"
-        )
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            try:
-                found = registry.get(kind)
-            except Exception:  # MMEngine raises what it likes
-                found = None
-            known = [*registry.module_dict, *(f"mmkd_logit.{name}" for name in OURS.module_dict)]
-        if found is None:
-            hint = did_you_mean(kind, known) or "; check its spelling and scope"
-            raise ValueError(f"{wrapper}: no data set {kind!r} is registered{hint}")
-    return DATASETS.build(spec)
-
-
-@contextmanager
-def reading(dataset: Any) -> Iterator[None]:
-    """Say where the data should lie and what to do, if they cannot be read.
-
-    Files of CIFAR that are there and damaged are not downloaded again, which would write over them.
-    """
-    download = getattr(dataset, "download", None)
-    if isinstance(dataset, CIFAR10) and any(path.is_file() for path, _ in _files(dataset)):
-        dataset.download = False
-    try:
-        yield
-    except (OSError, RuntimeError, AssertionError) as error:
-        root = getattr(dataset, "data_root", None)
-        if not isinstance(dataset, BaseDataset) or not root:
-            raise
-        raise ValueError(_explain(dataset, root, error)) from error
-    finally:
-        if download is not None:
-            dataset.download = download
-
-
-def _files(dataset: CIFAR10) -> list[tuple[Path, str]]:
-    folder = Path(str(dataset.data_prefix["root"]), dataset.base_folder)
-    return [(folder / name, md5) for name, md5 in (*dataset.train_list, *dataset.test_list)]
-
-
-def _explain(dataset: Any, root: str, error: Exception) -> str:
-    name = type(dataset).__name__
-    advice = (
-        "put the files there, or say where they are with --cfg-options data_root=FOLDER (our "
-        "configs also look at CIFAR100_ROOT and IMAGENET_ROOT)"
-    )
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    if not isinstance(dataset, CIFAR10):
-        return f"the data of {name} cannot be read from {root!r} ({reason}); {advice}"
-    missing = [str(path) for path, _ in _files(dataset) if not path.is_file()]
-    damaged = [str(path) for path, md5 in _files(dataset) if path.is_file() and not _has(path, md5)]
-    if damaged:
-        return (
-            f"{', '.join(damaged)} of {name} {'are' if len(damaged) > 1 else 'is'} damaged: cut "
-            "short or another file, as the MD5 is not the published one. Remove the folder "
-            f"{str(Path(root, dataset.base_folder))!r} to have it downloaded again, or unpack "
-            f"{dataset.url} there"
-        )
-    if missing:
-        return (
-            f"{', '.join(missing)} of {name} {'are' if len(missing) > 1 else 'is'} missing and "
-            f"cannot be downloaded ({reason}). Unpack {dataset.url} in {root!r}, or {advice}"
-        )
-    return f"the data of {name} cannot be read from {root!r} ({reason}); {advice}"
-
-
-def _has(path: Path, md5: str) -> bool:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest() == md5
-
-
-# What our data sets that wrap another have in common.
+from .draws import Keys, SampleKey, read_keys, seeded
 
 
 class SampleWrapper:
     """A data set whose samples are another's, chosen or changed before its pipeline.
 
-    It offers what samplers, loaders and hooks of mmengine and mmpretrain ask of a
-    ``BaseDataset``. The wrapped one's ``get_data_info`` and ``pipeline`` are used, not its
-    ``__getitem__``, which may replace a sample it cannot read by another.
+    It has the interface of mmpretrain's ``BaseDataset``. The wrapped one's ``get_data_info`` and
+    ``pipeline`` are used, not its ``__getitem__``, which may replace a sample that it cannot read.
     """
 
-    def __init__(self, dataset: Any, lazy_init: bool) -> None:
+    def __init__(self, dataset: Any, lazy_init: bool = False) -> None:
         check_flag("lazy_init", lazy_init)
+        name = type(self).__name__
         if isinstance(dataset, dict):
-            dataset = dict(dataset)
-            if lazy_init and "lazy_init" not in dataset and _can_be_lazy(dataset.get("type")):
-                dataset["lazy_init"] = True
-            dataset = build_dataset(dataset, type(self).__name__)
-        self._check(dataset)
+            kind = dataset.get("type")
+            if not kind:
+                raise ValueError(
+                    f"{name} wraps a data set such as dict(type='CIFAR100', data_root=...), got "
+                    f"{dataset!r}"
+                )
+            check_registered(name, kind, DATASETS)
+            cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+            if isinstance(cls, type) and issubclass(cls, (BaseDataset, SampleWrapper)):
+                dataset = {"lazy_init": True, **dataset}  # full_init explains what goes wrong
+            dataset = DATASETS.build(dataset)
         self.dataset = dataset
+        self._check_dataset()
         self._fully_initialized = False
         if not lazy_init:
             self.full_init()
 
-    @classmethod
-    def _check(cls, dataset: Any) -> None:
-        while isinstance(dataset, SampleWrapper):
-            dataset = dataset.dataset
-        if not isinstance(dataset, BaseDataset):
+    def _check_dataset(self) -> None:
+        """Refuse a data set that cannot be wrapped."""
+        name, inner = type(self).__name__, self.layers()[-1]
+        if not isinstance(inner, BaseDataset):
             raise ValueError(
-                f"{cls.__name__} wraps a BaseDataset, such as those of mmpretrain, or its "
-                f"config; got {type(dataset).__name__}"
+                f"{name} wraps a BaseDataset, such as those of mmpretrain, or its config; got "
+                f"{type(inner).__name__}"
             )
-        own = (type(dataset).__getitem__, type(dataset).prepare_data)
+        own = (type(inner).__getitem__, type(inner).prepare_data)
         if own != (BaseDataset.__getitem__, BaseDataset.prepare_data):
             raise ValueError(
-                f"{type(dataset).__name__} makes its samples in a way of its own; "
-                f"{cls.__name__} needs those of get_data_info and the pipeline"
+                f"{type(inner).__name__} makes its samples in a way of its own; {name} needs those "
+                "of get_data_info and the pipeline"
             )
 
     def full_init(self) -> None:
         """Read the wrapped data set."""
         if not self._fully_initialized:
-            with reading(self.dataset):
+            with _explaining(self.dataset):
                 self.dataset.full_init()
             self._prepare()
             self._fully_initialized = True
 
     def _prepare(self) -> None:
         """Do what needs the whole of the wrapped data set."""
-        raise NotImplementedError
 
-    def _layers(self) -> Iterator[Any]:
-        """Yield the wrapped data set, the one that this one wraps, and so on."""
-        layer = self.dataset
-        yield layer
-        while isinstance(layer, SampleWrapper):
-            layer = layer.dataset
-            yield layer
+    def layers(self) -> list[Any]:
+        """Return the wrapped data set, the one that this one wraps, and so on."""
+        layers = [self.dataset]
+        while isinstance(layers[-1], SampleWrapper):
+            layers.append(layers[-1].dataset)
+        return layers
 
     @property
     def in_memory(self) -> bool:
         """Whether batches are made as a whole, by an :class:`InMemoryDataset`."""
         return isinstance(self.dataset, SampleWrapper) and self.dataset.in_memory
-
-    @property
-    def picture_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of the pictures of an :class:`InMemoryDataset`, this one or a wrapped one."""
-        return self.dataset.picture_shape
 
     @property
     def seeded(self) -> bool:
@@ -221,7 +93,7 @@ class SampleWrapper:
 
     @property
     def metainfo(self) -> dict:
-        """The wrapped data set's; ours is added once it is known."""
+        """The wrapped data set's; wrappers add their own once it is known."""
         return copy.deepcopy(self.dataset.metainfo)
 
     @property
@@ -234,20 +106,10 @@ class SampleWrapper:
         """Index of each class."""
         return {name: index for index, name in enumerate(self.CLASSES)}
 
-    @property
-    def pipeline(self) -> Any:
-        """The wrapped data set's transforms."""
-        return self.dataset.pipeline
-
-    @property
-    def test_mode(self) -> bool:
-        """Whether an unreadable sample is an error."""
-        return self.dataset.test_mode
-
-    @property
-    def max_refetch(self) -> int:
-        """How often an unreadable sample is replaced by another."""
-        return self.dataset.max_refetch
+    pipeline = property(attrgetter("dataset.pipeline"))
+    test_mode = property(attrgetter("dataset.test_mode"))  # an unreadable sample is an error
+    max_refetch = property(attrgetter("dataset.max_refetch"))
+    picture_shape = property(attrgetter("dataset.picture_shape"))  # in memory: (C, H, W)
 
     @force_full_init
     def __len__(self) -> int:
@@ -261,7 +123,7 @@ class SampleWrapper:
     @force_full_init
     def get_gt_labels(self) -> np.ndarray:
         """Return the labels that training sees (N,)."""
-        return gather(self).labels
+        return gather(self).labels.copy()
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
@@ -312,35 +174,29 @@ class SampleWrapper:
     @force_full_init
     def _get_batch(self, keys: Sequence[Any]) -> dict:
         read = read_keys(keys)
-        if read.source is None:  # only people count from the end
+        if read.source is None:  # samplers do not count from the end, users do
             read = read._replace(idx=np.where(read.idx < 0, len(self), 0) + read.idx)
         return self._fetch(read)
 
-    def _fetch(self, keys: _Keys) -> dict:
+    def _fetch(self, keys: Keys) -> dict:
         """Return a batch, whose keys hold indices of this data set, from the images in memory."""
         return self.dataset._fetch(keys)
 
     @force_full_init
     def _identity(self, idx: np.ndarray) -> np.ndarray:
         """Return the samples' indices in the innermost data set."""
-        wraps = isinstance(self.dataset, SampleWrapper)
-        return self.dataset._identity(idx) if wraps else idx
+        return self.dataset._identity(idx) if isinstance(self.dataset, SampleWrapper) else idx
 
-    def _sample_table(self) -> "_SampleTable":
+    def _sample_table(self) -> "SampleTable":
         """Return what is known of all samples of this data set, which is read."""
         return gather(self.dataset)
 
 
-def _can_be_lazy(type_: Any) -> bool:
-    found = DATASETS.get(type_) if isinstance(type_, str) else type_
-    return isinstance(found, type) and issubclass(found, (BaseDataset, SampleWrapper))
-
-
-class _SampleTable(NamedTuple):
+class SampleTable(NamedTuple):
     """What selecting and noising need to know of N samples.
 
     Attributes:
-        labels: What training sees (N,).
+        labels: What training sees (N,), int64.
         clean: The true labels (N,); the same where nothing is noisy.
         identity: Index of each sample in the innermost data set (N,).
     """
@@ -350,29 +206,77 @@ class _SampleTable(NamedTuple):
     identity: np.ndarray
 
 
-def gather(dataset: Any) -> _SampleTable:
+def gather(dataset: Any) -> SampleTable:
     """Read the labels of a single-label data set."""
     if isinstance(dataset, SampleWrapper):
         return dataset._sample_table()
-    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
-    names = ("gt_label", "clean_label", "sample_idx")
-    return as_sample_table([tuple(info.get(name) for name in names) for info in infos])
+    return make_table(dataset.get_data_info(index) for index in range(len(dataset)))
 
 
-def as_sample_table(samples: Sequence[tuple[Any, Any, Any]]) -> _SampleTable:
+SAMPLE_FIELDS = ("gt_label", "clean_label", "sample_idx")  # of get_data_info, for a table
+
+
+def make_table(infos: Iterable[dict]) -> SampleTable:
     """Put the labels of N samples together."""
-    rows = np.empty((3, len(samples)), dtype=np.int64)
-    for index, (label, clean, identity) in enumerate(samples):
+    rows = []
+    for index, info in enumerate(infos):
+        label, clean, identity = (info.get(name) for name in SAMPLE_FIELDS)
         number = np.asarray(label)
-        if label is None or number.size != 1 or number.dtype.kind not in "iu":
+        if number.size != 1 or number.dtype.kind not in "iu":
             raise ValueError(
                 f"each sample needs one label, an integer; gt_label of sample {index} is {label!r} "
                 "(data with several labels a sample are not supported)"
             )
         label = number.item()
-        rows[:, index] = (
-            label,
-            label if clean is None else clean,
-            index if identity is None else identity,
+        rows.append(
+            (label, label if clean is None else clean, index if identity is None else identity)
         )
-    return _SampleTable(*rows)
+    return SampleTable(*np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy())
+
+
+# What to do where the files of a data set cannot be read.
+
+
+@contextmanager
+def _explaining(dataset: Any) -> Iterator[None]:
+    """Say where the data should lie and what to do, if they cannot be read.
+
+    Files of CIFAR that are there and damaged are not downloaded again: that would overwrite them.
+    """
+    cifar = isinstance(dataset, CIFAR10)
+    download = getattr(dataset, "download", None)
+    if cifar and any(path.is_file() for path, _ in _files(dataset)):
+        dataset.download = False
+    try:
+        yield
+    except (OSError, RuntimeError, AssertionError) as error:
+        root = getattr(dataset, "data_root", None)
+        if not isinstance(dataset, BaseDataset) or not root:
+            raise
+        problem = f"the data of {type(dataset).__name__} cannot be read from {root!r}"
+        wrong = [str(path) for path, md5 in _files(dataset) if _md5(path) != md5] if cifar else []
+        if wrong:
+            problem += (
+                f": {', '.join(wrong)} are missing or damaged, as the MD5 is not the published "
+                f"one. Remove the folder {str(Path(root, dataset.base_folder))!r} to have it "
+                f"downloaded again, or unpack {dataset.url} there"
+            )
+        raise ValueError(
+            f"{problem} ({first_line(error)}); put the files there, or say where they are with "
+            "--cfg-options data_root=FOLDER (our configs also look at CIFAR100_ROOT and "
+            "IMAGENET_ROOT)"
+        ) from error
+    finally:
+        if download is not None:
+            dataset.download = download
+
+
+def _files(dataset: CIFAR10) -> list[tuple[Path, str]]:
+    folder = Path(str(dataset.data_prefix["root"]), dataset.base_folder)
+    return [(folder / name, md5) for name, md5 in (*dataset.train_list, *dataset.test_list)]
+
+
+def _md5(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

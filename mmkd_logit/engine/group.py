@@ -36,7 +36,7 @@ from .fingerprint import (
 )
 from .launch import silence_known_warnings
 from .lock import only_run_in
-from .logits import dump_run
+from .logits import export_run
 from .results import ResultsRecorder, find_row, read_lines
 from .runner import end_workers
 from .save import POINTER, FinalCheckpointHook, point_to, save_atomically
@@ -351,7 +351,7 @@ def _record(
         checkpoint = CheckpointLoader.load_checkpoint(final, map_location="cpu")
         runner.model.load_state_dict(checkpoint["state_dict"])
         recorder.record(runner, run.args, started, prefix=f"{name}/", together=count)
-    dump_run(runner, run.args, recorder.origin, recorder.machine)
+    export_run(runner, run.args, recorder.origin, recorder.machine)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

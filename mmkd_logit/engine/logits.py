@@ -1,8 +1,9 @@
-"""Exporting the logits of a run or a checkpoint."""
+"""Exporting the logits of a run or a checkpoint, a file a split."""
 
 import argparse
 import copy
 import json
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,11 +50,20 @@ FORMAT = 1
 FOLDER = "logits"  # in a work folder
 SPLITS = ("train", "val", "test")
 USUAL_SPLITS = ("train", "test")  # where none is named
-# What decides the arrays; the rest of an identity says how they came about.
+# What decides the arrays; the rest of an identity is their provenance.
 _CONTENT = ("format", "fingerprint", "weights", "split", "data")
 
 
-def add_dump_argument(parser: argparse.ArgumentParser) -> None:
+class _Splits(argparse.Action):
+    """Without names, the usual splits."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, list(dict.fromkeys(values)) or list(USUAL_SPLITS))
+
+
+def add_export_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--dump-logits``, which gives a list of splits, or None."""
     parser.add_argument(
         "--dump-logits",
@@ -66,56 +76,18 @@ def add_dump_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class _Splits(argparse.Action):
-    """Takes no names for the usual ones."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        setattr(namespace, self.dest, list(dict.fromkeys(values)) or list(USUAL_SPLITS))
+# Which files there are, and whether they are current.
 
 
-def dump_path(work_dir: str | Path, split: str) -> Path:
+def export_path(work_dir: str | Path, split: str) -> Path:
     """Return where a run keeps the logits of a split."""
     return Path(work_dir, FOLDER, f"{split}.npz")
 
 
-def identity_of(
-    cfg: Config,
-    config: str,
-    origin: Mapping[str, Any],
-    weights: str,
-    split: str,
-    more: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Say what the logits of a split are of."""
-    # Weights give the same logits however many processes trained them.
-    content = dict(
-        fingerprint=fingerprint(dict(origin["computed"], processes=1)),
-        seed=origin["seed"],
-        teachers=origin["teachers"],
-    )
-    return plain(
-        dict(
-            content,
-            format=FORMAT,
-            config=config,
-            weights=weights,
-            split=split,
-            method=describe_method(cfg),
-            **more,
-        )
-    )
-
-
 def read_identity(path: str | Path) -> dict[str, Any] | None:
-    """Return what a dump says it is of; None where there is none, or no whole one."""
+    """Return the identity of an export; None where there is none, or the file is damaged."""
     try:
-        # Opened here: of a file that is cut off numpy would not close its own.
+        # NumPy would not close a file of its own that is cut off.
         with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
             identity = json.loads(str(file["identity"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -123,43 +95,39 @@ def read_identity(path: str | Path) -> dict[str, Any] | None:
     return identity if isinstance(identity, dict) else None
 
 
-def is_current(path: str | Path, identity: Mapping[str, Any]) -> bool:
-    """Whether a dump holds what it would hold if it were made now.
-
-    Commit and versions are not compared, as for rows of results.
-    """
-    found = read_identity(path)
-    keys = [key for key in _CONTENT if key in identity]
-    return found is not None and all(found.get(key) == identity[key] for key in keys)
+def _is_current(path: str | Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a file holds the same arrays; commit and versions are not compared."""
+    found = read_identity(path) or {}
+    return all(found.get(key) == identity[key] for key in _CONTENT if key in identity)
 
 
-def lacking_dumps(cfg: Config, splits: Iterable[str]) -> list[str]:
+def missing_exports(cfg: Config, splits: Iterable[str]) -> list[str]:
     """Return the splits whose logits a finished run has not, or only those of other weights.
 
-    The data set is not read: that its samples are the same is left to those who write dumps.
+    The data set is not read: :func:`export_logits` compares its samples.
     """
     splits = list(splits)
     if not splits:
         return []
     weights = weights_hash(Path(cfg.work_dir, FINAL))
     identity = dict(format=FORMAT, fingerprint=fingerprint_of(cfg, processes=1), weights=weights)
-    found = {split: dump_path(cfg.work_dir, split) for split in splits}
-    return [s for s, path in found.items() if not is_current(path, {**identity, "split": s})]
+    paths = {split: export_path(cfg.work_dir, split) for split in splits}
+    return [s for s, path in paths.items() if not _is_current(path, dict(identity, split=s))]
 
 
-def find_dumps(work_dir: str | Path, weights: str | None = None) -> dict[str, str]:
-    """Find the dumps in a run's folder, by split."""
+def find_exports(work_dir: str | Path, weights: str | None = None) -> dict[str, str]:
+    """Find the exports in a run's folder, by split."""
     paths = sorted(Path(work_dir, FOLDER).glob("*.npz"))
     if weights is not None:
         paths = [path for path in paths if (read_identity(path) or {}).get("weights") == weights]
     return {path.stem: str(path) for path in paths}
 
 
-# Dumping the logits of a run's samples with its Runner.
+# Exporting with a run's Runner.
 
 
-def prepare_dumps(cfg: Config, splits: Sequence[str]) -> None:
-    """Make sure that a run can dump its logits when it has ended."""
+def prepare_export(cfg: Config, splits: Sequence[str]) -> None:
+    """Make sure that a run can export its logits when it has ended."""
     for split in splits:
         loader_of(cfg, split)
     hooks = list(cfg.get("custom_hooks") or [])
@@ -172,23 +140,19 @@ def prepare_dumps(cfg: Config, splits: Sequence[str]) -> None:
 
 def loader_of(cfg: Config, split: str) -> dict[str, Any]:
     """Return the config of a loader that gives each sample of a split once, un-augmented."""
-    needed = (
-        ("train_dataloader", "test_dataloader") if split == "train" else (f"{split}_dataloader",)
-    )
-    for name in needed:
+    train = ["train_dataloader"] if split == "train" else []
+    of_split = "test_dataloader" if split == "train" else f"{split}_dataloader"
+    for name in (*train, of_split):
         if not isinstance((cfg.get(name) or {}).get("dataset"), dict):
             raise ValueError(
                 f"logits of the {split} split need {name} with a dataset in the config"
             )
-    if split == "train":
-        loader = training_data_loader(cfg)
-    else:
-        loader = copy.deepcopy(cfg[f"{split}_dataloader"].to_dict())
+    loader = training_data_loader(cfg) if train else copy.deepcopy(cfg[of_split].to_dict())
     loader.update(sampler=dict(type="DefaultSampler", shuffle=False), drop_last=False)
     return loader
 
 
-def dump_logits(
+def export_logits(
     runner: Runner,
     splits: Sequence[str],
     folder: str | Path,
@@ -198,36 +162,49 @@ def dump_logits(
     machine: Mapping[str, Any],
 ) -> list[str]:
     """Write the files that are not there yet, of these weights and this data."""
-    weights, written, loaded = weights_hash(checkpoint) or checkpoint, [], False
+    from mmkd_logit.metrics import LogitDump
+
+    cfg = runner.cfg
+    weights = weights_hash(checkpoint) or checkpoint
+    fp16 = bool((cfg.get("test_cfg") or {}).get("fp16"))
+    # Weights give the same logits however many processes trained them.
+    content = dict(origin["computed"], processes=1)
+    made_by = dict(
+        format=FORMAT,
+        config=config,
+        fingerprint=fingerprint(content),
+        seed=origin["seed"],
+        teachers=origin["teachers"],
+        weights=weights,
+        method=describe_method(cfg),
+        **machine,
+    )
+    written: list[str] = []
     with _only_watching(runner):
         for split in splits:
-            loop = _loop(runner, split)
-            more = dict(data=dataset_hash(loop.dataloader.dataset), **machine)
-            identity = identity_of(runner.cfg, config, origin, weights, split, more)
+            loader = loader_of(cfg, split)
+            loop = TestLoop(runner, dataloader=loader, evaluator=Evaluator([]), fp16=fp16)
+            dataset = loop.dataloader.dataset
+            identity = plain(dict(made_by, split=split, data=dataset_hash(dataset)))
             path = Path(folder, f"{split}.npz")
-            if _agree(is_current(path, identity)):
+            # The main process decides for all: another may look while it writes.
+            current = [is_main_process() and _is_current(path, identity)]
+            if is_main_process():
+                for left in path.parent.glob(f".{path.name}.*.part"):  # of a killed process
+                    shutil.rmtree(left, ignore_errors=True)
+            broadcast_object_list(current)
+            if current[0]:
                 continue
-            if not loaded:
+            if not written:
                 _load(runner, checkpoint)
-                loaded = True
-            count = len(loop.dataloader.dataset)
-            runner.logger.info(f"Writing the logits of {count} samples ({split}) to {path}")
-            _run(runner, loop, path, identity)
+            runner.logger.info(f"Writing the logits of {len(dataset)} samples ({split}) to {path}")
+            export = LogitDump(path, identity, layers=lambda: _layers(network_of(runner)))
+            loop.evaluator = Evaluator([export])
+            loop.evaluator.dataset_meta = getattr(dataset, "metainfo", None)
+            runner._test_loop = loop
+            loop.run()
             written.append(split)
     return written
-
-
-def dump_run(
-    runner: Runner,
-    args: argparse.Namespace,
-    origin: Mapping[str, Any],
-    machine: Mapping[str, Any],
-) -> list[str]:
-    """Do what ``--dump-logits`` says, if it was given, with the weights of ``final.pth``."""
-    if args.dump_logits is None:
-        return []
-    final, folder = Path(runner.work_dir, FINAL), Path(runner.work_dir, FOLDER)
-    return dump_logits(runner, args.dump_logits, folder, str(final), args.config, origin, machine)
 
 
 @contextmanager
@@ -243,23 +220,6 @@ def _only_watching(runner: Runner) -> Iterator[None]:
         yield
     finally:
         runner._hooks, runner._test_loop = hooks, test_loop
-
-
-def _loop(runner: Runner, split: str) -> TestLoop:
-    fp16 = bool((runner.cfg.get("test_cfg") or {}).get("fp16"))
-    loader = loader_of(runner.cfg, split)
-    return TestLoop(runner, dataloader=loader, evaluator=Evaluator([]), fp16=fp16)
-
-
-def _run(runner: Runner, loop: TestLoop, path: Path, identity: Mapping[str, Any]) -> None:
-    from mmkd_logit.metrics import LogitDump
-
-    dump = LogitDump(str(path), identity, layers=lambda: _layers(network_of(runner)))
-    evaluator = Evaluator([dump])
-    evaluator.dataset_meta = getattr(loop.dataloader.dataset, "metainfo", None)
-    loop.evaluator = evaluator
-    runner._test_loop = loop
-    loop.run()
 
 
 def network_of(runner: Runner) -> Any:
@@ -293,39 +253,35 @@ def _load(runner: Runner, checkpoint: str) -> None:
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     state = without_adapters({key.removeprefix("module."): v for key, v in state.items()})
     try:
-        result = network_of(runner).load_state_dict(state, strict=False)
-    except (RuntimeError, AttributeError) as error:  # sizes differ, or these are no tensors
-        raise ValueError(f"{checkpoint} does not fit the config's network: {error}") from None
-    # BatchNorm's counter is not used in evaluation and missing from old checkpoints.
-    missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
-    if missing or result.unexpected_keys:
-        raise ValueError(
-            f"{checkpoint} does not fit the config's network: missing keys {missing or 'none'}, "
-            f"unexpected keys {list(result.unexpected_keys) or 'none'}"
-        )
+        network_of(runner).load_state_dict(state)
+    except (RuntimeError, AttributeError) as error:  # keys or sizes differ; these are no tensors
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{checkpoint} does not fit the config's network: {reason}") from None
 
 
-def _agree(value: bool) -> bool:
-    """Let the first process decide for all: another may look while it writes."""
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]
+def export_run(
+    runner: Runner,
+    args: argparse.Namespace,
+    origin: Mapping[str, Any],
+    machine: Mapping[str, Any],
+) -> None:
+    """Export the splits of ``--dump-logits``, if given, with the weights of ``final.pth``."""
+    if args.dump_logits is not None:
+        final, folder = Path(runner.work_dir, FINAL), Path(runner.work_dir, FOLDER)
+        export_logits(runner, args.dump_logits, folder, str(final), args.config, origin, machine)
 
 
-# ``tools/dump_logits.py``: the logits of every sample, to files that figures are drawn from.
-
-
-def dump_checkpoint(
+def export_checkpoint(
     cfg: Config, config: str, checkpoint: str, splits: Sequence[str], folder: str | Path
 ) -> list[str]:
-    """Dump the logits of a checkpoint without training."""
+    """Export the logits of a checkpoint without training."""
     install_safe_checkpoint_loading()  # after the config's custom_imports
     origin = origin_of(cfg)
     runner = QuietRunner.from_cfg(cfg)
     _finish_stages(runner)
     machine = describe_machine()
     runner.call_hook("before_run")
-    written = dump_logits(runner, splits, folder, checkpoint, config, origin, machine)
+    written = export_logits(runner, splits, folder, checkpoint, config, origin, machine)
     runner.call_hook("after_run")
     return written
 
@@ -338,6 +294,9 @@ def _finish_stages(runner: Runner) -> None:
     for hook in runner.hooks:
         if isinstance(hook, SequentialTeacherHook):
             network_of(runner).switch(**merge_changes(hook.stages))
+
+
+# tools/dump_logits.py.
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -387,11 +346,8 @@ def build_config(args: argparse.Namespace) -> Config:
         loader_of(cfg, split)
     prepare_launch(cfg, args.launcher)
     check_config(cfg)
-    if (
-        noted
-        and row_fingerprint(noted) != fingerprint_of(cfg, noted.get("processes"))
-        and is_main_process()
-    ):
+    same = not noted or row_fingerprint(noted) == fingerprint_of(cfg, noted.get("processes"))
+    if not same and is_main_process():
         print(
             f"note: {args.checkpoint} was trained by another config than {args.config} with these "
             "flags; the files will say that they are of this one",
@@ -409,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = build_config(args)
         folder = Path(args.out or Path(cfg.work_dir, FOLDER))
         check_out_folder("--out", folder)
-        written = dump_checkpoint(cfg, args.config, args.checkpoint, args.splits, folder)
+        written = export_checkpoint(cfg, args.config, args.checkpoint, args.splits, folder)
         for split in args.splits if is_main_process() else ():
             state = "" if split in written else " (there before)"
             print(f"{folder / split}.npz{state}", flush=True)

@@ -38,11 +38,11 @@ from .launch import prepare_launch, silence_known_warnings
 from .lock import only_run_in
 from .logits import (
     FOLDER,
-    add_dump_argument,
-    dump_checkpoint,
-    dump_run,
-    lacking_dumps,
-    prepare_dumps,
+    add_export_argument,
+    export_checkpoint,
+    export_run,
+    missing_exports,
+    prepare_export,
 )
 from .precompute import log_caches
 from .preemption import PreemptionHook
@@ -103,7 +103,7 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="with --results, also measure on the un-augmented training images",
     )
-    add_dump_argument(parser)
+    add_export_argument(parser)
     return parser
 
 
@@ -136,7 +136,7 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
         if cfg.get("test_dataloader") is not None:
             training_data_loader(cfg)  # for its checks
     if args.dump_logits is not None:
-        prepare_dumps(cfg, args.dump_logits)
+        prepare_export(cfg, args.dump_logits)
     if args.auto_scale_lr:
         if not cfg.get("auto_scale_lr"):
             raise ValueError(
@@ -323,7 +323,7 @@ def _train(
         changed = args.resume_changed
         runner = run_training(cfg, args.resume, started, resume_changed=changed)
         recorder.record(runner, args, started)
-        dump_run(runner, args, recorder.origin, recorder.machine)
+        export_run(runner, args, recorder.origin, recorder.machine)
         end_workers(runner)
 
 
@@ -343,10 +343,10 @@ def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: Trainin
 
 def _dump_finished(args: argparse.Namespace, cfg: Config) -> None:
     """Dump what a finished run lacks."""
-    splits = lacking_dumps(cfg, args.dump_logits or ())
+    splits = missing_exports(cfg, args.dump_logits or ())
     if splits:
         final, folder = Path(cfg.work_dir, FINAL), Path(cfg.work_dir, FOLDER)
-        dump_checkpoint(cfg, args.config, str(final), splits, folder)
+        export_checkpoint(cfg, args.config, str(final), splits, folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

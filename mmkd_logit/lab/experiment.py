@@ -19,7 +19,7 @@ from mmkd_logit.engine.config import (
     model_teachers,
     read_config,
 )
-from mmkd_logit.engine.logits import dump_path
+from mmkd_logit.engine.logits import export_path
 from mmkd_logit.engine.train import build_config, build_parser
 
 # Files of other runs, which the suffix stands for.
@@ -275,7 +275,7 @@ class Experiment:
             teachers += (later,)
         scores = done[row.scores] if row.get("scores") else None
         if scores is not None:
-            exported = dump_path(scores.work_dir, "train")
+            exported = export_path(scores.work_dir, "train")
             overrides += (f"train_dataloader.dataset.scores={exported}",)
             given += [] if scores in teachers else [scores]
         folders = [Path(run.work_dir) for run in given]

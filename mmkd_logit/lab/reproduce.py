@@ -13,7 +13,7 @@ from mmkd_logit.engine.cli import TrainingStarted, one_line_errors, resume_comma
 from mmkd_logit.engine.config import add_override_argument
 from mmkd_logit.engine.config_check import check_config
 from mmkd_logit.engine.launch import silence_known_warnings
-from mmkd_logit.engine.logits import add_dump_argument
+from mmkd_logit.engine.logits import add_export_argument
 from mmkd_logit.engine.preemption import EXIT_CODES
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.utils.arguments import check_out_file
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--launcher", choices=["none", "slurm", "local"], default="none", help="job system")
     add("--jobs", type=int, default=64, help="jobs in the job system at one time")
     add_override_argument(parser, "--cluster-option", "of submitit, such as slurm_partition=gpu")
-    add_dump_argument(parser)
+    add_export_argument(parser)
     add("--results", default="results", help="folder of runs.jsonl, the tables and the report")
     add("--no-report", action="store_true", help="write no page with all tables and figures")
     add(

@@ -21,7 +21,7 @@ from mmkd_logit.engine.config import (
 from mmkd_logit.engine.fingerprint import ORIGIN, describe_machine, is_origin
 from mmkd_logit.engine.group import batches_key, common_work_dir, why_alone
 from mmkd_logit.engine.lock import FolderInUseError, only_run_in, user_of
-from mmkd_logit.engine.logits import SPLITS, lacking_dumps, loader_of
+from mmkd_logit.engine.logits import SPLITS, loader_of, missing_exports
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.utils.files import write_text
 
@@ -314,7 +314,7 @@ class Execution:
         return None
 
     def _lacking(self, folder: str, splits: Collection[str]) -> list[str]:
-        return lacking_dumps(self.configs[folder], splits)
+        return missing_exports(self.configs[folder], splits)
 
     def lacks_dumps(self, folder: str) -> bool:
         """Whether a run that is done has not left the logits that it shall leave."""

@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.config import Config
 from scipy import stats
 
-from mmkd_logit.engine.logits import find_dumps
+from mmkd_logit.engine.logits import find_exports
 from mmkd_logit.engine.results import describe_method, plain
 from mmkd_logit.utils.files import log_folders, write_text
 
@@ -330,7 +330,7 @@ def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
     return dict(
         log=next((str(log) for log in logs if log.is_file()), None),
         scalars=[str(scalars[log]) for log in log_folders(work_dir, list(scalars))],
-        dumps=find_dumps(work_dir, (row or {}).get("weights")),
+        dumps=find_exports(work_dir, (row or {}).get("weights")),
     )
 
 

@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmkd_logit.registry import MODELS
-from mmkd_logit.utils.arguments import did_you_mean, type_name
+from mmkd_logit.registry import MODELS, check_registered
+from mmkd_logit.utils.arguments import type_name
 
 LOSS = "dict(type='mmkd_logit.LogitMSELoss')"
 
 
 class LogitLoss(nn.Module):
-    """A loss between the student's logits and the teacher's, and what tables and figures say of it.
+    """A loss between the student's logits and the teacher's, described for tables and figures.
 
     Attributes:
         label: Its name in legends; of a loss around another one with ``{loss}`` for that.
@@ -32,10 +32,10 @@ class LogitLoss(nn.Module):
 
 
 def describe_loss(spec: Any) -> dict[str, Any]:
-    """Return what a loss says of itself: ``label``, ``shows_tau`` and ``shift_invariant``.
+    """Return the description of a loss: ``label``, ``shows_tau`` and ``shift_invariant``.
 
     Args:
-        spec: Its config, or the loss. One that says nothing is called by its class.
+        spec: Its config, or the loss. Without a ``label`` it is called by its class.
     """
     kind = spec.get("type") if isinstance(spec, Mapping) else type(spec)
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
@@ -60,27 +60,9 @@ def build_module(what: str, spec: Any, example: str = LOSS) -> nn.Module:
     return MODELS.build(spec)
 
 
-def check_registered(what: str, kind: Any, registry: Any = MODELS) -> None:
-    """Make sure that there is a model component of a name."""
-    if not isinstance(kind, str):
-        return
-    with registry.switch_scope_and_registry(None) as place:
-        try:
-            found = place.get(kind)
-        except Exception:  # MMEngine raises what it likes where a module cannot be imported
-            found = None
-        known = [f"mmkd_logit.{name}" for name in MODELS.module_dict]
-        known += list(place.module_dict)
-    if found is None:
-        hint = did_you_mean(kind, known) or "; check its spelling and scope"
-        raise ValueError(f"{what}: no component {kind!r} is registered{hint}")
-
-
-# Checks shared by the losses. They read metadata only, so they never wait for a device.
-
+# Checks of inputs. They read metadata only, so they never wait for a device.
 
 REDUCTIONS = ("mean", "batchmean", "sum", "none")
-
 RECIPE = (
     "model = dict(_delete_=True, type='mmkd_logit.LogitDistiller', student={{_base_.model}}, "
     "teacher=dict(config=..., checkpoint=...), "
@@ -88,29 +70,14 @@ RECIPE = (
 )
 
 
-def check_reduction(reduction: object) -> str:
-    """Return ``reduction``, or raise ValueError naming the allowed ones."""
-    if isinstance(reduction, str) and reduction in REDUCTIONS:
-        return reduction
-    raise ValueError(f"reduction={reduction!r} is not one of {', '.join(map(repr, REDUCTIONS))}")
-
-
 def check_class_dim(class_dim: object) -> int:
-    """Return ``class_dim``, or raise ValueError where no batch of logits has it for classes."""
+    """Return ``class_dim`` if a batch of logits can have its classes there."""
     if isinstance(class_dim, int) and not isinstance(class_dim, bool) and class_dim != 0:
         return class_dim
     raise ValueError(
         f"class_dim={class_dim!r} must be an integer other than 0, which is the batch dimension: "
         "-1 for (N, K) or (N, ..., K), 1 for (N, K, ...)"
     )
-
-
-def check_matrix(loss: str, student: Tensor) -> None:
-    """Raise ValueError unless the logits, checked before, are (N, K)."""
-    if student.ndim != 2:
-        raise ValueError(
-            f"{loss} takes logits of shape (N, K), got student_logits {_describe(student)}"
-        )
 
 
 def check_labels(loss: str, labels: Any, logits: Tensor) -> Tensor:
@@ -131,22 +98,34 @@ def check_logits(
     teacher: Tensor,
     class_dim: int,
     extra: Mapping[str, Any],
+    dense: bool = True,
     classes: int = 2,
 ) -> int:
-    """Return the class dimension counted from the front, or raise ValueError."""
+    """Return the class dimension counted from the front; ``dense`` allows further dimensions."""
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
         raise ValueError(
             f"{loss} takes two tensors, got {type(student).__name__} as student_logits and "
             f"{type(teacher).__name__} as teacher_logits"
         )
     if extra or not (teacher.is_floating_point() or teacher.is_complex()):
-        _raise_called_with_labels(loss, student, teacher, extra)
+        got = f"teacher_logits {_describe(teacher)}"
+        if extra:
+            got += f" and the keyword arguments {', '.join(map(repr, extra))}"
+        raise ValueError(
+            f"{loss} compares two sets of logits, not logits with labels. Given: student_logits "
+            f"{_describe(student)}, {got}. It cannot be the `loss` of a mmpretrain head, which "
+            f"calls its loss with labels and avg_factor; distil like this instead:\n    {RECIPE}"
+        )
     problem = _problem(student, teacher, class_dim, classes)
     if problem:
         raise ValueError(
             f"{loss}: {problem}. Given: student_logits {_describe(student)}, "
             f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: the same "
             f"floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= {classes}"
+        )
+    if not dense and student.ndim != 2:
+        raise ValueError(
+            f"{loss} takes logits of shape (N, K), got student_logits {_describe(student)}"
         )
     return class_dim % student.ndim
 
@@ -173,20 +152,6 @@ def _problem(student: Tensor, teacher: Tensor, class_dim: int, classes: int) -> 
     if student.numel() == 0:
         return "the batch is empty"
     return ""
-
-
-def _raise_called_with_labels(
-    loss: str, student: Tensor, teacher: Tensor, extra: Mapping[str, Any]
-) -> None:
-    """Explain that the loss stands where a loss of logits and labels is called."""
-    got = f"teacher_logits {_describe(teacher)}"
-    if extra:
-        got += f" and the keyword arguments {', '.join(map(repr, extra))}"
-    raise ValueError(
-        f"{loss} compares two sets of logits, not logits with labels. Given: student_logits "
-        f"{_describe(student)}, {got}. It cannot be the `loss` of a mmpretrain head, which calls "
-        f"its loss with labels and avg_factor; distil like this instead:\n    {RECIPE}"
-    )
 
 
 def _describe(logits: Tensor) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_number
 
-from .base import LogitLoss, check_logits, check_matrix, promoted_dtype
+from .base import LogitLoss, check_logits, promoted_dtype
 
 
 @MODELS.register_module()
@@ -22,8 +22,8 @@ class DISTLoss(LogitLoss):
     code: p and q are the student's and teacher's :math:`\mathrm{softmax}(z / \tau)` and
     :math:`\rho(a, b) = \langle a_c, b_c\rangle / (\|a_c\|\|b_c\| + \epsilon)` of the centred
     vectors. The first sum is the inter-class relation, the second the intra-class one, over the
-    samples of the batch (of one process), so the loss is one number for the whole batch and has
-    no ``reduction``.
+    samples of the batch (of one process). The loss is one number for the whole batch and has no
+    ``reduction``: the first sum is divided by N, the second by K.
 
     ``eps`` is not only a guard: classes whose probabilities hardly vary within the batch, with
     :math:`\|a_c\|\|b_c\|` below it, lose their gradient. With ``eps=0`` they count like the
@@ -85,8 +85,7 @@ class DISTLoss(LogitLoss):
                 one sample and two classes, or labels or further arguments are given.
         """
         name = type(self).__name__
-        check_logits(name, student_logits, teacher_logits, -1, kwargs)
-        check_matrix(name, student_logits)
+        check_logits(name, student_logits, teacher_logits, -1, kwargs, dense=False)
         p = (student_logits.double() / self.tau).softmax(1)
         q = (teacher_logits.detach().double() / self.tau).softmax(1)
         inter, intra = self._distance(p, q, 1).mean(), self._distance(p, q, 0).mean()

@@ -6,16 +6,9 @@ import torch
 from torch import Tensor
 
 from mmkd_logit.registry import MODELS
-from mmkd_logit.utils.arguments import check_number
+from mmkd_logit.utils.arguments import check_choice, check_number
 
-from .base import (
-    LogitLoss,
-    check_labels,
-    check_logits,
-    check_matrix,
-    check_reduction,
-    promoted_dtype,
-)
+from .base import REDUCTIONS, LogitLoss, check_labels, check_logits, promoted_dtype
 from .kl import scaled_kl
 
 
@@ -42,7 +35,8 @@ class DKDLoss(LogitLoss):
         tau: Temperature, finite and above 0.
         alpha: Weight of TCKD; this one belongs to the method and is not the distiller's.
         beta: Weight of NCKD, which with 2 classes is 0.
-        reduction: ``'mean'`` or ``'batchmean'``, over the N samples; ``'sum'``; ``'none'``.
+        reduction: ``'mean'`` and ``'batchmean'``: the sum of the samples' losses divided by N;
+            ``'sum'``; ``'none'``.
 
     Raises:
         ValueError: If an argument is not one of the above.
@@ -68,7 +62,7 @@ class DKDLoss(LogitLoss):
         self.tau = check_number("tau", tau, zero=False)
         self.alpha = check_number("alpha", alpha)
         self.beta = check_number("beta", beta)
-        self.reduction = check_reduction(reduction)
+        self.reduction = check_choice("reduction", reduction, REDUCTIONS)
 
     def forward(
         self,
@@ -94,8 +88,7 @@ class DKDLoss(LogitLoss):
                 classes.
         """
         name = type(self).__name__
-        check_logits(name, student_logits, teacher_logits, -1, kwargs)
-        check_matrix(name, student_logits)
+        check_logits(name, student_logits, teacher_logits, -1, kwargs, dense=False)
         labels = check_labels(name, labels, student_logits)
         u, u_rest = self._split(student_logits, labels)
         v, v_rest = self._split(teacher_logits.detach(), labels)

@@ -48,9 +48,9 @@ def check_settings(
     for setting, check in _CHECKS.items():
         if setting in given:
             check(f"{setting} of {name}", given[setting])
-    lacking = [p.name for p in parameters if p.default is p.empty and p.name not in given]
-    if lacking:
-        raise ValueError(f"{name} needs {', '.join(lacking)}; it takes {', '.join(allowed)}")
+    missing = [p.name for p in parameters if p.default is p.empty and p.name not in given]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(missing)}; it takes {', '.join(allowed)}")
 
 
 def _check_sizes(what: str, value: Any, least: int) -> None:
@@ -77,13 +77,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-# Losses between feature maps, of the torchdistill library.
-
-
 _OUTPUT = {"path": "feature", "io": "output"}
 _PAIRS = {"pair": {"student": _OUTPUT, "teacher": _OUTPUT, "weight": 1}}
 
-# How a loss is told where its features are, and our defaults of what it has none for.
+# The settings that name the features, and defaults for settings without one.
 _PLACES: dict[str, dict[str, Any]] = {
     "ATLoss": dict(at_pairs=_PAIRS),
     "AltActTransferLoss": dict(feature_pairs=_PAIRS),
@@ -113,6 +110,10 @@ class TorchdistillLoss(nn.Module):
                            ``reduction`` (``'mean'`` over samples here, a sum over the rest):
                            the whole shape
     =====================  ======================================================================
+
+    ``reduction='mean'`` divides by the number of all elements for the first three, by N for
+    'AltActTransferLoss' and for 'FTLoss' with ``p`` other than 1, where ``p=1`` divides by all
+    elements too; 'ATLoss' takes the mean over N H W (``'code'``) or N (``'paper'``).
 
     Features in half precision are raised first, and autocast is off inside.
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mmkd_logit.registry import MODELS
+from mmkd_logit.utils.arguments import check_choice
 
-from .base import LogitLoss, check_class_dim, check_logits, check_reduction, promoted_dtype
+from .base import REDUCTIONS, LogitLoss, check_class_dim, check_logits, promoted_dtype
 
 # Value and gradient of the scaled KL divergence in one pass, the classes last.
 #
@@ -175,7 +176,7 @@ def _twice_phi(t: Tensor, twice_expm1: Tensor) -> Tensor:
     series = t * t
     series.addcmul_(series, t, value=1.0 / 3.0)
     # The remainder of the series is never negative, so the larger of the two is the right one;
-    # torch.where says the same several times slower on a CPU.
+    # torch.where is several times as slow on a CPU.
     return series.clamp_(min=direct)
 
 
@@ -243,8 +244,9 @@ class ScaledKLDivLoss(LogitLoss):
         tau: Temperature, dimensionless, in ``[0, inf]``; a string such as ``'inf'`` will do.
         scale: The factor s(tau): ``'tau^2'``; ``'max(tau, tau^2)'``, the paper's form for small
             tau, which keeps the gradient's size there; ``'none'``, 1.
-        reduction: Of the per-sample losses, each summed over classes: ``'mean'`` over samples
-            and positions; ``'batchmean'``, the sum divided by N; ``'sum'``; ``'none'``.
+        reduction: Of the samples' losses, each summed over classes: ``'mean'``: their sum divided
+            by N (times the positions), not by K; ``'batchmean'``: divided by N; ``'sum'``;
+            ``'none'``.
         class_dim: Dimension of the classes, negative or positive, never 0.
 
     Raises:
@@ -277,7 +279,7 @@ class ScaledKLDivLoss(LogitLoss):
         super().__init__()
         self.tau = _parse_tau(tau)
         self.scale = _check_scale(scale, self.tau)
-        self.reduction = check_reduction(reduction)
+        self.reduction = check_choice("reduction", reduction, REDUCTIONS)
         self.class_dim = check_class_dim(class_dim)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, **kwargs: Any) -> Tensor:
@@ -329,10 +331,9 @@ def _parse_tau(tau: object) -> float:
     return abs(value)  # -0.0 is 0, and 1 / -0.0 is not 1 / 0.0
 
 
-def _check_scale(scale: object, tau: float) -> str:
-    """Return ``scale``, or raise ValueError if unknown or without a usable limit at ``tau``."""
-    if not (isinstance(scale, str) and scale in SCALES):
-        raise ValueError(f"scale={scale!r} is not one of {', '.join(map(repr, SCALES))}")
+def _check_scale(scale: str, tau: float) -> str:
+    """Return ``scale`` if it is known and has a usable limit at ``tau``."""
+    check_choice("scale", scale, SCALES)
     nowhere = {
         (0.0, "tau^2"): "the loss is 0 for all logits; take scale='max(tau, tau^2)'",
         (0.0, "none"): "the divergence is infinite; take scale='max(tau, tau^2)'",

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_logit.registry import MODELS
+from mmkd_logit.utils.arguments import check_choice
 
-from .base import LogitLoss, check_class_dim, check_logits, check_reduction, promoted_dtype
+from .base import REDUCTIONS, LogitLoss, check_class_dim, check_logits, promoted_dtype
 
 
 @MODELS.register_module()
@@ -24,8 +25,9 @@ class LogitMSELoss(LogitLoss):
     ``mse_mean = 2 * kl(tau=inf) + mean_k(u - v) ** 2``.
 
     Args:
-        reduction: ``'mean'`` over samples, positions and classes; ``'batchmean'``, the sum
-            divided by N; ``'sum'``; ``'none'``, every squared difference by itself.
+        reduction: ``'mean'``: the sum of all squared differences divided by their number, N K
+            (times the positions), as ``nn.MSELoss``; ``'batchmean'``: divided by N; ``'sum'``;
+            ``'none'``: every squared difference by itself.
         class_dim: Dimension of the classes, negative or positive, never 0.
 
     Raises:
@@ -46,7 +48,7 @@ class LogitMSELoss(LogitLoss):
 
     def __init__(self, reduction: str = "mean", class_dim: int = -1) -> None:
         super().__init__()
-        self.reduction = check_reduction(reduction)
+        self.reduction = check_choice("reduction", reduction, REDUCTIONS)
         self.class_dim = check_class_dim(class_dim)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, **kwargs: Any) -> Tensor:

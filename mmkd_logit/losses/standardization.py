@@ -23,8 +23,8 @@ class LogitStandardization(LogitLoss):
     standard deviation is the authors' code's, with K - 1. Student and teacher are standardised
     apart, and the gradient passes through the student's mean and deviation.
 
-    The loss does not see the length of the student's logits: with the distiller's ``alpha = 1``
-    nothing else fixes it.
+    The reduction is the base loss's. The loss does not see the length of the student's logits:
+    with the distiller's ``alpha = 1`` nothing else fixes it.
 
     Args:
         loss: Config of the base loss, or the module; the z-scores are over its ``class_dim``

@@ -2,7 +2,7 @@
 
 from .accuracy import CleanLabelAccuracy, NoisyLabelAccuracy, PerClassAccuracy
 from .calibration import ExpectedCalibrationError
-from .dump import LogitDump
+from .export import LogitDump
 from .logits import LogitDistance, LogitStatistics, NegativeLogLikelihood, TeacherAgreement
 
 __all__ = [

@@ -15,7 +15,7 @@ from mmkd_logit.registry import METRICS
 from mmkd_logit.utils.arguments import check_count, check_number
 from mmkd_logit.utils.files import write_text
 
-from .base import LogitMetric, check_collecting, labels_of, logits_of, predicted_classes
+from .base import LogitMetric, check_collecting, predicted_classes
 
 
 @METRICS.register_module()
@@ -65,45 +65,34 @@ class PerClassAccuracy(LogitMetric):
         self._num_classes = 0
 
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
-        """Keep the label of each sample and whether it is predicted.
-
-        Args:
-            samples: N dicts with ``logits`` (K,) and ``gt_label``.
-        """
-        logits = logits_of(samples, "student", self.name)
+        """Keep the label of each sample and whether it is predicted."""
+        logits = self.logits_of(samples)
         assert logits is not None
         self._num_classes = logits.shape[1]
-        labels = labels_of(samples, "gt_label", logits.shape[1], self.name)
+        labels = self.labels_of(samples, logits.shape[1])
         return dict(label=labels, right=predicted_classes(logits) == labels)
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the statistics and write the file.
-
-        Args:
-            columns: Of all samples.
-        """
+        """Return the statistics and write the file."""
         labels = columns["label"].astype(np.int64)
         samples = np.bincount(labels, minlength=self._num_classes)
         right = np.bincount(labels, columns["right"], minlength=self._num_classes)
+        if self.out_file is not None:
+            self._write(samples, right)
         occurs = samples > 0
         accuracy = 100 * right[occurs] / samples[occurs]
-        if self.out_file is not None:
-            self._write(occurs, accuracy, samples)
         return dict(mean=accuracy.mean(), std=accuracy.std(), min=accuracy.min())
 
-    def _write(self, occurs: np.ndarray, accuracy: np.ndarray, samples: np.ndarray) -> None:
-        values = iter(accuracy.tolist())
+    def _write(self, samples: np.ndarray, right: np.ndarray) -> None:
+        pairs = zip(right.tolist(), samples.tolist(), strict=True)
         content = dict(
-            accuracy=[next(values) if there else None for there in occurs],
+            accuracy=[100 * hits / count if count else None for hits, count in pairs],
             samples=samples.tolist(),
         )
         classes = (self.dataset_meta or {}).get("classes")
         if classes is not None:
             content["classes"] = [str(name) for name in classes]
         write_text(Path(self.out_file or "").expanduser(), json.dumps(content) + "\n")
-
-
-# Accuracy where labels are noisy.
 
 
 @METRICS.register_module()
@@ -133,24 +122,20 @@ class CleanLabelAccuracy(Accuracy):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        _check_settings(**kwargs)
+        for name, check in (("topk", check_count), ("thrs", check_number)):
+            given = kwargs.get(name)
+            for value in given if given and isinstance(given, (list, tuple)) else [given]:
+                if value is not None:
+                    check(name, value)
+        check_collecting(kwargs.get("collect_device", "cpu"), kwargs.get("prefix"), None)
         super().__init__(**kwargs)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep predictions and clean labels of a batch.
-
-        Args:
-            data_batch: Not used.
-            data_samples: What the model gave.
-        """
+        """Keep predictions and clean labels of a batch."""
         super().process(data_batch, [_with_clean_label(sample) for sample in data_samples])
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Return the accuracies.
-
-        Args:
-            results: Of all processes.
-        """
+        """Return the accuracies under their names."""
         return {f"clean_{key}": value for key, value in super().compute_metrics(results).items()}
 
 
@@ -166,33 +151,14 @@ def _with_clean_label(sample: dict) -> dict:
             f"CleanLabelAccuracy: pred_score of sample {sample.get('sample_idx', '?')} is not "
             "finite; the network has diverged or its input is broken"
         )
-    classes = None if score is None else score.shape[-1]
+    num_classes = torch.inf if score is None else len(score)
     whole = label.numel() == 1 and not label.is_floating_point()
-    if not whole or not 0 <= int(label) < (classes or int(label) + 1):
+    if not whole or not 0 <= int(label) < num_classes:
         raise ValueError(
-            "CleanLabelAccuracy needs one label a sample, an integer"
-            + (f" from 0 to {classes - 1}" if classes else "")
-            + f", got {label.tolist()}"
+            "CleanLabelAccuracy needs one label a sample, an integer from 0 to below "
+            f"{num_classes}, got {label.tolist()}"
         )
     return dict(sample, gt_label=label)
-
-
-def _check_settings(
-    topk: Any = (1,),
-    thrs: Any = 0.0,
-    collect_device: Any = "cpu",
-    prefix: Any = None,
-) -> None:
-    """Check what the parent takes as it comes."""
-    for k in topk if isinstance(topk, (list, tuple)) and topk else [topk]:
-        check_count("topk", k)
-    for threshold in thrs if isinstance(thrs, (list, tuple)) and thrs else [thrs]:
-        if threshold is not None:
-            check_number("thrs", threshold)
-    check_collecting(collect_device, prefix, None)
-
-
-# Whether noisy labels were learned by heart.
 
 
 @METRICS.register_module()
@@ -240,27 +206,19 @@ class NoisyLabelAccuracy(LogitMetric):
     default_prefix = "noisy"
 
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
-        """Keep prediction and labels of each sample.
-
-        Args:
-            samples: N dicts with ``logits`` (K,), ``gt_label`` and perhaps ``clean_label``.
-        """
-        logits = logits_of(samples, "student", self.name)
+        """Keep prediction and labels of each sample."""
+        logits = self.logits_of(samples)
         assert logits is not None
         return dict(
             predicted=predicted_classes(logits),
-            label=labels_of(samples, "gt_label", logits.shape[1], self.name),
-            clean=labels_of(samples, "clean_label", logits.shape[1], self.name),
+            label=self.labels_of(samples, logits.shape[1]),
+            clean=self.labels_of(samples, logits.shape[1], "clean_label"),
             # A batch may have no noise beside others that have.
             known=torch.tensor([sample.get("clean_label") is not None for sample in samples]),
         )
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the accuracies.
-
-        Args:
-            columns: Of all samples.
-        """
+        """Return the accuracies."""
         if not columns["known"].any():
             return {}
         noisy = columns["predicted"] == columns["label"]

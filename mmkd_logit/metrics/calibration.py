@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from mmengine.dist import get_rank, get_world_size
-from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from mmkd_logit.registry import METRICS
+from mmkd_logit.utils.arguments import check_choice, check_count
 
-from .base import check_collecting, forget, labels_of, log_softmax, logits_of, once
+from .base import LogitMetric, log_softmax
+
+_ROUNDING = 1e-3  # by which a softmax in half precision may exceed 1
 
 
 @METRICS.register_module()
-class ExpectedCalibrationError(BaseMetric):
+class ExpectedCalibrationError(LogitMetric):
     r"""Expected calibration error in percent (Guo et al., ICML 2017, equation 3).
 
     .. math::
@@ -36,21 +36,15 @@ class ExpectedCalibrationError(BaseMetric):
     account: equal confidences are always in one bin, and where there are none, the sizes of bins
     differ by one at most.
 
-    With equal width only sums over each bin are kept, in float64, whatever the number of samples;
-    with equal mass two numbers a sample. Over several processes the samples that a sampler repeats
-    at the end, to give all the same number, do not count.
-
     The key is ``calibration/ece``, for the teacher ``teacher_ece``, with equal mass
     ``ece_adaptive`` or ``teacher_ece_adaptive``. That of a teacher is left out where samples have
     ``logits`` and no ``teacher_logits``.
 
     Args:
         num_bins: Number :math:`B` of bins.
-        collect_device: ``'cpu'`` or ``'gpu'``, where processes exchange their sums.
-        prefix: Stands before ``/ece`` in the place of ``calibration``.
-        collect_dir: Folder to exchange them through; see MMEngine's ``BaseMetric``.
         of: ``'student'`` or ``'teacher'``.
         binning: ``'width'`` or ``'mass'``: of what all bins have the same.
+        **kwargs: Of MMEngine's ``BaseMetric``: ``collect_device``, ``prefix``, ``collect_dir``.
 
     Raises:
         ValueError: If ``num_bins`` is no positive integer, ``of`` or ``binning`` something else,
@@ -70,164 +64,43 @@ class ExpectedCalibrationError(BaseMetric):
     default_prefix = "calibration"
 
     def __init__(
-        self,
-        num_bins: int = 15,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        collect_dir: str | None = None,
-        of: str = "student",
-        binning: str = "width",
+        self, num_bins: int = 15, of: str = "student", binning: str = "width", **kwargs: Any
     ) -> None:
-        check_collecting(collect_device, prefix, collect_dir)
-        super().__init__(collect_device, prefix, collect_dir)
-        if isinstance(num_bins, bool) or not isinstance(num_bins, int) or num_bins < 1:
-            raise ValueError(f"num_bins must be an integer from 1 on, got {num_bins!r}")
-        if of not in ("student", "teacher"):
-            raise ValueError(f"of must be 'student' or 'teacher', got {of!r}")
-        if binning not in ("width", "mass"):
-            raise ValueError(f"binning must be 'width' or 'mass', got {binning!r}")
-        self.num_bins = num_bins
-        self.of = of
-        self.binning = binning
-        self._key = ("teacher_" if of == "teacher" else "") + "ece"
-        self._key += "_adaptive" if binning == "mass" else ""
-        self._edges = torch.arange(1, num_bins, dtype=torch.float64) / num_bins
-        self._reset()
+        super().__init__(**kwargs)
+        self.num_bins = check_count("num_bins", num_bins)
+        self.of = check_choice("of", of, ("student", "teacher"))
+        self.binning = check_choice("binning", binning, ("width", "mass"))
 
-    def _reset(self) -> None:
-        # Samples, right ones and summed confidence of each bin.
-        self._sums = torch.zeros(3, self.num_bins, dtype=torch.float64)
-        self._seen = 0
-        self._without_teacher = 0
-        # The last sample of a process may be a repeated one, which only evaluate() can tell.
-        self._last: tuple[Tensor, Tensor] | None = None
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Add a batch.
-
-        Args:
-            data_batch: Not looked at.
-            data_samples: N dicts with ``gt_label``, one class, and, for the student,
-                ``pred_score``, (K,), for the teacher ``logits`` and ``teacher_logits``, (K,).
-        """
-        if not data_samples:
-            return
-        found = self._of_student if self.of == "student" else self._of_teacher
-        judged = found(data_samples)
-        if judged is None:
-            self._without_teacher += len(data_samples)
-        if self._without_teacher and (judged is not None or self._seen):
-            raise ValueError(
-                f"{type(self).__name__} got some samples with and some without teacher_logits"
-            )
-        if judged is None:
-            return
-        confidence, right = judged
-        self._seen += len(confidence)
-        if self.binning == "mass":
-            self.results.extend(torch.stack([confidence, right], 1).numpy())
-            return
-        self._add_last()
-        self._add(confidence[:-1], right[:-1])
-        self._last = confidence[-1:], right[-1:]
-
-    def _of_student(self, data_samples: Sequence[dict]) -> tuple[Tensor, Tensor]:
-        if any("pred_score" not in sample for sample in data_samples):
-            raise ValueError(
-                f"{type(self).__name__} needs pred_score, the probability of each class; the "
-                "model's head gives none"
-            )
-        if any(sample.get("gt_label") is None for sample in data_samples):
-            raise ValueError(f"{type(self).__name__} needs a gt_label in every sample")
-        each = [sample["pred_score"] for sample in data_samples]
-        labels = [sample["gt_label"] for sample in data_samples]
-        judged = once("judged", each + labels, lambda: self._judge(each, labels))
-        return judged[0], judged[1]
-
-    def _judge(self, each: list[Tensor], labels: list[Tensor]) -> Tensor:
-        scores = torch.stack(each).detach()
-        if scores.ndim != 2 or any(label.numel() != 1 for label in labels):
-            raise ValueError(
-                f"{type(self).__name__} is for one label a sample and one score a class, got "
-                f"scores {tuple(scores.shape[1:])} and labels {tuple(labels[0].shape)}"
-            )
-        confidence, predicted = scores.double().max(dim=1)
-        if not ((confidence >= 0) & (confidence <= 1 + 1e-3)).all():  # not for NaN either
-            raise ValueError(
-                f"{type(self).__name__} needs probabilities, got a largest pred_score of "
-                f"{confidence.min():g} to {confidence.max():g}"
-            )
-        flat = torch.cat([label if label.ndim == 1 else label.reshape(1) for label in labels])
-        if flat.is_floating_point() or flat.min() < 0 or flat.max() >= scores.shape[1]:
-            raise ValueError(
-                f"{type(self).__name__} needs labels from 0 to {scores.shape[1] - 1}, as there are "
-                f"{scores.shape[1]} scores, got {flat.min()} to {flat.max()}"
-            )
-        right = predicted == flat.to(predicted.device)
-        return torch.stack([confidence.clamp(max=1), right.double()]).cpu()
-
-    def _of_teacher(self, data_samples: Sequence[dict]) -> tuple[Tensor, Tensor] | None:
-        name = type(self).__name__
-        logits = logits_of(data_samples, "teacher", name)
-        if logits is None:
-            return None
-        log_probs, predicted = log_softmax(logits, "teacher").max(dim=1)
-        labels = labels_of(data_samples, "gt_label", logits.shape[1], name)
-        return log_probs.exp(), (predicted == labels).double()
-
-    def _add_last(self) -> None:
-        if self._last is not None:
-            self._add(*self._last)
-            self._last = None
-
-    def _add(self, confidence: Tensor, right: Tensor) -> None:
-        bins = torch.bucketize(confidence, self._edges)  # the right edge belongs to its bin
-        for row, values in zip(
-            self._sums, (torch.ones_like(confidence), right, confidence), strict=True
-        ):
-            row.index_add_(0, bins, values)
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Return the metric of all processes' samples and begin anew.
-
-        Args:
-            size: Number of samples in the data set.
-        """
-        # Process r of W has samples r, r + W, ... of the data set; those past its end repeat.
-        if (self._seen - 1) * get_world_size() + get_rank() < size:
-            self._add_last()
-        if self.binning == "width":
-            self.results, size = [self._sums], get_world_size()
-        without_teacher = self._without_teacher
-        self._reset()
-        forget()
-        if without_teacher:
-            self.results.clear()
-            return {}
-        return super().evaluate(size)
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute the metric.
-
-        Args:
-            results: With equal width of each process, (3, ``num_bins``): samples, right ones,
-                summed confidence. With equal mass of each sample: confidence, and 1 if right.
-        """
-        if self.binning == "width":
-            sums = torch.stack(results).sum(0)
+    def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
+        """Keep the confidence of each prediction, and whether it is right."""
+        if self.of == "student":
+            scores = self.vectors_of(samples, "pred_score")
+            assert scores is not None
+            confidence, predicted = scores.max(1)
+            if confidence.min() < 0 or confidence.max() > 1 + _ROUNDING:
+                raise ValueError(
+                    f"{self.name} needs probabilities, got a largest pred_score of "
+                    f"{confidence.min():g} to {confidence.max():g}"
+                )
         else:
-            sums = self._of_equal_mass(np.array(results).reshape(len(results), 2))
-        samples, right, confidence = sums
-        if not samples.sum():
-            raise ValueError(f"{type(self).__name__} got no samples")
-        return {self._key: 100 * ((right - confidence).abs().sum() / samples.sum()).item()}
+            scores = self.logits_of(samples, "teacher")
+            if scores is None:
+                return {}
+            log_probabilities, predicted = log_softmax(scores, "teacher").max(1)
+            confidence = log_probabilities.exp()
+        labels = self.labels_of(samples, scores.shape[1])
+        return dict(confidence=confidence.clamp(max=1), right=predicted == labels)
 
-    def _of_equal_mass(self, rows: np.ndarray) -> Tensor:
-        confidence, right = rows.T
-        below = np.searchsorted(np.sort(confidence), confidence)
-        bins = below * self.num_bins // max(len(rows), 1)
-        return torch.from_numpy(
-            np.stack(
-                [np.bincount(bins, values, self.num_bins) for values in (None, right, confidence)]
-            )
-        )
+    def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
+        """Return the error."""
+        confidence, right = columns["confidence"], columns["right"]
+        if self.binning == "width":
+            edges = np.arange(1, self.num_bins) / self.num_bins
+            bins = np.searchsorted(edges, confidence)  # an edge belongs to the bin below it
+        else:
+            below = np.searchsorted(np.sort(confidence), confidence)
+            bins = below * self.num_bins // len(confidence)
+        gaps = np.bincount(bins, right) - np.bincount(bins, confidence)
+        key = ("teacher_" if self.of == "teacher" else "") + "ece"
+        key += "_adaptive" if self.binning == "mass" else ""
+        return {key: 100 * np.abs(gaps).sum() / len(confidence)}

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from mmkd_logit.registry import METRICS
+from mmkd_logit.utils.arguments import check_choice
 
-from .base import LogitMetric, labels_of, log_softmax, logits_of, pair, stacked
+from .base import LogitMetric, log_softmax
 
 
 @METRICS.register_module()
@@ -61,12 +62,8 @@ class TeacherAgreement(LogitMetric):
         self.topk = counts
 
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
-        """Compute the share of each sample.
-
-        Args:
-            samples: N dicts with ``logits`` and ``teacher_logits``, (K,).
-        """
-        logits, teacher = pair(samples, self.name)
+        """Compute the share of each sample."""
+        logits, teacher = self.logit_pair(samples)
         largest, num_classes = max(self.topk), logits.shape[1]
         if largest > num_classes:
             raise ValueError(
@@ -79,14 +76,6 @@ class TeacherAgreement(LogitMetric):
         same = preferred[:, :, None] == by_teacher[:, None, :]
         return {f"top{k}": 100 * same[:, :k, :k].sum((1, 2)).double() / k for k in self.topk}
 
-    def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the means.
-
-        Args:
-            columns: Of all samples.
-        """
-        return {key: values.mean() for key, values in columns.items()}
-
 
 def _largest(logits: Tensor, k: int) -> Tensor:
     """Return the classes of the k largest of each row, of equal ones the first first."""
@@ -97,9 +86,6 @@ def _largest(logits: Tensor, k: int) -> Tensor:
         order = logits[tied].argsort(dim=1, descending=True, stable=True)
         classes[tied] = order[:, : classes.shape[1]]
     return classes[:, :k]
-
-
-# How far the student's logits are from the teacher's.
 
 
 @METRICS.register_module()
@@ -156,22 +142,14 @@ class LogitDistance(LogitMetric):
             raise ValueError(f"quantiles must be different numbers in [0, 1], got {quantiles!r}")
 
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
-        """Compute the distance of each sample.
-
-        Args:
-            samples: N dicts with ``logits`` and ``teacher_logits``, (K,).
-        """
-        logits, teacher = pair(samples, self.name)
+        """Compute the distance of each sample."""
+        logits, teacher = self.logit_pair(samples)
         if teacher is None:
             return {}
         return dict(distance=vector_norm(logits - teacher, dim=1))
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return mean and quantiles.
-
-        Args:
-            columns: Of all samples.
-        """
+        """Return mean and quantiles."""
         distance = columns["distance"]
         at = np.quantile(distance, list(self.quantiles.values()))
         return dict(mean=distance.mean(), **dict(zip(self.quantiles, at, strict=True)))
@@ -179,9 +157,6 @@ class LogitDistance(LogitMetric):
 
 def _key(quantile: float) -> str:
     return "q" + f"{100 * quantile:g}".zfill(2)
-
-
-# What the logits look like: their sum, entropy and margin, and the size of the pre-logits.
 
 
 @METRICS.register_module()
@@ -241,25 +216,18 @@ class LogitStatistics(LogitMetric):
 
     def __init__(self, label: str = "gt_label", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if label not in ("gt_label", "clean_label"):
-            raise ValueError(f"label must be 'gt_label' or 'clean_label', got {label!r}")
-        self.label = label
+        self.label = check_choice("label", label, ("gt_label", "clean_label"))
 
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
-        """Compute the numbers of each sample.
-
-        Args:
-            samples: N dicts with ``logits`` (K,), ``gt_label``, and perhaps ``teacher_logits``
-                (K,) and ``prelogits`` (D,).
-        """
-        logits, teacher = pair(samples, self.name)
+        """Compute the sums, entropies, margins and norms of each sample."""
+        logits, teacher = self.logit_pair(samples)
         if logits.shape[1] < 2:
             raise ValueError(f"{self.name} needs two classes or more, got one logit a sample")
-        labels = labels_of(samples, self.label, logits.shape[1], self.name)[:, None]
+        labels = self.labels_of(samples, logits.shape[1], self.label)[:, None]
         columns = dict(sum=logits.sum(1))
         if teacher is not None:
             columns["teacher_sum"] = teacher.sum(1)
-        prelogits = stacked(samples, "prelogits", self.name)
+        prelogits = self.vectors_of(samples, "prelogits")
         if prelogits is not None:
             columns["norm"] = vector_norm(prelogits, dim=1)
         columns.update(_entropy_and_margin(logits, labels, "student", ""))
@@ -268,11 +236,7 @@ class LogitStatistics(LogitMetric):
         return columns
 
     def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return means, and the deviation of the sums.
-
-        Args:
-            columns: Of all samples.
-        """
+        """Return means, and the deviation of the sums."""
         sums, teacher_sums = columns.pop("sum"), columns.pop("teacher_sum", None)
         metrics = dict(sum_mean=sums.mean(), sum_std=sums.std())
         if teacher_sums is not None:
@@ -288,9 +252,6 @@ def _entropy_and_margin(logits: Tensor, labels: Tensor, of: str, prefix: str) ->
         f"{prefix}entropy": -log_probs.exp().mul_(log_probs).sum(1),
         f"{prefix}tld": logits.gather(1, labels)[:, 0] - others,
     }
-
-
-# How probable the labels are to a classifier.
 
 
 @METRICS.register_module()
@@ -331,27 +292,13 @@ class NegativeLogLikelihood(LogitMetric):
 
     def __init__(self, of: str = "student", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if of not in ("student", "teacher"):
-            raise ValueError(f"of must be 'student' or 'teacher', got {of!r}")
-        self.of = of
+        self.of = check_choice("of", of, ("student", "teacher"))
 
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
-        """Compute the value of each sample.
-
-        Args:
-            samples: N dicts with ``logits`` (K,) and ``gt_label``, and ``teacher_logits`` (K,).
-        """
-        logits = logits_of(samples, self.of, self.name)
+        """Compute the value of each sample."""
+        logits = self.logits_of(samples, self.of)
         if logits is None:
             return {}
-        labels = labels_of(samples, "gt_label", logits.shape[1], self.name)[:, None]
+        labels = self.labels_of(samples, logits.shape[1])[:, None]
         key = "nll" if self.of == "student" else "teacher_nll"
         return {key: -log_softmax(logits, self.of).gather(1, labels)[:, 0]}
-
-    def summarize(self, columns: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return the mean.
-
-        Args:
-            columns: Of all samples.
-        """
-        return {key: values.mean() for key, values in columns.items()}

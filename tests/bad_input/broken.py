@@ -138,7 +138,7 @@ CHECKPOINTS = [
         {
             _TEACHER: "missing keys",
             _TEST: "missing keys",
-            _DUMP: "missing",
+            _DUMP: "Missing key",
         },
     ),
     *_everywhere(
@@ -285,10 +285,10 @@ FILES = [
     ("DataSubset", "scores", "repeated", dict(_SCORED, scores="twice.npz"), "once"),
     ("DataSubset", "scores", "wrong length", dict(_SCORED, scores="flat.npz"), "floats (N, K)"),
     ("DataSubset", "scores", "too few", dict(_SCORED, scores="fewer.npz"), "lacks 1 of"),
-    ("CIFAR100", "data_root", "missing file", "cifar_missing", "are missing and cannot be"),
-    ("CIFAR100", "data_root", "truncated", "cifar_short", "damaged: cut short or another file"),
-    ("CIFAR100", "data_root", "wrong md5", "cifar_flipped", "damaged: cut short or another file"),
-    ("CIFAR100", "data_root", "html page", "cifar_page", "damaged: cut short or another file"),
+    ("CIFAR100", "data_root", "missing file", "cifar_missing", "are missing or damaged"),
+    ("CIFAR100", "data_root", "truncated", "cifar_short", "are missing or damaged"),
+    ("CIFAR100", "data_root", "wrong md5", "cifar_flipped", "are missing or damaged"),
+    ("CIFAR100", "data_root", "html page", "cifar_page", "are missing or damaged"),
 ]
 
 _STOPPED = r"training stopped at iteration \d+ \(epoch 1\): the loss is not finite: .*"

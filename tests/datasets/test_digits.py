@@ -4,8 +4,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DATASETS
-from mmengine.runner import Runner
 from sklearn.datasets import load_digits
 
 from mmkd_logit.datasets import Digits
@@ -87,24 +85,3 @@ def test_classes_and_options_of_mmpretrain():
     assert list(dataset.CLASSES) == list("0123456789")
     assert dataset.get_cat_ids(0) == [dataset[0]["gt_label"]]
     assert dataset.get_gt_labels().tolist() == [item["gt_label"] for item in dataset]
-
-
-def test_through_a_dataloader():
-    pipeline = [dict(type="mmpretrain.PackInputs")]
-    dataset = DATASETS.build(dict(type="mmkd_logit.Digits", split="test", pipeline=pipeline))
-    loader = Runner.build_dataloader(
-        dict(
-            batch_size=100,
-            num_workers=2,
-            dataset=dataset,
-            sampler=dict(type="DefaultSampler", shuffle=False),
-            collate_fn=dict(type="default_collate"),
-        )
-    )
-    inputs = torch.cat([batch["inputs"] for batch in loader])
-    labels = [int(sample.gt_label) for batch in loader for sample in batch["data_samples"]]
-    assert inputs.shape == (534, 1, 8, 8)
-    assert inputs.dtype == torch.uint8
-    expected = Digits(split="test")
-    assert labels == [item["gt_label"] for item in expected]
-    assert torch.equal(inputs[7, 0], torch.from_numpy(expected[7]["img"][..., 0]))

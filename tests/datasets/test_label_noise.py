@@ -9,8 +9,6 @@ from scipy.stats import chisquare
 from mmkd_logit.datasets import LabelNoise
 from mmkd_logit.datasets.label_noise import (
     CIFAR100_GROUPS,
-    NEXT_IN_GROUP,
-    check_matrix,
     hash_labels,
 )
 
@@ -42,24 +40,18 @@ def matrix_of(noisy, clean, classes=K):
     return counts
 
 
-@pytest.mark.parametrize("kind", ["symmetric", "pair"])
 @pytest.mark.parametrize("rate", RATES)
-def test_exact_rate_in_each_class(kind, rate):
+def test_exact_rate_in_each_class_or_overall(rate):
     clean = shuffled()
-    noisy = LabelNoise(kind, rate=rate).apply(clean, K)
-    wrong = np.bincount(clean[noisy != clean], minlength=K)
-    assert wrong.tolist() == [half_up(rate * size) for size in SIZES]
-    assert clean.tolist() == shuffled().tolist()
-
-
-@pytest.mark.parametrize("rate", RATES)
-def test_exact_rate_overall(rate):
-    clean = shuffled()
+    in_each = [half_up(rate * size) for size in SIZES]
+    for kind in ("symmetric", "pair"):
+        noisy = LabelNoise(kind, rate=rate).apply(clean, K)
+        assert np.bincount(clean[noisy != clean], minlength=K).tolist() == in_each
     noisy = LabelNoise("symmetric", rate=rate, per_class=False).apply(clean, K)
     assert (noisy != clean).sum() == 500 * rate
-    if rate == 0.4:  # and so not in each class
-        wrong = np.bincount(clean[noisy != clean], minlength=K)
-        assert wrong.tolist() != [half_up(rate * size) for size in SIZES]
+    if rate == 0.4:
+        assert np.bincount(clean[noisy != clean], minlength=K).tolist() != in_each
+    assert clean.tolist() == shuffled().tolist()
 
 
 def test_rates_that_binary_numbers_miss():
@@ -105,13 +97,12 @@ def test_superclass_stays_in_its_group():
     assert (np.bincount(clean[changed]) == 4).all()
     group = {fine: number for number, fines in enumerate(CIFAR100_GROUPS) for fine in fines}
     assert all(group[a] == group[b] for a, b in zip(clean.tolist(), noisy.tolist(), strict=True))
-    # Round and round: five steps lead back, none before.
-    for start in range(100):
-        seen, at = [], start
-        for _ in range(5):
-            seen.append(at)
-            at = NEXT_IN_GROUP[at]
-        assert (at, len(set(seen))) == (start, 5)
+    # Five steps lead back, none before.
+    labels = [np.arange(100)]
+    for _ in range(5):
+        labels.append(LabelNoise("superclass", rate=1).apply(labels[-1], 100))
+    assert (labels[5] == labels[0]).all()
+    assert all((step != labels[0]).all() for step in labels[1:5])
 
 
 def test_groups_are_the_published_ones(cifar100_root):
@@ -140,14 +131,11 @@ def test_transition_follows_its_matrix(tmp_path):
     assert (counts[2] == 5000 * np.eye(K)[5]).all()
     for row in {*range(K)} - {2}:
         assert chisquare(counts[row], 5000 * matrix[row]).pvalue > 1e-3
+    with pytest.raises(FileNotFoundError, match=r"the file no.npy does not exist"):
+        LabelNoise("transition", matrix="no.npy").apply(BALANCED, K)
     np.save(tmp_path / "matrix.npy", matrix)
     for same in (matrix.tolist(), str(tmp_path / "matrix.npy")):
         assert (LabelNoise("transition", matrix=same).apply(BALANCED, K) == noisy).all()
-
-
-def test_identity_changes_nothing():
-    clean = shuffled()
-    assert (LabelNoise("transition", matrix=np.eye(K)).apply(clean, K) == clean).all()
 
 
 def broken(change):
@@ -174,17 +162,6 @@ def test_wrong_matrices(matrix, message):
         LabelNoise("transition", matrix=matrix).apply(BALANCED, K)
 
 
-def test_missing_matrix():
-    with pytest.raises(FileNotFoundError, match=r"the file no.npy does not exist"):
-        check_matrix("no.npy", K)
-
-
-def test_rounded_rows_are_probabilities_enough():
-    thirds = np.full((3, 3), 0.3333333)
-    noisy = LabelNoise("transition", matrix=thirds).apply(np.zeros(9000, dtype=int), 3)
-    assert set(noisy.tolist()) == {0, 1, 2}
-
-
 @pytest.mark.parametrize("kind", ["symmetric", "uniform", "pair"])
 def test_the_seed_is_all_that_matters(kind):
     clean = shuffled()
@@ -198,7 +175,7 @@ def test_the_seed_is_all_that_matters(kind):
 
 
 def test_labels_are_the_same_for_ever():
-    """Whoever changes the draws changes every result that was measured with them."""
+    """Other draws would change every result that was measured with these."""
     clean = np.arange(1000) % K
     hashes = {
         kind: hash_labels(LabelNoise(kind, rate=0.4, seed=7).apply(clean, K))[:16]
@@ -236,7 +213,7 @@ def test_wrong_rates(rate):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(kind="symetric", rate=0.1), r"'symetric'; did you mean 'symmetric'\?"),
+        (dict(kind="symetric", rate=0.1), r"'symetric'; did you mean symmetric\?"),
         (dict(kind=None, rate=0.1), r"kind must be one of .*'file'\], got None"),
         (dict(kind="symmetric"), "kind 'symmetric' needs rate"),
         (dict(kind="transition"), "kind 'transition' needs matrix"),
@@ -280,13 +257,6 @@ def test_one_class_has_no_other(kind):
         LabelNoise(kind, rate=0.1).apply([0, 0], 1)
 
 
-def test_no_samples():
-    noise = LabelNoise("symmetric", rate=0.5)
-    noisy = noise.apply(np.zeros(0, dtype=int), K)
-    assert noisy.shape == (0,)
-    assert noise.describe(noisy, noisy)["realised_rate"] == 0
-
-
 def test_description_is_plain_and_true():
     clean = shuffled()
     noise = LabelNoise("symmetric", rate=np.float32(0.5), seed=np.int64(3))
@@ -305,9 +275,3 @@ def test_description_is_plain_and_true():
     )
     plain = {str, float, int, bool, type(None)}
     assert {type(value) for value in description.values()} <= plain
-
-
-def test_hash_sees_order_and_values():
-    hashes = {hash_labels(np.array(labels)) for labels in ([0, 1], [1, 0], [0, 1, 0], [0, 2])}
-    assert len(hashes) == 4
-    assert hash_labels(np.array([0, 1], dtype=np.uint8)) == hash_labels(np.array([0, 1]))

@@ -1,12 +1,9 @@
 import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from commands import PROJECT
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from mmengine.runner import Runner
@@ -81,6 +78,7 @@ def test_what_samplers_and_hooks_ask_for():
 def test_metainfo_says_what_was_done():
     dataset = noisy(rate=0.6, seed=5)
     labels = dataset.get_gt_labels()
+    assert dataset.metainfo == noisy(Digits(), rate=0.6, seed=5).metainfo
     assert dataset.metainfo["label_noise"] == dict(
         kind="symmetric",
         rate=0.6,
@@ -112,11 +110,6 @@ def test_nothing_is_read_until_needed(monkeypatch):
     assert len(reads) == 2  # once for each data set, also when it is eager
 
 
-def test_instance_and_config_give_the_same():
-    first, second = noisy(), noisy(Digits())
-    assert first.metainfo == second.metainfo
-
-
 def loader_of(dataset, workers, collate="default_collate", shuffle=False):
     init_default_scope("mmpretrain") if DefaultScope.get_current_instance() is None else None
     return Runner.build_dataloader(
@@ -134,12 +127,7 @@ def loader_of(dataset, workers, collate="default_collate", shuffle=False):
 
 @pytest.mark.parametrize(
     ("workers", "collate", "shuffle"),
-    [
-        (0, "default_collate", False),
-        (2, "default_collate", True),
-        (2, "pseudo_collate", True),
-        (2, "default_collate", False),
-    ],
+    [(0, "default_collate", False), (2, "pseudo_collate", True)],
 )
 def test_workers_and_order_change_nothing(workers, collate, shuffle):
     loader = loader_of(DIGITS, workers, collate, shuffle)
@@ -154,19 +142,6 @@ def test_workers_and_order_change_nothing(workers, collate, shuffle):
         loader.sampler.set_epoch(1)
         orders.append(order)
     assert (orders[0] != orders[1]) == shuffle
-
-
-def test_another_process_has_the_same_labels():
-    code = (
-        "import random, numpy; numpy.random.seed(9)\n"
-        "from mmkd_logit.datasets import NoisyLabelDataset\n"
-        "d = NoisyLabelDataset(dict(type='mmkd_logit.Digits'), 'symmetric', 0.4)\n"
-        "d[900]; print(d.metainfo['label_noise']['sha256'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT
-    )
-    assert done.stdout.split()[-1] == noisy().metainfo["label_noise"]["sha256"]
 
 
 def test_pickled_as_for_spawned_workers():
@@ -270,19 +245,17 @@ def test_data_with_samples_of_their_own_making():
         noisy(Own([dict(gt_label=0)]))
 
 
-def test_number_of_classes():
-    labels = noisy(many(0, 1, classes=None), num_classes=50, rate=1).get_gt_labels()
-    assert labels.max() > 1
-    for wrong in (0, -1, 2.0, True):
-        with pytest.raises(ValueError, match="num_classes must be a positive integer"):
-            noisy(num_classes=wrong)
+def test_the_number_of_classes():
+    assert noisy(many(0, 1, classes=None), num_classes=50, rate=1).get_gt_labels().max() > 1
 
 
 def test_wrong_settings_before_anything_is_read():
     for settings, message in [
         (dict(rate=2), "rate must be a number"),
         (dict(kind="file"), "leave out rate"),
-        (dict(kind="pairs"), "did you mean 'pair'"),
+        (dict(kind="pairs"), "did you mean pair"),
+        (dict(num_classes=True), "num_classes must be an integer from 1 on"),
+        (dict(on_test="no"), "on_test must be True or False"),
     ]:
         with pytest.raises(ValueError, match=message):
             noisy("not even a data set", **settings)
@@ -294,12 +267,11 @@ def test_human_labels_of_the_real_data(cifar100_root, cifarn_labels):
     settings = dict(file=cifarn_labels, key="c100_noisy", clean_key="c100_clean")
     dataset = NoisyLabelDataset(cifar, kind="file", **settings)
     assert dataset.metainfo["label_noise"]["realised_rate"] == 0.402
-    plain = NoisyLabelDataset(dataset.dataset, kind="symmetric", rate=0.4)
-    assert plain.metainfo["label_noise"]["realised_rate"] == 0.4
-    wrong = plain.get_gt_labels() != plain.get_clean_labels()
-    assert (np.bincount(plain.get_clean_labels()[wrong]) == 200).all()
+    clean = dataset.get_clean_labels()
+    labels = LabelNoise("symmetric", rate=0.4).apply(clean, 100)
+    assert (np.bincount(clean[labels != clean]) == 200).all()
     # The labels of the measured runs.
-    assert plain.metainfo["label_noise"]["sha256"].startswith("a5d24ad3961bb5e3")
+    assert hash_labels(labels).startswith("a5d24ad3961bb5e3")
 
 
 @pytest.mark.parametrize(

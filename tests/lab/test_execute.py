@@ -11,7 +11,7 @@ from mmkd_logit.engine import logits as dump_tool
 from mmkd_logit.engine import precompute as cache_tool
 from mmkd_logit.engine.fingerprint import origin_of, weights_hash, write_origin
 from mmkd_logit.engine.lock import only_run_in
-from mmkd_logit.engine.logits import FORMAT, dump_path, find_dumps
+from mmkd_logit.engine.logits import FORMAT, export_path, find_exports
 from mmkd_logit.engine.results import append_line, read_lines
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.lab.experiment import Experiment, read_once
@@ -137,7 +137,7 @@ class DumpingMachine(Machine):
         for split in splits:
             identity = dict(origin_of(cfg, 1), format=FORMAT, split=split)
             identity["weights"] = weights_hash(Path(cfg.work_dir, "final.pth"))
-            path = dump_path(cfg.work_dir, split)
+            path = export_path(cfg.work_dir, split)
             path.parent.mkdir(exist_ok=True)
             np.savez(path, identity=np.array(json.dumps(identity)))
         return True
@@ -376,7 +376,7 @@ def test_logits_of_other_weights_are_written_again(project_of_three):
         file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     machine.dumped.clear()
     found, _ = go(machine)
-    assert find_dumps(FOLDERS[2], found[("kd", 0)]["weights"]) == {}
+    assert find_exports(FOLDERS[2], found[("kd", 0)]["weights"]) == {}
     go(machine, dumps=("test",))
     assert machine.dumped == [(folder, ("test",)) for folder in (FOLDERS[0], FOLDERS[2])]
 

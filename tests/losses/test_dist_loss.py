@@ -72,26 +72,9 @@ def test_gradcheck(eps):
     assert torch.autograd.gradgradcheck(lambda x: loss(x, v), u)
 
 
-def test_shift_of_a_sample_changes_nothing():
-    u, v = logits()
-    shift = np.arange(7.0)[:, None]
-    value, gradient = evaluate(DISTLoss(), u + shift, v - 2 * shift)
-    want, want_gradient = evaluate(DISTLoss(), u, v)
-    np.testing.assert_allclose(value, want, 1e-11)
-    np.testing.assert_allclose(gradient, want_gradient, 1e-7, 1e-13)
-
-
 def test_a_scale_of_the_logits_counts():
     u, v = logits()
     assert abs(evaluate(DISTLoss(), 2 * u, v)[0] - evaluate(DISTLoss(), u, v)[0]) > 1e-3
-
-
-def test_zero_where_equal():
-    u, v = logits()
-    value, gradient = evaluate(DISTLoss(eps=0), v, v)
-    assert value == 0
-    assert not gradient.any()
-    assert evaluate(DISTLoss(eps=0), u, v)[0] > 0
 
 
 def test_inter_and_intra_are_each_others_transpose():
@@ -135,45 +118,3 @@ def test_tiny_probabilities_stay_finite():
     others = [1 - pearsonr(softmax(u, 1)[:, k], softmax(v, 1)[:, k]).statistic for k in (0, 1)]
     value, _ = evaluate(DISTLoss(0, 1, eps=0), u, v)
     np.testing.assert_allclose(value, (sum(others) + 1 - scaled) / 3, 1e-6, 1e-12)
-
-
-def test_teacher_receives_no_gradient():
-    u, v = (torch.tensor(z, requires_grad=True) for z in logits())
-    DISTLoss()(u, v).backward()
-    assert v.grad is None
-    assert u.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_raised_first(dtype):
-    u, v = (torch.tensor(z).to(dtype) for z in logits(scale=30, distance=30))
-    half, double = u.clone().requires_grad_(), u.double().requires_grad_()
-    value, want = DISTLoss()(half, v), DISTLoss()(double, v.double())
-    value.backward()
-    want.backward()
-    assert value.dtype == torch.float32
-    assert half.grad.dtype == dtype
-    torch.testing.assert_close(value.double(), want, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(half.grad, double.grad.to(dtype), rtol=1e-2, atol=1e-4)
-
-
-def test_wrong_input():
-    logits = torch.zeros(4, 5)
-    with pytest.raises(ValueError, match="differ in shape"):
-        DISTLoss()(logits, logits[:3])
-    with pytest.raises(ValueError, match=r"\(N, K\), got student_logits \(4, 5, 2\)"):
-        DISTLoss()(torch.zeros(4, 5, 2), torch.zeros(4, 5, 2))
-    with pytest.raises(ValueError, match="not logits with labels"):
-        DISTLoss()(logits, torch.zeros(4).long())
-
-
-@pytest.mark.parametrize("name", ["beta", "gamma", "tau", "eps"])
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "1", None, True])
-def test_wrong_arguments(name, value):
-    with pytest.raises(ValueError, match=f"{name}={value!r} must be a finite number"):
-        DISTLoss(**{name: value})
-
-
-def test_tau_zero():
-    with pytest.raises(ValueError, match="tau=0 must be a finite number above 0"):
-        DISTLoss(tau=0)

@@ -122,30 +122,11 @@ class _Attached(nn.Module):
         return (u - v).pow(2).mean()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_raised_first(dtype):
-    u, v = (torch.tensor(z).to(dtype) for z in logits(scale=300))
-    half, double = u.clone().requires_grad_(), u.double().requires_grad_()
-    value, want = kl()(half, v), kl()(double, v.double())
-    value.backward()
-    want.backward()
-    assert value.dtype == torch.float32
-    assert half.grad.dtype == dtype
-    torch.testing.assert_close(value.double(), want, rtol=1e-6, atol=0)
-    torch.testing.assert_close(half.grad, double.grad.to(dtype), rtol=1e-2, atol=1e-5)
-
-
 def test_wrong_input():
     u = torch.zeros(4, 5)
     with pytest.raises(ValueError, match=r"LogitStandardization of ScaledKLDivLoss: .*in shape"):
         kl()(u, u[:3])
-    with pytest.raises(ValueError, match="not logits with labels"):
-        kl()(u, torch.zeros(4).long())
     with pytest.raises(ValueError, match="avg_factor"):
         kl()(u, u, avg_factor=3)
     with pytest.raises(ValueError, match=r"^eps=0 must be"):
         LogitStandardization(LogitMSELoss(), eps=0)
-
-
-def test_no_state():
-    assert not kl().state_dict()

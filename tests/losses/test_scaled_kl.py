@@ -50,7 +50,7 @@ def test_small_tau_scale_and_no_scale(dtype):
 def test_close_to_fifty_digits(tau, scale):
     form = SMALL if tau < 1 else "tau^2"
     for classes, distance in itertools.product((2, 10, 100), (1e-4, 1e-2, 1, 10)):
-        u, v = reference.make_logits(400 // classes, classes, scale, distance)
+        u, v = reference.make_logits(max(2, 60 // classes), classes, scale, distance)
         losses, slope = reference.kl(u, v, tau, form)
         value, gradient = evaluate(ScaledKLDivLoss(tau, form), u, v)
         assert reference.relative_error(value, losses.mean()) < reference.LOSS_BAR
@@ -75,11 +75,11 @@ def test_float64_close_to_fifty_digits(tau):
 def test_close_to_extended_precision_with_many_classes(tau, classes):
     form = SMALL if tau < 1 else "tau^2"
     for scale, distance in ((100, 1e-4), (10, 10)):
-        u, v = reference.make_logits(64, classes, scale, distance)
+        u, v = reference.make_logits(8, classes, scale, distance)
         losses, slope = reference.kl(u, v, tau, form)
         value, gradient = evaluate(ScaledKLDivLoss(tau, form), u, v)
         assert reference.relative_error(value, losses.mean()) < reference.LOSS_BAR
-        assert reference.relative_error(gradient, slope / 64) < reference.GRADIENT_BAR
+        assert reference.relative_error(gradient, slope / 8) < reference.GRADIENT_BAR
 
 
 @pytest.mark.skipif(not reference.EXTENDED, reason="no 64-bit mantissa on this machine")

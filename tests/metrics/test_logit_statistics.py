@@ -104,5 +104,7 @@ def test_one_class():
 
 
 def test_wrong_label():
-    with pytest.raises(ValueError, match="label must be 'gt_label' or 'clean_label', got 'noisy'"):
+    with pytest.raises(
+        ValueError, match="label must be one of 'gt_label', 'clean_label', got 'noisy'"
+    ):
         LogitStatistics(label="noisy")

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from logit_samples import evaluate, logit_case, samples_of
@@ -49,22 +48,6 @@ def test_by_hand():
     }
 
 
-def test_all_learned_by_heart_and_none():
-    labels = [(1, 0), (2, 0), (3, 3)]
-    assert of(*[(noisy, noisy, clean) for noisy, clean in labels]) == {
-        "top1": 100,
-        "clean_top1": pytest.approx(100 / 3),
-        "wrong_memorized": 100,
-        "wrong_recovered": 0,
-    }
-    assert of(*[(clean, noisy, clean) for noisy, clean in labels]) == {
-        "top1": pytest.approx(100 / 3),
-        "clean_top1": 100,
-        "wrong_memorized": 0,
-        "wrong_recovered": 100,
-    }
-
-
 def test_clean_data_have_no_such_accuracy():
     assert of((0, 0, None), (1, 0, None), (1, 1, None)) == {}
 
@@ -85,12 +68,3 @@ def test_samples_without_a_clean_label_count_as_right(order):
             "wrong_recovered": 0,
         }
     )
-
-
-def test_against_labels_of_a_known_noise():
-    """A network that recovers all has the noise's share of wrong labels as its error."""
-    generator = np.random.default_rng(0)
-    clean = generator.integers(4, size=100)
-    noisy = np.where(np.arange(100) < 30, (clean + 1) % 4, clean)
-    found = of(*zip(clean.tolist(), noisy.tolist(), clean.tolist(), strict=True))
-    assert found["top1"] == pytest.approx(70)

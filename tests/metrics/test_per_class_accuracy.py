@@ -70,13 +70,6 @@ def test_names_of_classes_are_written_and_the_file_is_renewed(tmp_path):
     )
 
 
-def test_metrics_are_numbers_and_there_is_no_file_unless_asked(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    found = evaluate(PerClassAccuracy(), predictions(BY_HAND))
-    assert all(type(value) is float for value in found.values())
-    assert os.listdir(tmp_path) == []
-
-
 def test_of_equal_logits_the_first_is_predicted():
     samples = [dict(logits=torch.zeros(3), gt_label=torch.tensor([y])) for y in (0, 1)]
     found = evaluate(PerClassAccuracy(), samples)

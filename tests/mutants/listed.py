@@ -24,6 +24,9 @@ _STATE = "tests/hooks/test_resume_state_hook.py"
 _NOISE = "tests/datasets/test_label_noise.py"
 _MEMORY = "tests/datasets/test_in_memory_dataset.py"
 _SAMPLER = "tests/datasets/test_seeded_sampler.py"
+_SUBSET = "tests/datasets/test_data_subset.py"
+_ECE = "tests/metrics/test_expected_calibration_error.py"
+_EXPORT = "tests/metrics/test_export.py"
 _CACHE = "tests/models/test_teacher_cache.py"
 _TEACHER = "tests/models/test_frozen_teacher.py"
 _DISTILLER = "tests/models/test_logit_distiller.py"
@@ -170,7 +173,7 @@ MUTANTS = {
     ),
     # label noise
     "a changed label may stay": Mutant(
-        "datasets/label_noise.py", "step = 1 + (numbers %", "step = 0 + (numbers %", _NOISE
+        "datasets/label_noise.py", "step = 1 + (rule.draw", "step = 0 + (rule.draw", _NOISE
     ),
     "the rate of the whole": Mutant(
         "datasets/label_noise.py",
@@ -180,20 +183,20 @@ MUTANTS = {
     ),
     "uniform spares the own class": Mutant(
         "datasets/label_noise.py",
-        "new = (numbers % np.uint64(num_classes)).astype(np.int64)",
-        "new = (clean + 1 + (numbers % np.uint64(num_classes - 1)).astype(np.int64)) % num_classes",
+        "(rule.draw(len(clean)) % np.uint64(num_classes)).astype(np.int64))",
+        "_symmetric(rule, clean, num_classes))",
         _NOISE,
     ),
     "pairs backwards": Mutant(
         "datasets/label_noise.py",
-        "new = (clean + 1) % num_classes",
-        "new = (clean - 1) % num_classes",
+        "rule.change(clean, (clean + 1) % num_classes)",
+        "rule.change(clean, (clean - 1) % num_classes)",
         _NOISE,
     ),
     "the seed of noise is ignored": Mutant(
         "datasets/label_noise.py",
-        "seed, count = int(self.seed or 0), len(clean)",
-        "seed, count = 0, len(clean)",
+        "return draw(check_seed(self.seed), NEW_LABEL, count)",
+        "return draw(0, NEW_LABEL, count)",
         _NOISE,
     ),
     "shares round down": Mutant(
@@ -207,6 +210,71 @@ MUTANTS = {
         "edges = np.cumsum(matrix, axis=1)",
         "edges = np.cumsum(matrix.T, axis=1)",
         _NOISE,
+    ),
+    "groups of CIFAR-100 backwards": Mutant(
+        "datasets/label_noise.py", "np.roll(groups, -1, axis=1)", "np.roll(groups, -1)", _NOISE
+    ),
+    "the noisy label is the clean one": Mutant(
+        "datasets/label_noise.py",
+        "gt_label=int(self._noisy[idx])",
+        "gt_label=int(self._clean[idx])",
+        "tests/datasets/test_noisy_label_dataset.py",
+    ),
+    # data
+    "a subset by the labels of the file's order": Mutant(
+        "datasets/subset.py",
+        "rows = order[np.searchsorted(index, table.identity)]",
+        "rows = np.searchsorted(index, table.identity)",
+        _SUBSET,
+    ),
+    "a subset is augmented by its own numbers": Mutant(
+        "datasets/subset.py",
+        "return super()._identity(self._kept[idx])",
+        "return super()._identity(idx)",
+        "tests/datasets/test_seeded_dataset.py",
+    ),
+    "another order of flip and crop in a view's number": Mutant(
+        "datasets/augment.py",
+        "view = view * step.views + step.number(parameters)",
+        "view = view + step.number(parameters)",
+        _MEMORY,
+    ),
+    "an epoch in progress changes its number": Mutant(
+        "datasets/seeding.py",
+        "SampleKey(self.seed, epoch, int(index))",
+        "SampleKey(self.seed, self._epoch, int(index))",
+        _SAMPLER,
+    ),
+    # metrics
+    "an edge belongs to the bin above it": Mutant(
+        "metrics/calibration.py",
+        "np.searchsorted(edges, confidence)",
+        'np.searchsorted(edges, confidence, "right")',
+        _ECE,
+    ),
+    "equal confidences are parted": Mutant(
+        "metrics/calibration.py",
+        "below = np.searchsorted(np.sort(confidence), confidence)",
+        "below = np.argsort(np.argsort(confidence))",
+        _ECE,
+    ),
+    "the process by process order of an export": Mutant(
+        "metrics/export.py",
+        "for part in parts], 1)",
+        "for part in parts], 0)",
+        _EXPORT,
+    ),
+    "an export may lack samples": Mutant(
+        "metrics/export.py", "if rows.samples != expected:", "if False:", _EXPORT
+    ),
+    "an export may repeat samples": Mutant(
+        "metrics/export.py", "if len(values) < len(index):", "if False:", _EXPORT
+    ),
+    "an export of other weights is current": Mutant(
+        "engine/logits.py",
+        'CONTENT = ("format", "fingerprint", "weights",',
+        'CONTENT = ("format", "fingerprint",',
+        "tests/engine/test_logits.py",
     ),
     # cache
     "normalisation is no part of the key": Mutant(

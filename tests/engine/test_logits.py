@@ -1,4 +1,4 @@
-"""tools/dump_logits.py and --dump-logits, as their user meets them."""
+"""tools/dump_logits.py and --dump-logits, as a user calls them."""
 
 import json
 import os
@@ -19,12 +19,12 @@ from mmkd_logit.datasets import DataSubset, Digits
 from mmkd_logit.engine import group as together
 from mmkd_logit.engine.fingerprint import origin_of, weights_hash
 from mmkd_logit.engine.logits import (
-    dump_logits,
-    find_dumps,
-    lacking_dumps,
+    export_logits,
+    find_exports,
     loader_of,
     main,
-    prepare_dumps,
+    missing_exports,
+    prepare_export,
     read_identity,
 )
 from mmkd_logit.engine.results import read_lines
@@ -186,7 +186,9 @@ def test_only_what_is_stale_is_made_again(trained, tmp_path, capsys):
         identity = {**json.loads(str(arrays["identity"])), **identity}
         np.savez(out / f"{split}.npz", **{**arrays, "identity": json.dumps(identity)})
 
+    (out / ".train.npz.x1y2.part").mkdir(parents=True)  # of a killed process
     assert made() == {"train", "test"}
+    assert sorted(os.listdir(out)) == ["test.npz", "train.npz"]
     assert made() == set()
     (out / "test.npz").write_bytes((out / "test.npz").read_bytes()[:-30])
     change("train", data="of a data set that has changed")
@@ -205,24 +207,26 @@ def test_only_what_is_stale_is_made_again(trained, tmp_path, capsys):
 
 def test_a_finished_run_is_dumped_without_training(trained, tmp_path):
     rows = Path("rows.jsonl").read_text()
-    before = {split: Path(path).read_bytes() for split, path in find_dumps(trained.folder).items()}
-    for path in find_dumps(trained.folder).values():
+    before = {
+        split: Path(path).read_bytes() for split, path in find_exports(trained.folder).items()
+    }
+    for path in find_exports(trained.folder).values():
         Path(path).unlink()
     weights = weights_hash(trained.final)
     train(trained.config, "--seed", 2, "--resume", "auto", "--dump-logits", "train", "test")
     assert weights_hash(trained.final) == weights
-    assert {s: Path(p).read_bytes() for s, p in find_dumps(trained.folder).items()} == before
+    assert {s: Path(p).read_bytes() for s, p in find_exports(trained.folder).items()} == before
     assert Path("rows.jsonl").read_text() == rows
 
 
 def test_what_a_run_lacks(trained):
     cfg = build_config(build_parser().parse_args([trained.config, "--seed", "2"]))
-    assert lacking_dumps(cfg, ["train", "val", "test"]) == ["val"]
-    assert lacking_dumps(cfg, []) == []
+    assert missing_exports(cfg, ["train", "val", "test"]) == ["val"]
+    assert missing_exports(cfg, []) == []
     cfg.model.loss_kd.type = "mmkd_logit.ScaledKLDivLoss"
-    assert lacking_dumps(cfg, ["train", "test"]) == ["train", "test"]
-    assert set(find_dumps(trained.folder, weights_hash(trained.final))) == {"train", "test"}
-    assert find_dumps(trained.folder, "others") == find_dumps("nowhere") == {}
+    assert missing_exports(cfg, ["train", "test"]) == ["train", "test"]
+    assert set(find_exports(trained.folder, weights_hash(trained.final))) == {"train", "test"}
+    assert find_exports(trained.folder, "others") == find_exports("nowhere") == {}
     assert read_identity(trained.final) is read_identity("nowhere.npz") is None
 
 
@@ -236,7 +240,7 @@ def test_together(trained):
     ]
     Path("runs.txt").write_text("\n".join(lines))
     together.main(["runs.txt", "--results", "together.jsonl"])
-    found = {name: find_dumps(f"together/{name}") for name in ("mse", "kl", "ce")}
+    found = {name: find_exports(f"together/{name}") for name in ("mse", "kl", "ce")}
     assert [sorted(each) for each in found.values()] == [["test"], ["test", "train"], []]
     rows = read_lines(Path("together.jsonl"))
     dumps = [read_dump(found[name]["test"]) for name in ("mse", "kl")]
@@ -303,7 +307,7 @@ def test_averaged_weights(tmp_path):
     trained = runner.model.head.fc.weight.detach().clone()
     runner.test()  # as for --results; EMAHook then begins anew with the weights of training
     final = str(tmp_path / "final.pth")
-    written = dump_logits(runner, ["test"], tmp_path / "logits", final, "x.py", origin, {})
+    written = export_logits(runner, ["test"], tmp_path / "logits", final, "x.py", origin, {})
     assert written == ["test"]
     found = read_dump(tmp_path / "logits/test.npz")
     state = torch.load(final, weights_only=False)["state_dict"]
@@ -322,11 +326,11 @@ def test_a_checkpoint_of_another_network(tmp_path):
     torch.save({k: v for k, v in state.items() if "fc" not in k}, tmp_path / "bare.pth")
     state["head.fc.weight"], state["head.fc.bias"] = torch.zeros(7, 16), torch.zeros(7)
     torch.save(dict(state_dict=state), tmp_path / "wide.pth")
-    for name, says in (("lacks", "missing keys"), ("bare", "missing keys"), ("wide", "size mism")):
+    for name, says in (("lacks", "Missing key"), ("bare", "Missing key"), ("wide", "size mism")):
         origin = origin_of(runner.cfg)
         checkpoint = str(tmp_path / f"{name}.pth")
-        with pytest.raises(ValueError, match=rf"(?s){name}.pth does not fit .*{says}"):
-            dump_logits(runner, ["test"], tmp_path, checkpoint, "x.py", origin, {})
+        with pytest.raises(ValueError, match=rf"{name}.pth does not fit .*{says}"):
+            export_logits(runner, ["test"], tmp_path, checkpoint, "x.py", origin, {})
     assert not list(tmp_path.glob("*.npz"))
     assert runner.hooks == hooks
 
@@ -388,6 +392,6 @@ def test_loaders_give_each_sample_once():
         assert found["dataset"] == dict(type="Y" if split == "train" else "X", pipeline=["pack"])
     assert loader_of(cfg, "train")["num_workers"] == 2
     assert cfg.test_dataloader.drop_last is True
-    prepare_dumps(cfg, ["train"])
-    prepare_dumps(cfg, ["train"])
+    prepare_export(cfg, ["train"])
+    prepare_export(cfg, ["train"])
     assert cfg.custom_hooks == [dict(type="mmkd_logit.FinalCheckpointHook")]
