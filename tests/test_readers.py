@@ -65,7 +65,6 @@ READERS = {
     ("mmkd_logit/lab/benchmark/speed.py", "json.loads"): PLAIN,
     ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
     ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
-    ("mmkd_logit/engine/chain.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/checkpoint.py", "mmengine.fileio.get"): (
         "engine/test_checkpoint.py::test_every_prefix_is_safe"
     ),

@@ -25,12 +25,11 @@ from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import log_folders, note_logs, why_damaged, write_text
 
-from .chain import start_processes
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import FINAL, explain_missing, find_missing_teachers, seed_of, teacher_specs
 from .config_check import check_config
 from .fingerprint import computed_content, fingerprint_of, is_origin, origin_of, write_origin
-from .launch import silence_known_warnings
+from .launch import silence_known_warnings, start_processes
 from .lock import only_run_in
 from .logits import dump_run
 from .results import ResultsRecorder, find_row, read_lines

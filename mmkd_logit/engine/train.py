@@ -1,53 +1,69 @@
 """Training one config."""
 
 import argparse
+import copy
 import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
 
-from mmkd_logit.checkpoint import install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.checkpoint import (
+    install_safe_checkpoint_loading,
+    install_safe_reading,
+    read_lazily,
+)
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import note_start
+from mmkd_logit.utils.files import note_start, why_damaged
 
-from .chain import check_build, is_chain, run_chain, start_processes
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import (
     FINAL,
-    MissingTeacher,
+    LocalTeacher,
     add_common_arguments,
     apply_common_arguments,
     explain_missing,
     find_missing_teachers,
+    local_teachers,
     make_fast,
     read_config,
     scale_epochs,
+    teacher_specs,
     use_amp,
+    write_final,
 )
 from .config_check import check_config
-from .fingerprint import is_origin, origin_of, write_origin
-from .launch import prepare_launch, silence_known_warnings
-from .lock import only_run_in
-from .logits import (
-    FOLDER,
-    add_dump_argument,
-    dump_checkpoint,
-    dump_run,
-    lacking_dumps,
-    prepare_dumps,
+from .fingerprint import (
+    computed_content,
+    fingerprint,
+    list_changes,
+    origin_of,
+    read_origin,
+    row_fingerprint,
+    write_origin,
 )
+from .launch import from_first_process, prepare_launch, silence_known_warnings, start_processes
+from .lock import only_run_in
+from .logits import add_dump_argument, dump_run, prepare_dumps
 from .precompute import log_caches
 from .preemption import PreemptionHook
-from .results import ResultsRecorder, training_data_loader
-from .resume import FingerprintHook, allow_other_labels, find_checkpoint, missing_text
+from .results import ResultsRecorder, find_row, read_lines, training_data_loader
+from .resume import (
+    STATE,
+    FingerprintHook,
+    allow_other_labels,
+    find_checkpoint,
+    last_checkpoint,
+    missing_text,
+)
 from .runner import ResumableRunner, end_workers, use_resumable_loop
 from .save import POINTER
 
@@ -56,7 +72,7 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
     """Return the command line of ``tools/train.py``: mmpretrain's flags and a few of ours."""
     text = "Train a model, plain or from a teacher's logits"
     parser = OneLineParser(description=text, place=place)
-    parser.add_argument("config", help="config file of a run or of a chain, or mmpretrain::PATH")
+    parser.add_argument("config", help="config file, or mmpretrain::PATH")
     add_common_arguments(parser)
     parser.add_argument(
         "--resume",
@@ -81,8 +97,7 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="train in bfloat16, channels last, on CPU or GPU; results rows say so, and teachers "
-        "that are trained first are trained exactly",
+        help="train in bfloat16, channels last, on CPU or GPU; results rows say so",
     )
     parser.add_argument("--seed", type=int, help="random seed, randomness.seed of the config")
     parser.add_argument(
@@ -91,7 +106,13 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--train-teacher",
         action="store_true",
-        help="where a teacher's checkpoint is missing, train the teacher first",
+        help="train the teachers that are missing or cut off first, and theirs before them; refuse "
+        "those that their configs do not give",
+    )
+    parser.add_argument(
+        "--retrain",
+        action="store_true",
+        help="with --train-teacher: train teachers that their configs do not give anew",
     )
     parser.add_argument(
         "--results",
@@ -124,6 +145,8 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.resume_changed and args.resume is None:
         raise ValueError("--resume-changed goes with --resume")
+    if args.retrain and not args.train_teacher:
+        raise ValueError("--retrain goes with --train-teacher")
     if args.amp and args.fast:
         raise ValueError("--fast and --amp both choose the precision; give one of them")
     if args.amp:
@@ -155,11 +178,7 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
 def apply_resume(cfg: Config, resume: str | None) -> None:
     """Make a run continue; it starts from the beginning if there is nothing to continue."""
     if resume == "auto":
-        found: list[Any] = [None, []]
-        if is_main_process():
-            found = [*find_checkpoint(cfg.work_dir)]
-        broadcast_object_list(found)  # a disk may show another process something else
-        last, problems = found
+        last, problems = from_first_process(lambda: find_checkpoint(cfg.work_dir))
         if is_main_process() and problems:
             text = missing_text(cfg.work_dir, problems)
             if last is not None:
@@ -269,84 +288,161 @@ def _told_of(preemption: PreemptionHook, started: TrainingStarted) -> Iterator[N
         preemption.release()
 
 
-# ``tools/train.py``: train a plain or a distilling config.
+# ``tools/train.py``: train a config and, before it, the teachers that it needs.
 
 
-def _train_teacher(
-    teacher: MissingTeacher,
-    args: argparse.Namespace,
-    outer: TrainingStarted,
-    students: tuple[str, ...] = (),
-) -> None:
-    """Train a missing teacher, and before it those that its own config distils from."""
-    if teacher.checkpoint in students:
-        raise ValueError(f"{teacher.checkpoint} would be taught by its own student")
-    words = [*teacher.arguments, "--launcher", args.launcher]
-    words += ["--fast"] * args.fast  # in the folder that the student's config names, all the same
-    words += ["--work-dir", str(Path(teacher.checkpoint).parent)] * ("--work-dir" not in words)
-    if "data_root" in args.cfg_options:
-        words += ["--cfg-options", f"data_root={args.cfg_options['data_root']}"]
-    words += ["--amp"] * args.amp + ["--no-pin-memory"] * args.no_pin_memory
-    print(f"training the teacher first: {teacher.command}", flush=True)
-    started = TrainingStarted(outer.again)
-    with one_line_errors(started):
-        teacher_args = build_parser().parse_args(words)
-        cfg = build_config(teacher_args)
-        for missing in find_missing_teachers(cfg):
-            if not missing.can_be_trained():
-                raise ValueError(explain_missing([missing]))
-            _train_teacher(missing, args, outer, (*students, teacher.checkpoint))
-        start_processes(cfg)
-        with only_run_in(cfg.work_dir):
-            cut_off = is_origin(cfg)  # then it goes on
-            run_training(cfg, "auto" if cut_off else None, started)
+class PlannedRun(NamedTuple):
+    """A run of this command."""
+
+    args: argparse.Namespace
+    cfg: Config
+    recorder: ResultsRecorder
+
+
+def plan_runs(
+    args: argparse.Namespace, argv: Sequence[str] = (), students: tuple[str, ...] = ()
+) -> dict[str, PlannedRun]:
+    """List a run by its work folder, behind the runs that train its teachers, in their order.
+
+    Only with ``--train-teacher`` are there others. ``students`` are the checkpoints of those that
+    a run is planned for. Everything is checked here, before anything is trained.
+    """
+    cfg = build_config(args)
+    check_config(cfg)
+    recorder = ResultsRecorder(args.results, cfg, argv)
+    # What taught a teacher that is there is compared with its config, and need not exist.
+    is_there = bool(students) and Path(cfg.work_dir, FINAL).is_file() and not args.retrain
+    teachers = [t for t in local_teachers(cfg) if not (is_there and t.is_missing)]
+    missing = [teacher for teacher in teachers if teacher.is_missing]
+    if missing and not (args.train_teacher and all(t.can_be_trained for t in missing)):
+        raise ValueError(explain_missing(missing))
+    runs: dict[str, PlannedRun] = {}
+    for teacher in teachers if args.train_teacher else ():
+        if not teacher.can_be_trained:
+            continue
+        if teacher.checkpoint in students:
+            raise ValueError(f"{teacher.checkpoint} would be taught by its own student")
+        own = _teacher_arguments(teacher, args)
+        runs |= plan_runs(own, argv, (*students, teacher.checkpoint))
+    if missing:
+        _check_build(cfg, args.config)  # rather than when the teachers have been trained
+    if students:
+        write_final(cfg)
+        # MMEngine keeps every run by its name and the second, and generations share a config.
+        name = cfg.get("experiment_name") or Path(args.config).stem
+        cfg.experiment_name = f"{name}_{Path(cfg.work_dir).name}"
+    return {**runs, cfg.work_dir: PlannedRun(args, cfg, recorder)}
+
+
+_OF_TEACHERS_TOO = (
+    *("launcher", "fast", "amp", "no_pin_memory", "train_teacher", "retrain", "results"),
+    "train_metrics",
+)
+
+
+def _teacher_arguments(teacher: LocalTeacher, args: argparse.Namespace) -> argparse.Namespace:
+    """Return what trains a teacher: its config, with the flags that hold for it as well."""
+    folder = str(Path(teacher.checkpoint).parent)
+    if teacher.generation:  # the same config, with all its flags
+        own = copy.deepcopy(args)
+        own.resume, own.resume_changed, own.dump_logits = None, False, None
+        own.cfg_options["generations"] = teacher.generation
+    else:
+        own = build_parser().parse_args(teacher.arguments)
+        for name in _OF_TEACHERS_TOO:
+            setattr(own, name, getattr(args, name))
+        if "data_root" in args.cfg_options:
+            own.cfg_options = dict(data_root=args.cfg_options["data_root"])
+    own.work_dir = folder  # also with --fast
+    return own
+
+
+def _check_build(cfg: Config, name: str) -> None:
+    """Build the model and the hooks of a run that begins when its teachers have been trained."""
+    from mmkd_logit.models.teacher import resolve_teacher  # imports every network
+
+    cfg = copy.deepcopy(cfg)
+    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmpretrain"):
+            MODELS.build(cfg.model)
+            for hook in cfg.get("custom_hooks") or []:
+                HOOKS.build(hook)
+        ours = (cfg.model.student.get("head") or {}).get("num_classes")
+        for spec in teacher_specs(cfg):
+            theirs = (resolve_teacher(spec).model.get("head") or {}).get("num_classes")
+            if None not in (ours, theirs) and ours != theirs:
+                raise ValueError(f"its teacher has {theirs} classes and its student {ours}")
+    except Exception as error:
+        raise ValueError(f"{name} cannot be built: {error}") from error
+
+
+def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | None]:
+    """Say what a teacher's folder holds, and what to do: ``train``, ``resume`` or nothing."""
+    final, noted = Path(cfg.work_dir, FINAL), read_origin(cfg.work_dir) or {}
+    # Of a teacher's teacher that is gone, the folder says what its weights were.
+    gone = {teacher.checkpoint for teacher in find_missing_teachers(cfg)}
+    named = [
+        spec.get("checkpoint") if isinstance(spec, dict) else "" for spec in teacher_specs(cfg)
+    ]
+    hashes = dict(zip(named, noted.get("teachers") or (), strict=False))
+    content = computed_content(cfg, weights={name: hashes[name] for name in gone & {*hashes}})
+    same = row_fingerprint(noted) == fingerprint(content)
+    damage = why_damaged(final, only_zip=True) if final.is_file() else None
+    if not final.is_file() or damage:
+        text = f"its {FINAL} is damaged ({damage}), " if damage else ""
+        return (f"{text}goes on", "resume") if same else (f"{text}is trained first", "train")
+    if same:
+        has_row = args.results is None or gone or _has_row(args, cfg, content["processes"])
+        return ("was trained before", None) if has_row else _test_again(args, cfg)
+    if args.retrain:
+        return "is trained anew", "train"
+    if "computed" not in noted:
+        return f"is taken as it is, since nothing says what made {final}", None
+    changes = list_changes(noted["computed"], content)
+    raise ValueError(
+        f"{final} is not the teacher that {args.config} gives: "
+        f"{'; '.join(changes) or 'the number of epochs or processes differs'}. Leave out "
+        "--train-teacher to be taught by it all the same, or add --retrain to train it anew"
+    )
+
+
+def _has_row(args: argparse.Namespace, cfg: Config, processes: int) -> bool:
+    rows = read_lines(Path(args.results))
+    return find_row(cfg, rows, processes, ["train"] * args.train_metrics) is not None
+
+
+def _test_again(args: argparse.Namespace, cfg: Config) -> tuple[str, str | None]:
+    """Resume a teacher at its end to test it: it was killed before it was recorded."""
+    last = last_checkpoint(cfg.work_dir)
+    state = read_lazily(str(last)).get(STATE) if last is not None else None
+    if isinstance(state, dict) and state.get("finished"):
+        return f"was trained before and is tested for {args.results}", "resume"
+    return f"was trained before; its row in {args.results} is missing", None
+
+
+def _train_teacher(run: PlannedRun, started: TrainingStarted) -> None:
+    """Train a teacher unless it is there."""
+    args, cfg, _ = run
+    with only_run_in(cfg.work_dir):
+        text, action = from_first_process(lambda: _settle_teacher(args, cfg))
+        if is_main_process():
+            print(f"the teacher {cfg.work_dir}/{FINAL} {text}", flush=True)
+        if action is not None:
+            args.resume = "auto" if action == "resume" else None
+            _train(run, started)
     gc.collect()
 
 
-def _train(
-    args: argparse.Namespace, cfg: Config, argv: Sequence[str], started: TrainingStarted
-) -> None:
-    """Train one config, its missing teachers first if wanted, and record the results."""
-    check_config(cfg)
-    missing = find_missing_teachers(cfg)
-    trainable = all(teacher.can_be_trained() for teacher in missing)
-    if missing and not (args.train_teacher and trainable):
-        raise ValueError(explain_missing(missing))
-    recorder = ResultsRecorder(args.results, cfg, argv)
-    if missing:
-        check_build(cfg, args.config)  # rather than when the teachers have been trained
-    start_processes(cfg)
-    with only_run_in(cfg.work_dir):
-        for teacher in missing:
-            _train_teacher(teacher, args, started)
-        recorder.start(cfg)
-        changed = args.resume_changed
-        runner = run_training(cfg, args.resume, started, resume_changed=changed)
-        recorder.record(runner, args, started)
-        dump_run(runner, args, recorder.origin, recorder.machine)
-        end_workers(runner)
-
-
-def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted) -> None:
-    def build(stage_args: argparse.Namespace) -> Config:
-        cfg = build_config(stage_args)
-        check_config(cfg)
-        ResultsRecorder(stage_args.results, cfg, argv)  # for its checks
-        return cfg
-
-    def run(stage_args: argparse.Namespace, cfg: Config) -> None:
-        started.value, started.iteration = False, None
-        _train(stage_args, cfg, argv, started)
-
-    run_chain(args, build, run, _dump_finished)
-
-
-def _dump_finished(args: argparse.Namespace, cfg: Config) -> None:
-    """Dump what a finished run lacks."""
-    splits = lacking_dumps(cfg, args.dump_logits or ())
-    if splits:
-        final, folder = Path(cfg.work_dir, FINAL), Path(cfg.work_dir, FOLDER)
-        dump_checkpoint(cfg, args.config, str(final), splits, folder)
+def _train(run: PlannedRun, started: TrainingStarted) -> None:
+    """Train one config and record the results."""
+    args, cfg, recorder = run
+    started.value, started.iteration = False, None
+    recorder.start(cfg)
+    runner = run_training(cfg, args.resume, started, resume_changed=args.resume_changed)
+    recorder.record(runner, args, started)
+    dump_run(runner, args, recorder.origin, recorder.machine)
+    end_workers(runner)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -357,8 +453,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors(started):
         silence_known_warnings()
         install_safe_reading()
-        if is_chain(args.config):
-            started.again = resume_command("train.py", argv, flag=False)
-            _train_chain(args, argv, started)
-        else:
-            _train(args, build_config(args), argv, started)
+        *teachers, run = plan_runs(args, argv).values()
+        start_processes(run.cfg)
+        with only_run_in(run.cfg.work_dir):
+            for teacher in teachers:
+                _train_teacher(teacher, started)
+            _train(run, started)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import Tiny, folder_of, make_workplace, write_chain
+from commands import Tiny, folder_of, make_workplace, taught_by
 from commands import test as run_test
 from commands import train as run_train
 from payloads import (
@@ -70,7 +70,7 @@ model = dict(teacher=dict(micro_batch=8, cache=dict(storage='disk', root='{root}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder in which a teacher was trained, and a chain and two runs together were cut off."""
+    """A folder in which teachers were trained, and two runs together were cut off."""
     folder = tmp_path_factory.mktemp("attacked")
     make_workplace(folder)
     with no_trace(), pytest.MonkeyPatch.context() as patch:
@@ -79,8 +79,8 @@ def trained(tmp_path_factory):
         run_train(tiny.teacher)
         place = SimpleNamespace(folder=folder, tiny=tiny, teacher=folder_of(tiny.teacher))
         place.epoch = place.teacher / "epoch_1.pth"
-        place.chain = write_chain(dict(config=tiny.teacher), dict(config=tiny.kd))
-        train_tool.main([place.chain])
+        place.chain = taught_by(tiny.kd, tiny.kd)
+        train_tool.main([place.chain, "--train-teacher"])
         lines = [f"{config} --work-dir together/{i}\n" for i, config in enumerate((tiny.kd,) * 2)]
         Path("runs.txt").write_text("".join(lines))
         together(["runs.txt"])
@@ -124,14 +124,14 @@ def resume_automatically(place, file, tmp_path):
     run_train(place.tiny.student, "--resume", "--work-dir", tmp_path)
 
 
-def resume_chain(place, file, tmp_path):
-    """Its first stage was cut off, and goes on from the file."""
-    folder = next(folder_of(place.chain).glob("1_*"))
+def resume_teacher(place, file, tmp_path):
+    """A teacher was cut off, and goes on from the file."""
+    folder = folder_of(place.tiny.kd)
     content = {path: path.read_bytes() for path in folder.glob("*.pth")}
     try:
         shutil.copy(file, folder / "epoch_1.pth")
         (folder / "final.pth").unlink()
-        train_tool.main([place.chain])
+        train_tool.main([place.chain, "--train-teacher"])
     finally:
         for path, before in content.items():
             path.write_bytes(before)
@@ -176,7 +176,7 @@ CHECKPOINTS = {
         place.tiny.student, "--resume", file, "--work-dir", tmp_path
     ),
     "automatic resume": resume_automatically,
-    "resume of a chain": resume_chain,
+    "resume of a teacher": resume_teacher,
     "resume of several": resume_together,
     "resume of a config": train_with(lambda file: dict(load_from=file, resume=True)),
     "load_from": train_with(lambda file: dict(load_from=file)),
