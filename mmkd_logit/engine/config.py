@@ -34,17 +34,14 @@ class _Overrides(DictAction):
                 raise argparse.ArgumentError(self, f"{text!r} is not KEY=VALUE")
             try:
                 options[key] = self._parse(value)
-            except AssertionError as error:
+            except (AssertionError, ValueError, SyntaxError) as error:
                 raise argparse.ArgumentError(self, f"{text!r}: {error}") from None
         setattr(namespace, self.dest, options)
 
     def _parse(self, value: str) -> Any:
         plain = value.strip("'\"")
         if plain.startswith(("{", "[{")):  # a teacher, or a list of them
-            try:
-                return ast.literal_eval(plain)
-            except (ValueError, SyntaxError):
-                raise AssertionError("it is not a Python literal") from None
+            return ast.literal_eval(plain)
         if "," in plain or plain[:1] in ("(", "["):
             return self._parse_iterable(value)
         return self._parse_int_float_bool(plain)
@@ -444,7 +441,7 @@ def explain_missing(missing: list[LocalTeacher]) -> str:
     return "; ".join(lines)
 
 
-# ``--fast``: the same training in fewer digits.
+# ``--fast``: the same training in bfloat16.
 
 
 EXACT = "float32"
@@ -470,8 +467,8 @@ def make_fast(cfg: Config) -> None:
     optimizer = wrapper.get("optimizer") or {}
     if type_name(optimizer) in _FUSED and not {"fused", "foreach", "capturable"} & set(optimizer):
         optimizer["fused"] = True
-    hooks = list(cfg.get("custom_hooks") or [])
-    if not _has_hook(cfg):
+    if not _has_hook(cfg, _CHANNELS_LAST):
+        hooks = cfg.get("custom_hooks") or []
         cfg.custom_hooks = [*hooks, dict(type=f"mmkd_logit.{_CHANNELS_LAST}")]
     change_teachers(cfg, _fast_teacher)
 
@@ -485,10 +482,11 @@ def _fast_teacher(spec: Any) -> Any:
 
 
 def describe_numerics(cfg: Config) -> str:
-    """Say in which digits a config trains."""
+    """Say in which precision a config trains."""
     wrapper = cfg.get("optim_wrapper") or {}
-    precision = _precision(wrapper)
-    layout = ["channels_last"] * _has_hook(cfg)
+    default = {_AUTOCAST: "bfloat16", "AmpOptimWrapper": "float16"}.get(type_name(wrapper) or "")
+    precision = str(wrapper.get("dtype") or default).removeprefix("torch.") if default else EXACT
+    layout = ["channels_last"] * _has_hook(cfg, _CHANNELS_LAST)
     compiled = ["compiled"] * bool(cfg.get("compile"))
     fused = ["fused"] * bool((wrapper.get("optimizer") or {}).get("fused"))
     texts = [", ".join([precision, *layout, *compiled, *fused])]
@@ -505,15 +503,5 @@ def describe_numerics(cfg: Config) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def _has_hook(cfg: Config) -> bool:
-    hooks = cfg.get("custom_hooks") or []
-    return any(type_name(hook) == _CHANNELS_LAST for hook in hooks)
-
-
-def _precision(wrapper: Any) -> str:
-    kind = type_name(wrapper)
-    if kind == _AUTOCAST:
-        return str(wrapper.get("dtype", "bfloat16")).removeprefix("torch.")
-    if kind == "AmpOptimWrapper":
-        return str(wrapper.get("dtype") or "float16").removeprefix("torch.")
-    return EXACT
+def _has_hook(cfg: Config, name: str) -> bool:
+    return any(type_name(hook) == name for hook in cfg.get("custom_hooks") or [])

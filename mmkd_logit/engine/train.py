@@ -281,8 +281,7 @@ def _told_of(preemption: PreemptionHook, started: TrainingStarted) -> Iterator[N
         yield
     except SystemExit:
         if preemption.stopped and is_main_process():
-            advice = f"; continue with: {started.again}" if started.again else ""
-            print(f"{preemption.stopped}{advice}", file=sys.stderr, flush=True)
+            print(f"{preemption.stopped}{started.advice}", file=sys.stderr, flush=True)
         raise
     finally:
         preemption.release()

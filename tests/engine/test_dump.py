@@ -125,7 +125,7 @@ def test_data_subset_chooses_by_what_a_run_leaves(trained, by):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_identity_is_that_of_the_row(trained, split):
-    (row,) = read_lines(Path("rows.jsonl"))
+    _, row = read_lines(Path("rows.jsonl"))
     identity = read_dump(trained.folder / "logits" / f"{split}.npz").identity
     keys = ("config", "fingerprint", "seed", "teachers", "weights", "commit", "dirty")
     for key in (*keys, "versions", "device"):

@@ -136,4 +136,4 @@ def test_a_fast_run_is_not_an_exact_one(workplace, capsys):
     origin = json.loads((folder_of(tiny.teacher) / "origin.json").read_text())
     assert origin["fingerprint"] == fingerprint_of(config_of(tiny.teacher, "--fast"))
     message = error_of(capsys, train_main, tiny.kd, "--train-teacher")
-    assert 'optim_wrapper.type: "AutocastOptimWrapper" -> "OptimWrapper"' in message
+    assert 'optim_wrapper.dtype: "bfloat16" -> not set' in message

@@ -31,6 +31,7 @@ _CHECKPOINT = "tests/engine/test_checkpoint.py"
 _SAFE = "tests/engine/test_safe_reading.py"
 _EXECUTE = "tests/lab/test_execute.py"
 _BITS = "tests/datasets/test_counter_hash.py"
+_FIRST = "tests/engine/test_train_teacher.py"
 
 MUTANTS = {
     # fingerprint
@@ -245,6 +246,37 @@ MUTANTS = {
         'startswith((b"<!doctype", b"<html"))',
         'startswith((b"<!no",))',
         "tests/engine/test_download.py tests/bad_input/test_broken.py",
+    ),
+    # teachers that are trained first
+    "any teacher that is there will do": Mutant(
+        "engine/train.py",
+        "same = row_fingerprint(noted) == fingerprint(content)",
+        "same = True",
+        _FIRST,
+    ),
+    "a teacher that was cut off starts anew": Mutant(
+        "engine/train.py", '"auto" if action == "resume" else None', "None", _FIRST
+    ),
+    "another teacher is trained anew unasked": Mutant(
+        "engine/train.py", "if args.retrain:\n        return", "if True:\n        return", _FIRST
+    ),
+    "teachers of teachers are not looked at": Mutant(
+        "engine/train.py",
+        "runs |= plan_runs(own, argv, (*students, teacher.checkpoint))",
+        "runs |= [*plan_runs(own, argv, (*students, teacher.checkpoint)).items()][-1:]",
+        _FIRST,
+    ),
+    "teachers of a fast student are exact": Mutant(
+        "engine/train.py", '*("launcher", "fast", "amp",', '*("launcher", "amp",', _FIRST
+    ),
+    "every generation learns of the first": Mutant(
+        "engine/config.py", 'f"generation{number - 1}"', '"generation1"', _FIRST
+    ),
+    "an earlier generation has other settings": Mutant(
+        "engine/train.py",
+        "own = copy.deepcopy(args)",
+        "own = build_parser().parse_args(teacher.arguments)",
+        _FIRST,
     ),
     # the distiller, DDP
     "the teacher trains": Mutant(
