@@ -289,21 +289,25 @@ class LocalTeacher(NamedTuple):
         return self.config is not None and Path(self.checkpoint).name == FINAL
 
     @property
+    def folder(self) -> Path:
+        """The work folder of the run that trains it."""
+        return Path(self.checkpoint).expanduser().parent
+
+    @property
     def seed(self) -> int | None:
         """The seed in the name of its folder."""
-        folder = Path(self.checkpoint).parent
-        found = re.fullmatch(r"seed(\d+)", (folder if not self.generation else folder.parent).name)
+        folder = self.folder.parent if self.generation else self.folder
+        found = re.fullmatch(r"seed(\d+)", folder.name)
         return int(found[1]) if found else None
 
     @property
     def arguments(self) -> list[str]:
         """The arguments of ``tools/train.py`` that train it."""
-        folder, seed = str(Path(self.checkpoint).parent), self.seed
         words = [str(self.config)]
-        if seed is not None:
-            words += ["--seed", str(seed)]
-        if seed is None or Path(folder) != Path(default_work_dir(str(self.config), seed)):
-            words += ["--work-dir", folder]
+        if self.seed is not None:
+            words += ["--seed", str(self.seed)]
+        if self.seed is None or self.folder != Path(default_work_dir(words[0], self.seed)):
+            words += ["--work-dir", str(self.folder)]
         if self.generation:
             words += ["--cfg-options", f"generations={self.generation}"]
         return words

@@ -4,8 +4,7 @@ import argparse
 import copy
 import gc
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +66,19 @@ from .resume import (
 from .runner import ResumableRunner, end_workers, use_resumable_loop
 from .save import POINTER
 
+_SWITCHES = {
+    "--resume-changed": "with --resume: go on also where config, data, labels or teacher differ",
+    "--no-validate": "do not evaluate while training",
+    "--auto-scale-lr": "scale the learning rate to the actual batch size, as the config's "
+    "auto_scale_lr says",
+    "--no-persistent-workers": "start data workers anew every epoch",
+    "--fast": "train in bfloat16, channels last, on CPU or GPU; results rows say so",
+    "--train-teacher": "first train the teachers that are missing or cut off, and their teachers "
+    "before them; refuse a teacher that its config does not give",
+    "--retrain": "with --train-teacher: train a teacher anew that its config does not give",
+    "--train-metrics": "with --results, also measure on the un-augmented training images",
+}
+
 
 def build_parser(place: str | None = None) -> argparse.ArgumentParser:
     """Return the command line of ``tools/train.py``: mmpretrain's flags and a few of ours."""
@@ -74,56 +86,15 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
     parser = OneLineParser(description=text, place=place)
     parser.add_argument("config", help="config file, or mmpretrain::PATH")
     add_common_arguments(parser)
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        help="continue from this checkpoint, or from the latest in the work folder",
-    )
-    parser.add_argument(
-        "--resume-changed",
-        action="store_true",
-        help="with --resume: go on also where config, data, labels or teacher have changed",
-    )
-    parser.add_argument("--no-validate", action="store_true", help="do not evaluate while training")
-    parser.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate to the actual batch size, as the config's auto_scale_lr says",
-    )
-    parser.add_argument(
-        "--no-persistent-workers", action="store_true", help="start data workers anew every epoch"
-    )
-    parser.add_argument(
-        "--fast",
-        action="store_true",
-        help="train in bfloat16, channels last, on CPU or GPU; results rows say so",
-    )
+    text = "continue from this checkpoint, or from the latest in the work folder"
+    parser.add_argument("--resume", nargs="?", const="auto", help=text)
     parser.add_argument("--seed", type=int, help="random seed, randomness.seed of the config")
-    parser.add_argument(
-        "--epochs", type=int, help="train N epochs, with the config's schedule in proportion"
-    )
-    parser.add_argument(
-        "--train-teacher",
-        action="store_true",
-        help="train the teachers that are missing or cut off first, and theirs before them; refuse "
-        "those that their configs do not give",
-    )
-    parser.add_argument(
-        "--retrain",
-        action="store_true",
-        help="with --train-teacher: train teachers that their configs do not give anew",
-    )
-    parser.add_argument(
-        "--results",
-        metavar="FILE",
-        help="after training test the final weights and append one JSON line to FILE",
-    )
-    parser.add_argument(
-        "--train-metrics",
-        action="store_true",
-        help="with --results, also measure on the un-augmented training images",
-    )
+    text = "train N epochs, with the config's schedule in proportion"
+    parser.add_argument("--epochs", type=int, help=text)
+    text = "after training test the final weights and append one JSON line to FILE"
+    parser.add_argument("--results", metavar="FILE", help=text)
+    for flag, text in _SWITCHES.items():
+        parser.add_argument(flag, action="store_true", help=text)
     add_dump_argument(parser)
     return parser
 
@@ -193,15 +164,9 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
 
 
 _ALWAYS = (
-    "mmkd_logit.ProgressBarHook",
-    "mmkd_logit.LabelNoiseHook",
-    "mmkd_logit.ResumeStateHook",
-    "mmkd_logit.OwnBestCheckpointHook",
-    "mmkd_logit.SyncBuffersBeforeEvalHook",
-    "mmkd_logit.PreflightHook",
-    "mmkd_logit.FiniteLossHook",
+    *("ProgressBarHook", "LabelNoiseHook", "ResumeStateHook", "OwnBestCheckpointHook"),
+    *("SyncBuffersBeforeEvalHook", "PreflightHook", "FiniteLossHook"),
 )
-_MMENGINES = "CheckpointHook"
 
 
 class _MarkStart(Hook):
@@ -238,14 +203,10 @@ def run_training(
     """Build a Runner and train."""
     started.work_dir = cfg.work_dir
     install_safe_checkpoint_loading()  # after the config's custom_imports
-    hooks = list(cfg.get("custom_hooks") or [])
-    known = [type_name(hook) for hook in hooks]
-    added = [name for name in _ALWAYS if type_name(name) not in known]
-    cfg.custom_hooks = [*hooks, *(dict(type=name) for name in added)]
+    _add_hooks(cfg)
     if resume_changed:
         allow_other_labels(cfg)
     origin = origin_of(cfg)
-    _save_whole_checkpoints(cfg)
     apply_resume(cfg, resume)
     keeper = FingerprintHook(origin["computed"], resume_changed)
     keeper.look_ahead(cfg)
@@ -256,35 +217,30 @@ def run_training(
     for each in (_MarkStart(started, origin), keeper, *more_hooks, preemption):
         runner.register_hook(each)
     try:
-        with _told_of(preemption, started):
-            runner.train()
-    finally:
-        end_workers(runner)
-    log_caches(runner)
-    return runner
-
-
-def _save_whole_checkpoints(cfg: Config) -> None:
-    """Put our hook in the place of MMEngine's, which writes checkpoints in place."""
-    defaults = cfg.get("default_hooks") or {}
-    defaults.setdefault("checkpoint", dict(type=_MMENGINES, interval=1))  # MMEngine's own
-    cfg.default_hooks = defaults
-    for hook in (*cfg.default_hooks.values(), *cfg.custom_hooks):
-        if isinstance(hook, dict) and type_name(hook) == _MMENGINES:
-            hook["type"] = "mmkd_logit.AtomicCheckpointHook"
-
-
-@contextmanager
-def _told_of(preemption: PreemptionHook, started: TrainingStarted) -> Iterator[None]:
-    """Say how a run goes on that was asked to stop."""
-    try:
-        yield
+        runner.train()
     except SystemExit:
         if preemption.stopped and is_main_process():
             print(f"{preemption.stopped}{started.advice}", file=sys.stderr, flush=True)
         raise
     finally:
         preemption.release()
+        end_workers(runner)
+    log_caches(runner)
+    return runner
+
+
+def _add_hooks(cfg: Config) -> None:
+    """Add the hooks of every run, and put ours in the place of MMEngine's CheckpointHook."""
+    hooks = list(cfg.get("custom_hooks") or [])
+    known = {type_name(hook) for hook in hooks}
+    added = [dict(type=f"mmkd_logit.{name}") for name in _ALWAYS if name not in known]
+    cfg.custom_hooks = [*hooks, *added]
+    defaults = cfg.get("default_hooks") or {}
+    defaults.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))  # MMEngine's own
+    cfg.default_hooks = defaults
+    for hook in (*cfg.default_hooks.values(), *cfg.custom_hooks):
+        if isinstance(hook, dict) and type_name(hook) == "CheckpointHook":
+            hook["type"] = "mmkd_logit.AtomicCheckpointHook"  # MMEngine's writes in place
 
 
 # ``tools/train.py``: train a config and, before it, the teachers that it needs.
@@ -341,7 +297,6 @@ _OF_TEACHERS_TOO = (
 
 def _teacher_arguments(teacher: LocalTeacher, args: argparse.Namespace) -> argparse.Namespace:
     """Return what trains a teacher: its config, with the flags that hold for it as well."""
-    folder = str(Path(teacher.checkpoint).parent)
     if teacher.generation:  # the same config, with all its flags
         own = copy.deepcopy(args)
         own.resume, own.resume_changed, own.dump_logits = None, False, None
@@ -352,7 +307,7 @@ def _teacher_arguments(teacher: LocalTeacher, args: argparse.Namespace) -> argpa
             setattr(own, name, getattr(args, name))
         if "data_root" in args.cfg_options:
             own.cfg_options = dict(data_root=args.cfg_options["data_root"])
-    own.work_dir = folder  # also with --fast
+    own.work_dir = str(teacher.folder)  # also with --fast
     return own
 
 

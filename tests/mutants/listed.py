@@ -252,31 +252,43 @@ MUTANTS = {
         "engine/train.py",
         "same = row_fingerprint(noted) == fingerprint(content)",
         "same = True",
-        _FIRST,
+        f"{_FIRST}::test_another_teacher_is_refused_with_the_differences",
     ),
     "a teacher that was cut off starts anew": Mutant(
-        "engine/train.py", '"auto" if action == "resume" else None', "None", _FIRST
+        "engine/train.py",
+        '"auto" if action == "resume" else None',
+        "None",
+        f"{_FIRST}::test_a_teacher_that_was_cut_off_goes_on",
     ),
     "another teacher is trained anew unasked": Mutant(
-        "engine/train.py", "if args.retrain:\n        return", "if True:\n        return", _FIRST
+        "engine/train.py",
+        "if args.retrain:\n        return",
+        "if True:\n        return",
+        f"{_FIRST}::test_another_teacher_is_refused_with_the_differences",
     ),
-    "teachers of teachers are not looked at": Mutant(
+    "a teacher's teacher is not compared": Mutant(
         "engine/train.py",
         "runs |= plan_runs(own, argv, (*students, teacher.checkpoint))",
         "runs |= [*plan_runs(own, argv, (*students, teacher.checkpoint)).items()][-1:]",
-        _FIRST,
+        f"{_FIRST}::test_flags_that_hold_for_teachers_too",
     ),
     "teachers of a fast student are exact": Mutant(
-        "engine/train.py", '*("launcher", "fast", "amp",', '*("launcher", "amp",', _FIRST
+        "engine/train.py",
+        '*("launcher", "fast", "amp",',
+        '*("launcher", "amp",',
+        f"{_FIRST}::test_flags_that_hold_for_teachers_too",
     ),
     "every generation learns of the first": Mutant(
-        "engine/config.py", 'f"generation{number - 1}"', '"generation1"', _FIRST
+        "engine/config.py",
+        'f"generation{number - 1}"',
+        '"generation1"',
+        f"{_FIRST}::test_generations_teach_each_other",
     ),
     "an earlier generation has other settings": Mutant(
         "engine/train.py",
         "own = copy.deepcopy(args)",
         "own = build_parser().parse_args(teacher.arguments)",
-        _FIRST,
+        f"{_FIRST}::test_generations_teach_each_other",
     ),
     # the distiller, DDP
     "the teacher trains": Mutant(
