@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import Tiny, folder_of, make_workplace, taught_by
+from commands import Tiny, folder_of, make_workplace
 from commands import test as run_test
 from commands import train as run_train
 from payloads import (
@@ -23,7 +23,6 @@ from payloads import (
 )
 from traces import no_trace
 
-from mmkd_logit.engine import train as train_tool
 from mmkd_logit.engine.fingerprint import read_origin
 from mmkd_logit.engine.group import main as together
 from mmkd_logit.engine.logits import read_identity
@@ -70,7 +69,7 @@ model = dict(teacher=dict(micro_batch=8, cache=dict(storage='disk', root='{root}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder in which teachers were trained, and two runs together were cut off."""
+    """A folder in which a teacher was trained, and two runs together were cut off."""
     folder = tmp_path_factory.mktemp("attacked")
     make_workplace(folder)
     with no_trace(), pytest.MonkeyPatch.context() as patch:
@@ -79,8 +78,6 @@ def trained(tmp_path_factory):
         run_train(tiny.teacher)
         place = SimpleNamespace(folder=folder, tiny=tiny, teacher=folder_of(tiny.teacher))
         place.epoch = place.teacher / "epoch_1.pth"
-        place.chain = taught_by(tiny.kd, tiny.kd)
-        train_tool.main([place.chain, "--train-teacher"])
         lines = [f"{config} --work-dir together/{i}\n" for i, config in enumerate((tiny.kd,) * 2)]
         Path("runs.txt").write_text("".join(lines))
         together(["runs.txt"])
@@ -126,12 +123,12 @@ def resume_automatically(place, file, tmp_path):
 
 def resume_teacher(place, file, tmp_path):
     """A teacher was cut off, and goes on from the file."""
-    folder = folder_of(place.tiny.kd)
+    folder = place.teacher
     content = {path: path.read_bytes() for path in folder.glob("*.pth")}
     try:
         shutil.copy(file, folder / "epoch_1.pth")
         (folder / "final.pth").unlink()
-        train_tool.main([place.chain, "--train-teacher"])
+        run_train(place.tiny.kd, "--train-teacher", "--work-dir", tmp_path)
     finally:
         for path, before in content.items():
             path.write_bytes(before)
