@@ -445,7 +445,7 @@ def explain_missing(missing: list[LocalTeacher]) -> str:
     return "; ".join(lines)
 
 
-# ``--fast``: the same training in bfloat16.
+# ``--fast``: the same training in fewer digits.
 
 
 EXACT = "float32"
@@ -471,8 +471,8 @@ def make_fast(cfg: Config) -> None:
     optimizer = wrapper.get("optimizer") or {}
     if type_name(optimizer) in _FUSED and not {"fused", "foreach", "capturable"} & set(optimizer):
         optimizer["fused"] = True
-    if not _has_hook(cfg, _CHANNELS_LAST):
-        hooks = cfg.get("custom_hooks") or []
+    hooks = list(cfg.get("custom_hooks") or [])
+    if not _has_hook(cfg):
         cfg.custom_hooks = [*hooks, dict(type=f"mmkd_logit.{_CHANNELS_LAST}")]
     change_teachers(cfg, _fast_teacher)
 
@@ -486,11 +486,10 @@ def _fast_teacher(spec: Any) -> Any:
 
 
 def describe_numerics(cfg: Config) -> str:
-    """Say in which precision a config trains."""
+    """Say in which digits a config trains."""
     wrapper = cfg.get("optim_wrapper") or {}
-    default = {_AUTOCAST: "bfloat16", "AmpOptimWrapper": "float16"}.get(type_name(wrapper) or "")
-    precision = str(wrapper.get("dtype") or default).removeprefix("torch.") if default else EXACT
-    layout = ["channels_last"] * _has_hook(cfg, _CHANNELS_LAST)
+    precision = _precision(wrapper)
+    layout = ["channels_last"] * _has_hook(cfg)
     compiled = ["compiled"] * bool(cfg.get("compile"))
     fused = ["fused"] * bool((wrapper.get("optimizer") or {}).get("fused"))
     texts = [", ".join([precision, *layout, *compiled, *fused])]
@@ -507,5 +506,15 @@ def describe_numerics(cfg: Config) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def _has_hook(cfg: Config, name: str) -> bool:
-    return any(type_name(hook) == name for hook in cfg.get("custom_hooks") or [])
+def _has_hook(cfg: Config) -> bool:
+    hooks = cfg.get("custom_hooks") or []
+    return any(type_name(hook) == _CHANNELS_LAST for hook in hooks)
+
+
+def _precision(wrapper: Any) -> str:
+    kind = type_name(wrapper)
+    if kind == _AUTOCAST:
+        return str(wrapper.get("dtype", "bfloat16")).removeprefix("torch.")
+    if kind == "AmpOptimWrapper":
+        return str(wrapper.get("dtype") or "float16").removeprefix("torch.")
+    return EXACT

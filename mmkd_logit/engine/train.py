@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
@@ -255,12 +255,12 @@ class PlannedRun(NamedTuple):
 
 
 def plan_runs(
-    args: argparse.Namespace, argv: Sequence[str] = (), students: tuple[str, ...] = ()
+    args: argparse.Namespace, argv: Sequence[str] = (), students: tuple[Path, ...] = ()
 ) -> dict[str, PlannedRun]:
     """List a run by its work folder, behind the runs that train its teachers, in their order.
 
-    Only with ``--train-teacher`` are there others. ``students`` are the checkpoints of those that
-    a run is planned for. Everything is checked here, before anything is trained.
+    Only with ``--train-teacher`` are there others. ``students`` are the folders of the runs that
+    wait for this one. Everything is checked here, before anything is trained.
     """
     cfg = build_config(args)
     check_config(cfg)
@@ -275,10 +275,10 @@ def plan_runs(
     for teacher in teachers if args.train_teacher else ():
         if not teacher.can_be_trained:
             continue
-        if teacher.checkpoint in students:
+        waiting = (*students, Path(cfg.work_dir))
+        if teacher.folder in waiting:
             raise ValueError(f"{teacher.checkpoint} would be taught by its own student")
-        own = _teacher_arguments(teacher, args)
-        runs |= plan_runs(own, argv, (*students, teacher.checkpoint))
+        runs |= plan_runs(_teacher_arguments(teacher, args), argv, waiting)
     if missing:
         _check_build(cfg, args.config)  # rather than when the teachers have been trained
     if students:
@@ -385,6 +385,7 @@ def _train_teacher(run: PlannedRun, started: TrainingStarted) -> None:
         if action is not None:
             args.resume = "auto" if action == "resume" else None
             _train(run, started)
+    barrier()  # the student reads what the first process has written
     gc.collect()
 
 

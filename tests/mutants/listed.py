@@ -268,8 +268,8 @@ MUTANTS = {
     ),
     "a teacher's teacher is not compared": Mutant(
         "engine/train.py",
-        "runs |= plan_runs(own, argv, (*students, teacher.checkpoint))",
-        "runs |= [*plan_runs(own, argv, (*students, teacher.checkpoint)).items()][-1:]",
+        "runs |= plan_runs(_teacher_arguments(teacher, args), argv, waiting)",
+        "runs |= [*plan_runs(_teacher_arguments(teacher, args), argv, waiting).items()][-1:]",
         f"{_FIRST}::test_flags_that_hold_for_teachers_too",
     ),
     "teachers of a fast student are exact": Mutant(
