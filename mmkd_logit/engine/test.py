@@ -109,9 +109,9 @@ def _leave_missing_teachers_alone(cfg: Config) -> None:
     hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
     comparing = [hook for hook in hooks if type_name(hook) == "LogitOutputsHook"]
     why = "it is not there" if find_missing_teachers(cfg) else None
-    for spec in model_teachers(cfg) if comparing and not why else ():
-        address = spec.get("checkpoint") if isinstance(spec, dict) else None
-        if isinstance(address, str) and "://" in address:
+    for teacher in model_teachers(cfg) if comparing and not why else ():
+        address = teacher.checkpoint
+        if isinstance(address, str) and teacher.file is None:
             try:
                 CheckpointLoader.load_checkpoint(address, map_location="cpu", logger="silent")
             except OSError as error:

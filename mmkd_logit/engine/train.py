@@ -35,7 +35,7 @@ from .config import (
     make_fast,
     read_config,
     scale_epochs,
-    teacher_specs,
+    teachers_of,
     use_amp,
     write_final,
 )
@@ -313,8 +313,6 @@ def _teacher_arguments(teacher: LocalTeacher, args: argparse.Namespace) -> argpa
 
 def _check_build(cfg: Config, name: str) -> None:
     """Build the model and the hooks of a run that begins when its teachers have been trained."""
-    from mmkd_logit.models.teacher import resolve_teacher  # imports every network
-
     cfg = copy.deepcopy(cfg)
     cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
     try:
@@ -323,8 +321,8 @@ def _check_build(cfg: Config, name: str) -> None:
             for hook in cfg.get("custom_hooks") or []:
                 HOOKS.build(hook)
         ours = (cfg.model.student.get("head") or {}).get("num_classes")
-        for spec in teacher_specs(cfg):
-            theirs = (resolve_teacher(spec).model.get("head") or {}).get("num_classes")
+        for teacher in teachers_of(cfg).values():
+            theirs = (teacher.resolve().model.get("head") or {}).get("num_classes")
             if None not in (ours, theirs) and ours != theirs:
                 raise ValueError(f"its teacher has {theirs} classes and its student {ours}")
     except Exception as error:
@@ -336,9 +334,7 @@ def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | N
     final, noted = Path(cfg.work_dir, FINAL), read_origin(cfg.work_dir) or {}
     # Of a teacher's teacher that is gone, the folder says what its weights were.
     gone = {teacher.checkpoint for teacher in find_missing_teachers(cfg)}
-    named = [
-        spec.get("checkpoint") if isinstance(spec, dict) else "" for spec in teacher_specs(cfg)
-    ]
+    named = [teacher.checkpoint for teacher in teachers_of(cfg).values()]
     hashes = dict(zip(named, noted.get("teachers") or (), strict=False))
     content = computed_content(cfg, weights={name: hashes[name] for name in gone & {*hashes}})
     same = row_fingerprint(noted) == fingerprint(content)

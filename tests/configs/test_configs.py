@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, ini
 from networks import raw_batch
 
 from mmkd_logit.engine.train import build_config, build_parser, plan_runs
-from mmkd_logit.models.teacher import resolve_teacher
+from mmkd_logit.models import TeacherSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = {"wrn": "wrn", "res": "resnet", "mob": "mobilenet"}  # by the name of a network
@@ -386,7 +386,7 @@ def test_chain(name, project):
         assert teacher.checkpoint == f"{before.work_dir}/final.pth"
         assert teacher.get("cache") == (None if dataset == "digits" else CACHE["cache"])
         taught = before.model.get("student", before.model)
-        found = resolve_teacher(teacher.to_dict()).model
+        found = TeacherSettings.from_config(teacher).resolve().model
         assert found.pop("data_preprocessor") == before.data_preprocessor
         assert found == {k: v for k, v in taught.to_dict().items() if k != "train_cfg"}
         before = run.cfg
