@@ -46,11 +46,10 @@ model = dict(
     teacher=dict(config='tiny/{teacher}.py', checkpoint='work_dirs/{teacher}/seed0/final.pth'),
     loss_kd=dict(type='mmkd_logit.LogitMSELoss'))
 """
-_LONG = """
-_base_ = './{base}'
-train_cfg = dict(max_epochs={epochs}, val_interval=100)
-train_dataloader = dict(dataset=dict(dataset=dict(indices=320)))
-default_hooks = dict(logger=dict(interval=1))
+_TAUGHT = """
+_base_ = './{base}.py'
+model = dict(teacher=dict(
+    config='tiny/{teacher}.py', checkpoint='work_dirs/{teacher}/seed0/final.pth'))
 """
 
 
@@ -77,27 +76,12 @@ class Tiny:
             Path(folder, path).write_text(text)
 
 
-def write_chain(*stages, more="", path=None):
-    """Write the config of a chain."""
-    path = Path(path or f"tiny/chain{next(_number)}.py")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"stages = {list(stages)!r}\n{more}\n")
+def taught_by(teacher, kd, more=""):
+    """Write a config like ``kd`` whose teacher is what the config ``teacher`` trains."""
+    names = dict(base=Path(kd).stem, teacher=Path(teacher).stem)
+    path = Path(kd).with_stem(f"taught{next(_number)}")
+    path.write_text(_TAUGHT.format(**names) + more)
     return str(path)
-
-
-def long_chain(epochs):
-    """Write a chain of three.
-
-    Returns:
-        Its path and its stages.
-    """
-    tiny = Tiny()
-    for name in (tiny.teacher, tiny.kd):
-        text = _LONG.format(base=Path(name).name, epochs=epochs)
-        Path(name.replace(".py", "_long.py")).write_text(text)
-    first, later = (name.replace(".py", "_long.py") for name in (tiny.teacher, tiny.kd))
-    stages = [dict(config=first), dict(config=later), dict(config=later)]
-    return write_chain(*stages), stages
 
 
 def make_workplace(folder):

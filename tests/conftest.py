@@ -1,3 +1,4 @@
+import functools
 import gc
 import logging
 import os
@@ -8,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from mmengine.config import Config
 from traces import no_trace
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -47,9 +49,14 @@ def cifarn_labels():
 
 @pytest.fixture(autouse=True, scope="session")
 def _half_the_time():
-    """MMEngine formats each config five times a run, and collects garbage with each data set."""
+    """MMEngine formats each config five times a run, and collects garbage with each data set.
+
+    For each base of mmpretrain's that a config names it reads all of mmpretrain's metafiles.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, True))
+        find_base = functools.cache(Config._get_cfg_path)
+        patch.setattr(Config, "_get_cfg_path", staticmethod(find_base))
         gc.collect()
         gc.freeze()
         yield

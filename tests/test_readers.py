@@ -66,7 +66,6 @@ READERS = {
     ("mmkd_logit/lab/benchmark/speed.py", "json.loads"): PLAIN,
     ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
     ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
-    ("mmkd_logit/engine/chain.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_http"): PREFIXES,
     ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_local"): PREFIXES,
     ("mmkd_logit/checkpoint.py", "torch.load"): CHECKPOINT,

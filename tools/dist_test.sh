@@ -11,7 +11,7 @@ CONFIG=$1
 CHECKPOINT=$2
 GPUS=$3
 shift 3
-exec python -m mmkd_logit.engine.torchrun \
+exec python -m mmkd_logit.engine.launch \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

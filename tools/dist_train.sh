@@ -22,7 +22,7 @@ if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
         MEETING+=(--local_addr=127.0.0.1)
     fi
 fi
-exec python -m mmkd_logit.engine.torchrun \
+exec python -m mmkd_logit.engine.launch \
     --nnodes="${NNODES:-1}" \
     "${MEETING[@]}" \
     --nproc_per_node="$GPUS" \

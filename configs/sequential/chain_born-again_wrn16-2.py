@@ -1,8 +1,6 @@
 """Born again: WRN-16-2 on CIFAR-100 by CE, then eight generations by KL at tau = 20.
 
-    python tools/train.py configs/sequential/chain_born-again_wrn16-2.py
+    python tools/train.py configs/sequential/chain_born-again_wrn16-2.py --train-teacher
 """
-stages = [
-    dict(config='configs/wrn/wrn16-2.py'),
-    *[dict(config='configs/kd/wrn16-2_wrn16-2_kl-t20.py')] * 8,
-]
+_base_ = '../kd/wrn16-2_wrn16-2_kl-t20.py'
+generations = 8

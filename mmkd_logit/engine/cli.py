@@ -7,25 +7,33 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from dataclasses import dataclass
 
 from mmkd_logit.utils.files import FULL
 
 TRACEBACK_VARIABLE = "MMKD_LOGIT_TRACEBACK"
 
 
+@dataclass
 class TrainingStarted:
-    """Remembers whether the first iteration has begun, and which one it was.
+    """Whether the first iteration has begun, and which one it was.
 
-    Until then whatever goes wrong is most likely in the config, the data or the checkpoints;
-    later an unexpected error is a defect and deserves its traceback.
+    Before, an error is most likely in the config, the data or the checkpoints; later an unexpected
+    one is a defect and deserves its traceback.
+
+    Attributes:
+        again: The command that resumes the run.
     """
 
-    def __init__(self, again: str | None = None) -> None:
-        self.value = False
-        self.iteration: int | None = None
-        self.again = again
-        self.work_dir: str | None = None
+    again: str | None = None
+    value: bool = False
+    iteration: int | None = None
+    work_dir: str | None = None
+
+    @property
+    def advice(self) -> str:
+        """How to go on, to be added to a message."""
+        return f"; continue with: {self.again}" if self.again else ""
 
 
 def resume_command(tool: str, argv: Sequence[str], flag: bool = True) -> str:
@@ -57,66 +65,51 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
     alike and the first one of each machine speaks. ``MMKD_LOGIT_TRACEBACK=1`` shows tracebacks
     all the same.
     """
-    told = logging.raiseExceptions
+    started = started or TrainingStarted()
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    raises = logging.raiseExceptions
     logging.raiseExceptions = False  # a log that cannot be written prints a page for each line
     try:
         yield
-    except KeyboardInterrupt:
-        _end_interrupted(started)
-    except Exception as error:
-        if _is_of_interruption(error):
-            _end_interrupted(started)
-        if os.environ.get(TRACEBACK_VARIABLE) == "1":
+    except (Exception, KeyboardInterrupt) as error:
+        if _is_interruption(error):
+            if first:
+                print(f"\ninterrupted{started.advice}", file=sys.stderr)
+            raise SystemExit(130) from None
+        known = isinstance(error, (ValueError, OSError))
+        if os.environ.get(TRACEBACK_VARIABLE) == "1" or (started.value and not known):
             raise
-        training = started is not None and started.value
-        if training and not isinstance(error, (ValueError, OSError)):
-            raise
-        if training or os.environ.get("LOCAL_RANK", "0") == "0":
-            known = isinstance(error, (ValueError, OSError))
-            where = "" if known else f" ({_where(error)}; {TRACEBACK_VARIABLE}=1 shows all)"
-            print(f"error: {_message(error)}{_what_next(error, started)}{where}", file=sys.stderr)
+        if started.value or first:
+            print(f"error: {_describe(error)}{_after_full_disk(error, started)}", file=sys.stderr)
         sys.stderr.flush()
         raise SystemExit(1) from None
     finally:
-        logging.raiseExceptions = told
+        logging.raiseExceptions = raises
 
 
-def _end_interrupted(started: TrainingStarted | None) -> NoReturn:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        advice = (
-            f"; continue with: {started.again}" if started is not None and started.again else ""
-        )
-        print(f"\ninterrupted{advice}", file=sys.stderr)
-    raise SystemExit(130) from None
-
-
-def _is_of_interruption(error: BaseException | None) -> bool:
-    """Whether somebody made another error of it, as MMEngine does when it formats a config."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether it was, also where another error was made of it, as MMEngine formats a config."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return False
+    return error is not None
 
 
-def _message(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(str(text).split())
-    known = isinstance(error, (ValueError, OSError))
-    return text if known and text else f"{type(error).__name__}: {text}"
+    if isinstance(error, (ValueError, OSError)):
+        return text or f"{type(error).__name__}: "
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"raised in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}"
+    return f"{type(error).__name__}: {text} ({where}; {TRACEBACK_VARIABLE}=1 shows all)"
 
 
-def _what_next(error: BaseException, started: TrainingStarted | None) -> str:
-    """Say after a full disk how to go on; what our own writers say of it is whole already."""
+def _after_full_disk(error: BaseException, started: TrainingStarted) -> str:
+    """Say how to go on; what our own writers say of a full disk is complete."""
     if not isinstance(error, OSError) or error.errno not in FULL:
         return ""
-    explained = getattr(error, "is_explained", False)
-    where = f" (of {started.work_dir})" if started is not None and started.work_dir else ""
-    said = f"{where}; what was written before is whole. Make space, then run again"
-    said = "" if explained else said
-    return f"{said}: {started.again}" if started is not None and started.again else said
-
-
-def _where(error: BaseException) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"raised in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}"
+    text = ""
+    if not getattr(error, "is_explained", False):
+        where = f" (of {started.work_dir})" if started.work_dir else ""
+        text = f"{where}; what was written before is whole. Make space, then run again"
+    return f"{text}: {started.again}" if started.again else text

@@ -6,14 +6,13 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmkd_logit.utils.arguments import type_name
+from mmkd_logit.utils.arguments import check_count, did_you_mean, type_name
 
 from .config_check import fields_of
 
@@ -38,17 +37,14 @@ class _Overrides(DictAction):
                 raise argparse.ArgumentError(self, f"{text!r} is not KEY=VALUE")
             try:
                 options[key] = self._parse(value)
-            except AssertionError as error:
+            except (AssertionError, ValueError, SyntaxError) as error:
                 raise argparse.ArgumentError(self, f"{text!r}: {error}") from None
         setattr(namespace, self.dest, options)
 
     def _parse(self, value: str) -> Any:
         plain = value.strip("'\"")
         if plain.startswith(("{", "[{")):  # a teacher, or a list of them
-            try:
-                return ast.literal_eval(plain)
-            except (ValueError, SyntaxError):
-                raise AssertionError("it is not a Python literal") from None
+            return ast.literal_eval(plain)
         if "," in plain or plain[:1] in ("(", "["):
             return self._parse_iterable(value)
         return self._parse_int_float_bool(plain)
@@ -59,21 +55,6 @@ def add_override_argument(parser: argparse.ArgumentParser, flag: str, text: str)
     parser.add_argument(
         flag, nargs="+", action=_Overrides, default={}, metavar="KEY=VALUE", help=text
     )
-
-
-def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """Parse settings of a config file that are written as on the command line.
-
-    Example:
-        >>> parse_overrides(['model.alpha=0.9', 'param_scheduler.milestones=[1,2]'])
-        {'model.alpha': 0.9, 'param_scheduler.milestones': [1, 2]}
-    """
-    result = argparse.Namespace()
-    try:
-        _Overrides([], "overrides", nargs="+")(argparse.ArgumentParser(), result, texts)
-    except argparse.ArgumentError as error:
-        raise ValueError(error.message) from None
-    return result.overrides
 
 
 # From a config file and a command line to the config of a run.
@@ -123,8 +104,6 @@ def read_config(path: str) -> Config:
         if Path(path).suffix not in (".py", ".json", ".yaml", ".yml"):
             raise ValueError(f"{path} is no config: its name must end in .py, .json or .yaml")
         cfg = Config.fromfile(path)
-    if not cfg.get("model") and "stages" in cfg:
-        raise ValueError(f"{path} is a chain of runs; name the config of one of its stages here")
     if not cfg.get("model"):
         raise ValueError(f"{path} defines no model; it is not the config of a run")
     return cfg
@@ -155,6 +134,7 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     elif cfg.get("work_dir") is None:
         cfg.work_dir = default_work_dir(args.config, seed_of(cfg), getattr(args, "fast", False))
     cfg.work_dir = str(cfg.work_dir)
+    use_generations(cfg, args.config)
 
 
 def _stays_on_gpu(loader: dict) -> bool:
@@ -173,8 +153,7 @@ def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
     for key in overrides:
         name = key.split(".")[0]
         if name not in fields:
-            close = get_close_matches(name, fields, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(name, fields)
             raise ValueError(f"--cfg-options {key}: a config has no field {name!r}{hint}")
         if name in _ELSEWHERE:
             raise ValueError(f"--cfg-options {key} has no effect; {_ELSEWHERE[name]}")
@@ -280,47 +259,96 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
                 stage["begin"] = min(scaled(stage["begin"]), epochs - 1)  # or it never began
 
 
-# A kd config knows which config makes its teacher.
+# Teachers whose checkpoints are local files, and the runs that write them.
 
 
 FINAL = "final.pth"
+_FINAL_HOOK = "FinalCheckpointHook"
 
 
-class MissingTeacher(NamedTuple):
-    """A teacher whose local checkpoint is not there.
+class LocalTeacher(NamedTuple):
+    """A teacher whose checkpoint is a local file.
 
     Attributes:
-        config: The config file that makes it, or None.
-        checkpoint: Where it should be.
-        seed: The seed in the name of its folder, or None.
-        setting: The field of the config that names it.
+        config: The config file that trains it, or None.
+        checkpoint: The file, which need not exist.
+        setting: The field of the student's config that names the file.
+        generation: Which generation of a config with ``generations`` it is, or None.
     """
 
     config: str | None
     checkpoint: str
-    seed: int | None
     setting: str = "model.teacher.checkpoint"
+    generation: int | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the file does not exist."""
+        return not Path(self.checkpoint).expanduser().is_file()
+
+    @property
+    def can_be_trained(self) -> bool:
+        """Whether training the config writes the file."""
+        return self.config is not None and Path(self.checkpoint).name == FINAL
+
+    @property
+    def folder(self) -> Path:
+        """The work folder of the run that trains it."""
+        return Path(self.checkpoint).expanduser().parent
+
+    @property
+    def seed(self) -> int | None:
+        """The seed in the name of its folder."""
+        folder = self.folder.parent if self.generation else self.folder
+        found = re.fullmatch(r"seed(\d+)", folder.name)
+        return int(found[1]) if found else None
 
     @property
     def arguments(self) -> list[str]:
-        """What ``tools/train.py`` needs to make it."""
+        """The arguments of ``tools/train.py`` that train it."""
         words = [str(self.config)]
         if self.seed is not None:
             words += ["--seed", str(self.seed)]
-        folder = str(Path(self.checkpoint).parent)
-        default_seed = 0 if self.seed is None else self.seed
-        if Path(folder) != Path(default_work_dir(str(self.config), default_seed)):
-            words += ["--work-dir", folder]
+        if self.seed is None or self.folder != Path(default_work_dir(words[0], self.seed)):
+            words += ["--work-dir", str(self.folder)]
+        if self.generation:
+            words += ["--cfg-options", f"generations={self.generation}"]
         return words
 
     @property
     def command(self) -> str:
-        """The command that makes it."""
+        """The command that trains it."""
         return shlex.join(["python", "tools/train.py", *self.arguments])
 
-    def can_be_trained(self) -> bool:
-        """Whether training that config writes that checkpoint."""
-        return self.config is not None and Path(self.checkpoint).name == FINAL
+
+def write_final(cfg: Config) -> None:
+    """Make a run write ``final.pth``."""
+    hooks = cfg.get("custom_hooks") or []
+    named = (hook.get("filename", FINAL) for hook in hooks if type_name(hook) == _FINAL_HOOK)
+    if FINAL not in named:
+        cfg.custom_hooks = [*hooks, dict(type=f"mmkd_logit.{_FINAL_HOOK}")]
+
+
+def use_generations(cfg: Config, config: str) -> None:
+    """Let a config with ``generations=N``, born-again distillation, be its own teacher's config.
+
+    The run is the last of N generations. Each is taught by the one before, in the folder
+    ``generationK`` of the work folder, and the first by the teacher that the config names.
+    """
+    number = cfg.get("generations")
+    if number is None or number == 1:
+        return
+    check_count("generations", number)
+    teacher = cfg.model.get("teacher")
+    if not isinstance(teacher, dict) or type_name(cfg.model) != "LogitDistiller":
+        raise ValueError(
+            f"generations={number} needs a distilling config with one teacher, "
+            "model.teacher=dict(config=..., checkpoint=...), that teaches the first generation"
+        )
+    folder = Path(cfg.work_dir)
+    if folder.name == f"generation{number}":
+        folder = folder.parent
+    teacher.update(config=config, checkpoint=str(folder / f"generation{number - 1}" / FINAL))
 
 
 def teachers_of(cfg: Config) -> dict[str, "TeacherSettings"]:
@@ -376,35 +404,39 @@ def _holders(cfg: Config) -> list[tuple[str, dict]]:
     return holders
 
 
-def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
-    """List the teachers of a config whose local checkpoints do not exist."""
+def local_teachers(cfg: Config) -> list[LocalTeacher]:
+    """List the teachers of a config whose checkpoints are local files."""
     if type_name(cfg.model) != "LogitDistiller":
         return []
-    missing: dict[tuple, MissingTeacher] = {}
+    generations = cfg.get("generations") or 1
+    found: dict[tuple, LocalTeacher] = {}
     for name, settings in teachers_of(cfg).items():
-        if settings.file is None or settings.file.is_file():
+        if settings.file is None:
             continue
-        checkpoint = settings.checkpoint
         config = settings.config if isinstance(settings.config, str) else None
-        found = re.fullmatch(r"seed(\d+)", Path(checkpoint).parent.name)
-        seed = int(found[1]) if found else None
-        teacher = MissingTeacher(config, checkpoint, seed, f"{name}.checkpoint")
-        missing.setdefault((config, checkpoint), teacher)
-    return list(missing.values())
+        generation = generations - 1 if name == "model.teacher" and generations > 1 else None
+        teacher = LocalTeacher(config, settings.checkpoint, f"{name}.checkpoint", generation)
+        found.setdefault((config, settings.checkpoint), teacher)
+    return list(found.values())
 
 
-def explain_missing(missing: list[MissingTeacher]) -> str:
+def find_missing_teachers(cfg: Config) -> list[LocalTeacher]:
+    """List the teachers of a config whose local checkpoints do not exist."""
+    return [teacher for teacher in local_teachers(cfg) if teacher.is_missing]
+
+
+def explain_missing(missing: list[LocalTeacher]) -> str:
     """Say which command makes the missing teachers."""
     lines = []
     for teacher in missing:
-        if teacher.can_be_trained():
+        if teacher.can_be_trained:
             how = f"make it with: {teacher.command}"
         elif teacher.config:
             how = f"set {teacher.setting} to a checkpoint of {teacher.config}"
         else:
             how = f"set {teacher.setting} to an existing file"
         lines.append(f"the teacher's checkpoint {teacher.checkpoint} does not exist; {how}")
-    if any(teacher.can_be_trained() for teacher in missing):
+    if any(teacher.can_be_trained for teacher in missing):
         lines.append("or add --train-teacher to train it first")
     return "; ".join(lines)
 

@@ -230,6 +230,7 @@ _TOP: dict[str, Check] = dict(
     find_unused_parameters=check_flag,
     default_scope=check_text,
     compile=_compile,
+    generations=check_count,
 )
 _TRAIN: dict[str, Check] = dict(
     max_epochs=check_count,
@@ -552,7 +553,7 @@ def _plain_parts(cfg: Config) -> Iterator[Part]:
 
 # What is read from a config beside the Runner's own arguments.
 _MORE_FIELDS = {"model_wrapper_cfg", "find_unused_parameters", "compile", "tta_model"}
-_MORE_FIELDS |= {"tta_pipeline", "data_root", "sync_bn", "custom_imports"}
+_MORE_FIELDS |= {"tta_pipeline", "data_root", "sync_bn", "custom_imports", "generations"}
 _MORE_FIELDS |= {"activation_checkpointing", "efficient_conv_bn_eval", "train_evaluator"}
 
 # Of the variables in mmpretrain's configs none that is no pipeline comes closer than 0.82 to a

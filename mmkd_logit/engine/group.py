@@ -22,7 +22,6 @@ from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import log_folders, note_logs, write_text
 
-from .chain import start_processes
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import FINAL, explain_missing, find_missing_teachers, seed_of, teachers_of
 from .config_check import check_config
@@ -34,7 +33,7 @@ from .fingerprint import (
     origin_of,
     write_origin,
 )
-from .launch import silence_known_warnings
+from .launch import silence_known_warnings, start_processes
 from .lock import only_run_in
 from .logits import export_run
 from .results import ResultsRecorder, find_row, read_lines

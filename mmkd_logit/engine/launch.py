@@ -1,18 +1,29 @@
-"""Starting the processes of a run, with or without a GPU."""
+"""Processes of a run: with or without GPUs, by torchrun, slurm or MPI.
 
+``python -m mmkd_logit.engine.launch`` is torchrun with shorter errors, see :func:`main`.
+"""
+
+import logging
 import os
+import signal
+import sys
 import warnings
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.utils.dl_utils import set_multi_processing
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
 
-from mmkd_logit.utils.arguments import type_name
-
-_SYNC_BN = ("SyncBN", "MMSyncBN", "SyncBatchNorm")
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_SAVED = (128 + signal.SIGTERM, os.EX_TEMPFAIL)  # exit status of processes that a signal stopped
+T = TypeVar("T")
 
 
 def silence_known_warnings() -> None:
@@ -43,8 +54,6 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
         raise ValueError(
             f"launcher {launcher!r} needs GPUs; without one use tools/dist_train.sh (gloo)"
         )
-    if int(os.environ["WORLD_SIZE"]) > 1:
-        _refuse_sync_bn(cfg)
     if not dist.is_initialized():
         dist.init_process_group("gloo")
     wrapper = cfg.get("model_wrapper_cfg") or dict(
@@ -56,23 +65,63 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
     cfg.model_wrapper_cfg = wrapper
 
 
-def _refuse_sync_bn(cfg: Config) -> None:
-    """Say at once what PyTorch would say at the first batch; a frozen teacher may have it."""
-    where = "sync_bn" if cfg.get("sync_bn") else _find_sync_bn(cfg.get("model"), "model")
-    if where:
-        raise ValueError(
-            f"{where} asks for SyncBN, which PyTorch computes on GPUs only; on CPUs take BN (each "
-            "process then normalises by its own batch), or one process"
-        )
+def start_processes(cfg: Config) -> None:
+    """Join the processes on GPUs before the Runner does, to decide together what is to be done."""
+    if cfg.launcher != "none" and not is_distributed():
+        env_cfg = cfg.get("env_cfg") or {}
+        set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
+        init_dist(cfg.launcher, **env_cfg.get("dist_cfg", {}))
 
 
-def _find_sync_bn(value: Any, where: str) -> str | None:
-    if isinstance(value, dict):
-        if type_name(value) in _SYNC_BN:
-            return where
-        parts = [(f"{where}.{key}", part) for key, part in value.items() if key != "teacher"]
-    elif isinstance(value, (list, tuple)):
-        parts = [(f"{where}.{place}", part) for place, part in enumerate(value)]
-    else:
-        return None
-    return next(filter(None, (_find_sync_bn(part, name) for name, part in parts)), None)
+def from_first_process(look: Callable[[], T]) -> T:
+    """Return what the first process finds, or raise its error, in all processes.
+
+    Another process could look at a file later, or through another mount.
+    """
+    found: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            found = [look(), None]
+        except (ValueError, OSError) as error:
+            found = [None, error if isinstance(error, ValueError) else OSError(str(error))]
+    broadcast_object_list(found)
+    if found[1] is not None:
+        raise found[1]
+    return found[0]
+
+
+# torchrun.
+
+
+def _pass_on(number: int, frame: Any) -> None:
+    raise SignalException(f"signal {number}", signal.Signals(number))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Start processes as torchrun does, and leave messages and exit statuses to them.
+
+    Below the one line in which a process says what is wrong, torchrun prints a page of traceback
+    of its own. Here it only passes the failure on. A signal by which a scheduler wants the machine
+    back, also SIGUSR1, is passed on to the processes: see ``mmkd_logit.PreemptionHook``.
+    """
+    # One thread a process is also torchrun's default, but it warns when it sets it itself.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    before = signal.signal(signal.SIGUSR1, _pass_on)  # torchrun does so with four others
+    try:
+        torchrun(list(sys.argv[1:] if argv is None else argv))
+    except SignalException as error:
+        again = error.sigval == signal.SIGUSR1
+        raise SystemExit(os.EX_TEMPFAIL if again else 128 + error.sigval) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode in _SAVED:
+            raise SystemExit(failure.exitcode) from None
+        print(f"process {rank} failed with exit status {failure.exitcode}", file=sys.stderr)
+        raise SystemExit(1) from None
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, TestLoop
 
 from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, install_safe_reading
-from mmkd_logit.utils.arguments import check_out_folder, type_name
+from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
 
 from .cli import one_line_errors
@@ -30,6 +30,7 @@ from .config import (
     make_fast,
     read_config,
     scale_epochs,
+    write_final,
 )
 from .config_check import check_config
 from .fingerprint import (
@@ -130,12 +131,7 @@ def prepare_export(cfg: Config, splits: Sequence[str]) -> None:
     """Make sure that a run can export its logits when it has ended."""
     for split in splits:
         loader_of(cfg, split)
-    hooks = list(cfg.get("custom_hooks") or [])
-    if not any(
-        type_name(hook) == "FinalCheckpointHook" and hook.get("filename", FINAL) == FINAL
-        for hook in hooks
-    ):
-        cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.FinalCheckpointHook")]
+    write_final(cfg)
 
 
 def loader_of(cfg: Config, split: str) -> dict[str, Any]:

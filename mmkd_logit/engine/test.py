@@ -17,7 +17,6 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, install_safe_reading
 from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import write_bytes
 
 from .cli import one_line_errors
 from .config import (
@@ -32,6 +31,7 @@ from .config_check import check_config
 from .launch import prepare_launch, silence_known_warnings
 from .results import plain
 from .runner import ExactRunner
+from .save import ATOMIC
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -105,29 +105,21 @@ def build_config(args: argparse.Namespace) -> Config:
 
 
 def _leave_missing_teachers_alone(cfg: Config) -> None:
-    """Measure the student alone where its teacher is not there."""
+    """Measure the student alone where its teacher is missing or cannot be downloaded."""
     hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
-    asking = [hook for hook in hooks if type_name(hook) == "LogitOutputsHook"]
-    if not asking:
-        return
-    why = "it is not there" if find_missing_teachers(cfg) else _what_keeps_away(model_teachers(cfg))
-    if not why:
-        return
-    for hook in asking:
-        hook["teacher"] = False
-    print(f"nothing is compared with the teacher: {why}", file=sys.stderr)
-
-
-def _what_keeps_away(teachers: list[Any]) -> str | None:
-    """Say why a teacher cannot be downloaded, as on a machine without network."""
-    for teacher in teachers:
+    comparing = [hook for hook in hooks if type_name(hook) == "LogitOutputsHook"]
+    why = "it is not there" if find_missing_teachers(cfg) else None
+    for teacher in model_teachers(cfg) if comparing and not why else ():
         address = teacher.checkpoint
         if isinstance(address, str) and teacher.file is None:
             try:
                 CheckpointLoader.load_checkpoint(address, map_location="cpu", logger="silent")
             except OSError as error:
-                return str(error)
-    return None
+                why = str(error)
+    if comparing and why:
+        for hook in comparing:
+            hook["teacher"] = False
+        print(f"nothing is compared with the teacher: {why}", file=sys.stderr)
 
 
 # Joining the predictions of several pictures leaves probabilities, and no logits.
@@ -135,16 +127,13 @@ _OF_LOGITS = {"TeacherAgreement", "LogitDistance", "LogitStatistics", "NegativeL
 _OF_LOGITS |= {"PerClassAccuracy", "NoisyLabelAccuracy", "LogitDump"}
 
 
-def _needs_logits(metric: Any) -> bool:
-    return isinstance(metric, dict) and (
-        type_name(metric) in _OF_LOGITS or metric.get("of") == "teacher"
-    )
-
-
 def _use_test_time_augmentation(cfg: Config) -> None:
-    evaluator = cfg.test_evaluator
-    if isinstance(evaluator, (list, tuple)):
-        cfg.test_evaluator = [metric for metric in evaluator if not _needs_logits(metric)]
+    if isinstance(cfg.test_evaluator, (list, tuple)):
+        cfg.test_evaluator = [
+            metric
+            for metric in cfg.test_evaluator
+            if type_name(metric) not in _OF_LOGITS and metric.get("of") != "teacher"
+        ]
     dataset = cfg.test_dataloader.dataset
     while type_name(dataset) == IN_MEMORY:  # it makes one picture of an image
         dataset = cfg.test_dataloader.dataset = dataset.dataset
@@ -185,8 +174,5 @@ class _DumpWhole(DumpResults):
 
 
 def _dump(content: Any, out: str) -> None:
-    if "://" in out:  # an object store has no halves
-        mmengine.dump(content, out)
-        return
-    text = mmengine.dump(content, file_format=Path(out).suffix.removeprefix("."))
-    write_bytes(out, text.encode() if isinstance(text, str) else text)
+    backend = None if "://" in out else dict(backend=ATOMIC)  # an object store has no halves
+    mmengine.dump(content, out, backend_args=backend)

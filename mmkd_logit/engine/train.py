@@ -1,108 +1,104 @@
 """Training one config."""
 
 import argparse
+import copy
 import gc
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
 
-from mmkd_logit.checkpoint import install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.checkpoint import (
+    install_safe_checkpoint_loading,
+    install_safe_reading,
+    read_lazily,
+)
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import note_start
+from mmkd_logit.utils.files import note_start, why_damaged
 
-from .chain import check_build, is_chain, run_chain, start_processes
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import (
     FINAL,
-    MissingTeacher,
+    LocalTeacher,
     add_common_arguments,
     apply_common_arguments,
     explain_missing,
     find_missing_teachers,
+    local_teachers,
     make_fast,
     read_config,
     scale_epochs,
+    teachers_of,
     use_amp,
+    write_final,
 )
 from .config_check import check_config
-from .fingerprint import is_origin, origin_of, write_origin
-from .launch import prepare_launch, silence_known_warnings
+from .fingerprint import (
+    computed_content,
+    fingerprint,
+    list_changes,
+    origin_of,
+    read_origin,
+    row_fingerprint,
+    write_origin,
+)
+from .launch import from_first_process, prepare_launch, silence_known_warnings, start_processes
 from .lock import only_run_in
 from .logits import (
-    FOLDER,
     add_export_argument,
-    export_checkpoint,
     export_run,
-    missing_exports,
     prepare_export,
 )
 from .precompute import log_caches
 from .preemption import PreemptionHook
-from .results import ResultsRecorder, training_data_loader
-from .resume import FingerprintHook, allow_other_labels, find_checkpoint, missing_text
+from .results import ResultsRecorder, find_row, read_lines, training_data_loader
+from .resume import (
+    STATE,
+    FingerprintHook,
+    allow_other_labels,
+    find_checkpoint,
+    last_checkpoint,
+    missing_text,
+)
 from .runner import ResumableRunner, end_workers, use_resumable_loop
 from .save import POINTER
+
+_SWITCHES = {
+    "--resume-changed": "with --resume: go on also where config, data, labels or teacher differ",
+    "--no-validate": "do not evaluate while training",
+    "--auto-scale-lr": "scale the learning rate to the actual batch size, as the config's "
+    "auto_scale_lr says",
+    "--no-persistent-workers": "start data workers anew every epoch",
+    "--fast": "train in bfloat16, channels last, on CPU or GPU; results rows say so",
+    "--train-teacher": "first train the teachers that are missing or cut off, and their teachers "
+    "before them; refuse a teacher that its config does not give",
+    "--retrain": "with --train-teacher: train a teacher anew that its config does not give",
+    "--train-metrics": "with --results, also measure on the un-augmented training images",
+}
 
 
 def build_parser(place: str | None = None) -> argparse.ArgumentParser:
     """Return the command line of ``tools/train.py``: mmpretrain's flags and a few of ours."""
     text = "Train a model, plain or from a teacher's logits"
     parser = OneLineParser(description=text, place=place)
-    parser.add_argument("config", help="config file of a run or of a chain, or mmpretrain::PATH")
+    parser.add_argument("config", help="config file, or mmpretrain::PATH")
     add_common_arguments(parser)
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        help="continue from this checkpoint, or from the latest in the work folder",
-    )
-    parser.add_argument(
-        "--resume-changed",
-        action="store_true",
-        help="with --resume: go on also where config, data, labels or teacher have changed",
-    )
-    parser.add_argument("--no-validate", action="store_true", help="do not evaluate while training")
-    parser.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate to the actual batch size, as the config's auto_scale_lr says",
-    )
-    parser.add_argument(
-        "--no-persistent-workers", action="store_true", help="start data workers anew every epoch"
-    )
-    parser.add_argument(
-        "--fast",
-        action="store_true",
-        help="train in bfloat16, channels last, on CPU or GPU; results rows say so, and teachers "
-        "that are trained first are trained exactly",
-    )
+    text = "continue from this checkpoint, or from the latest in the work folder"
+    parser.add_argument("--resume", nargs="?", const="auto", help=text)
     parser.add_argument("--seed", type=int, help="random seed, randomness.seed of the config")
-    parser.add_argument(
-        "--epochs", type=int, help="train N epochs, with the config's schedule in proportion"
-    )
-    parser.add_argument(
-        "--train-teacher",
-        action="store_true",
-        help="where a teacher's checkpoint is missing, train the teacher first",
-    )
-    parser.add_argument(
-        "--results",
-        metavar="FILE",
-        help="after training test the final weights and append one JSON line to FILE",
-    )
-    parser.add_argument(
-        "--train-metrics",
-        action="store_true",
-        help="with --results, also measure on the un-augmented training images",
-    )
+    text = "train N epochs, with the config's schedule in proportion"
+    parser.add_argument("--epochs", type=int, help=text)
+    text = "after training test the final weights and append one JSON line to FILE"
+    parser.add_argument("--results", metavar="FILE", help=text)
+    for flag, text in _SWITCHES.items():
+        parser.add_argument(flag, action="store_true", help=text)
     add_export_argument(parser)
     return parser
 
@@ -124,6 +120,8 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.resume_changed and args.resume is None:
         raise ValueError("--resume-changed goes with --resume")
+    if args.retrain and not args.train_teacher:
+        raise ValueError("--retrain goes with --train-teacher")
     if args.amp and args.fast:
         raise ValueError("--fast and --amp both choose the precision; give one of them")
     if args.amp:
@@ -155,11 +153,7 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
 def apply_resume(cfg: Config, resume: str | None) -> None:
     """Make a run continue; it starts from the beginning if there is nothing to continue."""
     if resume == "auto":
-        found: list[Any] = [None, []]
-        if is_main_process():
-            found = [*find_checkpoint(cfg.work_dir)]
-        broadcast_object_list(found)  # a disk may show another process something else
-        last, problems = found
+        last, problems = from_first_process(lambda: find_checkpoint(cfg.work_dir))
         if is_main_process() and problems:
             text = missing_text(cfg.work_dir, problems)
             if last is not None:
@@ -174,15 +168,9 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
 
 
 _ALWAYS = (
-    "mmkd_logit.ProgressBarHook",
-    "mmkd_logit.LabelNoiseHook",
-    "mmkd_logit.ResumeStateHook",
-    "mmkd_logit.OwnBestCheckpointHook",
-    "mmkd_logit.SyncBuffersBeforeEvalHook",
-    "mmkd_logit.PreflightHook",
-    "mmkd_logit.FiniteLossHook",
+    *("ProgressBarHook", "LabelNoiseHook", "ResumeStateHook", "OwnBestCheckpointHook"),
+    *("SyncBuffersBeforeEvalHook", "PreflightHook", "FiniteLossHook"),
 )
-_MMENGINES = "CheckpointHook"
 
 
 class _MarkStart(Hook):
@@ -219,14 +207,10 @@ def run_training(
     """Build a Runner and train."""
     started.work_dir = cfg.work_dir
     install_safe_checkpoint_loading()  # after the config's custom_imports
-    hooks = list(cfg.get("custom_hooks") or [])
-    known = [type_name(hook) for hook in hooks]
-    added = [name for name in _ALWAYS if type_name(name) not in known]
-    cfg.custom_hooks = [*hooks, *(dict(type=name) for name in added)]
+    _add_hooks(cfg)
     if resume_changed:
         allow_other_labels(cfg)
     origin = origin_of(cfg)
-    _save_whole_checkpoints(cfg)
     apply_resume(cfg, resume)
     keeper = FingerprintHook(origin["computed"], resume_changed)
     keeper.look_ahead(cfg)
@@ -237,116 +221,183 @@ def run_training(
     for each in (_MarkStart(started, origin), keeper, *more_hooks, preemption):
         runner.register_hook(each)
     try:
-        with _told_of(preemption, started):
-            runner.train()
+        runner.train()
+    except SystemExit:
+        if preemption.stopped and is_main_process():
+            print(f"{preemption.stopped}{started.advice}", file=sys.stderr, flush=True)
+        raise
     finally:
+        preemption.release()
         end_workers(runner)
     log_caches(runner)
     return runner
 
 
-def _save_whole_checkpoints(cfg: Config) -> None:
-    """Put our hook in the place of MMEngine's, which writes checkpoints in place."""
+def _add_hooks(cfg: Config) -> None:
+    """Add the hooks of every run, and put ours in the place of MMEngine's CheckpointHook."""
+    hooks = list(cfg.get("custom_hooks") or [])
+    known = {type_name(hook) for hook in hooks}
+    added = [dict(type=f"mmkd_logit.{name}") for name in _ALWAYS if name not in known]
+    cfg.custom_hooks = [*hooks, *added]
     defaults = cfg.get("default_hooks") or {}
-    defaults.setdefault("checkpoint", dict(type=_MMENGINES, interval=1))  # MMEngine's own
+    defaults.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))  # MMEngine's own
     cfg.default_hooks = defaults
     for hook in (*cfg.default_hooks.values(), *cfg.custom_hooks):
-        if isinstance(hook, dict) and type_name(hook) == _MMENGINES:
-            hook["type"] = "mmkd_logit.AtomicCheckpointHook"
+        if isinstance(hook, dict) and type_name(hook) == "CheckpointHook":
+            hook["type"] = "mmkd_logit.AtomicCheckpointHook"  # MMEngine's writes in place
 
 
-@contextmanager
-def _told_of(preemption: PreemptionHook, started: TrainingStarted) -> Iterator[None]:
-    """Say how a run goes on that was asked to stop."""
+# ``tools/train.py``: train a config and, before it, the teachers that it needs.
+
+
+class PlannedRun(NamedTuple):
+    """A run of this command."""
+
+    args: argparse.Namespace
+    cfg: Config
+    recorder: ResultsRecorder
+
+
+def plan_runs(
+    args: argparse.Namespace, argv: Sequence[str] = (), students: tuple[Path, ...] = ()
+) -> dict[str, PlannedRun]:
+    """List a run by its work folder, behind the runs that train its teachers, in their order.
+
+    Only with ``--train-teacher`` are there others. ``students`` are the folders of the runs that
+    wait for this one. Everything is checked here, before anything is trained.
+    """
+    cfg = build_config(args)
+    check_config(cfg)
+    recorder = ResultsRecorder(args.results, cfg, argv)
+    # What taught a teacher that is there is compared with its config, and need not exist.
+    is_there = bool(students) and Path(cfg.work_dir, FINAL).is_file() and not args.retrain
+    teachers = [t for t in local_teachers(cfg) if not (is_there and t.is_missing)]
+    missing = [teacher for teacher in teachers if teacher.is_missing]
+    if missing and not (args.train_teacher and all(t.can_be_trained for t in missing)):
+        raise ValueError(explain_missing(missing))
+    runs: dict[str, PlannedRun] = {}
+    for teacher in teachers if args.train_teacher else ():
+        if not teacher.can_be_trained:
+            continue
+        waiting = (*students, Path(cfg.work_dir))
+        if teacher.folder in waiting:
+            raise ValueError(f"{teacher.checkpoint} would be taught by its own student")
+        runs |= plan_runs(_teacher_arguments(teacher, args), argv, waiting)
+    if missing:
+        _check_build(cfg, args.config)  # rather than when the teachers have been trained
+    if students:
+        write_final(cfg)
+        # MMEngine keeps every run by its name and the second, and generations share a config.
+        name = cfg.get("experiment_name") or Path(args.config).stem
+        cfg.experiment_name = f"{name}_{Path(cfg.work_dir).name}"
+    return {**runs, cfg.work_dir: PlannedRun(args, cfg, recorder)}
+
+
+_OF_TEACHERS_TOO = (
+    *("launcher", "fast", "amp", "no_pin_memory", "train_teacher", "retrain", "results"),
+    "train_metrics",
+)
+
+
+def _teacher_arguments(teacher: LocalTeacher, args: argparse.Namespace) -> argparse.Namespace:
+    """Return what trains a teacher: its config, with the flags that hold for it as well."""
+    if teacher.generation:  # the same config, with all its flags
+        own = copy.deepcopy(args)
+        own.resume, own.resume_changed, own.dump_logits = None, False, None
+        own.cfg_options["generations"] = teacher.generation
+    else:
+        own = build_parser().parse_args(teacher.arguments)
+        for name in _OF_TEACHERS_TOO:
+            setattr(own, name, getattr(args, name))
+        if "data_root" in args.cfg_options:
+            own.cfg_options = dict(data_root=args.cfg_options["data_root"])
+    own.work_dir = str(teacher.folder)  # also with --fast
+    return own
+
+
+def _check_build(cfg: Config, name: str) -> None:
+    """Build the model and the hooks of a run that begins when its teachers have been trained."""
+    cfg = copy.deepcopy(cfg)
+    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
     try:
-        yield
-    except SystemExit:
-        if preemption.stopped and is_main_process():
-            advice = f"; continue with: {started.again}" if started.again else ""
-            print(f"{preemption.stopped}{advice}", file=sys.stderr, flush=True)
-        raise
-    finally:
-        preemption.release()
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmpretrain"):
+            MODELS.build(cfg.model)
+            for hook in cfg.get("custom_hooks") or []:
+                HOOKS.build(hook)
+        ours = (cfg.model.student.get("head") or {}).get("num_classes")
+        for teacher in teachers_of(cfg).values():
+            theirs = (teacher.resolve().model.get("head") or {}).get("num_classes")
+            if None not in (ours, theirs) and ours != theirs:
+                raise ValueError(f"its teacher has {theirs} classes and its student {ours}")
+    except Exception as error:
+        raise ValueError(f"{name} cannot be built: {error}") from error
 
 
-# ``tools/train.py``: train a plain or a distilling config.
+def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | None]:
+    """Say what a teacher's folder holds, and what to do: ``train``, ``resume`` or nothing."""
+    final, noted = Path(cfg.work_dir, FINAL), read_origin(cfg.work_dir) or {}
+    # Of a teacher's teacher that is gone, the folder says what its weights were.
+    gone = {teacher.checkpoint for teacher in find_missing_teachers(cfg)}
+    named = [teacher.checkpoint for teacher in teachers_of(cfg).values()]
+    hashes = dict(zip(named, noted.get("teachers") or (), strict=False))
+    content = computed_content(cfg, weights={name: hashes[name] for name in gone & {*hashes}})
+    same = row_fingerprint(noted) == fingerprint(content)
+    damage = why_damaged(final, only_zip=True) if final.is_file() else None
+    if not final.is_file() or damage:
+        text = f"its {FINAL} is damaged ({damage}), " if damage else ""
+        return (f"{text}goes on", "resume") if same else (f"{text}is trained first", "train")
+    if same:
+        has_row = args.results is None or gone or _has_row(args, cfg, content["processes"])
+        return ("was trained before", None) if has_row else _test_again(args, cfg)
+    if args.retrain:
+        return "is trained anew", "train"
+    if "computed" not in noted:
+        return f"is taken as it is, since nothing says what made {final}", None
+    changes = list_changes(noted["computed"], content)
+    raise ValueError(
+        f"{final} is not the teacher that {args.config} gives: "
+        f"{'; '.join(changes) or 'the number of epochs or processes differs'}. Leave out "
+        "--train-teacher to be taught by it all the same, or add --retrain to train it anew"
+    )
 
 
-def _train_teacher(
-    teacher: MissingTeacher,
-    args: argparse.Namespace,
-    outer: TrainingStarted,
-    students: tuple[str, ...] = (),
-) -> None:
-    """Train a missing teacher, and before it those that its own config distils from."""
-    if teacher.checkpoint in students:
-        raise ValueError(f"{teacher.checkpoint} would be taught by its own student")
-    words = [*teacher.arguments, "--launcher", args.launcher]
-    words += ["--fast"] * args.fast  # in the folder that the student's config names, all the same
-    words += ["--work-dir", str(Path(teacher.checkpoint).parent)] * ("--work-dir" not in words)
-    if "data_root" in args.cfg_options:
-        words += ["--cfg-options", f"data_root={args.cfg_options['data_root']}"]
-    words += ["--amp"] * args.amp + ["--no-pin-memory"] * args.no_pin_memory
-    print(f"training the teacher first: {teacher.command}", flush=True)
-    started = TrainingStarted(outer.again)
-    with one_line_errors(started):
-        teacher_args = build_parser().parse_args(words)
-        cfg = build_config(teacher_args)
-        for missing in find_missing_teachers(cfg):
-            if not missing.can_be_trained():
-                raise ValueError(explain_missing([missing]))
-            _train_teacher(missing, args, outer, (*students, teacher.checkpoint))
-        start_processes(cfg)
-        with only_run_in(cfg.work_dir):
-            cut_off = is_origin(cfg)  # then it goes on
-            run_training(cfg, "auto" if cut_off else None, started)
+def _has_row(args: argparse.Namespace, cfg: Config, processes: int) -> bool:
+    rows = read_lines(Path(args.results))
+    return find_row(cfg, rows, processes, ["train"] * args.train_metrics) is not None
+
+
+def _test_again(args: argparse.Namespace, cfg: Config) -> tuple[str, str | None]:
+    """Resume a teacher at its end to test it: it was killed before it was recorded."""
+    last = last_checkpoint(cfg.work_dir)
+    state = read_lazily(str(last)).get(STATE) if last is not None else None
+    if isinstance(state, dict) and state.get("finished"):
+        return f"was trained before and is tested for {args.results}", "resume"
+    return f"was trained before; its row in {args.results} is missing", None
+
+
+def _train_teacher(run: PlannedRun, started: TrainingStarted) -> None:
+    """Train a teacher unless it is there."""
+    args, cfg, _ = run
+    with only_run_in(cfg.work_dir):
+        text, action = from_first_process(lambda: _settle_teacher(args, cfg))
+        if is_main_process():
+            print(f"the teacher {cfg.work_dir}/{FINAL} {text}", flush=True)
+        if action is not None:
+            args.resume = "auto" if action == "resume" else None
+            _train(run, started)
+    barrier()  # the student reads what the first process has written
     gc.collect()
 
 
-def _train(
-    args: argparse.Namespace, cfg: Config, argv: Sequence[str], started: TrainingStarted
-) -> None:
-    """Train one config, its missing teachers first if wanted, and record the results."""
-    check_config(cfg)
-    missing = find_missing_teachers(cfg)
-    trainable = all(teacher.can_be_trained() for teacher in missing)
-    if missing and not (args.train_teacher and trainable):
-        raise ValueError(explain_missing(missing))
-    recorder = ResultsRecorder(args.results, cfg, argv)
-    if missing:
-        check_build(cfg, args.config)  # rather than when the teachers have been trained
-    start_processes(cfg)
-    with only_run_in(cfg.work_dir):
-        for teacher in missing:
-            _train_teacher(teacher, args, started)
-        recorder.start(cfg)
-        changed = args.resume_changed
-        runner = run_training(cfg, args.resume, started, resume_changed=changed)
-        recorder.record(runner, args, started)
-        export_run(runner, args, recorder.origin, recorder.machine)
-        end_workers(runner)
-
-
-def _train_chain(args: argparse.Namespace, argv: Sequence[str], started: TrainingStarted) -> None:
-    def build(stage_args: argparse.Namespace) -> Config:
-        cfg = build_config(stage_args)
-        check_config(cfg)
-        ResultsRecorder(stage_args.results, cfg, argv)  # for its checks
-        return cfg
-
-    def run(stage_args: argparse.Namespace, cfg: Config) -> None:
-        started.value, started.iteration = False, None
-        _train(stage_args, cfg, argv, started)
-
-    run_chain(args, build, run, _dump_finished)
-
-
-def _dump_finished(args: argparse.Namespace, cfg: Config) -> None:
-    """Dump what a finished run lacks."""
-    splits = missing_exports(cfg, args.dump_logits or ())
-    if splits:
-        final, folder = Path(cfg.work_dir, FINAL), Path(cfg.work_dir, FOLDER)
-        export_checkpoint(cfg, args.config, str(final), splits, folder)
+def _train(run: PlannedRun, started: TrainingStarted) -> None:
+    """Train one config and record the results."""
+    args, cfg, recorder = run
+    started.value, started.iteration = False, None
+    recorder.start(cfg)
+    runner = run_training(cfg, args.resume, started, resume_changed=args.resume_changed)
+    recorder.record(runner, args, started)
+    export_run(runner, args, recorder.origin, recorder.machine)
+    end_workers(runner)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -357,8 +408,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors(started):
         silence_known_warnings()
         install_safe_reading()
-        if is_chain(args.config):
-            started.again = resume_command("train.py", argv, flag=False)
-            _train_chain(args, argv, started)
-        else:
-            _train(args, build_config(args), argv, started)
+        *teachers, run = plan_runs(args, argv).values()
+        start_processes(run.cfg)
+        with only_run_in(run.cfg.work_dir):
+            for teacher in teachers:
+                _train_teacher(teacher, started)
+            _train(run, started)

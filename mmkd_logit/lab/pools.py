@@ -236,7 +236,7 @@ class _Torchrun:
         self, words: Sequence[str], log: str, environment: dict, size: int, tool: str
     ) -> None:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
-        torchrun = [sys.executable, "-m", "mmkd_logit.engine.torchrun", "--standalone"]
+        torchrun = [sys.executable, "-m", "mmkd_logit.engine.launch", "--standalone"]
         command = [*torchrun, f"--nproc_per_node={size}", str(Path("tools", tool)), *words]
         with open(log, "ab") as file:
             self._process = subprocess.Popen(

@@ -12,8 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from networks import raw_batch
 
-from mmkd_logit.engine.chain import is_chain, read_chain
-from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.engine.train import build_config, build_parser, plan_runs
 from mmkd_logit.models import TeacherSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -361,7 +360,7 @@ def test_each_method_is_there_on_both_data_sets():
 
 
 def networks_and_losses(name):
-    """Return what each stage of a chain trains, and by what, from its name."""
+    """Return what each run of a chain trains, and by what, from its name."""
     *words, last = name.removeprefix("chain_").split("_")
     words += [last] * (last != "digits")
     if words[0] == "born-again":
@@ -373,34 +372,29 @@ def networks_and_losses(name):
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_chain(name, project):
-    """Each stage trains what the name says, and its teacher is the network of the one before."""
-    path = f"configs/sequential/{name}.py"
-    assert is_chain(path)
-    dataset = dataset_of(name)
-    stages = read_chain(build_parser().parse_args([path]), build_config)
+    """Each run trains what the name says, and its teacher is the student of the one before."""
+    words = [f"configs/sequential/{name}.py", "--train-teacher"]
     networks, losses = networks_and_losses(name)
-    assert len(stages) == len(networks) == len(losses) + 1
-    before = stages[0].cfg
-    check_network(before.model, networks[0], dataset)
-    for number, (stage, network, loss) in enumerate(
-        zip(stages[1:], networks[1:], losses, strict=True), 2
-    ):
-        assert stage.cfg.model.loss_kd == LOSSES[loss]
-        check_network(stage.cfg.model.student, network, dataset)
-        (teacher,) = stage.cfg.model.teacher
+    dataset = dataset_of(name)
+    first, *runs = plan_runs(build_parser().parse_args(words)).values()
+    check_network(first.cfg.model, networks[0], dataset)
+    before = first.cfg
+    for run, network, loss in zip(runs, networks[1:], losses, strict=True):
+        assert run.cfg.model.loss_kd == LOSSES[loss]
+        check_network(run.cfg.model.student, network, dataset)
+        teacher = run.cfg.model.teacher
         assert teacher.checkpoint == f"{before.work_dir}/final.pth"
+        assert teacher.get("cache") == (None if dataset == "digits" else CACHE["cache"])
         taught = before.model.get("student", before.model)
         found = TeacherSettings.from_config(teacher).resolve().model
         assert found.pop("data_preprocessor") == before.data_preprocessor
         assert found == {k: v for k, v in taught.to_dict().items() if k != "train_cfg"}
-        # The config's own teacher is that network too: alone it trains the same pair.
-        own = load("kd", Path(stage.args.config).stem).model.teacher
-        assert TeacherSettings.from_config(own).resolve().model == {
-            **found,
-            "data_preprocessor": before.data_preprocessor,
-        }
-        assert Path(stage.cfg.work_dir).name.startswith(f"{number}_")
-        before = stage.cfg
+        before = run.cfg
+    generations = [f"{before.work_dir}/generation{n}" for n in range(1, len(runs))]
+    if "born-again" in name:
+        assert [run.cfg.work_dir for run in runs] == [*generations, before.work_dir]
+    else:
+        assert runs[-2].cfg.work_dir == f"work_dirs/{Path(runs[-2].args.config).stem}/seed0"
 
 
 def test_the_papers_chains_are_complete():
@@ -553,7 +547,7 @@ def test_metafile_is_true(folder):
     metafile = yaml.safe_load((PROJECT / "configs" / folder / "metafile.yml").read_text())
     entries = {entry["Name"]: entry for entry in metafile["Models"]}
     names = [path.stem for path in (PROJECT / "configs" / folder).glob("*.py")]
-    assert sorted(entries) == sorted(name for name in names if not name.startswith("chain_"))
+    assert sorted(entries) == sorted(names)
     for name, entry in entries.items():
         assert entry["Config"] == f"configs/{folder}/{name}.py"
         model = load(folder, name).model

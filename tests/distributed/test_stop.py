@@ -11,7 +11,7 @@ from mmkd_logit.utils.files import why_damaged
 
 
 def launch(folder, name):
-    words = [sys.executable, "-m", "mmkd_logit.engine.torchrun", "--nproc_per_node=2"]
+    words = [sys.executable, "-m", "mmkd_logit.engine.launch", "--nproc_per_node=2"]
     words += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
     return run(*words, str(HERE / "distributed/stop_worker.py"), str(folder), name)
 

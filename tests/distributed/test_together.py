@@ -11,7 +11,7 @@ from mmkd_logit.engine.results import read_lines
 
 
 def torchrun(*words):
-    torchrun = [sys.executable, "-m", "mmkd_logit.engine.torchrun", "--standalone"]
+    torchrun = [sys.executable, "-m", "mmkd_logit.engine.launch", "--standalone"]
     done = run(*torchrun, "--nproc_per_node=2", *words)
     assert done.returncode == 0, done.stderr[-3000:]
 

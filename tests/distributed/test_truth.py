@@ -148,7 +148,7 @@ def test_metrics_and_dump_are_those_of_one_process_with_the_checkpoint(ranks, pl
 
 
 def test_sync_bn_is_for_gpus_and_frozen_teachers_may_have_it(ranks):
-    """Why prepare_launch refuses it; should this fail, torch has learnt it, and we need not."""
+    """PyTorch itself says so, at the first batch."""
     for rank in ranks:
         said, same = rank["sync_bn"]
         assert "SyncBatchNorm expected input tensor to be on" in said

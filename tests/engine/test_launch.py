@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import PROJECT
+from commands import PROJECT, STUDENT
 from mmengine.config import Config
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from mmkd_logit.engine import launch, torchrun
+from mmkd_logit.engine import launch
+from mmkd_logit.engine.fingerprint import origin_of
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -58,33 +59,51 @@ def test_gloo_without_a_gpu(started_groups, monkeypatch):
     assert cfg.model_wrapper_cfg == dict(type="Mine", device_ids=None)
 
 
-NORM = dict(type="SyncBN")
-
-
 @pytest.mark.parametrize(
-    ("settings", "where"),
-    [
-        (dict(sync_bn="torch"), "sync_bn"),
-        (dict(model=dict(backbone=dict(norm_cfg=NORM))), "model.backbone.norm_cfg"),
-        (dict(model=dict(student=dict(parts=[dict(type="MMSyncBN")]))), "model.student.parts.0"),
-        (dict(model=dict(teacher=dict(config=dict(norm_cfg=NORM)))), None),
-        (dict(model=dict(backbone=dict(norm_cfg=dict(type="BN")))), None),
-    ],
+    ("launcher", "variable"), [("slurm", "SLURM_NTASKS"), ("mpi", "OMPI_COMM_WORLD_SIZE")]
 )
-def test_sync_bn_needs_gpus(started_groups, monkeypatch, settings, where):
-    for name in TORCHRUN:
-        monkeypatch.setenv(name, "0")
-    launch.prepare_launch(Config(settings), "pytorch")  # one process
+def test_processes_are_counted_before_they_have_met(project, monkeypatch, launcher, variable):
+    cfg = Config.fromfile(STUDENT)
+    cfg.launcher = launcher
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv(variable, "4")
+    assert origin_of(cfg)["processes"] == 4
+    cfg.launcher = "none"  # an interactive job of one process
+    assert origin_of(cfg)["processes"] == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
-    if where is None:
-        launch.prepare_launch(Config(settings), "pytorch")
-        return
-    started_groups.clear()
-    with pytest.raises(ValueError, match=f"^{where} asks for SyncBN, which .* GPUs only; on CPUs"):
-        launch.prepare_launch(Config(settings), "pytorch")
-    assert not started_groups
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    launch.prepare_launch(Config(settings), "pytorch")
+    assert origin_of(cfg)["processes"] == 2
+
+
+def test_processes_meet_before_they_decide(monkeypatch):
+    """With slurm on GPUs; what MMEngine's Runner would do later."""
+    met = []
+    monkeypatch.setattr(launch, "init_dist", lambda *a, **k: met.append((a, k)))
+    monkeypatch.setattr(launch, "set_multi_processing", lambda **k: met.append(k))
+    env_cfg = dict(mp_cfg=dict(mp_start_method="fork"), dist_cfg=dict(backend="nccl", timeout=9))
+    launch.start_processes(Config(dict(launcher="slurm", env_cfg=env_cfg)))
+    assert met == [
+        dict(mp_start_method="fork", distributed=True),
+        (("slurm",), dict(backend="nccl", timeout=9)),
+    ]
+    launch.start_processes(Config(dict(launcher="none", env_cfg=env_cfg)))
+    assert len(met) == 2
+
+
+@pytest.mark.parametrize("main_process", [True, False])
+def test_the_first_process_looks_for_all(monkeypatch, main_process):
+    def look():
+        raise FileNotFoundError(2, "gone", "a file")
+
+    sent = []
+    monkeypatch.setattr(launch, "is_main_process", lambda: main_process)
+    monkeypatch.setattr(launch, "broadcast_object_list", lambda found: sent.append(list(found)))
+    assert launch.from_first_process(lambda: 3) == (3 if main_process else None)
+    if main_process:
+        with pytest.raises(OSError, match="gone"):
+            launch.from_first_process(look)
+        assert isinstance(sent[1][1], OSError)  # the others hear of it
+    else:
+        assert launch.from_first_process(look) is None
 
 
 @pytest.mark.parametrize("absent", TORCHRUN)
@@ -170,10 +189,10 @@ def test_torchrun_ends_as_its_processes(monkeypatch, capsys, error, status, said
     def run(argv):
         raise error
 
-    monkeypatch.setattr(torchrun, "torchrun", run)
+    monkeypatch.setattr(launch, "torchrun", run)
     before = signal.getsignal(signal.SIGUSR1)
     with pytest.raises(SystemExit) as stopped:
-        torchrun.main(["x"])
+        launch.main(["x"])
     assert stopped.value.code == status
     assert capsys.readouterr().err == said
     assert signal.getsignal(signal.SIGUSR1) == before
@@ -183,7 +202,7 @@ def test_torchrun_passes_sigusr1_on(monkeypatch):
     def run(argv):
         signal.raise_signal(signal.SIGUSR1)
 
-    monkeypatch.setattr(torchrun, "torchrun", run)
+    monkeypatch.setattr(launch, "torchrun", run)
     with pytest.raises(SystemExit) as stopped:
-        torchrun.main(["x"])
+        launch.main(["x"])
     assert stopped.value.code == 75

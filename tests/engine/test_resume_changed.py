@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import Tiny, error_of, folder_of, train, write_chain
+from commands import Tiny, error_of, folder_of, train
 from mmengine.config import Config
 
 from mmkd_logit.checkpoint import load_from_file
@@ -183,9 +183,6 @@ def test_flags_that_do_not_go_together(workplace, capsys):
     tiny = Tiny()
     message = error_of(capsys, main, tiny.student, "--resume-changed")
     assert message == "--resume-changed goes with --resume"
-    chain = write_chain(dict(config=tiny.student))
-    message = error_of(capsys, main, chain, "--resume", "--resume-changed")
-    assert message.startswith("a chain trains what has changed anew; leave out --resume-changed")
 
 
 def test_what_is_kept_of_a_config_is_text_that_runs_nothing(workplace):

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmkd_logit.engine.config import (
-    MissingTeacher,
+    LocalTeacher,
     explain_missing,
     find_missing_teachers,
     teachers_of,
@@ -135,10 +135,10 @@ def test_commands_name_seed_and_folder():
 
 
 def test_what_no_command_makes():
-    other = MissingTeacher("configs/wrn/wrn28-4.py", "best.pth", None)
+    other = LocalTeacher("configs/wrn/wrn28-4.py", "best.pth")
     model = find_missing_teachers(config(spec("final.pth", dict(type="ImageClassifier"))))[0]
-    assert not other.can_be_trained()
-    assert not model.can_be_trained()
+    assert not other.can_be_trained
+    assert not model.can_be_trained
     assert explain_missing([other, model]) == (
         "the teacher's checkpoint best.pth does not exist; set model.teacher.checkpoint to a "
         "checkpoint of configs/wrn/wrn28-4.py; the teacher's checkpoint final.pth does not exist; "

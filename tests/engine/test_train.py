@@ -18,7 +18,7 @@ from commands import (
 )
 from mmengine.config import Config
 
-from mmkd_logit.engine.fingerprint import fingerprint_of, read_origin, weights_hash, write_origin
+from mmkd_logit.engine.fingerprint import fingerprint_of, read_origin, weights_hash
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
 
@@ -157,10 +157,9 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     tiny = Tiny()
     train(tiny.kd, "--train-teacher", "--results", "new/runs.jsonl", "--seed", 0)
     teacher, student = folder_of(tiny.teacher), folder_of(tiny.kd)
-    assert f"training the teacher first: python tools/train.py {tiny.teacher} --seed 0\n" in (
-        capsys.readouterr().out
-    )
-    (row,) = read_lines(Path("new/runs.jsonl"))
+    assert f"the teacher {teacher}/final.pth is trained first\n" in capsys.readouterr().out
+    first, row = read_lines(Path("new/runs.jsonl"))
+    assert (first["config"], first["teachers"]) == (tiny.teacher, [])
     assert row["config"] == tiny.kd
     assert row["seed"] == 0
     assert (row["epochs"], row["iterations"], row["resumed_at"]) == (1, 2, 0)
@@ -208,7 +207,7 @@ def test_teachers_of_later_stages_come_first_too(workplace, capsys):
     assert not Path("work_dirs").exists()
     train(config, "--train-teacher", "--results", "runs.jsonl")
     files = [folder_of(tiny.teacher) / "final.pth", later]
-    (row,) = read_lines(Path("runs.jsonl"))
+    *_, row = read_lines(Path("runs.jsonl"))
     assert row["teachers"] == [weights_hash(file) for file in files]
     assert read_origin(folder_of(config))["teachers"] == row["teachers"]
     assert row["iterations"] == 4
@@ -228,42 +227,6 @@ def test_wrong_stages_are_one_line_and_leave_what_is_there(workplace, capsys):
         message = error_of(capsys, main, config, "--cfg-options", option)
         assert re.search(words, message)
     assert [file.read_bytes() for file in files] == before
-
-
-def test_teacher_cut_off_goes_on_and_an_older_one_starts_anew(workplace):
-    tiny = Tiny()
-    train(tiny.teacher)
-    folder = folder_of(tiny.teacher)
-    (folder / "final.pth").unlink()
-    written = (folder / "epoch_1.pth").stat().st_mtime_ns
-    train(tiny.kd, "--train-teacher")
-    assert (folder / "epoch_1.pth").stat().st_mtime_ns == written
-    (folder / "final.pth").unlink()
-    origin = read_origin(folder)
-    write_origin(folder, dict(origin, computed=dict(origin["computed"], model="of before")))
-    train(tiny.kd, "--train-teacher", "--seed", 1)
-    assert (folder / "epoch_1.pth").stat().st_mtime_ns != written
-
-
-def test_teachers_of_teachers_are_trained_in_order(workplace, capsys):
-    first, second = Tiny(), Tiny()
-    text = Path(second.kd).read_text().replace(Path(second.teacher).stem, Path(first.kd).stem)
-    Path(second.kd).write_text(text)
-    message = error_of(capsys, main, second.kd)
-    assert f"make it with: python tools/train.py {first.kd} --seed 0" in message
-    train(second.kd, "--train-teacher", "--results", "runs.jsonl")
-    big, medium, small = map(folder_of, (first.teacher, first.kd, second.kd))
-    assert read_origin(medium)["teachers"] == [weights_hash(big / "final.pth")]
-    assert read_origin(small)["teachers"] == [weights_hash(medium / "final.pth")]
-
-
-def test_a_teacher_is_not_taught_by_its_student(workplace, capsys):
-    first, second = Tiny(), Tiny()
-    for one, other in ((first, second), (second, first)):
-        text = Path(one.kd).read_text().replace(Path(one.teacher).stem, Path(other.kd).stem)
-        Path(one.kd).write_text(text)
-    message = error_of(capsys, main, first.kd, "--train-teacher")
-    assert message == f"{folder_of(second.kd)}/final.pth would be taught by its own student"
 
 
 def test_resume_continues(workplace):
@@ -295,6 +258,26 @@ def test_weights_alone_cannot_be_resumed(workplace, capsys):
         message = error_of(capsys, main, tiny.student, "--resume", file)
         assert message.startswith(f"{file} holds weights alone and cannot be resumed; take an ")
     train(tiny.student, load_from="weights.pth")
+
+
+def test_resuming_under_another_config_disowns_the_weights_at_once(workplace, monkeypatch):
+    """They must not be there when the folder says that the new config made them."""
+    tiny = Tiny()
+    train(tiny.student)
+    folder = folder_of(tiny.student)
+    seen = []
+
+    def stop(self, runner):
+        seen.append((read_origin(folder), (folder / "final.pth").is_file()))
+        raise OSError("killed")
+
+    monkeypatch.setattr("mmkd_logit.engine.save.FinalCheckpointHook.before_train", stop)
+    old = read_origin(folder)
+    with pytest.raises(SystemExit):
+        train(tiny.student, "--resume", train_cfg__max_epochs=2)
+    ((origin, final),) = seen
+    assert origin != old
+    assert not final
 
 
 def test_resume_after_the_folder_was_moved(workplace):

@@ -26,14 +26,14 @@ def _flipped(lab, place):
 
 
 def _half_written(lab, place):
-    return lab.go_on("chain", place)
+    return lab.go_on("teachers first", place)
 
 
 # By the way in which it is broken: the run, where it is killed and what is done then.
 _CONTROLS = {
     sabotage.no_random_states: ("plain", "after", "last_checkpoint", _random_states),
     sabotage.unseen_damage: ("plain", "after", "last_checkpoint", _flipped),
-    sabotage.in_place: ("chain", "within", "final.pth", _half_written),
+    sabotage.in_place: ("teachers first", "within", "final.pth", _half_written),
 }
 
 

@@ -94,14 +94,14 @@ def caches(lab, place, random, number):
     return how, lab.go_on("warm cache", place)
 
 
-@trying("damaged final.pth of a stage", "chain", 3)
-def stages(lab, place, random, number):
-    """A stage was finished, and its weights are damaged when the next one is to learn of them."""
-    problems = cut_off(lab, "chain", place, file="iter_2.pth", count=2)
+@trying("damaged final.pth of a teacher", "teachers first", 3)
+def teachers(lab, place, random, number):
+    """A teacher was finished, and its weights are damaged when the next one learns of them."""
+    problems = cut_off(lab, "teachers first", place, file="iter_2.pth", count=2)
     (final,) = place.glob("run/*/final.pth")
     how = _damage(final, random, number)
     # Its weights are tested once more.
-    return how, problems or lab.go_on("chain", place, rows_again=True)
+    return how, problems or lab.go_on("teachers first", place, rows_again=True)
 
 
 @trying("SIGTERM or SIGUSR1", "plain", 6)
@@ -260,7 +260,7 @@ def _row(*functions):
 
 
 FAULTS = {
-    "checkpoints": _row(checkpoints, small_files, stages),
+    "checkpoints": _row(checkpoints, small_files, teachers),
     "caches": _row(caches),
     "signals": _row(preemption, preemption_of_two, preemption_of_workers),
     "disk": _row(full_disk, read_only),

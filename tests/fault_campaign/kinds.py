@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from commands import make_workplace, write_chain
+from commands import make_workplace
 
 _STUDENT = """
 _base_ = '../configs/wrn/wrn10-1-thin_digits.py'
@@ -74,6 +74,11 @@ _SHORT = """
 _base_ = './{base}.py'
 train_cfg = dict(max_epochs=2)
 """
+_TAUGHT = """
+_base_ = './kd.py'
+train_cfg = dict(max_epochs=2)
+model = dict(teacher=dict(config='tiny/{teacher}.py', checkpoint='run/{teacher}/final.pth'))
+"""
 _TWO = """
 _base_ = './kd.py'
 train_dataloader = dict(batch_size=8)
@@ -86,6 +91,7 @@ val_dataloader = dict(num_workers=1, persistent_workers=True)
 """
 _CACHE = dict(storage="disk")
 TEACHERS = ("teacher", "other")
+_RESULTS = ("--results", "runs.jsonl")
 
 
 class Kind(NamedTuple):
@@ -111,7 +117,7 @@ class Kind(NamedTuple):
 
 
 def _alone(name, config, **more):
-    words = (f"tiny/{config}.py", "--work-dir", "run", "--results", "runs.jsonl")
+    words = (f"tiny/{config}.py", "--work-dir", "run", *_RESULTS)
     return Kind(name, words, **more)
 
 
@@ -124,10 +130,9 @@ KINDS = {
         _alone("noisy labels", "noisy"),
         _alone("sequential", "sequential"),
         Kind(
-            "chain",
-            ("tiny/chain.py", "--work-dir", "run", "--results", "runs.jsonl"),
+            "teachers first",
+            ("tiny/third.py", "--work-dir", "run/third", "--train-teacher", *_RESULTS),
             folders=("run/*",),
-            told=False,
         ),
         Kind(
             "together",
@@ -161,14 +166,13 @@ def make_base(folder):
         noisy=_NOISY,
         sequential=_SEQUENTIAL.replace("{other}", str(other)),
         first=_SHORT.format(base="teacher"),
-        second=_SHORT.format(base="kd"),
+        second=_TAUGHT.format(teacher="first"),
+        third=_TAUGHT.format(teacher="second"),
         two=_TWO,
         workers=_WORKERS,
     )
     for name, text in texts.items():
         Path(tiny, f"{name}.py").write_text(text)
-    stages = [dict(config=f"tiny/{name}.py") for name in ("first", "second")]
-    write_chain(*stages, path=tiny / "chain.py")
     lines = [
         f"tiny/kd.py --work-dir run/{number} --cfg-options train_cfg.max_epochs=2 "
         f"model.alpha={0.3 + number / 2}\n"

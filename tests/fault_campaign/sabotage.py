@@ -13,12 +13,12 @@ def in_place(rank):
 def unseen_damage(rank):
     """Take every checkpoint for whole."""
     from mmkd_logit import checkpoint
-    from mmkd_logit.engine import chain as chain_run
     from mmkd_logit.engine import group as together_results
     from mmkd_logit.engine import resume as last_checkpoint
     from mmkd_logit.engine import save as final_checkpoint_hook
+    from mmkd_logit.engine import train
 
-    for module in (chain_run, checkpoint, last_checkpoint, together_results, final_checkpoint_hook):
+    for module in (train, checkpoint, last_checkpoint, together_results, final_checkpoint_hook):
         module.why_damaged = lambda path, only_zip=False: None
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import Tiny, folder_of, make_workplace, write_chain
+from commands import Tiny, folder_of, make_workplace
 from commands import test as run_test
 from commands import train as run_train
 from payloads import (
@@ -23,7 +23,6 @@ from payloads import (
 )
 from traces import no_trace
 
-from mmkd_logit.engine import train as train_tool
 from mmkd_logit.engine.fingerprint import read_origin
 from mmkd_logit.engine.group import main as together
 from mmkd_logit.engine.logits import read_identity
@@ -70,7 +69,7 @@ model = dict(teacher=dict(micro_batch=8, cache=dict(storage='disk', root='{root}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder in which a teacher was trained, and a chain and two runs together were cut off."""
+    """A folder in which a teacher was trained, and two runs together were cut off."""
     folder = tmp_path_factory.mktemp("attacked")
     make_workplace(folder)
     with no_trace(), pytest.MonkeyPatch.context() as patch:
@@ -79,8 +78,6 @@ def trained(tmp_path_factory):
         run_train(tiny.teacher)
         place = SimpleNamespace(folder=folder, tiny=tiny, teacher=folder_of(tiny.teacher))
         place.epoch = place.teacher / "epoch_1.pth"
-        place.chain = write_chain(dict(config=tiny.teacher), dict(config=tiny.kd))
-        train_tool.main([place.chain])
         lines = [f"{config} --work-dir together/{i}\n" for i, config in enumerate((tiny.kd,) * 2)]
         Path("runs.txt").write_text("".join(lines))
         together(["runs.txt"])
@@ -124,14 +121,14 @@ def resume_automatically(place, file, tmp_path):
     run_train(place.tiny.student, "--resume", "--work-dir", tmp_path)
 
 
-def resume_chain(place, file, tmp_path):
-    """Its first stage was cut off, and goes on from the file."""
-    folder = next(folder_of(place.chain).glob("1_*"))
+def resume_teacher(place, file, tmp_path):
+    """A teacher was cut off, and goes on from the file."""
+    folder = place.teacher
     content = {path: path.read_bytes() for path in folder.glob("*.pth")}
     try:
         shutil.copy(file, folder / "epoch_1.pth")
         (folder / "final.pth").unlink()
-        train_tool.main([place.chain])
+        run_train(place.tiny.kd, "--train-teacher", "--work-dir", tmp_path)
     finally:
         for path, before in content.items():
             path.write_bytes(before)
@@ -176,7 +173,7 @@ CHECKPOINTS = {
         place.tiny.student, "--resume", file, "--work-dir", tmp_path
     ),
     "automatic resume": resume_automatically,
-    "resume of a chain": resume_chain,
+    "resume of a teacher": resume_teacher,
     "resume of several": resume_together,
     "resume of a config": train_with(lambda file: dict(load_from=file, resume=True)),
     "load_from": train_with(lambda file: dict(load_from=file)),

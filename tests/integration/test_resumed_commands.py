@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import Tiny, folder_of, make_workplace, train, write_chain
+from commands import Tiny, folder_of, make_workplace, taught_by, train
 from cut_off import Cut, Killed, cached
 from cut_off import train as train_config
 from same_runs import assert_same_runs, curves, row_differences, value_differences
@@ -15,6 +15,10 @@ from mmkd_logit.engine.group import common_work_dir, read_runs
 from mmkd_logit.engine.results import read_lines
 
 EVERY = dict(default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=1)
+_LONG = """
+train_cfg = dict(max_epochs=2)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1))
+"""
 EVERY_WORDS = [f"{key.replace('__', '.')}={value}" for key, value in EVERY.items()]
 
 
@@ -66,30 +70,32 @@ def assert_same_rows():
     return whole, parts
 
 
-def test_a_chain(two_places, capsys):
-    """The first stage is cut off within an epoch; its student has the same teacher all the same."""
+def test_teachers_that_are_trained_first(two_places, capsys):
+    """The second is cut off within an epoch; its student has the same teacher all the same."""
     tiny, go = two_places
-    stages = [dict(config=tiny.kd), dict(config=tiny.kd)]
+    configs = [f"tiny/{name}.py" for name in ("first", "second", "last")]
 
     def command():
-        words = ["tiny/chain.py", "--results", "runs.jsonl", "--work-dir", "chain"]
-        train(*words, train_cfg__max_epochs=2, **EVERY)
+        words = ["--train-teacher", "--results", "runs.jsonl", "--resume"]
+        train(configs[-1], *words, train_cfg__max_epochs=2, **EVERY)
 
-    for name in ("whole", "parts"):
-        go(name)
-        write_chain(*stages, path="tiny/chain.py")
-        if name == "whole":
+    for place in ("whole", "parts"):
+        go(place)
+        for teacher, config in zip((tiny.teacher, *configs), configs, strict=False):
+            Path(taught_by(teacher, tiny.kd, _LONG)).rename(config)
+        if place == "whole":
             command()
-    cut_off(train_tool, 0, 3, command)
+    cut_off(train_tool, 2, 3, command)  # the first of all is there, and tested for its row
     capsys.readouterr()
     command()
-    first, second = (f"chain/{n}_{Path(tiny.kd).stem}" for n in (1, 2))
-    assert f"was cut off, goes on from {first}/iter_3.pth" in capsys.readouterr().out
-    whole, parts = assert_same_rows()
-    assert [row["resumed_at"] for row in whole] == [0, 0]
-    assert [row["resumed_at"] for row in parts] == [3, 0]
-    for stage in (first, second):
-        assert_same_runs(Path("../whole", stage), stage)
+    first, second, last = map(folder_of, configs)
+    said = capsys.readouterr().out
+    assert f"the teacher {first}/final.pth was trained before\n" in said
+    assert f"the teacher {second}/final.pth goes on\n" in said
+    _, parts = assert_same_rows()
+    assert [row["resumed_at"] for row in parts] == [2, 0, 3, 0]
+    for folder in (first, second, last):
+        assert_same_runs(Path("../whole", folder), folder)
 
 
 def test_runs_together(two_places):

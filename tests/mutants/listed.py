@@ -34,6 +34,7 @@ _CHECKPOINT = "tests/engine/test_checkpoint.py"
 _SAFE = "tests/engine/test_safe_reading.py"
 _EXECUTE = "tests/lab/test_execute.py"
 _BITS = "tests/datasets/test_counter_hash.py"
+_FIRST = "tests/engine/test_train_teacher.py"
 
 MUTANTS = {
     # fingerprint
@@ -358,6 +359,49 @@ MUTANTS = {
         'startswith((b"<!doctype", b"<html"))',
         'startswith((b"<!no",))',
         "tests/engine/test_download.py tests/bad_input/test_broken.py",
+    ),
+    # teachers that are trained first
+    "any teacher that is there will do": Mutant(
+        "engine/train.py",
+        "same = row_fingerprint(noted) == fingerprint(content)",
+        "same = True",
+        f"{_FIRST}::test_another_teacher_is_refused_with_the_differences",
+    ),
+    "a teacher that was cut off starts anew": Mutant(
+        "engine/train.py",
+        '"auto" if action == "resume" else None',
+        "None",
+        f"{_FIRST}::test_a_teacher_that_was_cut_off_goes_on",
+    ),
+    "another teacher is trained anew unasked": Mutant(
+        "engine/train.py",
+        "if args.retrain:\n        return",
+        "if True:\n        return",
+        f"{_FIRST}::test_another_teacher_is_refused_with_the_differences",
+    ),
+    "a teacher's teacher is not compared": Mutant(
+        "engine/train.py",
+        "runs |= plan_runs(_teacher_arguments(teacher, args), argv, waiting)",
+        "runs |= [*plan_runs(_teacher_arguments(teacher, args), argv, waiting).items()][-1:]",
+        f"{_FIRST}::test_flags_that_hold_for_teachers_too",
+    ),
+    "teachers of a fast student are exact": Mutant(
+        "engine/train.py",
+        '*("launcher", "fast", "amp",',
+        '*("launcher", "amp",',
+        f"{_FIRST}::test_flags_that_hold_for_teachers_too",
+    ),
+    "every generation learns of the first": Mutant(
+        "engine/config.py",
+        'f"generation{number - 1}"',
+        '"generation1"',
+        f"{_FIRST}::test_generations_teach_each_other",
+    ),
+    "an earlier generation has other settings": Mutant(
+        "engine/train.py",
+        "own = copy.deepcopy(args)",
+        "own = build_parser().parse_args(teacher.arguments)",
+        f"{_FIRST}::test_generations_teach_each_other",
     ),
     # the distiller, DDP
     "the teacher trains": Mutant(
