@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from mmkd_logit.utils.arguments import type_name
 
-from .config_check import fields_of
+from .preflight import fields_of
 
 
 class _Overrides(DictAction):

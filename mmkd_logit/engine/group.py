@@ -28,11 +28,11 @@ from mmkd_logit.utils.files import log_folders, note_logs, why_damaged, write_te
 from .chain import start_processes
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import FINAL, explain_missing, find_missing_teachers, seed_of, teacher_specs
-from .config_check import check_config
 from .fingerprint import computed_content, fingerprint_of, is_origin, origin_of, write_origin
 from .launch import silence_known_warnings
 from .lock import only_run_in
 from .logits import dump_run
+from .preflight import check_config
 from .results import ResultsRecorder, find_row, read_lines
 from .runner import end_workers
 from .save import POINTER, FinalCheckpointHook, point_to, save_atomically

@@ -36,8 +36,8 @@ from .config import (
     seed_of,
     teacher_specs,
 )
-from .config_check import check_config
 from .launch import prepare_launch, silence_known_warnings
+from .preflight import check_config
 
 _IMAGES = 32  # whose views are made at a time
 

@@ -32,7 +32,6 @@ from .config import (
     scale_epochs,
     use_amp,
 )
-from .config_check import check_config
 from .fingerprint import is_origin, origin_of, write_origin
 from .launch import prepare_launch, silence_known_warnings
 from .lock import only_run_in
@@ -46,6 +45,7 @@ from .logits import (
 )
 from .precompute import log_caches
 from .preemption import PreemptionHook
+from .preflight import check_config
 from .results import ResultsRecorder, training_data_loader
 from .resume import FingerprintHook, allow_other_labels, find_checkpoint, missing_text
 from .runner import ResumableRunner, end_workers, use_resumable_loop

@@ -10,7 +10,7 @@ from mmengine.hooks import EMAHook
 from mmengine.registry import MODELS, Registry
 from runs import digits_distiller, run_config
 
-from mmkd_logit.engine.config_check import check_config
+from mmkd_logit.engine.preflight import check_config
 
 
 @pytest.mark.parametrize(
