@@ -34,7 +34,7 @@ from .config import (
     make_fast,
     read_config,
     seed_of,
-    teacher_specs,
+    teachers_of,
 )
 from .launch import prepare_launch, silence_known_warnings
 from .preflight import check_config
@@ -60,7 +60,7 @@ class CacheFiller:
         torch.backends.cudnn.benchmark = bool((cfg.get("env_cfg") or {}).get("cudnn_benchmark"))
         model_cfg = cfg.model.to_dict()
         model_cfg.setdefault("data_preprocessor", cfg.get("data_preprocessor"))
-        if not teacher_specs(cfg):
+        if not teachers_of(cfg):
             raise ValueError("this config has no teacher")
         self._distiller = MODELS.build(model_cfg).to(get_device())
         self.teachers = self._teachers()
@@ -75,10 +75,10 @@ class CacheFiller:
         from mmkd_logit.models import FrozenTeacher
 
         found = []
-        for spec in teacher_specs(self._cfg):
-            teacher = FrozenTeacher(spec)
+        for settings in teachers_of(self._cfg).values():
+            teacher = FrozenTeacher(settings)
             if teacher.cache is not None and teacher.cache.storage == "disk":
-                teacher.expect_inputs_of(self._distiller.data_preprocessor)
+                teacher.set_input_normalization(self._distiller.data_preprocessor)
                 found.append(teacher)
         return found
 
@@ -90,7 +90,7 @@ class CacheFiller:
             for images, views in pictures:
                 for teacher, queue in zip(self.teachers, waiting, strict=True):
                     inputs = self._normalise(images[:1])
-                    chosen = np.flatnonzero(self._in_precision(teacher.lacking, inputs, views))
+                    chosen = np.flatnonzero(self._in_precision(teacher.missing, inputs, views))
                     if len(chosen):
                         queue.append((images[_on(images, chosen)], select(views, chosen)))
                     computed += self._compute(teacher, queue, last=False)
@@ -103,7 +103,7 @@ class CacheFiller:
     def _compute(self, teacher: Any, queue: list[Pictures], last: bool) -> int:
         """Compute whole micro-batches of what waits, and the rest if nothing more will come."""
         waiting = sum(len(views.index) for _, views in queue)
-        size = teacher.inference.micro_batch
+        size = teacher.settings.micro_batch
         count = waiting if last else waiting // size * size
         if count == 0:
             return 0

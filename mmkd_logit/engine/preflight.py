@@ -300,12 +300,19 @@ def _is_component(path: str, spec: dict, place: Place, parent: Any) -> bool:
 
 
 def _check_teacher(path: str, spec: dict) -> None:
-    from mmkd_logit.models.teacher import OPTIONS
-    from mmkd_logit.models.teacher_cache import TeacherCache
+    from mmkd_logit.models import TeacherSettings
 
-    refuse_unknown(path, spec, ("config", "checkpoint", *OPTIONS))
-    if isinstance(spec.get("cache"), dict):
-        refuse_unknown(f"{path}.cache", spec["cache"], arguments_of(TeacherCache)[0])
+    with _at(path):
+        TeacherSettings.from_config(spec)
+
+
+@contextmanager
+def _at(path: str) -> Iterator[None]:
+    """Name the place in the config in an error."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _check_component(path: str, spec: dict, place: Place) -> None:
@@ -368,10 +375,8 @@ def _check_preprocessor(given: dict) -> None:
     from mmkd_logit.models.preprocessor import check_settings
 
     if type_name(given) in (None, "ClsDataPreprocessor", "BatchPreprocessor"):
-        try:
+        with _at("data_preprocessor"):
             check_settings(given)
-        except ValueError as error:
-            raise ValueError(f"data_preprocessor: {error}") from None
 
 
 # The run: weights and data that a network cannot take, said before the first iteration.
@@ -439,7 +444,7 @@ def _unwrapped(runner: Runner) -> Any:
 
 
 def _check_weights(runner: Runner) -> None:
-    from mmkd_logit.models.teacher import broken_weights, describe_broken
+    from mmkd_logit.models.teacher import broken_weights
 
     for prefix, network in trained_networks(runner).items():
         broken = broken_weights(network)
@@ -447,7 +452,7 @@ def _check_weights(runner: Runner) -> None:
             source = runner._load_from or "its init_cfg"
             raise ValueError(
                 f"the weights of {_student(prefix)} are not finite at the beginning: "
-                f"{describe_broken(broken)} hold NaN or infinity. They come from {source}; take a "
+                f"{broken} hold NaN or infinity. They come from {source}; take a "
                 "checkpoint from before training diverged"
             )
 
@@ -565,7 +570,7 @@ def is_known(loader: Any) -> bool:
 def _evaluating(network: nn.Module) -> Iterator[None]:
     """Let a network predict without a change to it, or to the random generators."""
     # Not above: command lines read the hooks before they silence mmpretrain's warnings.
-    from mmkd_logit.models.parts import preserve_random_state
+    from mmkd_logit.models.build import preserve_random_state
 
     modes = [(module, module.training) for module in network.modules()]
     own = network.training
@@ -642,7 +647,7 @@ def _try(run: Callable, inputs: Any, who: str, what: str, advice: str) -> Any:
 def _try_teacher(teacher: Any, inputs: Tensor, what: str) -> int:
     """Return for how many classes a teacher gives logits."""
     advice = "it must be trained on such images"
-    logits = _try(teacher.try_out, inputs, f"teacher {teacher.name}", what, advice)
+    logits = _try(teacher.dry_run, inputs, f"teacher {teacher.name}", what, advice)
     if logits.ndim != 2 or not torch.isfinite(logits).all():
         raise ValueError(
             f"the logits of teacher {teacher.name} for the first {what} image, of shape "
@@ -660,7 +665,7 @@ def _teachers(network: Any, runner: Runner) -> Iterator[tuple[Any, bool]]:
         yield from ((teacher, False) for teacher in network.teachers)
     for hook in runner.hooks:
         for later in getattr(hook, "later_teachers", list)():
-            if later.inference.autocast != "float16":  # which many CPUs cannot
+            if later.settings.autocast != "float16":  # which many CPUs cannot
                 yield later, True
 
 

@@ -165,20 +165,11 @@ class FiniteLossHook(Hook):
             head = logits_of(network)
             if head is not None:
                 self._handles.append(head.register_forward_hook(self._noting(f"{prefix}student")))
-            if hasattr(network, "on_teacher_logits"):
-                network.on_teacher_logits = self._noting_teacher(f"{prefix}teacher")
 
     def _noting(self, whose: str) -> Callable:
         def note(module: Any, args: Any, output: Any) -> None:
             logits = getattr(output, "logits", output)  # Hugging Face wraps them
             if self._sums is not None and isinstance(logits, Tensor) and logits.ndim == 2:
-                self._sums[whose] = row_sums(logits)
-
-        return note
-
-    def _noting_teacher(self, whose: str) -> Callable:
-        def note(logits: Tensor) -> None:
-            if self._sums is not None:
                 self._sums[whose] = row_sums(logits)
 
         return note
@@ -198,6 +189,10 @@ class FiniteLossHook(Hook):
         """Keep what is needed to explain it, and look at all since, if it is time."""
         # Copies: compiled with CUDA graphs, the next step overwrites what this one returned.
         sums = {whose: values.clone() for whose, values in (self._sums or {}).items()}
+        for prefix, network in self._networks.items():
+            step = getattr(network, "record", None)
+            if step is not None:
+                sums[f"{prefix}teacher"] = row_sums(step.teacher_logits)
         terms, self._done = tuple(outputs or ()), runner.iter + 1
         record = Record(runner.epoch, runner.iter, self._samples, sums, terms)
         self._records.append(record)
@@ -234,9 +229,6 @@ class FiniteLossHook(Hook):
         """Watch no longer."""
         for handle in self._handles:
             handle.remove()
-        for network in self._networks.values():
-            if hasattr(network, "on_teacher_logits"):
-                network.on_teacher_logits = None
         self._handles, self._networks, self._records = [], {}, []
 
     def _look(self, runner: Runner) -> None:

@@ -8,7 +8,7 @@ from mmpretrain.models.backbones.mobilenet_v2 import MobileNetV2
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_flag, check_number
 
-from .parts import check_init_cfg, check_layer
+from .build import check_init_cfg, check_layer
 
 _CONV, _NORM, _ACTIVATION = "dict(type='Conv2d')", "dict(type='BN')", "dict(type='ReLU6')"
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_count, check_flag, check_number
 
-from .parts import check_init_cfg, check_layer
+from .build import check_init_cfg, check_layer
 
 _NORM = "dict(type='BN'), or dict(type='GN', num_groups=8)"
 

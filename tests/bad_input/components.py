@@ -229,7 +229,7 @@ _MODELS = [
         teacher(compile=dict(mod="default")),
         "did you mean mode?",
     ),
-    ("LogitDistiller", "teacher.micro_batch", "zero", teacher(micro_batch=0), "positive integer"),
+    ("LogitDistiller", "teacher.micro_batch", "zero", teacher(micro_batch=0), "from 1 on"),
     (
         "LogitDistiller",
         "teacher.config",

@@ -18,7 +18,7 @@ from mmkd_logit.engine.group import (
     batches_key,
     common_work_dir,
     join_configs,
-    read_members,
+    read_runs,
     split_scalars,
     why_alone,
 )
@@ -113,7 +113,7 @@ def test_what_was_recorded_counts_as_the_run(tiny):
     """tools/reproduce.py finds the rows; a run of the same name alone needs no training."""
     together.main([write(lines_of(tiny)), "--results", "rows.jsonl"])
     rows = read_lines(Path("rows.jsonl"))
-    for member, row in zip(read_members("runs.txt"), rows, strict=True):
+    for member, row in zip(read_runs("runs.txt"), rows, strict=True):
         assert find_row(member.cfg, rows) == row
 
 
@@ -132,7 +132,7 @@ def test_a_run_that_was_cut_off_goes_on(tiny, monkeypatch, when, capsys):
         # Two iterations an epoch of 64 images in batches of 32, longer below.
         with pytest.raises(SystemExit):
             together.main([write([line.replace("--epochs 2", "--epochs 4") for line in lines])])
-    members = read_members("runs.txt")
+    members = read_runs("runs.txt")
     for member in members:
         assert not Path(member.cfg.work_dir, "final.pth").is_file()
         assert Path(member.cfg.work_dir, "origin.json").is_file()
@@ -169,7 +169,7 @@ def test_other_settings_begin_anew(tiny):
     lines[1] += " --cfg-options optim_wrapper.optimizer.lr=0.05"
     together.main([write(lines)])
     assert not torch.equal(state("together/mse")["head.fc.weight"], before["head.fc.weight"])
-    members = read_members("runs.txt")
+    members = read_runs("runs.txt")
     assert common_work_dir([m.cfg for m in members[:2]]) != common_work_dir(
         [m.cfg for m in members]
     )

@@ -8,7 +8,6 @@ from networks import batch, build, distiller, wrn
 from torch import nn
 
 from mmkd_logit.models import FrozenTeacher
-from mmkd_logit.models.teacher import TeacherInference
 
 
 @pytest.fixture
@@ -70,8 +69,8 @@ def test_distilling_config_means_its_student(checkpoint):
 
 def test_published_model_is_found_by_name():
     teacher = FrozenTeacher("resnet18_8xb16_cifar10")
-    assert teacher._spec.checkpoint.startswith("https://")
-    assert teacher._spec.model["backbone"]["type"] == "ResNet_CIFAR"
+    assert teacher.network.checkpoint.startswith("https://")
+    assert teacher.network.model["backbone"]["type"] == "ResNet_CIFAR"
 
 
 def test_building_leaves_every_generator_as_it_was(checkpoint):
@@ -100,7 +99,7 @@ def test_other_normalisation_is_converted():
     spec = dict(config=wrn(data_preprocessor=theirs), checkpoint=None)
     teacher = FrozenTeacher(spec)
     student = build(wrn(data_preprocessor=mine))
-    teacher.expect_inputs_of(student.data_preprocessor)
+    teacher.set_input_normalization(student.data_preprocessor)
     seen_by_student = student.data_preprocessor(dict(inputs=images.byte()))["inputs"]
     raw = teacher.model.data_preprocessor(dict(inputs=images.byte()))["inputs"]
     torch.testing.assert_close(teacher(seen_by_student), teacher.model(raw))
@@ -110,7 +109,7 @@ def test_other_normalisation_is_converted():
 def test_equal_normalisation_changes_no_bit():
     same = dict(mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0])
     teacher = FrozenTeacher(dict(config=wrn(data_preprocessor=same), checkpoint=None))
-    teacher.expect_inputs_of(build(wrn(data_preprocessor=same)).data_preprocessor)
+    teacher.set_input_normalization(build(wrn(data_preprocessor=same)).data_preprocessor)
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(teacher(x), teacher.model(x))
 
@@ -234,11 +233,11 @@ class Sizes(nn.Module):
         return x.flatten(1)[:, :3]
 
 
-@pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 8])
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 8])
 def test_micro_batches_have_one_size_and_end_in_zeros(n):
     network = Sizes()
     x = torch.rand(n, 1, 2, 2)
-    logits = TeacherInference(micro_batch=4)(network, x)
+    logits = FrozenTeacher(dict(config=network, micro_batch=4))(x)
     assert torch.equal(logits, x.flatten(1)[:, :3])
     assert {len(piece) for piece in network.seen} == {4}
     together = torch.cat(network.seen)
@@ -282,14 +281,14 @@ def test_as_the_surrounding_says_or_not(checkpoint):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(channels_last="yes"), "channels_last is True or False, got 'yes'"),
-        (dict(autocast="int8"), "autocast is None or one of 'bfloat16', 'float16', 'float32'"),
-        (dict(autocast=torch.bfloat16), "autocast is None or one of"),
-        (dict(autocast=True), "autocast is None or one of.*got True"),
-        (dict(compile="inductor"), "compile is True, False or a dict"),
-        (dict(micro_batch=0), "micro_batch is a positive integer or None, got 0"),
-        (dict(micro_batch=2.0), "micro_batch is a positive integer"),
-        (dict(micro_batch=True), "micro_batch is a positive integer"),
+        (dict(channels_last="yes"), "channels_last must be True or False, got 'yes'"),
+        (dict(autocast="int8"), "autocast must be one of 'bfloat16', 'float16', 'float32'"),
+        (dict(autocast=torch.bfloat16), "autocast must be one of"),
+        (dict(autocast=True), "autocast must be one of.*got True"),
+        (dict(compile="inductor"), "compile must be True, False or a dict"),
+        (dict(micro_batch=0), "micro_batch must be an integer from 1 on, got 0"),
+        (dict(micro_batch=2.0), "micro_batch must be an integer from 1 on"),
+        (dict(micro_batch=True), "micro_batch must be an integer from 1 on"),
         (dict(cache=True), "cache is a dict of storage, dtype, root, max_gib, or None, got True"),
         (dict(cache=dict(size=3)), "no setting 'size'; it takes storage, dtype, root, max_gib"),
         (dict(cache=dict(storage="tape")), "storage is 'memory', 'disk' or 'device', got 'tape'"),
@@ -329,4 +328,4 @@ def test_teachers_of_an_ensemble_have_their_own_options(checkpoint):
     logits = [teacher(x) for teacher in model.teachers]
     assert torch.equal(model.teacher_logits(x), torch.stack(logits).mean(0))
     assert not torch.equal(logits[0], logits[2])
-    assert [teacher.inference.micro_batch for teacher in model.teachers] == [None, 2, None]
+    assert [teacher.settings.micro_batch for teacher in model.teachers] == [None, 2, None]

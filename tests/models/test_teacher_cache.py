@@ -60,7 +60,7 @@ def teacher_of(spec, tmp_path=None, mean=120.0, **cache):
         options.setdefault("root", str(tmp_path))
     teacher = FrozenTeacher(dict(spec, cache=options))
     student = build(wrn(num_classes=10, data_preprocessor=dict(PREPROCESSOR, mean=[mean] * 3)))
-    teacher.expect_inputs_of(student.data_preprocessor)
+    teacher.set_input_normalization(student.data_preprocessor)
     return teacher
 
 
@@ -111,7 +111,7 @@ def test_hit_and_miss_cold_and_warm_give_the_same_bits(networks, tmp_path, depth
     assert (warm.cache.hits, warm.cache.misses) == (128, 0)
     # The cache changes nothing but for what is said: rounding to dtype.
     plain = FrozenTeacher(dict(spec, micro_batch=32))
-    plain.expect_inputs_of(cold.model.data_preprocessor)
+    plain.set_input_normalization(cold.model.data_preprocessor)
     assert torch.equal(plain(inputs).to(getattr(torch, dtype)).float(), expected)
     for storage in STORAGES:
         for seed, missing in enumerate((1, 5, 127)):
@@ -233,11 +233,11 @@ def test_told_of_another_normalisation_it_forgets(networks):
     teacher = teacher_of(networks[10])
     teacher(inputs, views)
     student = build(wrn(num_classes=10, data_preprocessor=dict(PREPROCESSOR, std=[70.0] * 3)))
-    teacher.expect_inputs_of(student.data_preprocessor)
+    teacher.set_input_normalization(student.data_preprocessor)
     converted = teacher(inputs, views)
     assert teacher.cache.hits == 0
     torch.testing.assert_close(converted, teacher.model(inputs * (70 / 60)), rtol=1e-4, atol=1e-4)
-    teacher.expect_inputs_of(student.data_preprocessor)
+    teacher.set_input_normalization(student.data_preprocessor)
     teacher(inputs, views)
     assert teacher.cache.hits == 40
 
@@ -277,7 +277,7 @@ def test_batches_that_are_mixed_never_reach_a_cache(networks, tmp_path):
         teacher = teacher_of(networks[10], tmp_path)
         mixing = kind(mean=[120.0], std=[60.0], num_classes=10, batch_augments=mix)
         with pytest.raises(ValueError, match="MixUp, CutMix"):
-            teacher.expect_inputs_of(mixing)
+            teacher.set_input_normalization(mixing)
 
 
 def test_preprocessors_of_another_class_have_another_cache():
