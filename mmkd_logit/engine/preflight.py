@@ -11,17 +11,16 @@ from multiprocessing import get_all_start_methods
 from typing import Any, NamedTuple
 
 import torch
-from mmengine import registry as of
+from mmengine import registry
 from mmengine.config import Config
 from mmengine.dist import init_dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from mmkd_logit.hooks.networks import trained_networks
+from mmkd_logit.hooks.networks import trained_networks, unwrapped
 from mmkd_logit.optim.autocast import check_clip_grad
 from mmkd_logit.registry import HOOKS, find_class
 from mmkd_logit.utils.arguments import (
@@ -58,11 +57,13 @@ class Place(NamedTuple):
 
 
 _STUDENTS = r"students\.[^.]*[^.\d][^.]*"  # by name
-_MODULES = "student|backbone|neck|head|loss|loss_kd|data_preprocessor|config"
-_MODULES += rf"|student_adapter|teacher_adapter|{_STUDENTS}"
+_MODULE = "student|backbone|neck|head|loss|loss_kd|data_preprocessor|config"
+_MODULE = rf"({_MODULE}|student_adapter|teacher_adapter|{_STUDENTS})(\.\d+)?"
 _LOADER = r"(train|val|test)_dataloader"
 _DATASET = rf"{_LOADER}\.(.*\.)?dataset(s\.\d+)?"
 _OPTIM = rf"optim_wrapper(\.{_STUDENTS})?"
+_BESIDE_WRAPPER = ("optimizer", "paramwise_cfg", "constructor", "students")
+_SCHEDULER = r"param_scheduler(\.\d+)?|param_scheduler\.[a-z]\w*(\.\d+)?"
 _PARAMWISE = dict(custom_keys=None, bypass_duplicate=False, bias_lr_mult=1.0, bias_decay_mult=1.0)
 _PARAMWISE |= dict(norm_decay_mult=1.0, flat_decay_mult=1.0, dwconv_decay_mult=1.0)
 _PARAMWISE |= dict(dcn_offset_lr_mult=1.0)
@@ -76,36 +77,28 @@ def _custom_cfg(
 
 
 PLACES = [
-    Place(rf"model|(model|custom_hooks\.\d+\.stages\.\d+)\.(.*\.)?({_MODULES})(\.\d+)?", of.MODELS),
-    Place(r"data_preprocessor", of.MODELS, "mmpretrain.ClsDataPreprocessor"),
+    Place(r"model", registry.MODELS),
+    Place(rf"(model|custom_hooks\.\d+\.stages\.\d+)\.(.*\.)?{_MODULE}", registry.MODELS),
+    Place(r"data_preprocessor", registry.MODELS, "mmpretrain.ClsDataPreprocessor"),
     Place(_LOADER, DataLoader, also=("num_batch_per_epoch",)),
-    Place(_DATASET, of.DATASETS),
-    Place(rf"{_DATASET}\.pipeline\.\d+", of.TRANSFORMS),
-    Place(rf"{_LOADER}\.(batch_)?sampler(\.sampler)*", of.DATA_SAMPLERS),
-    Place(rf"{_LOADER}\.collate_fn", of.FUNCTIONS),
-    Place(r"(train|val|test)_evaluator(\.metrics)?(\.\d+)?", of.METRICS),
+    Place(_DATASET, registry.DATASETS),
+    Place(rf"{_DATASET}\.pipeline\.\d+", registry.TRANSFORMS),
+    Place(rf"{_LOADER}\.(batch_)?sampler(\.sampler)*", registry.DATA_SAMPLERS),
+    Place(rf"{_LOADER}\.collate_fn", registry.FUNCTIONS),
+    Place(r"(train|val|test)_evaluator(\.metrics)?(\.\d+)?", registry.METRICS),
     Place(r"default_hooks", dict),
-    Place(r"default_hooks\.[a-z]\w*|custom_hooks\.\d+", of.HOOKS, also=("priority",)),
-    Place(r"train_cfg", of.LOOPS, "EpochBasedTrainLoop", ("by_epoch",)),
-    Place(r"val_cfg", of.LOOPS, "ValLoop"),
-    Place(r"test_cfg", of.LOOPS, "TestLoop"),
-    Place(
-        _OPTIM,
-        of.OPTIM_WRAPPERS,
-        "OptimWrapper",
-        ("optimizer", "paramwise_cfg", "constructor", "students"),
-    ),
-    Place(rf"{_OPTIM}\.optimizer", of.OPTIMIZERS),
+    Place(r"default_hooks\.[a-z]\w*|custom_hooks\.\d+", registry.HOOKS, also=("priority",)),
+    Place(r"train_cfg", registry.LOOPS, "EpochBasedTrainLoop", ("by_epoch",)),
+    Place(r"val_cfg", registry.LOOPS, "ValLoop"),
+    Place(r"test_cfg", registry.LOOPS, "TestLoop"),
+    Place(_OPTIM, registry.OPTIM_WRAPPERS, "OptimWrapper", _BESIDE_WRAPPER),
+    Place(rf"{_OPTIM}\.optimizer", registry.OPTIMIZERS),
     Place(rf"{_OPTIM}\.paramwise_cfg", _PARAMWISE),
-    Place(
-        r"param_scheduler(\.\d+)?|param_scheduler\.[a-z]\w*(\.\d+)?",
-        of.PARAM_SCHEDULERS,
-        also=("convert_to_iter_based",),
-    ),
-    Place(r"visualizer", of.VISUALIZERS, "Visualizer"),
-    Place(r"visualizer\.vis_backends(\.\d+)?", of.VISBACKENDS),
-    Place(r"model_wrapper_cfg", of.MODEL_WRAPPERS, "MMDistributedDataParallel"),
-    Place(r"log_processor", of.LOG_PROCESSORS, "LogProcessor"),
+    Place(_SCHEDULER, registry.PARAM_SCHEDULERS, also=("convert_to_iter_based",)),
+    Place(r"visualizer", registry.VISUALIZERS, "Visualizer"),
+    Place(r"visualizer\.vis_backends(\.\d+)?", registry.VISBACKENDS),
+    Place(r"model_wrapper_cfg", registry.MODEL_WRAPPERS, "MMDistributedDataParallel"),
+    Place(r"log_processor", registry.LOG_PROCESSORS, "LogProcessor"),
     Place(r"log_processor\.custom_cfg\.\d+", _custom_cfg),
     Place(r"randomness", dict(seed=None, diff_rank_seed=False, deterministic=False)),
     Place(r"env_cfg", _ENVIRONMENT),
@@ -118,8 +111,15 @@ _DEFAULT_HOOKS |= {"checkpoint", "visualization"}
 # Arguments that come from the Runner, or from what builds the component.
 _GIVEN = ("runner", "dataloader", "evaluator", "params", "launcher", "distributed")
 # Their classes check values when they are built, or mean something else by the names below.
-_CHECK_VALUES = (of.MODELS, of.DATASETS, of.TRANSFORMS, of.METRICS, of.FUNCTIONS)
-_OF_FRACTIONS = (of.OPTIMIZERS, of.PARAM_SCHEDULERS)  # where a default of 0 is no count
+_CHECK_VALUES = (
+    registry.MODELS,
+    registry.DATASETS,
+    registry.TRANSFORMS,
+    registry.METRICS,
+    registry.FUNCTIONS,
+)
+_OF_KNOWN_VALUES = ("mmengine.", "torch.", "mmkd_logit.")  # where defaults say what values are
+_OF_FRACTIONS = (registry.OPTIMIZERS, registry.PARAM_SCHEDULERS)  # a default of 0 is no count here
 # Other packages whose classes hand on ``**kwargs`` to their parents.
 _HANDED_ON = ("mmengine.optim.scheduler", "mmpretrain.evaluation", "mmpretrain.datasets.")
 # Names that may have a meaning are refused where they are this close to a known one. No variable
@@ -219,14 +219,14 @@ def check_config(cfg: Config) -> None:
     """
     _check_top(cfg)
     scope = cfg.get("default_scope") or "mmpretrain"
-    if importlib.util.find_spec(scope) is None and of.MODELS._search_child(scope) is None:
+    if importlib.util.find_spec(scope) is None and registry.MODELS._search_child(scope) is None:
         raise ValueError(
             "default_scope must be an installed package with registries, such as 'mmpretrain', "
             f"got {scope!r}"
         )
     with suppress(ImportError):  # as MMEngine, which makes its registries known so
         importlib.import_module(f"{scope}.registry")
-    with of.DefaultScope.overwrite_default_scope(scope):
+    with registry.DefaultScope.overwrite_default_scope(scope):
         for name in fields_of(Config()):
             _check_place(name, cfg.get(name), cfg)
 
@@ -261,7 +261,7 @@ def _check_place(path: str, spec: Any, parent: Any) -> None:
     """Check what a config has at a place, and everything inside it."""
     place, each = _place(path), _place(f"{path}.0")
     # The class of a network says by itself what else it takes there, such as a module or a name.
-    inner = place is not None and place.target is of.MODELS and "." in path
+    inner = place is not None and place.target is registry.MODELS and "." in path
     wrong = (str, int, float, type(None)) if path[-1].isdigit() else (str, int, float)
     if isinstance(spec, (list, tuple)):
         if place is not None and each is None:
@@ -275,7 +275,7 @@ def _check_place(path: str, spec: Any, parent: Any) -> None:
     elif isinstance(spec, dict):
         if place is not None and _is_component(path, spec, place, parent):
             _check_component(path, spec, place)
-            if place.target is of.PARAM_SCHEDULERS:
+            if place.target is registry.PARAM_SCHEDULERS:
                 return
         elif place is None and str(spec.get("type")).startswith("mmkd_logit."):
             _check_component(path, spec, PLACES[0])
@@ -294,9 +294,9 @@ def _is_component(path: str, spec: dict, place: Place, parent: Any) -> bool:
         return kind.endswith(("Classifier", "LogitDistiller", "StudentGroup"))
     if place.target is _PARAMWISE:
         return type_name(parent.get("constructor")) in (None, "DefaultOptimWrapperConstructor")
-    if place.target is of.METRICS:
+    if place.target is registry.METRICS:
         return "metrics" not in spec
-    return (place.target is not of.MODELS or path == "model") and path != "param_scheduler"
+    return (place.target is not registry.MODELS or path == "model") and path != "param_scheduler"
 
 
 def _check_teacher(path: str, spec: dict) -> None:
@@ -318,7 +318,7 @@ def _at(path: str) -> Iterator[None]:
 def _check_component(path: str, spec: dict, place: Place) -> None:
     """Make sure that a class exists, has these arguments, and that their values can be meant."""
     target, defaults, more = place.target, place.target, False
-    if isinstance(target, of.Registry):
+    if isinstance(target, registry.Registry):
         kind = spec.get("type", place.default)
         if kind is None and path.startswith("default_hooks."):
             refuse_unknown("default_hooks", [path.partition(".")[2]], _DEFAULT_HOOKS)
@@ -340,7 +340,10 @@ def _check_component(path: str, spec: dict, place: Place) -> None:
             raise ValueError(f"{path} needs {name}; add {name}=...")
     if path == "data_preprocessor":
         _check_preprocessor(spec)
-    for name, value in spec.items() if place.target not in _CHECK_VALUES else ():
+    known_values = target is place.target or target.__module__.startswith(_OF_KNOWN_VALUES)
+    if not known_values or place.target in _CHECK_VALUES:
+        return
+    for name, value in spec.items():
         default = defaults.get(name)
         if value is not None or isinstance(default, (int, float)):
             check = _VALUES.get(name) or partial(_check_like, default=default, place=place)
@@ -421,7 +424,7 @@ class PreflightHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare a checkpoint with the model that is to be trained from it."""
         if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
-            check_loaded(_unwrapped(runner), checkpoint, str(runner._load_from))
+            check_loaded(unwrapped(runner), checkpoint, str(runner._load_from))
 
     def before_train(self, runner: Runner) -> None:
         """Check weights and data."""
@@ -437,10 +440,6 @@ class PreflightHook(Hook):
         """Check weights and test data."""
         _check_weights(runner)
         _check_data(runner, runner.test_dataloader, "test", teach=False)
-
-
-def _unwrapped(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _check_weights(runner: Runner) -> None:
@@ -512,7 +511,7 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
 
 
 def _check_data(runner: Runner, loader: Any, what: str, teach: bool = True) -> None:
-    model = _unwrapped(runner)
+    model = unwrapped(runner)
     networks = {
         prefix: network
         for prefix, network in trained_networks(runner).items()
