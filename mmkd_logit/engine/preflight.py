@@ -110,6 +110,8 @@ _DEFAULT_HOOKS = {"runtime_info", "timer", "sampler_seed", "logger", "param_sche
 _DEFAULT_HOOKS |= {"checkpoint", "visualization"}
 # Arguments that come from the Runner, or from what builds the component.
 _GIVEN = ("runner", "dataloader", "evaluator", "params", "launcher", "distributed")
+# That take any numbers, or check them as ours does.
+_PREPROCESSORS = (None, "ClsDataPreprocessor", "BatchPreprocessor")
 # Their classes check values when they are built, or mean something else by the names below.
 _CHECK_VALUES = (
     registry.MODELS,
@@ -280,7 +282,7 @@ def _check_place(path: str, spec: Any, parent: Any) -> None:
         elif place is None and str(spec.get("type")).startswith("mmkd_logit."):
             _check_component(path, spec, PLACES[0])
         elif re.search(r"\.teacher(\.\d+)?$", path) and "config" in spec:
-            _check_teacher(path, spec)
+            _check_by_reading(path, spec)
         for name, item in spec.items():
             _check_place(f"{path}.{name}", item, spec)
 
@@ -299,18 +301,14 @@ def _is_component(path: str, spec: dict, place: Place, parent: Any) -> bool:
     return (place.target is not registry.MODELS or path == "model") and path != "param_scheduler"
 
 
-def _check_teacher(path: str, spec: dict) -> None:
+def _check_by_reading(path: str, spec: dict) -> None:
+    """Let the reader of a teacher's settings, or of a preprocessor's, check them."""
     from mmkd_logit.models import TeacherSettings
+    from mmkd_logit.models.preprocessor import check_settings
 
-    with _at(path):
-        TeacherSettings.from_config(spec)
-
-
-@contextmanager
-def _at(path: str) -> Iterator[None]:
-    """Name the place in the config in an error."""
+    read = check_settings if path == "data_preprocessor" else TeacherSettings.from_config
     try:
-        yield
+        read(spec)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -338,8 +336,8 @@ def _check_component(path: str, spec: dict, place: Place) -> None:
     for name in known if target is place.target else ():
         if defaults.get(name) is Parameter.empty and spec.get(name) is None:
             raise ValueError(f"{path} needs {name}; add {name}=...")
-    if path == "data_preprocessor":
-        _check_preprocessor(spec)
+    if path == "data_preprocessor" and type_name(spec) in _PREPROCESSORS:
+        _check_by_reading(path, spec)
     known_values = target is place.target or target.__module__.startswith(_OF_KNOWN_VALUES)
     if not known_values or place.target in _CHECK_VALUES:
         return
@@ -371,15 +369,6 @@ def _check_like(path: str, value: Any, default: Any, place: Place) -> None:
         check_count(path, value, min(default, 1 if path.endswith("interval") else 0))
     elif isinstance(default, (int, float)) and default >= 0:
         check_number(path, value)
-
-
-def _check_preprocessor(given: dict) -> None:
-    """Check numbers that mmpretrain's preprocessor takes as they come; ours is one of its kind."""
-    from mmkd_logit.models.preprocessor import check_settings
-
-    if type_name(given) in (None, "ClsDataPreprocessor", "BatchPreprocessor"):
-        with _at("data_preprocessor"):
-            check_settings(given)
 
 
 # The run: weights and data that a network cannot take, said before the first iteration.
@@ -524,7 +513,7 @@ def _check_data(runner: Runner, loader: Any, what: str, teach: bool = True) -> N
         for prefix, network in networks.items():
             who, student = _student(prefix), getattr(network, "student", network)
             advice = "make backbone.in_channels, the head and the data's transforms agree"
-            logits = _try(partial(student, mode="tensor"), inputs, who, what, advice)
+            logits = _logits_of(partial(student, mode="tensor"), inputs, who, what, advice)
             if not isinstance(logits, Tensor) or logits.ndim != 2:
                 if student is network:
                     continue  # a head that is not known here
@@ -535,13 +524,7 @@ def _check_data(runner: Runner, loader: Any, what: str, teach: bool = True) -> N
             classes = logits.shape[1]
             _check_labels(loader.dataset, classes, what)
             for teacher, on_cpu in _teachers(network, runner) if teach else ():
-                images = inputs.cpu() if on_cpu else inputs
-                theirs = _try_teacher(teacher, images, what)
-                if theirs != classes:
-                    raise ValueError(
-                        f"teacher {teacher.name} gives logits of {theirs} classes and the student "
-                        f"{classes}; distilling logits needs the same classes"
-                    )
+                _check_teacher(teacher, inputs.cpu() if on_cpu else inputs, classes, what)
 
 
 def _can_be_tried(network: Any) -> bool:
@@ -583,11 +566,10 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@contextmanager
-def _refusing(problem: str, advice: str) -> Iterator[None]:
-    """Turn what a library raises into a line."""
+def _try(problem: str, advice: str, run: Callable, *args: Any) -> Any:
+    """Call what may raise anything, and make a line of it."""
     try:
-        yield
+        return run(*args)
     except Exception as error:
         raise ValueError(f"{problem} ({first_line(error)}); {advice}") from error
 
@@ -609,11 +591,11 @@ def _first_batch(loader: Any, what: str) -> Any:
     if isinstance(dataset, SampleWrapper) and dataset.in_memory:  # a black image stands for one
         return dict(inputs=torch.zeros((1, *dataset.picture_shape), dtype=torch.uint8))
     key: Any = SampleKey(0, 0, 0) if getattr(dataset, "seeded", False) else 0
-    with _refusing(
+    return _try(
         f"the first sample of the {what} data cannot be read",
         "check data_root, the files and the transforms",
-    ):
-        return loader.collate_fn([dataset[key]])
+        lambda: loader.collate_fn([dataset[key]]),
+    )
 
 
 def _shape_of(inputs: Any) -> str:
@@ -624,11 +606,11 @@ def _shape_of(inputs: Any) -> str:
 def _preprocess(preprocessor: Any, batch: Any, what: str) -> Any:
     """Return the images as the networks get them."""
     images = batch.get("inputs") if isinstance(batch, dict) else None
-    with _refusing(
+    inputs = _try(
         f"data_preprocessor cannot take the {what} images, {_shape_of(images)}",
         "give it one mean and std a channel",
-    ):
-        inputs = preprocessor(batch, False)["inputs"]
+        lambda: preprocessor(batch, False)["inputs"],
+    )
     if isinstance(inputs, Tensor) and not torch.isfinite(inputs).all():
         raise ValueError(
             f"the first {what} image holds NaN or infinity once it is normalised; look at mean and "
@@ -637,23 +619,25 @@ def _preprocess(preprocessor: Any, batch: Any, what: str) -> Any:
     return inputs
 
 
-def _try(run: Callable, inputs: Any, who: str, what: str, advice: str) -> Any:
-    with _refusing(f"{who} cannot take the {what} images, {_shape_of(inputs)}", advice):
-        output = run(inputs)
-    return getattr(output, "logits", output)  # Hugging Face wraps them
-
-
-def _try_teacher(teacher: Any, inputs: Tensor, what: str) -> int:
-    """Return for how many classes a teacher gives logits."""
-    advice = "it must be trained on such images"
-    logits = _try(teacher.dry_run, inputs, f"teacher {teacher.name}", what, advice)
-    if logits.ndim != 2 or not torch.isfinite(logits).all():
+def _check_teacher(teacher: Any, inputs: Tensor, classes: int, what: str) -> None:
+    who, advice = f"teacher {teacher.name}", "it must be trained on such images"
+    logits = _logits_of(teacher.dry_run, inputs, who, what, advice)
+    if logits.ndim != 2 or logits.shape[1] != classes:
         raise ValueError(
-            f"the logits of teacher {teacher.name} for the first {what} image, of shape "
-            f"{tuple(logits.shape)}, are not finite or not (N, K); look at its weights and at its "
-            "config's data_preprocessor"
+            f"{who} gives logits of {logits.shape[-1]} classes and the student {classes}; "
+            "distilling logits needs the same classes"
         )
-    return logits.shape[1]
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            f"the logits of {who} for the first {what} image are not finite; look at its weights "
+            "and at its config's data_preprocessor"
+        )
+
+
+def _logits_of(network: Callable, inputs: Any, who: str, what: str, advice: str) -> Any:
+    problem = f"{who} cannot take the {what} images, {_shape_of(inputs)}"
+    output = _try(problem, advice, network, inputs)
+    return getattr(output, "logits", output)  # Hugging Face wraps them
 
 
 def _teachers(network: Any, runner: Runner) -> Iterator[tuple[Any, bool]]:

@@ -395,7 +395,7 @@ GOOD = dict(begin=1, alpha=0.5)
         ([dict(begin=1, lr=0.1)], "it takes begin, teacher, loss_kd, alpha, ensemble"),
         ([dict(begin=1)], r"stages\[0\] changes nothing; name one of teacher, loss_kd, alpha"),
         ([dict(begin=1, teacher=None)], "changes nothing"),
-        ([GOOD, GOOD], r"each stage must begin after the one before, got \[1, 1\]"),
+        ([GOOD, GOOD], r"stages must be in the order of their begin, each later; got \[1, 1\]"),
         ([dict(begin=2, alpha=1), GOOD], r"got \[2, 1\]"),
         ([dict(begin=1, alpha=1.5)], r"stages\[0\]\.alpha: alpha must be a number in \[0, 1\]"),
         ([dict(begin=1, ensemble="sum")], r"stages\[0\]\.ensemble: ensemble must be 'logits'"),
