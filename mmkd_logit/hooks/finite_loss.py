@@ -125,15 +125,15 @@ class FiniteLossHook(Hook):
         text = self._find(runner)
         if text is not None:
             raise ValueError(self._explain(runner, text))
-        parameters = {name for name, _ in unwrapped(runner).named_parameters()}
+        # Not above: command lines read the hooks before they silence mmpretrain's warnings.
+        from mmkd_logit.models.teacher import broken_weights
+
         for key in ("state_dict", "ema_state_dict"):
-            broken = _broken_weights(checkpoint.get(key), parameters)
+            broken = broken_weights(unwrapped(runner), checkpoint.get(key) or {})
             if broken:
-                more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
                 text = (
-                    f"training stopped after iteration {self._done}: the weights "
-                    f"{broken[0]}{more} are NaN or infinite, though every loss was finite; the "
-                    "last gradient was not"
+                    f"training stopped after iteration {self._done}: the weights {broken} are NaN "
+                    "or infinite, though every loss was finite; the last gradient was not"
                 )
                 raise ValueError(self._explain(runner, text))
 
@@ -233,14 +233,3 @@ def _describe_logits(record: Record, prefix: str) -> str:
     if finite:
         return f"the logits of the {' and the '.join(finite)} are finite, the loss of them is not"
     return "its logits were not seen"
-
-
-def _broken_weights(state: Any, parameters: set[str]) -> list[str]:
-    """Name the weights of a checkpoint that are not finite; other buffers may be infinite."""
-    found = []
-    for name, value in (state or {}).items():
-        if isinstance(value, Tensor) and value.is_floating_point():
-            strict = name in parameters or name.endswith(("running_mean", "running_var"))
-            if not torch.isfinite(value).all() if strict else torch.isnan(value).any():
-                found.append(name)
-    return found

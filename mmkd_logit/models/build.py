@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mmkd_logit.losses.base import LOSS, build_module, check_registered
@@ -97,22 +98,26 @@ def build_loss(loss: dict | nn.Module, what: str = "loss_kd") -> nn.Module:
     return module
 
 
-def check_layer(name: str, cfg: Any, build: Callable[[dict], Any], example: str) -> None:
-    """Raise ValueError unless the config of a layer is None or can be built."""
-    if cfg is None:
-        return
-    if not isinstance(cfg, dict) or not cfg.get("type"):
-        raise ValueError(f"{name} must be a dict such as {example}, got {cfg!r}")
-    try:
-        build(dict(cfg))
-    except Exception as error:  # of mmcv's registry or of the layer
-        raise ValueError(
-            f"{name}={cfg!r} builds no layer ({first_line(error)}); take {example}"
-        ) from None
+# The layers that a network's config names, with a right one.
+_LAYERS: dict[str, tuple[Callable[[dict], Any], str]] = dict(
+    conv_cfg=(lambda cfg: build_conv_layer(cfg, 8, 8, 1), "dict(type='Conv2d')"),
+    norm_cfg=(lambda cfg: build_norm_layer(cfg, 32), "dict(type='BN')"),
+    act_cfg=(build_activation_layer, "dict(type='ReLU6')"),
+)
 
 
-def check_init_cfg(init_cfg: Any) -> None:
-    """Raise ValueError unless ``init_cfg`` is a config, a list of configs or None."""
+def check_layers(init_cfg: Any, **layers: Any) -> None:
+    """Raise ValueError unless the configs of a network's layers, if given, build such layers."""
+    for name, cfg in layers.items():
+        build, example = _LAYERS[name]
+        problem = "" if isinstance(cfg, dict) and cfg.get("type") else "no dict with a type"
+        try:
+            if cfg is not None and not problem:
+                build(dict(cfg))
+        except Exception as error:  # of mmcv's registry or of the layer
+            problem = first_line(error)
+        if cfg is not None and problem:
+            raise ValueError(f"{name}={cfg!r} builds no layer ({problem}); take {example}")
     for each in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
         if each is not None and not (isinstance(each, dict) and each.get("type")):
             raise ValueError(

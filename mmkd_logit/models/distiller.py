@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmkd_logit.datasets.in_memory import SampleBatch
 from mmkd_logit.registry import MODELS
+from mmkd_logit.utils.arguments import check_choice
 
 from .build import as_logits, build_loss, build_student, logit_module
 from .feature_kd import ADAPTERS, FeatureDistilling, find_module
@@ -57,9 +58,7 @@ def check_alpha(alpha: float) -> float:
 
 def check_ensemble(ensemble: str) -> str:
     """Return the way several teachers become one, or raise ValueError."""
-    if ensemble not in ("logits", "probs"):
-        raise ValueError(f"ensemble must be 'logits' or 'probs', got {ensemble!r}")
-    return ensemble
+    return check_choice("ensemble", ensemble, ("logits", "probs"))
 
 
 def read_teachers(teacher: Any) -> list[FrozenTeacher]:

@@ -50,11 +50,8 @@ _PRECISIONS = dict(bfloat16=torch.bfloat16, float16=torch.float16, float32=torch
 class TeacherNetwork(NamedTuple):
     """What the settings of a teacher name.
 
-    Attributes:
-        name: How messages call it.
-        model: Config of the classifier, or the classifier.
-        checkpoint: Where its weights are; None if the model brings its own.
-        scope: Registry scope in which the model is built.
+    The model is a config, built in a registry scope, or a module. The checkpoint is None if the
+    model initialises itself.
     """
 
     name: str
@@ -89,11 +86,11 @@ class TeacherSettings:
     @classmethod
     def from_config(cls, spec: Any) -> "TeacherSettings":
         """Read a teacher in any form of :class:`FrozenTeacher`."""
-        if isinstance(spec, (str, nn.Module)) or (
-            isinstance(spec, dict) and "type" in spec and "config" not in spec
-        ):
+        if isinstance(spec, cls):
+            return spec
+        if not isinstance(spec, dict) or ("type" in spec and "config" not in spec):
             spec = dict(config=spec)
-        if not isinstance(spec, dict) or "config" not in spec:
+        if "config" not in spec:
             raise ValueError(f"cannot read a teacher from {spec!r}. {_FORMS}")
         refuse_unknown("a teacher", spec, [field.name for field in fields(cls)])
         return cls(**(spec.to_dict() if isinstance(spec, ConfigDict) else spec))
@@ -192,15 +189,13 @@ class TeacherSettings:
 
 def _read_config(config: Any) -> tuple[str, Any, str | None]:
     """Return a name, the config and, for a published model, where its weights are."""
-    if isinstance(config, dict):
-        model = config.get("model", config)
+    if not isinstance(config, str):
+        model = config.get("model", config) if isinstance(config, dict) else None
         if not isinstance(model, dict) or "type" not in model:
             raise ValueError(
                 f"a teacher's config needs a model with a type, got {config!r}. {_FORMS}"
             )
-        return str((model.get("backbone") or model).get("type")), config, None
-    if not isinstance(config, str):
-        raise ValueError(f"cannot read a teacher's config from {config!r}. {_FORMS}")
+        return str((model.get("backbone") or model)["type"]), config, None
     path = Path(config)
     if path.suffix in (".py", ".yaml", ".yml", ".json"):
         if config.startswith("mmpretrain::"):
@@ -227,25 +222,26 @@ def _read_config(config: Any) -> tuple[str, Any, str | None]:
 # Building the network with its weights.
 
 
-def broken_weights(network: nn.Module) -> str:
+def broken_weights(network: nn.Module, state: Mapping[str, Any] | None = None) -> str:
     """Name the tensors of a network that make everything it computes meaningless, or return ''.
 
     Parameters and BatchNorm's statistics must be finite; other buffers, such as masks, may hold
-    infinity and no NaN.
+    infinity and no NaN. They are those of ``state``, if given, and not the network's own.
     """
     broken = []
-    for name, value in [*network.named_parameters(), *network.named_buffers()]:
-        if is_lazy(value) or not value.is_floating_point():
+    parameters = {name for name, _ in network.named_parameters()}
+    for name, value in (network.state_dict() if state is None else state).items():
+        if not isinstance(value, Tensor) or is_lazy(value) or not value.is_floating_point():
             continue
-        statistic = name.endswith(("running_mean", "running_var"))
-        finite = isinstance(value, nn.Parameter) or statistic
+        finite = name in parameters or name.endswith(("running_mean", "running_var"))
         if (~torch.isfinite(value) if finite else torch.isnan(value)).any():
             broken.append(name)
     more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
     return f"{broken[0]}{more}" if broken else ""
 
 
-def _build(teacher: TeacherNetwork) -> nn.Module:
+def build_network(teacher: TeacherNetwork) -> nn.Module:
+    """Build a teacher's network and load its weights."""
     if isinstance(teacher.model, nn.Module):
         return teacher.model
     from mmpretrain.registry import MODELS
@@ -378,7 +374,7 @@ class FrozenTeacher:
         if self._model is not None:
             return
         with preserve_random_state():
-            self._model = _build(self.network).eval().requires_grad_(False)
+            self._model = build_network(self.network).eval().requires_grad_(False)
         if self.settings.channels_last:
             self._model.to(memory_format=torch.channels_last)
         self._match_normalization()
@@ -473,11 +469,6 @@ class FrozenTeacher:
             return nullcontext()
         if self.settings.autocast == "float32":
             return torch.autocast(device.type, enabled=False)
-        if self.settings.autocast == "float16" and device.type == "cpu" and not _cpu_has_float16():
-            raise ValueError(
-                "this CPU has no float16 instructions, which makes a teacher with "
-                "autocast='float16' slower than without; use autocast='bfloat16'"
-            )
         return torch.autocast(device.type, dtype=_PRECISIONS[self.settings.autocast])
 
     def _forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -505,11 +496,9 @@ class FrozenTeacher:
         if self._weights is None:
             self._weights = weights_hash(self.model)
         settings, device = self.settings, inputs.device
-        precision = torch.float32
-        if settings.autocast is not None:
-            precision = _PRECISIONS[settings.autocast]
-        elif torch.is_autocast_enabled(device.type):
-            precision = torch.get_autocast_dtype(device.type)
+        with self._precision(device):
+            half = torch.is_autocast_enabled(device.type)
+            precision = torch.get_autocast_dtype(device.type) if half else torch.float32
         return dict(
             teacher=self.name,
             weights=self._weights,
@@ -526,7 +515,3 @@ class FrozenTeacher:
             ),
             machine=describe_machine(device),
         )
-
-
-def _cpu_has_float16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())

@@ -145,7 +145,7 @@ def test_missing_batch_counters_are_fine(checkpoint):
 @pytest.mark.parametrize(
     ("spec", "error", "words"),
     [
-        (7, ValueError, "cannot read a teacher from 7"),
+        (7, ValueError, "needs a model with a type, got 7"),
         ({}, ValueError, "cannot read a teacher"),
         (dict(config=wrn()), ValueError, "no checkpoint"),
         (wrn(), ValueError, "no checkpoint"),
@@ -153,7 +153,7 @@ def test_missing_batch_counters_are_fine(checkpoint):
         (dict(config=wrn(), checkpoint="x", weights="y"), ValueError, "weights"),
         ("no_such_model", ValueError, "neither a config file nor an mmpretrain model"),
         ("nowhere/wrn.py", FileNotFoundError, "nowhere/wrn.py does not exist"),
-        (dict(config=5, checkpoint="x"), ValueError, "cannot read a teacher's config"),
+        (dict(config=5, checkpoint="x"), ValueError, "needs a model with a type, got 5"),
     ],
 )
 def test_wrong_specs(spec, error, words):
@@ -181,7 +181,6 @@ OPTIONS = [
     dict(micro_batch=4),
     dict(autocast="bfloat16"),
     dict(autocast="float32"),
-    dict(compile=dict(backend="eager")),
     dict(compile=dict(backend="aot_eager"), micro_batch=2, channels_last=True),
 ]
 
@@ -205,20 +204,8 @@ def test_cpu_float16(checkpoint):
     path, model = checkpoint
     teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, autocast="float16"))
     x = torch.randn(5, 3, 8, 8)
-    if not torch.ops.mkldnn._is_mkldnn_fp16_supported():
-        with pytest.raises(ValueError, match=r"no float16 instructions.*bfloat16"):
-            teacher(x)
-        return
     assert teacher(x).dtype == torch.float32
     torch.testing.assert_close(teacher(x), model(x), rtol=0.01, atol=0.01)
-
-
-def test_cpu_without_float16_says_so(checkpoint, monkeypatch):
-    path, _ = checkpoint
-    monkeypatch.setattr("mmkd_logit.models.teacher._cpu_has_float16", lambda: False)
-    teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, autocast="float16"))
-    with pytest.raises(ValueError, match=r"no float16 instructions.*bfloat16"):
-        teacher(torch.randn(5, 3, 8, 8))
 
 
 class Sizes(nn.Module):

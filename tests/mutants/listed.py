@@ -53,13 +53,13 @@ MUTANTS = {
     ),
     "a teacher's weights do not count": Mutant(
         "engine/fingerprint.py",
-        "weights=_teacher_weights(checkpoint, weights))",
+        "weights=known or _teacher_weights(teacher))",
         "weights=None)",
         _CONFIG,
     ),
     "a teacher's network does not count": Mutant(
         "engine/fingerprint.py",
-        "described = dict(network=network,",
+        "described = dict(network=_network_of(teacher),",
         "described = dict(network=0,",
         _CONFIG,
     ),
@@ -73,7 +73,7 @@ MUTANTS = {
         "engine/fingerprint.py", '"num_workers", "prefetch_factor"', '"prefetch_factor"', _CONFIG
     ),
     "no hook counts": Mutant(
-        "engine/fingerprint.py", "return name not in _WATCHING and", "return False and", _CONFIG
+        "engine/fingerprint.py", "return not watching and", "return False and", _CONFIG
     ),
     "every hook counts": Mutant(
         "engine/fingerprint.py", '"changes_training", True)', '"_changes_training", True)', _CONFIG
@@ -91,7 +91,10 @@ MUTANTS = {
         _CONFIG,
     ),
     "float16 caches do not count": Mutant(
-        "engine/fingerprint.py", 'kept["cache"] = dict(dtype=dtype)', 'kept["cache"] = {}', _CONFIG
+        "models/teacher.py",
+        'options["cache"] = dict(dtype=cache["dtype"])',
+        'options["cache"] = {}',
+        _CONFIG,
     ),
     "files of labels count by their path": Mutant(
         "engine/fingerprint.py",
@@ -255,7 +258,43 @@ MUTANTS = {
     "the teacher trains": Mutant(
         "models/teacher.py", "requires_grad_(False)", "requires_grad_(True)", _TEACHER
     ),
-    "alpha the other way round": Mutant("models/build.py", "(1 - alpha)", "alpha", _DISTILLER),
+    "alpha the other way round": Mutant(
+        "models/distiller.py", "(1 - alpha) * value", "alpha * value", _DISTILLER
+    ),
+    "micro-batches of a cache do not count": Mutant(
+        "models/teacher.py", "self.micro_batch = 32", "pass", _CONFIG
+    ),
+    "the teacher's images stay in the student's normalisation": Mutant(
+        "models/teacher.py", "inputs = inputs * scale + shift", "pass", _TEACHER
+    ),
+    "a teacher without some of its weights": Mutant(
+        "models/teacher.py", "if missing or result.unexpected_keys:", "if False:", _TEACHER
+    ),
+    "a mean of logarithms of probabilities": Mutant(
+        "models/distiller.py",
+        "return log_probs.logsumexp(0) - math.log(len(logits))",
+        "return log_probs.mean(0)",
+        _DISTILLER,
+    ),
+    # student groups
+    "students draw from one generator": Mutant(
+        "models/student_group.py",
+        "torch.default_generator.set_state(self._states[name])",
+        "pass",
+        "tests/models/test_student_group.py",
+    ),
+    "a group tests what it has trained": Mutant(
+        "engine/group.py",
+        'runner.model.load_state_dict(checkpoint["state_dict"])',
+        "pass",
+        "tests/engine/test_group.py",
+    ),
+    "a run teaches another of its group": Mutant(
+        "engine/group.py",
+        "teacher.file.resolve() in made",
+        "False",
+        "tests/engine/test_group.py",
+    ),
     # checks before a run, and hooks that observe it
     "misspelt arguments pass": Mutant(
         "engine/preflight.py", "    refuse_unknown(path, given, known)", "    pass", _FIELDS
