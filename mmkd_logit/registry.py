@@ -43,7 +43,7 @@ def find_class(what: str, registry: Registry, kind: Any) -> Any:
     place = registry if child is None else child  # an empty one is false
     try:
         found = place.get(kind) if isinstance(kind, str) else None
-    except Exception:  # MMEngine raises what it likes where a module cannot be imported
+    except Exception:  # MMEngine raises anything where a module cannot be imported
         found = None
     if found is None:
         ours = registry._search_child("mmkd_logit")

@@ -575,7 +575,7 @@ def _try(problem: str, advice: str, run: Callable, *args: Any) -> Any:
 
 
 def _first_batch(loader: Any, what: str) -> Any:
-    """Return a batch of one sample; the loader's workers and sampler are left alone."""
+    """Return a batch of one sample, without the workers and the sampler of the loader."""
     from mmkd_logit.datasets import SampleKey
     from mmkd_logit.datasets.wrapper import SampleWrapper
 

@@ -61,9 +61,9 @@ class LogitOutputsHook(Hook):
     Every predicted ``DataSample`` gets ``logits`` (K,) and ``prelogits`` (D,), the input of the
     last linear layer; where the model is a :class:`LogitDistiller`, also ``teacher_logits`` (K,),
     of the ensemble if there are several teachers. All are float32 tensors on the CPU. The metrics
-    of ``mmkd_logit`` read them. A model that is no classifier with one tensor of logits, or has no
-    linear layer, lacks these fields, and so does test-time augmentation, which joins predictions.
-    Each student of a :class:`StudentGroup` is treated alike.
+    of ``mmkd_logit`` read them. Predictions of a model without one tensor of logits or without a
+    linear layer get none of these fields, nor do those that test-time augmentation joins. Each
+    student of a :class:`StudentGroup` is treated alike.
 
     The teacher sees the images of the student once: during training its logits for a batch of
     validation images are kept (4 K bytes an image) and found by a hash of the images, so that
