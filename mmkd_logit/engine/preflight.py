@@ -269,7 +269,8 @@ def _check_place(path: str, spec: Any, parent: Any) -> None:
         if place is not None and each is None:
             raise ValueError(f"{path} must be a dict of settings, got {spec!r}")
         for number, item in enumerate(spec):
-            _check_place(f"{path}.{number}", item, parent)
+            if each is not None or isinstance(item, (dict, list, tuple)):
+                _check_place(f"{path}.{number}", item, parent)
     elif place is None and each is not None and spec is not None:
         raise ValueError(f"{path} must be a list of dicts such as dict(type=...), got {spec!r}")
     elif isinstance(spec, wrong) and place is not None and not inner:
