@@ -1,5 +1,6 @@
 """Checking a run before it writes: its config, then its weights and one sample of its data."""
 
+import copy
 import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -396,7 +397,8 @@ class PreflightHook(Hook):
     - one sample of the training and of the validation data, whose image passes preprocessor,
       student and teachers in evaluation mode, without a change to them or to the random
       generators: channels, sizes and the number of classes must agree, logits be finite,
-    - the labels, which must be classes of the network, and the loader, which must give batches.
+    - the labels, which must be classes of the network, and the loader, which must give batches,
+    - the metrics of the test, whose arguments would be read after training.
 
     Tried are classifiers of mmpretrain and ours, and distillers, on data that mmengine, mmpretrain
     or we join to batches; what others need is not known. ``tools/train.py`` and ``tools/test.py``
@@ -417,8 +419,10 @@ class PreflightHook(Hook):
             check_loaded(unwrapped(runner), checkpoint, str(runner._load_from))
 
     def before_train(self, runner: Runner) -> None:
-        """Check weights and data."""
+        """Check weights, data and the metrics of the test."""
         _check_weights(runner)
+        if isinstance(runner._test_evaluator, (dict, list)):  # which is built after training
+            runner.build_evaluator(copy.deepcopy(runner._test_evaluator))
         if not runner._resume and runner._load_from is None:
             for network in trained_networks(runner).values():
                 _check_pretrained(network)

@@ -131,6 +131,11 @@ def test_teachers_of_this_stage_and_of_later_ones(tmp_path):
     assert "cannot take the training images" in error_of(cfg)
 
 
+def test_metrics_of_the_test(tmp_path):
+    metric = dict(type="mmkd_logit.ExpectedCalibrationError", num_bins=0)
+    assert "num_bins" in error_of(run_of(digits_student(), tmp_path, test_evaluator=metric))
+
+
 def test_normalised_to_no_numbers(tmp_path):
     cfg = run_of(digits_student(), tmp_path)
     cfg.data_preprocessor["std"] = [0.0]
