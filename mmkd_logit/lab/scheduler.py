@@ -111,7 +111,7 @@ class Precompute:
 
     Attributes:
         key: The folder of the log.
-        words: Of ``tools/cache.py``.
+        words: Of ``tools/precompute.py``.
     """
 
     key: str
@@ -147,7 +147,7 @@ def plan_precomputes(
 def _job(run: Run, epochs: int) -> Precompute:
     name = run.config.rpartition("/")[2].removesuffix(".py")
     key = str(Path(run.teachers[0].work_dir, "precompute", f"{name}-seed{run.seed}"))
-    words = ["fill", run.config, "--epochs", str(epochs), "--seed", str(run.seed)]
+    words = [run.config, "--epochs", str(epochs), "--seed", str(run.seed)]
     words += [*["--fast"] * run.fast, "--work-dir", key]
     options = [text for text in run.overrides if not text.startswith("model.loss_kd")]
     return Precompute(key, (*words, *["--cfg-options", *options] * bool(options)))
@@ -157,7 +157,7 @@ def _job(run: Run, epochs: int) -> Precompute:
 
 
 TRAIN, TOGETHER = Path("tools", "train.py"), Path("tools", "train_together.py")
-DUMP, CACHE = Path("tools", "dump_logits.py"), Path("tools", "cache.py")
+DUMP, CACHE = Path("tools", "dump_logits.py"), Path("tools", "precompute.py")
 _PAUSE = 0.2  # seconds between two looks at the processes
 _NEWS = 30  # seconds between two lines on the progress of one run
 _LOOK = 2  # seconds between two looks at a run that somebody else trains

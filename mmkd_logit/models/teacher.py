@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -418,12 +417,6 @@ class FrozenTeacher:
         if self.cache is None:
             return self.compute(inputs)
         return self.cache(inputs, views, self.compute, lambda views: self._describe(inputs))
-
-    def missing(self, inputs: Tensor, views: Views) -> np.ndarray:
-        """Return which views (N,) the cache has not but would keep; all of them without a cache."""
-        if self.cache is None:
-            return np.ones(len(views.index), bool)
-        return self.cache.lacking(inputs, views, lambda views: self._describe(inputs))
 
     @torch.no_grad()
     def compute(self, inputs: Tensor) -> Tensor:

@@ -221,26 +221,68 @@ MUTANTS = {
         "models/teacher_cache.py", "pictures=views.pictures,", 'pictures="",', _CACHE
     ),
     "the type of stored logits is no part of the key": Mutant(
-        "models/teacher_cache.py", "            dtype=settings.dtype,\n", "", _CACHE
+        "models/teacher_cache.py", "            dtype=self.dtype,\n", "", _CACHE
     ),
     "max_gib is ignored": Mutant(
+        "models/teacher_cache.py", "if room > self.max_gib * 2**30:", "if False:", _CACHE
+    ),
+    "damaged rows count": Mutant(
         "models/teacher_cache.py",
-        "min(views.samples, int(settings.max_gib * 2**30 / (row * views.per_sample)))",
-        "views.samples",
+        "found = sums == self._checksum(words, numbers)",
+        "found = sums != 0",
         _CACHE,
+    ),
+    "a row in the place of another counts": Mutant(
+        "models/teacher_cache.py",
+        "total += numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)",
+        "total += np.uint64(0x9E3779B97F4A7C15)",
+        _CACHE,
+    ),
+    "a full disk ends training": Mutant(
+        "models/teacher_cache.py",
+        "            except OSError as error:  # most likely",
+        "            except KeyError as error:  # most likely",
+        _CACHE,
+    ),
+    "every epoch is the first": Mutant(
+        "engine/precompute.py",
+        "sampler.set_epoch(epoch)",
+        "sampler.set_epoch(0)",
+        "tests/engine/test_precompute.py",
+    ),
+    "precomputed outside the precision of the run": Mutant(
+        "engine/precompute.py",
+        "with wrapper.optim_context(model):",
+        "if True:",
+        "tests/engine/test_precompute.py",
     ),
     # safe reading
     "pickles may run code": Mutant(
         "checkpoint.py",
-        "return torch.load(path, map_location=map_location, weights_only=True)\n",
-        "return torch.load(path, map_location=map_location, weights_only=False)\n",
+        "with _clear_errors(filename), _weights_only_forced():",
+        "with _clear_errors(filename):",
         _CHECKPOINT,
+    ),
+    "plugins may read carelessly": Mutant(
+        "checkpoint.py",
+        '    os.environ[FORCE] = "1"\n',
+        '    os.environ[FORCE] = "0"\n',
+        _CHECKPOINT,
+    ),
+    "getattr is allowed": Mutant(
+        "checkpoint.py",
+        "if owner is HistoryBuffer and type(name) is str and name in _STATISTICS:",
+        "if owner is HistoryBuffer and type(name) is str:",
+        _CHECKPOINT,
+    ),
+    "a download is not compared with its name": Mutant(
+        "checkpoint.py", "sha256 and sha256[1]", "None", "tests/engine/test_download.py"
     ),
     "the config of a checkpoint is executed": Mutant(
         "checkpoint.py", 'checkpoint["meta"].pop("config", None)', "pass", _CHECKPOINT
     ),
     "a checkpoint may delete files": Mutant(
-        "checkpoint.py", '(key == "keep_ckpt_ids" and not numbers)', "False", _CHECKPOINT
+        "checkpoint.py", 'if key == "keep_ckpt_ids":', "if False:", _CHECKPOINT
     ),
     "a checkpoint may delete a folder": Mutant(
         "checkpoint.py",

@@ -391,9 +391,7 @@ def _student(cfg: Config) -> None:
 
 
 def _cached(cfg: Config) -> None:
-    storage = "device" if torch.cuda.is_available() else "memory"
-
-    cache = dict(storage=storage)
+    cache = dict(storage="memory")
     change_teachers(cfg, lambda teacher: dict(teacher.as_config(), cache=cache))
 
 
