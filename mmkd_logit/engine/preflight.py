@@ -131,7 +131,7 @@ _CLOSE = 0.86
 
 # Read from a config beside the arguments of Runner.
 _MORE_FIELDS = {"model_wrapper_cfg", "find_unused_parameters", "compile", "tta_model"}
-_MORE_FIELDS |= {"tta_pipeline", "data_root", "sync_bn", "custom_imports"}
+_MORE_FIELDS |= {"tta_pipeline", "data_root", "sync_bn", "custom_imports", "generations"}
 _MORE_FIELDS |= {"activation_checkpointing", "efficient_conv_bn_eval", "train_evaluator"}
 _TOGETHER = (
     ("train_dataloader", "train_cfg", "optim_wrapper"),
@@ -188,6 +188,7 @@ _TOP: dict[str, Check] = dict(
     find_unused_parameters=check_flag,
     default_scope=check_text,
     compile=_compile,
+    generations=check_count,
 )
 # By the name of the setting, where the default of the argument does not say what it takes.
 _VALUES: dict[str, Check] = dict(
@@ -652,9 +653,7 @@ def _teachers(network: Any, runner: Runner) -> Iterator[tuple[Any, bool]]:
     if network.needs_teacher:
         yield from ((teacher, False) for teacher in network.teachers)
     for hook in runner.hooks:
-        for later in getattr(hook, "later_teachers", list)():
-            if later.settings.autocast != "float16":  # which many CPUs cannot
-                yield later, True
+        yield from ((teacher, True) for teacher in getattr(hook, "later_teachers", list)())
 
 
 def _check_labels(dataset: Any, classes: int, what: str) -> None:
