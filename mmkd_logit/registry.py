@@ -17,7 +17,7 @@ from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 from mmkd_logit.utils.arguments import did_you_mean, explain_arguments
 
@@ -29,6 +29,30 @@ class _Registry(Registry):
         super()._register_module(module, *args, **kwargs)
         if isinstance(module, type):
             explain_arguments(module)
+
+
+def find_class(what: str, registry: Registry, kind: Any) -> Any:
+    """Return the class that is built for a type in the default scope, or raise ValueError."""
+    if kind is None:
+        raise ValueError(f"{what} has no type; say which component it is with type=...")
+    if callable(kind):
+        return kind
+    # As MMEngine's build does, but without a warning where a package has no registry of the kind.
+    scope = DefaultScope.get_current_instance()
+    child = registry._search_child(scope.scope_name) if scope is not None else None
+    place = registry if child is None else child  # an empty one is false
+    try:
+        found = place.get(kind) if isinstance(kind, str) else None
+    except Exception:  # MMEngine raises anything where a module cannot be imported
+        found = None
+    if found is None:
+        ours = registry._search_child("mmkd_logit")
+        known = [f"mmkd_logit.{name}" for name in (ours.module_dict if ours else ())]
+        for each in (place, place.parent):
+            known += each.module_dict if each else ()
+        hint = did_you_mean(kind, known) or "; check its spelling and scope"
+        raise ValueError(f"{what}.type: no {registry.name} {kind!r} is registered{hint}")
+    return found
 
 
 MODELS = _Registry(

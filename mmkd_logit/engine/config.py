@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from mmkd_logit.utils.arguments import check_count, did_you_mean, type_name
 
-from .config_check import fields_of
+from .preflight import fields_of
 
 if TYPE_CHECKING:
     from mmkd_logit.models import TeacherSettings

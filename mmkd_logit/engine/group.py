@@ -24,7 +24,6 @@ from mmkd_logit.utils.files import log_folders, note_logs, write_text
 
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import FINAL, explain_missing, find_missing_teachers, seed_of, teachers_of
-from .config_check import check_config
 from .fingerprint import (
     changes_training,
     computed_content,
@@ -36,6 +35,7 @@ from .fingerprint import (
 from .launch import silence_known_warnings, start_processes
 from .lock import only_run_in
 from .logits import export_run
+from .preflight import check_config
 from .results import ResultsRecorder, find_row, read_lines
 from .runner import end_workers
 from .save import POINTER, FinalCheckpointHook, point_to, save_atomically

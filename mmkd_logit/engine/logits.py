@@ -32,7 +32,6 @@ from .config import (
     scale_epochs,
     write_final,
 )
-from .config_check import check_config
 from .fingerprint import (
     dataset_hash,
     describe_machine,
@@ -44,6 +43,7 @@ from .fingerprint import (
     weights_hash,
 )
 from .launch import prepare_launch, silence_known_warnings
+from .preflight import check_config
 from .results import describe_method, plain, training_data_loader
 from .runner import QuietRunner
 

@@ -29,8 +29,8 @@ from .config import (
     teachers_of,
     use_amp,
 )
-from .config_check import check_config
 from .launch import prepare_launch, silence_known_warnings
+from .preflight import check_config
 
 
 def build_parser() -> argparse.ArgumentParser:

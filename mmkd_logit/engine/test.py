@@ -27,8 +27,8 @@ from .config import (
     model_teachers,
     read_config,
 )
-from .config_check import check_config
 from .launch import prepare_launch, silence_known_warnings
+from .preflight import check_config
 from .results import plain
 from .runner import ExactRunner
 from .save import ATOMIC

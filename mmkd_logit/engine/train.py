@@ -39,7 +39,6 @@ from .config import (
     use_amp,
     write_final,
 )
-from .config_check import check_config
 from .fingerprint import (
     computed_content,
     fingerprint,
@@ -58,6 +57,7 @@ from .logits import (
 )
 from .precompute import log_caches
 from .preemption import PreemptionHook
+from .preflight import check_config
 from .results import ResultsRecorder, find_row, read_lines, training_data_loader
 from .resume import (
     STATE,

@@ -1,7 +1,6 @@
-"""Log values that wait on the device until a line is written."""
+"""Log values that stay on the device until a log is read."""
 
-from __future__ import annotations
-
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,117 +12,109 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmkd_logit.registry import HOOKS
+from mmkd_logit.utils.arguments import check_count
 
 
 class PendingValues:
-    """What buffers are still to be given, in the order in which it came."""
+    """Values that their buffers are still to receive, in the order of iterations."""
 
     def __init__(self) -> None:
-        # For each buffer numbers, or where among the tensors of one kind its value stands.
-        self._entries: dict[int, tuple[LazyHistory, list]] = {}
-        self._rows: dict[tuple, list[Tensor]] = {}
+        # For each iteration and kind of value: the kind, the buffers, and a value for each.
+        self._rows: list[tuple[Any, list[HistoryBuffer], Any]] = []
+        self._waiting: set[int] = set()
 
-    def add(self, values: Iterable[tuple[LazyHistory, int | float | Tensor]]) -> None:
-        """Keep values, or copies of them, with one operation for each device and dtype."""
-        members: dict[tuple, list[Tensor]] = {}
+    def has(self, buffer: HistoryBuffer) -> bool:
+        """Return whether values of a buffer are pending."""
+        return id(buffer) in self._waiting
+
+    def add(self, values: Iterable[tuple[HistoryBuffer, int | float | Tensor]]) -> None:
+        """Keep numbers, and copies of tensors by one operation for each device and dtype."""
+        kinds: dict[Any, list] = {}
         for buffer, value in values:
-            entry: Any = value
-            if isinstance(value, Tensor):
-                kind = (value.device, value.dtype)
-                group = members.setdefault(kind, [])
-                entry = (kind, len(self._rows.get(kind, ())), len(group))
-                group.append(value.detach().reshape(()))
-            self._entries.setdefault(id(buffer), (buffer, []))[1].append(entry)
-        for kind, group in members.items():
-            # A copy: compiled with CUDA graphs, the next step overwrites what this one returned.
-            self._rows.setdefault(kind, []).append(torch.stack(group))
+            kind = (value.device, value.dtype) if isinstance(value, Tensor) else None
+            kinds.setdefault(kind, []).append((buffer, value))
+        for kind, pairs in kinds.items():
+            buffers: list[HistoryBuffer] = [buffer for buffer, _ in pairs]
+            kept: Any = [value for _, value in pairs]
+            if kind is not None:
+                # A copy: compiled with CUDA graphs, the next step overwrites what this returned.
+                kept = torch.stack([value.detach().reshape(()) for value in kept])
+            self._rows.append((kind, buffers, kept))
+            self._waiting.update(map(id, buffers))
 
     def flush(self) -> None:
         """Give the buffers their values: one transfer for each device and dtype."""
-        entries, pending = self._entries, self._rows
-        self._entries, self._rows = {}, {}
-        rows = {kind: _to_lists(tensors) for kind, tensors in pending.items()}
-        for buffer, mine in entries.values():
-            values = (rows[e[0]][e[1]][e[2]] if isinstance(e, tuple) else e for e in mine)
-            buffer.extend(list(values))
+        rows, self._rows, self._waiting = self._rows, [], set()
+        tensors: dict[Any, list[Tensor]] = {}
+        for kind, _, values in rows:
+            if kind is not None:
+                tensors.setdefault(kind, []).append(values)
+        arrived = {kind: iter(torch.cat(values).tolist()) for kind, values in tensors.items()}
+        found: dict[int, tuple[HistoryBuffer, list]] = {}
+        for kind, buffers, values in rows:
+            for buffer, value in zip(buffers, arrived.get(kind, values), strict=False):
+                found.setdefault(id(buffer), (buffer, []))[1].append(value)
+        for buffer, new in found.values():
+            _extend(buffer, new)
 
 
-def _to_lists(rows: list[Tensor]) -> list[list]:
-    values = iter(torch.cat(rows).tolist())
-    return [[next(values) for _ in range(len(row))] for row in rows]
+def _extend(buffer: HistoryBuffer, values: list) -> None:
+    """Append values by one copy of the history, where ``update`` copies it for each value."""
+    history, counts = buffer.data
+    # An empty history is an array of floats, and integers stay integers.
+    logs = np.append(history, values) if len(history) else np.array(values)
+    buffer._log_history = logs[-buffer.max_length :]
+    buffer._count_history = np.append(counts, [1] * len(values)).astype(int)[-buffer.max_length :]
 
 
-# A history that is written when it is read.
+class LazyScalars(OrderedDict):
+    """The buffers of a message hub, which receive what is pending before one is read.
 
-
-class LazyHistory(HistoryBuffer):
-    """MMEngine's buffer of logged values, which asks for those that are pending when it is read.
-
-    Copied or pickled, as into a checkpoint, it is a plain ``HistoryBuffer``.
+    Copied or pickled, as into a checkpoint, it is a plain ``OrderedDict``.
     """
 
-    def __init__(self, before: HistoryBuffer, pending: PendingValues) -> None:
-        self._pending = pending
-        self._logs: np.ndarray = np.array([])
-        self._counts: np.ndarray = np.array([])
-        super().__init__(max_length=before.max_length)
-        self._logs, self._counts = before.data
+    def __init__(self, buffers: dict[str, HistoryBuffer], pending: PendingValues) -> None:
+        super().__init__(buffers)
+        self.pending = pending
 
-    @property
-    def _log_history(self) -> np.ndarray:
-        self._pending.flush()
-        return self._logs
+    def __getitem__(self, key: str) -> HistoryBuffer:
+        buffer = super().__getitem__(key)
+        if self.pending.has(buffer):  # MMEngine's timer reads its own in every iteration
+            self.pending.flush()
+        return buffer
 
-    @_log_history.setter
-    def _log_history(self, values: np.ndarray) -> None:
-        self._logs = values
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401
 
-    @property
-    def _count_history(self) -> np.ndarray:
-        self._pending.flush()
-        return self._counts
+    def items(self) -> Any:
+        self.pending.flush()
+        return super().items()
 
-    @_count_history.setter
-    def _count_history(self, values: np.ndarray) -> None:
-        self._counts = values
+    def values(self) -> Any:
+        self.pending.flush()
+        return super().values()
 
-    def extend(self, values: list) -> None:
-        """Append values, in one copy of those before, where ``update`` copies them for each."""
-        counts = [1] * len(values)
-        if not len(self._logs):  # an empty array is one of floats, and integers stay integers
-            self._logs, self._counts = np.array(values), np.array(counts)
-            return
-        self._logs = np.append(self._logs, values)[-self.max_length :]
-        self._counts = np.append(self._counts, counts)[-self.max_length :]
-
-    def belongs_to(self, pending: PendingValues) -> bool:
-        """Say whether later values are kept there."""
-        return self._pending is pending
-
-    def __reduce_ex__(self, protocol: Any) -> tuple:
-        return HistoryBuffer, (*self.data, self.max_length)
-
-
-# Log values that do not keep the device waiting.
+    def __reduce__(self) -> tuple:
+        return OrderedDict, (list(self.items()),)
 
 
 @HOOKS.register_module()
 class LazyRuntimeInfoHook(RuntimeInfoHook):
     """MMEngine's ``RuntimeInfoHook``, without waiting for the device at every iteration.
 
-    MMEngine takes each logged tensor to the host when its iteration ends, and so the host cannot
-    prepare the next one ahead. Here the values of many iterations stay where they are. They arrive
-    in one transfer when somebody reads a logged value of training, whoever it is: a log line, a
-    checkpoint, another hook. Log lines, JSON files and checkpoints are MMEngine's, digit for
-    digit. A log line every 100 iterations waits once in 100; the ``time`` in it is then what the
-    host took, which runs ahead of a GPU, while ``eta`` remains right.
+    MMEngine copies each logged tensor to the host when its iteration ends, so that the host cannot
+    prepare the next one ahead. Here the values of many iterations stay on the device. They arrive
+    in one transfer when a logged value is read, by a log line, a checkpoint or another hook. Log
+    lines, JSON files and checkpoints are MMEngine's, digit for digit. With a log line every 100
+    iterations the host waits once in 100; the ``time`` in it is then that of the host, which runs
+    ahead of a GPU, while ``eta`` remains right.
 
-    Nor does a long run slow down: MMEngine copies the whole history of a value to append one.
+    A long run does not slow down: MMEngine copies the whole history of a value to append one.
 
-    To be used as ``default_hooks=dict(runtime_info=dict(type='mmkd_logit.LazyRuntimeInfoHook'))``.
+    Use it as ``default_hooks=dict(runtime_info=dict(type='mmkd_logit.LazyRuntimeInfoHook'))``.
 
     Args:
-        limit: Of how many iterations values are kept on the device at most.
+        limit: Number of iterations after which values are transferred at the latest.
 
     Raises:
         ValueError: If ``limit`` is not a positive integer.
@@ -132,9 +123,7 @@ class LazyRuntimeInfoHook(RuntimeInfoHook):
     changes_training = False
 
     def __init__(self, limit: int = 1000) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"limit must be a number of iterations from 1 on, got {limit!r}")
-        self.limit = limit
+        self.limit = check_count("limit", limit)
         self._pending, self._iterations = PendingValues(), 0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -157,28 +146,24 @@ class LazyRuntimeInfoHook(RuntimeInfoHook):
             self._pending.flush()
 
     def after_train(self, runner: Runner) -> None:
-        """Leave plain values behind."""
+        """Leave plain buffers behind."""
         self._pending.flush()
+        runner.message_hub._log_scalars = OrderedDict(runner.message_hub.log_scalars)
         super().after_train(runner)
 
     def _note(self, hub: MessageHub, values: Iterable[tuple[str, Any]]) -> None:
+        scalars = hub.log_scalars
+        if not isinstance(scalars, LazyScalars):  # at first, and after a checkpoint was loaded
+            scalars = hub._log_scalars = LazyScalars(scalars, self._pending)
         noted = []
         for name, value in values:
             key = f"train/{name}"
-            one = isinstance(value, Tensor) and value.numel() == 1
-            if one or isinstance(value, (int, float)):
-                noted.append((self._buffer(hub, key), value))
-            else:  # MMEngine says what is wrong with it, or converts it
+            single = isinstance(value, Tensor) and value.numel() == 1
+            if single or isinstance(value, (int, float)):
+                if key not in scalars:
+                    hub.update_scalar(key, 0)  # which lets checkpoints hold it
+                    scalars[key] = HistoryBuffer()
+                noted.append((OrderedDict.__getitem__(scalars, key), value))
+            else:  # MMEngine converts it, or says what is wrong with it
                 hub.update_scalar(key, value)
         self._pending.add(noted)
-
-    def _buffer(self, hub: MessageHub, key: str) -> LazyHistory:
-        buffer = hub.log_scalars.get(key)
-        if isinstance(buffer, LazyHistory) and buffer.belongs_to(self._pending):
-            return buffer
-        if buffer is None:
-            hub.update_scalar(key, 0)  # has it saved in checkpoints
-            buffer = HistoryBuffer()
-        buffer = LazyHistory(buffer, self._pending)
-        hub.log_scalars[key] = buffer
-        return buffer

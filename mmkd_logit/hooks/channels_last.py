@@ -1,19 +1,17 @@
 """Memory format channels_last for the student."""
 
 import gc
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from mmkd_logit.registry import HOOKS
+
+from .networks import optimizers, unwrapped
 
 
 @HOOKS.register_module()
@@ -41,7 +39,7 @@ class ChannelsLastHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Change the layout of everything that is trained."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         wrapped = model is not runner.model
         if wrapped and not isinstance(runner.model, DistributedDataParallel):
             raise ValueError(
@@ -52,7 +50,7 @@ class ChannelsLastHook(Hook):
         averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
         for network in (model, *(each for each in averages if isinstance(each, nn.Module))):
             network.to(memory_format=torch.channels_last)
-        for optimizer in _optimizers(runner):
+        for optimizer in optimizers(runner):
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -67,13 +65,6 @@ class ChannelsLastHook(Hook):
             state.update({name: value.contiguous() for name, value in state.items()})
         if "optimizer" in checkpoint:
             checkpoint["optimizer"] = _contiguous(checkpoint["optimizer"])
-
-
-def _optimizers(runner: Runner) -> Iterator[Optimizer]:
-    wrapper = runner.optim_wrapper
-    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    for each in wrappers:
-        yield each.optimizer
 
 
 def _wrap_anew(runner: Runner, model: nn.Module) -> None:

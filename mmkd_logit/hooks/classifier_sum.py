@@ -1,5 +1,6 @@
 """The sum of the last layer over the classes, beside what weight decay alone makes of it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,46 +24,42 @@ class DecayedSum:
     Nesterov's momentum. Only these numbers are advanced at a step, in float64.
     """
 
-    def __init__(self, layer: nn.Linear, optimizers: list[Optimizer]) -> None:
+    def __init__(self, layer: nn.Linear, optimizers: Iterable[Optimizer]) -> None:
         self.layer = layer
         self._begin: Tensor | None = None
-        self._scale = 0.0
         self._decay = 1.0
         self._velocity: float | None = None
-        self._group: dict[str, Any] | None = None
         self._optimizer: Optimizer | None = None
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 if type(optimizer) is SGD and any(p is layer.weight for p in group["params"]):
                     self._group, self._optimizer = group, optimizer
 
-    def begin(self) -> None:
-        """Predict from here on, where the optimizer has not made a step yet."""
-        if self._optimizer is not None:
-            self._watch(self._sum())
-
-    def _watch(self, begin: Tensor) -> None:
-        assert self._optimizer is not None
-        self._begin, self._scale = begin, float(begin.norm())
-        self._handle = self._optimizer.register_step_pre_hook(self._step)
+    def begin(self, state: dict[str, Any] | None = None) -> None:
+        """Predict from here on, or go on from what :meth:`state_dict` gave."""
+        state = dict(begin=self._sum(), decay=1.0, velocity=None) if state is None else state
+        if self._optimizer is not None and state["begin"].shape == self._sum().shape:
+            self._begin = state["begin"].to(self._sum())
+            self._decay, self._velocity = state["decay"], state["velocity"]
+            self._is_nonzero = bool(self._begin.any())
+            self._handle = self._optimizer.register_step_pre_hook(self._step)
 
     def end(self) -> None:
-        """Let go of the optimizer."""
+        """Remove the hook of the optimizer."""
         if self._begin is not None:
             self._handle.remove()
 
     def _sum(self) -> Tensor:
         weight = self.layer.weight.detach()
-        # Of float32's rounding nothing must be left: deviations of 1e-7 are looked at.
+        # Deviations of 1e-7 are logged, so float32's rounding is too coarse.
         wide = torch.float32 if weight.device.type == "mps" else torch.float64
         return weight.sum(0, dtype=wide)
 
     def _step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and bool(found_inf):
-            return  # a fused optimizer is asked also where the loss' scale was too large
+            return  # a fused optimizer is called also where the loss' scale was too large
         group = self._group
-        assert group is not None
         rate, momentum = float(group["lr"]), group["momentum"]
         gradient = float(group["weight_decay"]) * self._decay
         step = gradient
@@ -81,8 +78,8 @@ class DecayedSum:
         if self._begin is not None:
             predicted = self._decay * self._begin
             found["sum_predicted"] = predicted.norm()
-            if self._scale:
-                found["sum_deviation"] = (now - predicted).norm() / self._scale
+            if self._is_nonzero:
+                found["sum_deviation"] = (now - predicted).norm() / self._begin.norm()
         if bias is not None:
             found["bias_sum"] = bias.detach().sum(dtype=now.dtype)
         return found
@@ -92,16 +89,6 @@ class DecayedSum:
         if self._begin is None:
             return None
         return dict(begin=self._begin.cpu(), decay=self._decay, velocity=self._velocity)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
-        if self._optimizer is None or state["begin"].shape != self._sum().shape:
-            return
-        self._decay, self._velocity = state["decay"], state["velocity"]
-        self._watch(state["begin"].to(self._sum()))
-
-
-# Whether the last layer's sum over classes learns anything.
 
 
 _STATE = "classifier_sum"
@@ -122,11 +109,11 @@ class ClassifierSumHook(Hook):
     - ``classifier/sum_deviation``: :math:`\lVert s_t - c_t s_0 \rVert / \lVert s_0 \rVert`,
     - ``classifier/bias_sum``: the sum of the biases, where there are any.
 
-    They are the values after the very iteration whose log line they are in, no averages. With
-    another optimizer, and in a run resumed from a checkpoint without this hook's state, there is
-    no prediction; of weights that begin as zeros there is no relative deviation. Students of a
+    They are the values after the iteration of their log line, not averages. With another
+    optimizer, and in a run resumed from a checkpoint without this hook's state, there is no
+    prediction; for weights that begin as zeros there is no relative deviation. Students of a
     :class:`StudentGroup` have ``NAME/`` before these keys. A model without such a layer has none.
-    Nothing is trained otherwise, and no iteration waits for the device.
+    Training is not changed, and no iteration waits for the device.
     """
 
     changes_training = False
@@ -138,24 +125,24 @@ class ClassifierSumHook(Hook):
         self._intervals: list[int] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Find where the run that is resumed was."""
+        """Read the state of a run that is resumed."""
         if runner._resume:
             found = checkpoint.get(_STATE)
             self._resumed = found if isinstance(found, dict) else {}
 
     def before_train(self, runner: Runner) -> None:
-        """Find the layers, and note where they begin."""
+        """Find the layers, and their sums at the beginning."""
         self._intervals = [h.interval for h in runner.hooks if isinstance(h, LoggerHook)]
         self._sums = {}
         for prefix, network in trained_networks(runner).items():
             layer = last_linear(network)
             if layer is None:
                 continue
-            found = self._sums[prefix] = DecayedSum(layer, list(optimizers(runner)))
+            found = self._sums[prefix] = DecayedSum(layer, optimizers(runner))
             if self._resumed is None:
                 found.begin()
             elif self._resumed.get(prefix) is not None:
-                found.load_state_dict(self._resumed[prefix])
+                found.begin(self._resumed[prefix])
             _forget(runner, f"train/{prefix}classifier/", set(found.values()))
         self._resumed = None
 
@@ -188,13 +175,13 @@ class ClassifierSumHook(Hook):
             checkpoint[_STATE] = states
 
     def after_train(self, runner: Runner) -> None:
-        """Let go of the optimizers."""
+        """Remove the hooks of the optimizers."""
         for found in self._sums.values():
             found.end()
 
 
 def _forget(runner: Runner, begin: str, names: set[str]) -> None:
-    """Let no log line repeat a value of before that is not known any more."""
+    """Delete logged values that are not computed any more, so that no log line repeats them."""
     scalars = runner.message_hub.log_scalars
     for key in list(scalars):
         if key.startswith(begin) and key.removeprefix(begin) not in names:

@@ -47,16 +47,16 @@ class LabelNoiseHook(Hook):
         for key, what in (("label_noise", "labels"), ("data_subset", "samples")):
             before, now = theirs.get(key), ours.get(key)
             if (before or {}).get("sha256") != (now or {}).get("sha256"):
-                told = (
+                difference = (
                     f"other training {what}: the checkpoint's are {_in_words(before)}, the "
                     f"config's {_in_words(now)}"
                 )
                 if not self.resume_changed:
                     raise ValueError(
-                        f"cannot resume with {told}; restore the settings of "
+                        f"cannot resume with {difference}; restore the settings of "
                         "train_dataloader.dataset, or begin a new run in another work folder"
                     )
-                runner.logger.warning(f"Going on with {told}")
+                runner.logger.warning(f"Going on with {difference}")
 
 
 def train_metainfo(runner: Runner) -> dict[str, Any]:

@@ -8,28 +8,18 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
+from tqdm.contrib import DummyTqdmFile
 
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_flag
-
-
-class _AboveTheBar:
-    """A stream that prints without tearing the bar."""
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            tqdm.write(text.rstrip("\n"), file=sys.stderr)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
 
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
     """Show the iterations done, their speed and the time left, and the last logged loss.
 
-    Only on a terminal (or with ``always=True``) and on the main process; elsewhere MMEngine's
-    plain log lines are all there is. The lines go on above the bar.
+    It is drawn on a terminal (or with ``always=True``) by the main process, below MMEngine's log
+    lines.
 
     Args:
         always: Draw also where standard error is no terminal.
@@ -61,7 +51,7 @@ class ProgressBarHook(Hook):
         for handler in runner.logger.handlers:
             if type(handler) is logging.StreamHandler and handler.stream.isatty():
                 self._streams.append((handler, handler.stream))
-                handler.setStream(_AboveTheBar())
+                handler.setStream(DummyTqdmFile(sys.stderr))
 
     def after_train_iter(
         self,

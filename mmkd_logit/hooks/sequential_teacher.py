@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_logit.registry import HOOKS
-from mmkd_logit.utils.arguments import check_flag
+from mmkd_logit.utils.arguments import check_count, check_flag, refuse_unknown
+
+from .networks import unwrapped
+
+if TYPE_CHECKING:  # command lines read the hooks before they silence mmpretrain's warnings
+    from mmkd_logit.models import FrozenTeacher, LogitDistiller
 
 # What a stage can change; LogitDistiller.switch takes the same.
 _CHANGES = ("teacher", "loss_kd", "alpha", "ensemble")
-_KEYS = ("begin", *_CHANGES)
+_LOOKED_AT = ("ce", "kd", "teacher_agreement")  # what a distiller logs beside its losses
 
 
 class Stage(NamedTuple):
-    """From when on something is another.
+    """A part of a run.
 
     Attributes:
-        begin: Number of epochs, or iterations, that come before it.
+        begin: Number of epochs, or iterations, before it.
         changes: Arguments of :meth:`LogitDistiller.switch`.
     """
 
@@ -33,34 +36,11 @@ class Stage(NamedTuple):
     changes: dict[str, Any]
 
 
-def read_stages(stages: Any) -> list[Stage]:
-    """Read the stages of a run.
-
-    Nothing is kept of the teachers read here: their networks are built when training starts.
-    """
-    if not isinstance(stages, (list, tuple)) or not stages:
-        raise ValueError(
-            "stages must be a list of at least one dict(begin=..., teacher=..., loss_kd=..., "
-            f"alpha=..., ensemble=...), got {stages!r}"
-        )
-    read = [_read_stage(stage, f"stages[{index}]") for index, stage in enumerate(stages)]
-    begins = [stage.begin for stage in read]
-    if any(later <= earlier for earlier, later in pairwise(begins)):
-        raise ValueError(f"stages must be in the order of their begin, each later; got {begins}")
-    return read
-
-
 def _read_stage(stage: Any, where: str) -> Stage:
     if not isinstance(stage, dict):
         raise ValueError(f"{where} must be a dict with begin and what changes, got {stage!r}")
-    for key in stage:
-        if key not in _KEYS:
-            close = get_close_matches(str(key), _KEYS, 1)
-            hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(_KEYS)}"
-            raise ValueError(f"{where} has no setting {key!r}; {hint}")
-    begin = stage.get("begin")
-    if isinstance(begin, bool) or not isinstance(begin, int) or begin < 0:
-        raise ValueError(f"{where}.begin must be an integer from 0 on, got {begin!r}")
+    refuse_unknown(where, stage, ("begin", *_CHANGES))
+    begin = check_count(f"{where}.begin", stage.get("begin"), 0)
     changes = {key: stage[key] for key in _CHANGES if stage.get(key) is not None}
     if not changes:
         raise ValueError(f"{where} changes nothing; name one of {', '.join(_CHANGES)}")
@@ -87,17 +67,8 @@ def _check(key: str, value: Any) -> None:
 
 
 def merge_changes(stages: Sequence[Stage]) -> dict[str, Any]:
-    """Return what several stages have changed together: the last word on each."""
+    """Return what several stages have changed together: the last value of each setting."""
     return {key: value for stage in stages for key, value in stage.changes.items()}
-
-
-# Another teacher or another loss from a given epoch on.
-
-
-if TYPE_CHECKING:  # command lines read the hooks before they silence mmpretrain's warnings
-    from mmkd_logit.models import FrozenTeacher, LogitDistiller
-
-_LOOKED_AT = ("ce", "kd", "teacher_agreement")  # what a distiller logs beside its losses
 
 
 @HOOKS.register_module()
@@ -106,15 +77,15 @@ class SequentialTeacherHook(Hook):
 
     So a run begins with KL and ends with MSE, or begins with a large teacher and ends with a
     medium one (Kim et al., IJCAI 2021, do both in separate runs). The distiller's own settings
-    hold from the start; what a stage does not name stays as it was. Student, optimizer, its
-    momenta and the learning rate are left alone.
+    hold from the start; what a stage does not name stays as it was. Student, optimizer, momenta
+    and learning rate are not changed.
 
-    The stage follows from the number of epochs (or iterations) done, so a resumed run, at a
-    boundary or between two, goes on in the stage where it was, and all processes agree.
+    The stage follows from the number of epochs (or iterations) done, so a run that is resumed, at
+    a boundary or between two, continues in its stage, and all processes agree.
 
-    Teachers of stages to come are built before the first iteration, on the CPU of each process,
+    Teachers of later stages are built before the first iteration, on the CPU of each process,
     where a checkpoint that does not fit is an error; they move to the device when first used. At
-    a switch the earlier teachers are let go, from ``EMAHook``'s copy of the model too. Log lines
+    a switch the earlier teachers are dropped, from ``EMAHook``'s copy of the model too. Log lines
     average the terms anew, and a model compiled by the config's ``compile`` is compiled anew.
 
     Args:
@@ -143,7 +114,18 @@ class SequentialTeacherHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self, stages: list[dict], by_epoch: bool = True) -> None:
-        self.stages = read_stages(stages)
+        if not isinstance(stages, (list, tuple)) or not stages:
+            raise ValueError(
+                "stages must be a list of at least one dict(begin=..., teacher=..., loss_kd=..., "
+                f"alpha=..., ensemble=...), got {stages!r}"
+            )
+        # The teachers read here are dropped: their networks are built when training starts.
+        self.stages = [_read_stage(stage, f"stages[{i}]") for i, stage in enumerate(stages)]
+        begins = [stage.begin for stage in self.stages]
+        if any(later <= earlier for earlier, later in pairwise(begins)):
+            raise ValueError(
+                f"stages must be in the order of their begin, each later; got {begins}"
+            )
         self.by_epoch = check_flag("by_epoch", by_epoch)
         self._stage = 0  # how many stages have begun
         self._teachers: dict[int, list[FrozenTeacher]] = {}  # built, of stages to come
@@ -210,7 +192,7 @@ class SequentialTeacherHook(Hook):
         self._report(runner, distiller, self.stages[begun - 1])
 
     def _forget(self, runner: Runner) -> None:
-        """Let go of the earlier teachers, and of the values that log lines average."""
+        """Drop the earlier teachers, and the values that log lines average."""
         if runner.cfg.get("compile"):
             # torch would notice, but keep the code made for earlier teachers, which counts
             # towards the recompilations it allows before it gives up compiling.
@@ -259,7 +241,7 @@ class SequentialTeacherHook(Hook):
 def _distiller(runner: Runner) -> LogitDistiller:
     from mmkd_logit.models import LogitDistiller
 
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner)
     if not isinstance(model, LogitDistiller):
         raise ValueError(
             f"SequentialTeacherHook needs a model of type mmkd_logit.LogitDistiller, got "

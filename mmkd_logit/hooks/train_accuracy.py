@@ -1,18 +1,16 @@
 """Accuracy of the training batches."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
 from mmkd_logit.datasets.in_memory import SampleBatch
 from mmkd_logit.registry import HOOKS
 
-from .networks import logits_of, trained_networks
+from .networks import LogitObserver, trained_networks, unwrapped
 
 _STATE = "train_accuracy"
 
@@ -21,12 +19,12 @@ _STATE = "train_accuracy"
 class TrainAccuracyHook(Hook):
     """Log ``batch_top1``, the training accuracy in percent, with no forward pass of its own.
 
-    It looks at the logits that pass the head in the training step, so at augmented images, in
-    training mode, each by the weights of its iteration. A log line has the mean over the samples of
-    the epoch so far. Over several processes it is the main one's, as the losses are.
+    It is computed of the logits of the training step: of augmented images, in training mode, each
+    by the weights of its iteration. A log line has the mean over the samples of the epoch so far.
+    Over several processes it is that of the main one, as the losses are.
 
-    Where labels are mixed (MixUp, CutMix), several or none, nothing is logged. Students of a
-    :class:`StudentGroup` have ``NAME/`` before the key. Nothing is trained otherwise, and no
+    Where samples have mixed labels (MixUp, CutMix), several or none, nothing is logged. Students
+    of a :class:`StudentGroup` have ``NAME/`` before the key. Training is not changed, and no
     iteration waits for the device.
     """
 
@@ -34,44 +32,27 @@ class TrainAccuracyHook(Hook):
     priority = "HIGHEST"  # before RuntimeInfoHook notes what is logged
 
     def __init__(self) -> None:
-        self._handles: list[Any] = []
-        self._in_step = False
-        self._logits: dict[str, Tensor] = {}
+        self._observers: dict[str, LogitObserver] = {}
         self._labels: Tensor | None = None
         self._right: dict[str, Tensor | int] = {}
         self._total = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Look at what passes heads and preprocessor from now on."""
-        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        heads = {key: logits_of(each) for key, each in trained_networks(runner).items()}
-        preprocessor = getattr(model, "data_preprocessor", None)
+        """Observe heads and preprocessor from now on."""
+        preprocessor = getattr(unwrapped(runner), "data_preprocessor", None)
         if preprocessor is None:
             return
-        self._handles = [
-            head.register_forward_hook(self._noting(prefix))
-            for prefix, head in heads.items()
-            if head is not None
-        ]
-        self._handles.append(preprocessor.register_forward_hook(self._note_labels))
-
-    def _noting(self, prefix: str) -> Callable:
-        def note(module: Any, args: Any, output: Any) -> None:
-            logits = getattr(output, "logits", output)  # Hugging Face wraps them
-            if self._in_step and isinstance(logits, Tensor) and logits.ndim == 2:
-                self._logits[prefix] = logits.detach()
-
-        return note
+        for prefix, network in trained_networks(runner).items():
+            self._observers[prefix] = LogitObserver(network, training=True)
+        self._handle = preprocessor.register_forward_hook(self._note_labels)
 
     def _note_labels(self, module: Any, args: Any, output: Any) -> None:
-        if self._in_step and isinstance(output, dict):
-            self._labels = _hard_labels(output.get("data_samples"))
+        samples = output.get("data_samples") if isinstance(output, dict) else None
+        self._labels = _hard_labels(samples)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Look from here on; validation passes the same modules."""
-        self._in_step = True
-        self._logits, self._labels = {}, None
-        if batch_idx % len(runner.train_dataloader) == 0:  # also of a loop that counts iterations
+        """Begin to count with each epoch, also in a loop that counts iterations."""
+        if batch_idx % len(runner.train_dataloader) == 0:
             self._right, self._total = {}, 0
 
     def after_train_iter(
@@ -82,18 +63,16 @@ class TrainAccuracyHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Add the accuracy to what is logged."""
-        self._in_step = False
-        logits, labels = self._logits, self._labels
-        self._logits, self._labels = {}, None
+        labels, self._labels = self._labels, None
+        seen = {prefix: each.take().get("logits") for prefix, each in self._observers.items()}
         if outputs is None or labels is None:
             return
         self._total += len(labels)
-        for prefix, values in logits.items():
-            if len(values) != len(labels):
-                continue
-            right = (values.argmax(1) == labels.to(values.device)).sum()
-            self._right[prefix] = right + self._right.get(prefix, 0)
-            outputs[f"{prefix}batch_top1"] = 100 * self._right[prefix] / self._total
+        for prefix, logits in seen.items():
+            if logits is not None and len(logits) == len(labels):
+                right = (logits.argmax(1) == labels.to(logits.device)).sum()
+                self._right[prefix] = right + self._right.get(prefix, 0)
+                outputs[f"{prefix}batch_top1"] = 100 * self._right[prefix] / self._total
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the counts of the epoch so far."""
@@ -108,10 +87,12 @@ class TrainAccuracyHook(Hook):
             self._right, self._total = dict(state["right"]), state["total"]
 
     def after_train(self, runner: Runner) -> None:
-        """Look no longer."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """Remove the observers."""
+        for each in self._observers.values():
+            each.remove()
+        if self._observers:
+            self._handle.remove()
+        self._observers = {}
 
 
 def _hard_labels(data_samples: Any) -> Tensor | None:

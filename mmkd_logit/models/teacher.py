@@ -114,7 +114,7 @@ class TeacherSettings:
             )
         if self.cache is None:
             return
-        known = arguments_of(TeacherCache)[0]
+        known = list(arguments_of(TeacherCache)[0])
         if not isinstance(self.cache, dict):
             raise ValueError(
                 f"a teacher's cache is a dict of {', '.join(known)}, or None, got {self.cache!r}"

@@ -32,9 +32,6 @@ def check_clip_grad(clip_grad: Any, name: str = "clip_grad") -> None:
         check_number(f"{name}.{limit}", clip_grad.get(limit), zero=False)
 
 
-# Mixed precision without a gradient scaler, on CPUs as well.
-
-
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
     """Run the forward pass of training under ``torch.autocast``, on any device.

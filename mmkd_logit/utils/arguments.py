@@ -14,10 +14,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-# What classes and functions take, and what to say of a name that they do not.
-#
-# The registries import this file, so it needs the standard library alone.
-
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -55,37 +51,28 @@ def refuse_unknown(what: str, given: Iterable[object], known: Collection[str]) -
         raise ValueError(f"{what} has no setting {unknown[0]!r}{hint}{takes}")
 
 
-def arguments_of(target: Callable) -> tuple[list[str], bool]:
-    """Return the names of the arguments that a class or function takes by keyword.
+def arguments_of(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return what a class or function takes by keyword, and whether it may take more.
 
     ``**kwargs`` of a class are taken to be its parent's; under another name they are its own.
     """
-    names: list[str] = []
-    for layer in _layers(target):
+    found: dict[str, inspect.Parameter] = {}
+    layers, is_class = [target], inspect.isclass(target)
+    if inspect.isclass(target):
+        own = [vars(each)["__init__"] for each in target.__mro__ if "__init__" in vars(each)]
+        layers = [each for each in own if inspect.unwrap(each) is not object.__init__]
+    for layer in layers:
         try:
             parameters = list(inspect.signature(layer).parameters.values())
         except (TypeError, ValueError):  # of C
-            return names, True
-        parameters = parameters[inspect.isclass(target) :]  # without self
-        names += [p.name for p in parameters if p.kind in _NAMED and p.name not in names]
+            return found, True
+        for parameter in parameters[is_class:]:  # without self
+            if parameter.kind in _NAMED:
+                found.setdefault(parameter.name, parameter)
         rest = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
-        if not rest:
-            return names, False
-        if rest != ["kwargs"] or not inspect.isclass(target):
-            return names, True
-    return names, False
-
-
-def _layers(target: Callable) -> list[Callable]:
-    if not inspect.isclass(target):
-        return [target]
-    found = [vars(each)["__init__"] for each in target.__mro__ if "__init__" in vars(each)]
-    own: list[Callable] = [each for each in found if _plain(each) is not object.__init__]
-    return own
-
-
-def _plain(function: Any) -> Any:
-    return inspect.unwrap(function)
+        if rest != ["kwargs"] or not is_class:
+            return found, bool(rest)
+    return found, False
 
 
 def explain_arguments(cls: type) -> None:
@@ -113,17 +100,15 @@ def _check_call(cls: type, init: Callable, args: tuple, kwargs: dict[str, Any]) 
     names, open_ = arguments_of(cls)
     if not open_:
         refuse_unknown(cls.__name__, kwargs, names)
-    if _plain(init) is object.__init__:
+    if inspect.unwrap(init) is object.__init__:
         return
-    own = list(inspect.signature(init).parameters.values())[1:]
-    lacking = [
-        p.name
-        for p in own[len(args) :]
-        if p.kind in _NAMED and p.default is p.empty and p.name not in kwargs
+    own = list(inspect.signature(init).parameters.values())[1 + len(args) :]
+    missing = [
+        p.name for p in own if p.kind in _NAMED and p.default is p.empty and p.name not in kwargs
     ]
-    if lacking:
+    if missing:
         raise ValueError(
-            f"{cls.__name__} needs {', '.join(lacking)}; it takes {', '.join(names) or 'none'}"
+            f"{cls.__name__} needs {', '.join(missing)}; it takes {', '.join(names) or 'none'}"
         )
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
@@ -241,12 +242,10 @@ def test_all_processes_stop_with_the_words_of_the_one_that_knows(tmp_path, monke
 
 def test_a_network_that_it_does_not_know(tmp_path):
     """It says what it can."""
-    model = digits_student()
-    cfg = run_config(model, tmp_path)
-    runner = Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(run_config(digits_student(), tmp_path))
     hook = finite_loss_hook.FiniteLossHook()
     hook._networks = {"": nn.Identity()}
-    hook._records = [finite_loss_hook.Record(0, 0, None, {}, ("loss",))]
-    runner.message_hub.update_scalar("train/loss", float("nan"))
+    broken = torch.tensor([float("nan")])
+    hook._records = [finite_loss_hook.Record(0, 0, None, {}, ("loss",), broken)]
     text = hook._find(runner)
     assert text.endswith("the loss is not finite: loss=nan; its logits were not seen")

@@ -252,4 +252,4 @@ def test_a_model_that_is_no_classifier_is_left_alone(tmp_path):
     hook = LogitOutputsHook()
     hook.before_test(runner)
     assert not runner.model._forward_hooks
-    assert not hook._watches
+    assert not hook._handles

@@ -33,6 +33,11 @@ _DISTILLER = "tests/models/test_logit_distiller.py"
 _CHECKPOINT = "tests/engine/test_checkpoint.py"
 _SAFE = "tests/engine/test_safe_reading.py"
 _EXECUTE = "tests/lab/test_execute.py"
+_FIELDS = "tests/bad_input/test_fields.py"
+_PREFLIGHT = "tests/engine/test_preflight.py"
+_ASYNC = "tests/hooks/test_lazy_runtime_info_hook.py"
+_TOP1 = "tests/hooks/test_train_accuracy_hook.py"
+_FINITE = "tests/hooks/test_finite_loss_hook.py"
 _BITS = "tests/datasets/test_counter_hash.py"
 _FIRST = "tests/engine/test_train_teacher.py"
 
@@ -443,5 +448,39 @@ MUTANTS = {
         "teacher.file.resolve() in made",
         "False",
         "tests/engine/test_group.py",
+    ),
+    # checks before a run, and hooks that observe it
+    "misspelt arguments pass": Mutant(
+        "engine/preflight.py", "    refuse_unknown(path, given, known)", "    pass", _FIELDS
+    ),
+    "values are not checked by their defaults": Mutant(
+        "engine/preflight.py",
+        "elif isinstance(default, (int, float)) and default >= 0:",
+        "elif False:",
+        _FIELDS,
+    ),
+    "labels outside the classes pass": Mutant(
+        "engine/preflight.py",
+        "if found is not None and not 0 <= found[0] <= found[1] < classes:",
+        "if False:",
+        _PREFLIGHT,
+    ),
+    "a checkpoint of another network passes": Mutant(
+        "engine/preflight.py", "if fitting < _FIT * count:", "if fitting < 0:", _PREFLIGHT
+    ),
+    "a pending value is not read": Mutant(
+        "hooks/async_log.py", "if self.pending.has(buffer):", "if False:", _ASYNC
+    ),
+    "every read waits for the device": Mutant(
+        "hooks/async_log.py", "if self.pending.has(buffer):", "if True:", _ASYNC
+    ),
+    "validation is observed as training": Mutant(
+        "hooks/networks.py", "if module.training == self._training and", "if", _TOP1
+    ),
+    "a loss that is not finite passes": Mutant(
+        "hooks/finite_loss.py",
+        'if not math.isfinite(values.get(f"{prefix}loss", 0.0)):',
+        "if False:",
+        _FINITE,
     ),
 }

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import DATASETS, HOOKS, MODELS, Registry
 from mmengine.runner import Runner
 from mmpretrain.models import LinearClsHead
 from runs import assert_same, digits_distiller, digits_student, run_config, weights
 from torch.utils.data import IterableDataset, Sampler
 
 from mmkd_logit.datasets import Digits
-from mmkd_logit.engine.preflight import check_loaded, is_known
+from mmkd_logit.engine.preflight import check_config, check_loaded, is_known
 
 HOOK = dict(type="mmkd_logit.PreflightHook")
 ONCE = dict(epochs=1, images=16, param_scheduler=None)
@@ -131,6 +131,11 @@ def test_teachers_of_this_stage_and_of_later_ones(tmp_path):
     assert "cannot take the training images" in error_of(cfg)
 
 
+def test_metrics_of_the_test(tmp_path):
+    metric = dict(type="mmkd_logit.ExpectedCalibrationError", num_bins=0)
+    assert "num_bins" in error_of(run_of(digits_student(), tmp_path, test_evaluator=metric))
+
+
 def test_normalised_to_no_numbers(tmp_path):
     cfg = run_of(digits_student(), tmp_path)
     cfg.data_preprocessor["std"] = [0.0]
@@ -243,3 +248,48 @@ def test_how_much_of_a_checkpoint_fits(parts, fits):
     else:
         with pytest.raises(ValueError, match=r"x.pth is of another network: \d+ of \d+ weights"):
             check_loaded(model, dict(state_dict=state), "x.pth")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(train_dataloader2=dict(), val_dataloader_b=dict(), train_dataset=dict(), lr=0.1),
+        dict(_optim_wraper=dict(), my_pipeline=[], train_pipelines=[]),
+        dict(
+            param_scheduler=[
+                dict(type="LinearLR", begin=0, end=0.5, convert_to_iter_based=True),
+                dict(type="MultiStepLR", milestones=[0.5, 1.5], convert_to_iter_based=True),
+                dict(type="CosineAnnealingParamScheduler", param_name="weight_decay", T_max=1.5),
+            ]
+        ),
+        dict(default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=-1), timer=None)),
+        dict(default_hooks=dict(checkpoint=dict(type="CheckpointHook", max_keep_ckpts=0))),
+        dict(custom_hooks=[EMAHook(), dict(type="EMAHook", gamma=100, priority="LOW")]),
+        dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1), clip_grad=dict(max_norm=1e9))),
+        dict(
+            optim_wrapper=dict(
+                optimizer=dict(type="SGD", lr=0.0), clip_grad=dict(max_norm=float("inf"))
+            )
+        ),
+        dict(train_cfg=dict(type="mmengine.runner.IterBasedTrainLoop", max_iters=5)),
+        dict(val_evaluator=[dict(type="Accuracy"), dict(type="SingleLabelMetric")]),
+        dict(env_cfg=dict(mp_cfg=dict(mp_start_method="spawn", opencv_num_threads=-1))),
+        dict(val_cfg=None, val_dataloader=None, val_evaluator=None),
+        dict(load_from="https://somewhere/x.pth", log_level="DEBUG"),
+        dict(log_level=20),
+        dict(compile=True, find_unused_parameters=True),
+        dict(visualizer=dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])),
+    ],
+)
+def test_right_configs(changes):
+    cfg = run_config(digits_distiller(), "work", **copy.deepcopy(changes))
+    check_config(cfg)
+
+
+def test_a_scope_of_ones_own():
+    Registry("model", scope="a_scope_of_ones_own", parent=MODELS, locations=[])
+    cfg = run_config(digits_distiller(), "work", default_scope="a_scope_of_ones_own")
+    for name in ("train", "val", "test"):  # what a scope does not have has another one's name
+        cfg[f"{name}_dataloader"]["dataset"]["pipeline"] = [dict(type="mmpretrain.PackInputs")]
+        cfg[f"{name}_evaluator"] = dict(type="mmpretrain.Accuracy")
+    check_config(cfg)
