@@ -91,12 +91,13 @@ READERS = {
         "mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint",
     ): CHECKPOINT,
     ("mmkd_logit/lab/_preload.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/lab/worker.py", "importlib.import_module"): NAMED,
     ("mmkd_logit/lab/experiment.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/lab/pools.py", "submitit.AutoExecutor"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
     ("mmkd_logit/lab/pools.py", "ctypes.CDLL"): NAMED,
-    ("mmkd_logit/lab/pools.py", "submitit.helpers.DelayedSubmission"): (
+    ("mmkd_logit/lab/worker.py", "submitit.helpers.DelayedSubmission"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
     (

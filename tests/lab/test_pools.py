@@ -1,6 +1,7 @@
-"""Processes of our own, with a tools/train.py of a moment."""
+"""Processes and jobs in which tools run, with a training of a moment."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,19 +9,25 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import PROJECT
+from commands import PROJECT, Tiny
 
+from mmkd_logit.engine.fingerprint import origin_of, write_origin
+from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.lab import worker
 from mmkd_logit.lab.pools import LocalPool
+from mmkd_logit.lab.worker import Job, resumed
 
 WAIT = 60
-
-
-@pytest.fixture
-def pool(workplace, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+LONG = ["configs/wrn/wrn16-2_digits.py", "--epochs", "10000"]
+# Trains until it is killed.
+PROGRAM = f"""
+import time
+from mmkd_logit.lab.pools import LocalPool
+if __name__ == "__main__":
     pool = LocalPool(["cpu", "cpu"])
-    yield pool
-    pool.stop()
+    pool.start("runs/long", {LONG!r}, "train.py")
+    time.sleep(1000)
+"""
 
 
 def wait_for(condition):
@@ -36,35 +43,38 @@ def all_of(pool, number):
     return ended
 
 
-def test_two_at_once_and_one_fails(pool):
-    pool.start("runs/a", ["--help"])
+def text_of(folder):
+    return Path(folder, "train.log").read_text()
+
+
+def test_processes_on_cpus(workplace, monkeypatch):
+    """Two at once, of which one fails; then one that is stopped."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
+    pool = LocalPool(["cpu", "cpu"])
+    pool.start("runs/a", ["--help"], "train.py")
     assert pool.has_room()
-    pool.start("runs/b", ["nope.py"])
+    pool.start("runs/b", ["nope.py"], "train.py")
     assert not pool.has_room()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "before"
     assert all_of(pool, 2) == {"runs/a": True, "runs/b": False}
     assert pool.has_room()
-    assert "--train-teacher" in Path("runs/a/train.log").read_text()
-    assert Path("runs/b/train.log").read_text() == "error: the config nope.py does not exist\n"
-    pool.start("runs/b", ["nope.py"])
-    all_of(pool, 1)
-    assert Path("runs/b/train.log").read_text().count("error") == 2  # what was there stays
-
-
-LONG = """
-import sys, time
-from mmkd_logit.lab.pools import LocalPool
-if __name__ == "__main__":
-    pool = LocalPool(["cpu"])
-    pool.start("runs/long", ["configs/wrn/wrn16-2_digits.py", "--epochs", "10000"])
-    time.sleep(1000)
-"""
+    assert "--train-teacher" in text_of("runs/a")
+    assert text_of("runs/b") == "error: the config nope.py does not exist\n"
+    pool.start("runs/b", ["nope.py"], "train.py")
+    pool.start("runs/long", LONG, "train.py")
+    assert all_of(pool, 1) == {"runs/b": False}
+    assert text_of("runs/b").count("error") == 2  # what was there stays
+    wait_for(lambda: "Epoch(train)" in text_of("runs/long"))
+    pool.stop()
+    assert pool.finished() == {"runs/long": False}
 
 
 def test_nothing_trains_on_when_we_were_killed(workplace):
-    Path("long.py").write_text(LONG)
+    Path("program.py").write_text(PROGRAM)
     log = Path("runs/long/train.log")
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    with subprocess.Popen([sys.executable, "long.py"], env=environment) as process:
+    with subprocess.Popen([sys.executable, "program.py"], env=environment) as process:
         try:
             wait_for(lambda: log.is_file() and "Epoch(train)" in log.read_text())
         finally:
@@ -79,34 +89,30 @@ def test_nothing_trains_on_when_we_were_killed(workplace):
     wait_for(silent)
 
 
-def test_no_fork_where_there_are_gpus(workplace, monkeypatch):
-    """CUDA does not survive it, and each process must see its own device from the beginning."""
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    pool = LocalPool(["7"])
-    assert pool._context.get_start_method() == "spawn"
-    assert LocalPool(["cpu"])._context.get_start_method() == "forkserver"
-    seen = []
-    start = pool._context.Process.start
-
-    def note(process):
-        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-        start(process)
-
-    monkeypatch.setattr(pool._context.Process, "start", note)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
-    pool.start("runs/a", ["nope.py"])
-    assert seen == ["7"]
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "before"
-    assert all_of(pool, 1) == {"runs/a": False}
-    assert "the config nope.py does not exist" in Path("runs/a/train.log").read_text()
+SHOW = """
+import os, sys
+print(sys.argv[1:])
+print(os.environ['CUDA_VISIBLE_DEVICES'])
+"""
 
 
-def test_stop(pool):
-    pool.start("runs/long", ["configs/wrn/wrn16-2_digits.py", "--epochs", "10000"])
-    log = Path("runs/long/train.log")
-    wait_for(lambda: log.is_file() and "Epoch(train)" in log.read_text())
-    pool.stop()
-    assert pool.finished() == {"runs/long": False}
+def test_programs_on_gpus(tmp_path, monkeypatch):
+    """Each sees its own device from the beginning; a GPU that is named twice has two runs."""
+    monkeypatch.chdir(tmp_path)
+    package = Path("mmkd_logit/lab")
+    package.mkdir(parents=True)  # instead of ours, which would take its time to be imported
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "worker.py").write_text(SHOW)
+    pool = LocalPool(["0", "0", "7"])
+    for name in "abc":
+        assert pool.has_room()
+        pool.start(f"runs/{name}", ["c.py", "--seed", name], "train.py")
+    assert not pool.has_room()
+    assert all_of(pool, 3) == {f"runs/{name}": True for name in "abc"}
+    seen = [text_of(f"runs/{name}").split("\n") for name in "abc"]
+    assert [device for _, device, _ in seen] == ["0", "0", "7"]
+    assert seen[0][0] == "['train.py', 'c.py', '--seed', 'a']"
 
 
 def test_several_processes_a_run(workplace, monkeypatch):
@@ -114,6 +120,59 @@ def test_several_processes_a_run(workplace, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     pool = LocalPool(["0+1"])
     assert pool.processes == 2
-    pool.start("runs/a", ["nope.py"])
+    pool.start("runs/a", ["nope.py"], "train.py")
     assert all_of(pool, 1) == {"runs/a": False}
-    assert "error: the config nope.py does not exist" in Path("runs/a/train.log").read_text()
+    assert "error: the config nope.py does not exist" in text_of("runs/a")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    calls = []
+    monkeypatch.setattr(worker, "run_tool", lambda tool, argv, log: calls.append(argv))
+    return calls
+
+
+def begun(argv):
+    cfg = build_config(build_parser().parse_args(argv))
+    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    write_origin(cfg.work_dir, origin_of(cfg))
+
+
+def test_a_job_that_was_queued_again_is_resumed(workplace, calls, monkeypatch):
+    argv = [Tiny().student, "--seed", "3"]
+    again = [argv[0], "--resume", "auto", *argv[1:]]
+    Job()("train.py", argv, "log")
+    begun(argv)
+    Job()("train.py", argv, "log")  # the first time the scheduler has decided already
+    requeued = pickle.loads(pickle.dumps(Job().checkpoint("train.py", argv, "log")))
+    requeued.function(*requeued.args)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # slurm did it itself
+    Job()("train.py", argv, "log")
+    Job()("train.py", again, "log")
+    Job()("train_together.py", ["runs.txt"], "log")
+    assert calls == [argv, argv, again, again, again, ["runs.txt"]]
+
+
+def test_checkpoints_of_another_run_are_not_resumed(workplace):
+    argv = [Tiny().student, "--seed", "3"]
+    assert resumed("train.py", argv) == argv
+    begun([*argv, "--cfg-options", "model.backbone.drop_rate=0.5"])
+    assert resumed("train.py", argv) == argv
+    begun(argv)
+    assert resumed("train.py", argv)[1:3] == ["--resume", "auto"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(1, RuntimeError), (2, RuntimeError), (143, SystemExit), (-1, SystemExit)]
+)
+def test_only_errors_are_results(monkeypatch, calls, code, error):
+    """submitit keeps an exception as the result of a job, which then never runs again."""
+    assert Job()("train.py", ["c.py"], "log") is None
+
+    def end(*args):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(worker, "run_tool", end)
+    with pytest.raises(error):
+        Job()("train.py", ["c.py"], "log")

@@ -142,6 +142,70 @@ def check_the_command_for_logits(capsys):
     assert capsys.readouterr().err.count("done before\n") == 3
 
 
+def test_an_experiment_anywhere(tmp_path, monkeypatch, capsys):
+    """Its file and configs lie outside the checkout, and so does the current folder."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    lab, here = tmp_path / "lab", tmp_path / "here"
+    for folder in (lab, here):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    base = str(PROJECT / "configs/wrn/wrn10-1-thin_digits.py")
+    short = "train_cfg = dict(max_epochs=1)\n"
+    (lab / "my_net.py").write_text(f"_base_ = {base!r}\n{short}")
+    (lab / "my_kd.py").write_text(
+        "_base_ = './my_net.py'\nmodel = dict(_delete_=True, type='mmkd_logit.LogitDistiller', "
+        "student={{_base_.model}}, loss_kd=dict(type='mmkd_logit.LogitMSELoss'), "
+        "teacher=dict(config='my_net.py', checkpoint='nowhere.pth'))\n"
+    )
+    (lab / "mine.py").write_text(
+        "title = 'Mine'\nruns = dict(big=dict(row='Teacher', config='my_net.py'),\n"
+        "            kd=dict(row='Distilled', config='my_kd.py', teacher='big'))\n"
+    )
+    main([str(lab / "mine.py"), "--no-report", "--devices", "cpu"])
+    assert "| Distilled | " in capsys.readouterr().out
+    teacher, student = read_lines(here / "results/runs.jsonl")
+    assert student["teachers"] == [teacher["weights"]]
+    assert teacher["config"] == str(lab / "my_net.py")
+    assert sorted(path.name for path in here.iterdir()) == ["results", "work_dirs"]
+    message = error_of(capsys, main, lab / "mine.py", "../lab/mine.py")
+    assert message == "two experiments are named 'mine' and would write the same tables"
+    assert "nope.py does not exist" in error_of(capsys, main, "nope.py")
+
+
+def test_reproduce_shares_and_the_rows_are_those_of_single_runs(workplace, capsys):
+    words = ["table1", "--scale", "digits", "--epochs", "1", "--devices", "cpu"]
+    words += ["--only", "wrn10_1_ce", "wrn10_1_kl-t3", "wrn10_1_mse"]
+    main([*words, "--share-teacher"])
+    first = capsys.readouterr()
+    assert "together with 2 others" in first.err
+    rows = read_lines(Path("results/runs.jsonl"))
+    assert [row["together"] for row in rows] == [1, 3, 3, 3]
+    main(words)  # without the flag: nothing is left to do
+    second = capsys.readouterr()
+    assert second.err.count("done before") == 4
+    assert second.out == first.out
+
+
+def test_a_group_that_fails_fails_its_runs_and_goes_on(workplace, capsys):
+    """A killed group is taken up again as the same group."""
+    words = ["table1", "--scale", "digits", "--epochs", "2", "--devices", "cpu"]
+    words += ["--only", "wrn10_1_ce", "wrn10_1_kl-t3", "wrn10_1_mse", "--share-teacher"]
+    bad = ["train_dataloader.drop_last=True", "train_dataloader.batch_size=9999"]
+    with pytest.raises(SystemExit):
+        main([*words, "--cfg-options", *bad])
+    assert "failed" in capsys.readouterr().err
+    main(words)
+    capsys.readouterr()
+    (common,) = Path("work_dirs/together").glob("*/runs.txt")
+    rows = Path("results/runs.jsonl").read_text().splitlines(keepends=True)
+    Path("results/runs.jsonl").write_text("".join(rows[:2]))  # killed before the other rows
+    main(words)
+    assert "together with 2 others" in capsys.readouterr().err
+    assert len(list(Path("work_dirs/together").glob("*/runs.txt"))) == 1
+    assert len(read_lines(Path("results/runs.jsonl"))) == 4
+    assert common.is_file()
+
+
 # Which the digits do not have, as each run finds out.
 THREE_CHANNELS = ["data_preprocessor.mean=[1,2,3]", "data_preprocessor.std=[1,2,3]"]
 
@@ -199,11 +263,13 @@ def test_wrong_words(workplace, capsys):
     message = error_of(capsys, main, "nope")
     assert message == (
         f"no experiment 'nope' in configs/paper (known: {known}, all); "
-        "run from the project's folder"
+        "run from the project's folder, or name a file: PATH.py"
     )
     assert error_of(capsys, main, "digits", "--epochs", -3) == "--epochs must be at least 1, got -3"
     words = ["digits", "table1", "--only", "nope*"]
     assert error_of(capsys, main, *words) == "--only nope* fits no run of these experiments"
+    message = error_of(capsys, main, "digits", "--share-teacher", 0)
+    assert message == "--share-teacher must be at least 1, got 0"
     assert error_of(capsys, main, "digits", "--seeds", 0) == "--seeds must be at least 1, got 0"
     message = error_of(capsys, main, "digits", "--devices", "gpu")
     assert message == "--devices are numbers of GPUs or cpu, got 'gpu'"

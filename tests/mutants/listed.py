@@ -29,7 +29,7 @@ _TEACHER = "tests/models/test_frozen_teacher.py"
 _DISTILLER = "tests/models/test_logit_distiller.py"
 _CHECKPOINT = "tests/engine/test_checkpoint.py"
 _SAFE = "tests/engine/test_safe_reading.py"
-_EXECUTE = "tests/lab/test_execute.py"
+_SCHEDULER = "tests/lab/test_scheduler.py"
 _BITS = "tests/datasets/test_counter_hash.py"
 
 MUTANTS = {
@@ -98,7 +98,7 @@ MUTANTS = {
         "engine/fingerprint.py", "return fields[_PROCESSES] * size if", "return size if", _CHANGED
     ),
     "other weights are the run's": Mutant(
-        "engine/results.py", 'same = row.get("weights") == weights and', "same =", _EXECUTE
+        "engine/results.py", 'same = row.get("weights") == weights and', "same =", _SCHEDULER
     ),
     # resume
     "python's generator is not restored": Mutant(
