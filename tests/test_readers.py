@@ -62,7 +62,6 @@ READERS = {
     ("mmkd_logit/lab/benchmark/sessions.py", "torchvision.datasets.CIFAR100"): (
         SAFE + "test_pickles_of_cifar"
     ),
-    ("mmkd_logit/lab/benchmark/speed.py", "json.loads"): PLAIN,
     ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
     ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
     ("mmkd_logit/engine/chain.py", "mmengine.config.Config.fromfile"): CONFIG,
