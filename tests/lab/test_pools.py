@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import PROJECT, Tiny
@@ -14,7 +15,7 @@ from commands import PROJECT, Tiny
 from mmkd_logit.engine.fingerprint import origin_of, write_origin
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.lab import worker
-from mmkd_logit.lab.pools import LocalPool
+from mmkd_logit.lab.pools import ClusterPool, LocalPool
 from mmkd_logit.lab.worker import Job, resumed
 
 WAIT = 60
@@ -176,3 +177,26 @@ def test_only_errors_are_results(monkeypatch, calls, code, error):
     monkeypatch.setattr(worker, "run_tool", end)
     with pytest.raises(error):
         Job()("train.py", ["c.py"], "log")
+
+
+def test_a_job_that_fails(tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit")
+    errors = {"runs/a": None, "runs/b": RuntimeError("tools/train.py ended with status 1")}
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            self.update_parameters = lambda: None
+
+        def submit(self, job, tool, argv, log):
+            error = errors[str(Path(log).parent.relative_to(tmp_path))]
+            return SimpleNamespace(done=lambda: True, exception=lambda: error)
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    monkeypatch.chdir(tmp_path)
+    pool = ClusterPool("slurm", "submitit", 2, {})
+    for folder in errors:
+        assert pool.has_room()
+        pool.start(folder, ["c.py"], "train.py")
+    assert not pool.has_room()
+    assert pool.finished() == {"runs/a": True, "runs/b": False}
+    assert pool.has_room()

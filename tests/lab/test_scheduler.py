@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmkd_logit.engine import group as group_tool
 from mmkd_logit.engine import logits as export_tool
 from mmkd_logit.engine import precompute as cache_tool
 from mmkd_logit.engine import train as train_tool
@@ -19,7 +20,12 @@ from mmkd_logit.lab.experiment import Experiment, read_once
 from mmkd_logit.lab.scheduler import Scheduler, group_runs
 
 RESULTS = Path("results", "runs.jsonl")
-TOOLS = {"train.py": train_tool, "cache.py": cache_tool, "dump_logits.py": export_tool}
+TOOLS = {
+    "train.py": train_tool,
+    "train_together.py": group_tool,
+    "cache.py": cache_tool,
+    "dump_logits.py": export_tool,
+}
 CONFIG = """
 train_dataloader = dict(batch_size=8, dataset=dict(type='CIFAR100', pipeline=[]))
 test_dataloader = dict(batch_size=8, dataset=dict(type='CIFAR100', pipeline=[]))
@@ -56,7 +62,7 @@ class Machine:
         elif tool == "cache.py":
             checkpoint = cache_tool.build_config(args).model.teacher.checkpoint
             self.calls.append(("fill", args.seed, args.epochs, checkpoint))
-        else:
+        elif tool == "dump_logits.py":
             assert args.checkpoint == f"{folder}/final.pth"
         self.running[folder] = getattr(self, tool.removesuffix(".py")), args
         self.most = max(self.most, len(self.running))
@@ -96,6 +102,15 @@ class Machine:
         row["train"] = {"accuracy/top1": 99.0} if args.train_metrics else None
         append_line(Path(args.results), dict(row, test={"accuracy/top1": 90.0}, train_seconds=1.0))
         return args.dump_logits is None or self.export(cfg, args.dump_logits)
+
+    def train_together(self, args):
+        """Train the runs of a list; 'together' breaks it after the first."""
+        lines = [line.split() for line in Path(args.runs).read_text().splitlines()]
+        self.calls.append(("together", len(lines)))
+        members = [build_parser().parse_args([*line, "--results", args.results]) for line in lines]
+        write_origin(Path(args.runs).parent, {})
+        whole = self.breaks.get("together") is None
+        return all([self.train(member) for member in members[: None if whole else 1]]) and whole
 
     def dump_logits(self, args):
         return self.export(export_tool.build_config(args), args.splits)
@@ -144,13 +159,14 @@ def project_of_three(workplace):
     )
 
 
-def prepare(machine, seeds=(0,), measured=(), exports=(), **kwargs):
+def prepare(machine, seeds=(0,), measured=(), exports=(), share=1, **kwargs):
     read_once.cache_clear()
     experiment = Experiment("experiment.py", **kwargs)
     if measured:
         experiment.metrics = [dict(title=key, key=key, paper={}) for key in measured]
     runs, said = experiment.runs(list(seeds)), []
-    return Scheduler({experiment: runs}, RESULTS, machine, said.append, 1, exports), runs, said
+    plan = {experiment: runs}
+    return Scheduler(plan, RESULTS, machine, said.append, share, exports), runs, said
 
 
 def go(machine, *args, **kwargs):
@@ -578,6 +594,33 @@ def test_students_train_without_precomputed_logits(three_students):
     Path("results/runs.jsonl").unlink()
     go(machine)
     assert {call[0] for call in machine.calls} == {"teacher", "alone", "kd"}
+
+
+def test_a_group_that_fails_is_trained_one_by_one(three_students):
+    with open("kd.py", "a") as file:
+        file.write("randomness = dict(seed=0)\n")
+    machine = Machine()
+    machine.breaks["together"] = "after the first"
+    found, said = go(machine, share=8)
+    assert all(found.values())
+    assert [call[0] for call in machine.calls] == ["teacher", "together", "kd", "kd", "kd"]
+    assert sum("failed together, see " in line for line in said) == 4
+    assert len(read_lines(RESULTS)) == 5
+
+
+def test_a_group_that_was_killed_is_resumed_whole(three_students):
+    machine = Machine()
+    go(machine, share=8)
+    rows = RESULTS.read_text().splitlines(keepends=True)
+    RESULTS.write_text("".join(rows[:2]))  # killed before the other rows
+    machine.calls.clear()
+    found, said = go(machine, share=8)
+    assert all(found.values())
+    assert machine.calls == [("together", 4)]
+    assert sum("done before" in line for line in said) == 2
+    machine.calls.clear()
+    go(machine, share=8)
+    assert machine.calls == []
 
 
 TABLE1 = "configs/paper/digits/table1.py"
