@@ -67,15 +67,10 @@ class Job:
     ``mmkd_logit.PreemptionHook``, is queued again and resumes.
     """
 
-    def __init__(self, requeued: bool = False) -> None:
-        self.requeued = requeued
-
     def __call__(self, tool: str, argv: Sequence[str], log: str) -> None:
         """Run the tool."""
-        if self.requeued or int(os.environ.get("SLURM_RESTART_COUNT", "0")):
-            argv = resumed(tool, argv)
         try:
-            run_tool(tool, argv, log)
+            run_tool(tool, resumed(tool, argv), log)
         except SystemExit as end:
             if end.code in _ERRORS:
                 raise RuntimeError(
@@ -88,14 +83,17 @@ class Job:
         """Return what submitit queues again."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(Job(requeued=True), *args)
+        return DelayedSubmission(self, *args)
 
 
 def resumed(tool: str, argv: Sequence[str]) -> list[str]:
     """Return the command line that resumes a run, if the run has begun."""
     if tool != "train.py" or "--resume" in argv:
         return list(argv)
-    begun = is_origin(build_config(build_parser().parse_args(list(argv))))
+    try:
+        begun = is_origin(build_config(build_parser().parse_args(list(argv))))
+    except (ValueError, OSError):  # the tool says so in its log
+        begun = False
     return [argv[0], *["--resume", "auto"] * begun, *argv[1:]]
 
 

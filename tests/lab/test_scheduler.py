@@ -208,7 +208,8 @@ def test_a_failure_stops_only_what_needs_it(machine):
         file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     found, said = go(machine)
     assert found[("alone", 0)]
-    assert found[("big", 0)] is found[("kd", 0)] is None  # no older weights are its teacher's
+    assert found[("big", 0)] is found[("kd", 0)] is None
+    assert not Path("work_dirs/teacher/seed0/final.pth").exists()  # no older weights teach
     assert said[-1].endswith("not trained, its teacher work_dirs/teacher/seed0 failed")
 
 

@@ -246,6 +246,40 @@ MUTANTS = {
         'startswith((b"<!no",))',
         "tests/engine/test_download.py tests/bad_input/test_broken.py",
     ),
+    # experiments
+    "a student starts before its teacher": Mutant(
+        "lab/scheduler.py",
+        "graph.add(group, *(group_of[n.work_dir] for f in group for n in self.runs[f].needs))",
+        "graph.add(group)",
+        _SCHEDULER,
+    ),
+    "older weights stay where a run starts anew": Mutant(
+        "lab/scheduler.py",
+        "Path(folder, FINAL).unlink(missing_ok=True)",
+        "pass",
+        _SCHEDULER,
+    ),
+    "a group that was killed is resumed in part": Mutant(
+        "lab/scheduler.py",
+        "members = group if begun and missing and not failed else tuple(missing)",
+        "members = tuple(missing)",
+        _SCHEDULER,
+    ),
+    "students of other teachers share a folder": Mutant(
+        "lab/experiment.py",
+        'suffix="from-" + "+".join(names) if names else "",',
+        'suffix="",',
+        "tests/lab/test_experiment.py",
+    ),
+    "the standard deviation is that of a population": Mutant(
+        "lab/tables.py", "ddof=1", "ddof=0", "tests/lab/test_tables.py"
+    ),
+    "seeds that failed are in the mean of the difference": Mutant(
+        "lab/tables.py",
+        "seeds = sorted(a.keys() & b.keys())",
+        "seeds = sorted(a.keys())",
+        "tests/lab/test_tables.py",
+    ),
     # the distiller, DDP
     "the teacher trains": Mutant(
         "models/teacher.py", "requires_grad_(False)", "requires_grad_(True)", _TEACHER

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -180,43 +180,35 @@ VARIANTS: dict[str, Callable[[Config, torch.device, int], Session]] = {
 }
 
 
-class Comparison(NamedTuple):
-    """A ratio of speeds with this project's goal: at least so many times as fast."""
-
-    variant: str
-    reference: str
-    cpu: float | None = None
-    cuda: float | None = None
-
-
-COMPARISONS = (
-    Comparison("memory+cache", "bare", 3.6),
-    Comparison("fast", "bare", 2.7),
-    Comparison("fast+cache", "bare", 8.0),
-    Comparison("memory", "bare-fixed", 0.97, 0.85),
-    Comparison("fast", "bare-fast-fixed", 0.97, 0.85),
-    Comparison("memory", "bare", 0.97, 0.85),
-    Comparison("fast", "bare-fast", 0.97, 0.85),
-    Comparison("memory+cache", "student", 0.95, 0.95),
-    Comparison("fast+cache", "student-fast", 0.95, 0.95),
-)
+# Ratios of speeds, and this project's goals for them: at least so many times as fast.
+COMPARISONS: dict[tuple[str, str], dict[str, float]] = {
+    ("memory+cache", "bare"): dict(cpu=3.6),
+    ("fast", "bare"): dict(cpu=2.7),
+    ("fast+cache", "bare"): dict(cpu=8.0),
+    ("memory", "bare-fixed"): dict(cpu=0.97, cuda=0.85),
+    ("fast", "bare-fast-fixed"): dict(cpu=0.97, cuda=0.85),
+    ("memory", "bare"): dict(cpu=0.97, cuda=0.85),
+    ("fast", "bare-fast"): dict(cpu=0.97, cuda=0.85),
+    ("memory+cache", "student"): dict(cpu=0.95, cuda=0.95),
+    ("fast+cache", "student-fast"): dict(cpu=0.95, cuda=0.95),
+}
 
 
 def comparison_rows(rows: Sequence[Row], device: str) -> list[Row]:
     """Return the ratios of speeds that there are goals for, and those to the bare loop."""
     times = {row["variant"]: row["times"] for row in rows}
-    known = {each.variant for each in COMPARISONS if each.reference == "bare"} | {"bare"}
     # A student alone does less than the bare loop, so their ratio says nothing.
-    others = [name for name in times if name not in known and not name.startswith("student")]
+    others = [name for name in times if name != "bare" and not name.startswith("student")]
+    pairs = dict.fromkeys([*COMPARISONS, *((name, "bare") for name in others)])
     return [
         dict(
-            variant=each.variant,
-            reference=each.reference,
-            goal=getattr(each, device),
-            **ratio(times[each.variant], times[each.reference]),
+            variant=variant,
+            reference=reference,
+            goal=COMPARISONS.get((variant, reference), {}).get(device),
+            **ratio(times[variant], times[reference]),
         )
-        for each in (*COMPARISONS, *(Comparison(name, "bare") for name in others))
-        if {each.variant, each.reference} <= set(times)
+        for variant, reference in pairs
+        if variant in times and reference in times
     ]
 
 

@@ -57,10 +57,10 @@ def test_medians_follow_from_the_raw_times(found):
 def test_ratios_follow_from_the_raw_times(found):
     times = {row["variant"]: row["times"] for row in found["training"]}
     pairs = [(row["variant"], row["reference"]) for row in found["ratios"]]
-    assert all(pairs.count((each.variant, each.reference)) == 1 for each in COMPARISONS)
+    assert all(pairs.count(pair) == 1 for pair in COMPARISONS)
     to_bare = {name for name, reference in pairs if reference == "bare"}
     assert {"plain", "memory", "fast", "fast+cache", "memory+cache-cold"} <= to_bare
-    goals = [each.cpu for each in COMPARISONS] + [None] * len(pairs)
+    goals = [goals["cpu"] for goals in COMPARISONS.values()] + [None] * len(pairs)
     for row, goal in zip(found["ratios"], goals, strict=False):
         assert row["goal"] == goal
         own, reference = times[row["variant"]], times[row["reference"]]
