@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,38 +93,41 @@ def test_nothing_trains_on_when_we_were_killed(workplace):
 
 SHOW = """
 import os, sys
-print(sys.argv[1:])
-print(os.environ['CUDA_VISIBLE_DEVICES'])
+print(*sys.argv[1:], 'on', os.environ['CUDA_VISIBLE_DEVICES'], 'as', os.environ.get('RANK'))
 """
 
 
-def test_programs_on_gpus(tmp_path, monkeypatch):
-    """Each sees its own device from the beginning; a GPU that is named twice has two runs."""
+@pytest.fixture
+def shows(tmp_path, monkeypatch):
+    """A package in the current folder whose worker imports and trains nothing."""
     monkeypatch.chdir(tmp_path)
-    package = Path("mmkd_logit/lab")
-    package.mkdir(parents=True)  # instead of ours, which would take its time to be imported
-    for folder in (package, package.parent):
-        (folder / "__init__.py").touch()
-    (package / "worker.py").write_text(SHOW)
+    for folder in ("mmkd_logit", "mmkd_logit/lab", "mmkd_logit/engine"):
+        Path(folder).mkdir()
+        Path(folder, "__init__.py").touch()
+    Path("mmkd_logit/lab/worker.py").write_text(SHOW)
+    shutil.copy(PROJECT / "mmkd_logit/engine/torchrun.py", "mmkd_logit/engine")
+
+
+def test_programs_on_gpus(shows):
+    """Each sees its own device from the beginning; a GPU that is named twice has two runs."""
     pool = LocalPool(["0", "0", "7"])
     for name in "abc":
         assert pool.has_room()
         pool.start(f"runs/{name}", ["c.py", "--seed", name], "train.py")
     assert not pool.has_room()
     assert all_of(pool, 3) == {f"runs/{name}": True for name in "abc"}
-    seen = [text_of(f"runs/{name}").split("\n") for name in "abc"]
-    assert [device for _, device, _ in seen] == ["0", "0", "7"]
-    assert seen[0][0] == "['train.py', 'c.py', '--seed', 'a']"
+    for name, device in zip("abc", "007", strict=True):
+        assert text_of(f"runs/{name}") == f"train.py c.py --seed {name} on {device} as None\n"
 
 
-def test_several_processes_a_run(workplace, monkeypatch):
-    """torchrun starts them; without a GPU they would speak gloo, so the device is a pretence."""
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+def test_several_processes_a_run(shows):
+    """torchrun starts them."""
     pool = LocalPool(["0+1"])
     assert pool.processes == 2
-    pool.start("runs/a", ["nope.py"], "train.py")
-    assert all_of(pool, 1) == {"runs/a": False}
-    assert "error: the config nope.py does not exist" in text_of("runs/a")
+    pool.start("runs/a", ["c.py", "--cfg-options", "a=1"], "train.py")
+    assert all_of(pool, 1) == {"runs/a": True}
+    command = "train.py --launcher pytorch c.py --cfg-options a=1 on 0,1 as"
+    assert sorted(text_of("runs/a").splitlines()) == [f"{command} 0", f"{command} 1"]
 
 
 @pytest.fixture
