@@ -18,7 +18,6 @@ from mmkd_logit.engine.config import (
     later_teachers,
     model_teachers,
     read_config,
-    teacher_options,
 )
 from mmkd_logit.engine.logits import dump_path
 from mmkd_logit.engine.train import build_config, build_parser
@@ -299,9 +298,8 @@ class Experiment:
         others: list[Run] = []  # than those that the config names
         if teachers:
             inputs += _teacher_overrides(entry.config, teachers)
-            specs = model_teachers(read_once(entry.config))
-            named = [spec.get("config") if isinstance(spec, dict) else None for spec in specs]
-            usual = [t.config for t in teachers] == named and len(named) == 1
+            named = [teacher.config for teacher in model_teachers(read_once(entry.config))]
+            usual = [teacher.config for teacher in teachers] == named and len(named) == 1
             others += [] if usual and self._is_plain(teachers[0], own_seed) else teachers
         if entry.later_teacher:
             later = known[entry.later_teacher]
@@ -339,14 +337,14 @@ class Experiment:
 def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> list[str]:
     """Return the overrides that make runs the teachers of a config."""
     files = [str(Path(teacher.work_dir, FINAL)) for teacher in teachers]
-    specs = model_teachers(read_once(config))
-    if len(teachers) == len(specs) == 1 and isinstance(specs[0], dict):
+    named = model_teachers(read_once(config))
+    if len(teachers) == len(named) == 1:
         checkpoint = f"model.teacher.checkpoint={files[0]}"
-        if specs[0].get("config") == teachers[0].config:
+        if named[0].config == teachers[0].config:
             return [checkpoint]
         return [f"model.teacher.config={teachers[0].config}", checkpoint]
     # Each computes as the config says of it, or of its only teacher.
-    options = [teacher_options(spec) for spec in specs]
+    options = [teacher.options for teacher in named]
     options = options * len(teachers) if len(options) == 1 else options
     if len(options) != len(teachers):
         options = [{}] * len(teachers)

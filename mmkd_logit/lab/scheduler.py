@@ -18,7 +18,7 @@ from mmkd_logit.engine.config import (
     describe_numerics,
     model_teachers,
     seed_of,
-    teacher_specs,
+    teachers_of,
 )
 from mmkd_logit.engine.fingerprint import ORIGIN, describe_machine, is_origin
 from mmkd_logit.engine.group import batches_key, common_work_dir, why_alone
@@ -50,13 +50,13 @@ def group_runs(
     needed = {need.work_dir for run in runs.values() for need in run.needs}
     groups: list[list[str]] = []
     growing: dict[str, dict[str, list[str]]] = {}  # by batches, then by teachers
-    for folder in sorted(runs, key=lambda folder: not teacher_specs(configs[folder])):
+    for folder in sorted(runs, key=lambda folder: not teachers_of(configs[folder])):
         cfg, run = configs[folder], runs[folder]
-        specs = teacher_specs(cfg)
+        specs = list(teachers_of(cfg).values())
         if why_alone(cfg) or (folder in needed and not run.teachers):
             groups.append([folder])
             continue
-        teachers = json.dumps([specs, *(n.work_dir for n in run.needs)], default=str)
+        teachers = repr([specs, *(need.work_dir for need in run.needs)])
         alike = growing.setdefault(batches_key(cfg), {})
         if not specs:
             teachers = next((key for key, group in alike.items() if len(group) < size), teachers)
@@ -74,7 +74,7 @@ class Precompute(NamedTuple):
 
     Attributes:
         folder: Of the log.
-        argv: Of ``tools/cache.py``.
+        argv: Of ``tools/precompute.py``.
         students: The work folders of the students.
     """
 
@@ -92,8 +92,7 @@ def plan_precomputes(runs: Mapping[str, Run], configs: Mapping[str, Config]) -> 
     alike: dict[str, list[str]] = {}
     for folder, run in runs.items():
         cfg, specs = configs[folder], model_teachers(configs[folder])
-        caches = [spec.get("cache") if isinstance(spec, dict) else None for spec in specs]
-        stored = any(isinstance(each, dict) and each.get("storage") == "disk" for each in caches)
+        stored = any((spec.cache or {}).get("storage") == "disk" for spec in specs)
         if run.teachers and stored and cfg.train_cfg.get("max_epochs"):
             same = [specs, cfg.train_dataloader, cfg.get("data_preprocessor"), seed_of(cfg)]
             key = json.dumps(same, sort_keys=True, default=str)
@@ -104,7 +103,7 @@ def plan_precomputes(runs: Mapping[str, Run], configs: Mapping[str, Config]) -> 
         name = f"{Path(run.config).stem}-seed{run.seed}"
         log_folder = str(Path(run.teachers[0].work_dir, "precompute", name))
         epochs = max(configs[folder].train_cfg.max_epochs for folder in students)
-        argv = ["fill", run.config, "--epochs", str(epochs), "--seed", str(run.seed)]
+        argv = [run.config, "--epochs", str(epochs), "--seed", str(run.seed)]
         argv += [*["--fast"] * run.fast, "--work-dir", log_folder]
         overrides = [*run.overrides, *run.inputs]
         overrides = [text for text in overrides if not text.startswith("model.loss_kd")]
@@ -417,9 +416,9 @@ class Scheduler:
         students = [folder for folder in job.students if self.find(folder) is None]
         # A single student computes what it needs as it trains.
         if len(students) > 1 and self._failure(self.runs[students[0]]) is None:
-            command = f"python tools/cache.py {shlex.join(job.argv)}"
+            command = f"python tools/precompute.py {shlex.join(job.argv)}"
             self._say(students[0], f"{command}, for {len(students)} students")
-            self._start(step, job.folder, job.argv, "cache.py", self._end_precompute)
+            self._start(step, job.folder, job.argv, "precompute.py", self._end_precompute)
         return True
 
     def _end_precompute(self, command: Command, succeeded: bool) -> None:

@@ -16,7 +16,7 @@ from mmkd_logit.engine.fingerprint import is_origin
 from mmkd_logit.engine.train import build_config, build_parser
 
 TOOLS = {
-    "cache.py": "mmkd_logit.engine.precompute",
+    "precompute.py": "mmkd_logit.engine.precompute",
     "train.py": "mmkd_logit.engine.train",
     "train_together.py": "mmkd_logit.engine.group",
     "dump_logits.py": "mmkd_logit.engine.logits",

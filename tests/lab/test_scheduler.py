@@ -23,7 +23,7 @@ RESULTS = Path("results", "runs.jsonl")
 TOOLS = {
     "train.py": train_tool,
     "train_together.py": group_tool,
-    "cache.py": cache_tool,
+    "precompute.py": cache_tool,
     "dump_logits.py": export_tool,
 }
 CONFIG = """
@@ -59,7 +59,7 @@ class Machine:
             assert folder == args.work_dir
             assert all(need.is_file() for need in self.needs(args))
             self.calls.append((Path(args.config).stem, args.seed, args.resume))
-        elif tool == "cache.py":
+        elif tool == "precompute.py":
             checkpoint = cache_tool.build_config(args).model.teacher.checkpoint
             self.calls.append(("fill", args.seed, args.epochs, checkpoint))
         elif tool == "dump_logits.py":
@@ -128,7 +128,7 @@ class Machine:
             np.savez(path, identity=np.array(json.dumps(identity)))
         return True
 
-    def cache(self, args):
+    def precompute(self, args):
         return "fill" not in self.breaks
 
 

@@ -16,9 +16,9 @@ from torchvision.datasets import CIFAR100
 
 from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.engine import train
-from mmkd_logit.engine.config import model_teachers, teacher_specs
+from mmkd_logit.engine.config import change_teachers, model_teachers
 from mmkd_logit.engine.config_check import check_config
-from mmkd_logit.models.teacher import resolve_teacher
+from mmkd_logit.models import TeacherSettings
 from mmkd_logit.models.teacher_cache import TeacherCache
 from mmkd_logit.utils.arguments import type_name
 
@@ -107,15 +107,8 @@ def base_config(
         cfg.train_dataloader.batch_size = batch_size
     if synthetic is not None:
         _use_random_images(cfg, synthetic)
-    notes = []
-    for spec in teacher_specs(cfg):
-        if not isinstance(spec, dict):
-            continue
-        spec.pop("cache", None)
-        checkpoint = str(spec.get("checkpoint") or "")
-        if checkpoint and "://" not in checkpoint and not Path(checkpoint).expanduser().is_file():
-            spec["checkpoint"] = None
-            notes.append(f"teacher: random weights, as there is no {checkpoint}")
+    notes: list[str] = []
+    change_teachers(cfg, lambda teacher: _plain_teacher(teacher, notes))
     cfg.train_dataloader.drop_last = True
     cfg.default_hooks = dict(cfg.get("default_hooks") or {}, checkpoint=None)
     hooks = cfg.get("custom_hooks") or []
@@ -126,6 +119,16 @@ def base_config(
     if synthetic is not None:
         notes.append(f"data: {synthetic} random images")
     return cfg, notes
+
+
+def _plain_teacher(teacher: TeacherSettings, notes: list[str]) -> dict[str, Any]:
+    spec = teacher.as_config()
+    if spec.pop("cache", None) is not None:
+        spec.pop("micro_batch", None)
+    if teacher.file is not None and not teacher.file.is_file():
+        spec["checkpoint"] = None
+        notes.append(f"teacher: random weights, as there is no {teacher.checkpoint}")
+    return spec
 
 
 def edited(cfg: Config, **fields: Any) -> Config:
@@ -244,10 +247,9 @@ class BareSession:
         self.batch_size: int = loader.batch_size
         optimizer = cfg.optim_wrapper.optimizer
         (teacher,) = model_teachers(cfg)
-        taught = teacher if isinstance(teacher, nn.Module) else resolve_teacher(teacher).model
         self.loop = BareLoop(
             _network(cfg.model.student),
-            _network(taught),
+            _network(teacher.resolve().model),
             _data(cfg),
             batch_size=self.batch_size,
             alpha=cfg.model.get("alpha", 1.0),
