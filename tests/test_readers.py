@@ -63,7 +63,6 @@ READERS = {
     ("mmkd_logit/lab/benchmark/sessions.py", "torchvision.datasets.CIFAR100"): (
         SAFE + "test_pickles_of_cifar"
     ),
-    ("mmkd_logit/lab/benchmark/speed.py", "json.loads"): PLAIN,
     ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
     ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
     ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_http"): PREFIXES,
@@ -89,12 +88,13 @@ READERS = {
         "mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint",
     ): CHECKPOINT,
     ("mmkd_logit/lab/_preload.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/lab/worker.py", "importlib.import_module"): NAMED,
     ("mmkd_logit/lab/experiment.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/lab/pools.py", "submitit.AutoExecutor"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
     ("mmkd_logit/lab/pools.py", "ctypes.CDLL"): NAMED,
-    ("mmkd_logit/lab/pools.py", "submitit.helpers.DelayedSubmission"): (
+    ("mmkd_logit/lab/worker.py", "submitit.helpers.DelayedSubmission"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
     (

@@ -8,10 +8,12 @@ import sys
 
 from mmkd_logit.engine.launch import silence_known_warnings
 
+from .worker import TOOLS
+
 silence_known_warnings()
-_OURS = ("datasets", "hooks", "metrics", "models", "lab.reproduce")
 _SLOW = ("matplotlib.pyplot", "mmpretrain.models", "sklearn.datasets", "yapf.yapflib.yapf_api")
-for _name in (*_SLOW, *(f"mmkd_logit.{name}" for name in _OURS)):
+_OURS = [f"mmkd_logit.{name}" for name in ("datasets", "hooks", "metrics", "models")]
+for _name in (*_SLOW, *_OURS, *TOOLS.values()):
     with (
         contextlib.suppress(ImportError),  # the run that needs it will say so
         contextlib.redirect_stdout(sys.stderr),  # standard output is for tables

@@ -1,4 +1,4 @@
-"""An experiment: which runs it needs and which cells they fill."""
+"""An experiment: the runs that it needs and the cells of its tables that they fill."""
 
 import copy
 import fnmatch
@@ -6,11 +6,11 @@ import functools
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmkd_logit.engine.config import (
     FINAL,
@@ -22,26 +22,23 @@ from mmkd_logit.engine.config import (
 from mmkd_logit.engine.logits import export_path
 from mmkd_logit.engine.train import build_config, build_parser
 
-# Files of other runs, which the suffix stands for.
-NOT_IN_NAMES = re.compile(r"model\.teacher|custom_hooks\..*\.teacher|.*\.scores=")
-
 
 @dataclass(frozen=True)
 class Run:
     """One training with one seed.
 
     Attributes:
-        name: Of the cell of the experiment that it belongs to.
+        name: Of the run in the experiment's file.
         config: The config file.
         overrides: Settings of the config as on the command line, ``KEY=VALUE``.
         seed: The random seed.
         epochs: Number of epochs, or None for the config's.
-        cell_seed: The seed of the experiment that it counts for.
-        teachers: The runs whose students teach here.
+        cell_seed: The seed of the experiment that the run counts for.
+        teachers: The runs whose students teach this one.
         scores: The run whose logits rank the samples that ``DataSubset`` chooses from, or None.
-        options: Those of the overrides that every run of the command has.
-        fast: Whether it is trained in fewer digits.
-        suffix: Sets the work folder apart from that of other teachers' students.
+        inputs: Overrides that name the files of other runs.
+        suffix: Of the work folder, where those files are not the ones that the config names.
+        fast: Whether the run trains with ``--fast``.
     """
 
     name: str
@@ -51,49 +48,50 @@ class Run:
     epochs: int | None = None
     cell_seed: int = field(default=0, compare=False)
     teachers: tuple["Run", ...] = ()
-    suffix: str = ""
-    options: tuple[str, ...] = ()
     scores: "Run | None" = None
+    inputs: tuple[str, ...] = ()
+    suffix: str = ""
     fast: bool = False
 
     @property
     def needs(self) -> tuple["Run", ...]:
-        """The runs that must have ended before."""
+        """The runs that must end before this one starts."""
         return self.teachers if self.scores is None else (*self.teachers, self.scores)
 
     @functools.cached_property
     def work_dir(self) -> str:
         """The run's folder; the overrides are part of its name."""
         folder = Path(default_work_dir(self.config, self.seed))
-        kept = [t for t in self.overrides if t in self.options or not NOT_IN_NAMES.match(t)]
-        kept = [text for text in kept if not text.startswith("data_root=")]
-        kept += ["fast"] * self.fast
-        kept += [f"{self.epochs}e"] * (self.epochs is not None) + [self.suffix] * bool(self.suffix)
-        if not kept:
+        parts = [text for text in self.overrides if not text.startswith("data_root=")]
+        parts += ["fast"] * self.fast
+        parts += [f"{self.epochs}e"] * (self.epochs is not None) + [self.suffix] * bool(self.suffix)
+        if not parts:
             return str(folder)
         # Only what needs no quotes, also inside --cfg-options, where a comma makes a list.
-        words = re.sub(r"[^\w.=+-]+", "-", "_".join(kept))
-        if len(words) > 100 or words != "_".join(kept):
-            words = f"{words[:90]}-{hashlib.sha256(repr(kept).encode()).hexdigest()[:8]}"
-        return str(folder.parent.with_name(f"{folder.parent.name}_{words}") / folder.name)
+        name = re.sub(r"[^\w.=+-]+", "-", "_".join(parts))
+        if len(name) > 100 or name != "_".join(parts):
+            name = f"{name[:90]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
+        return str(folder.parent.with_name(f"{folder.parent.name}_{name}") / folder.name)
 
-    def arguments(self) -> list[str]:
-        """What ``tools/train.py`` needs for this run."""
-        words = [self.config, "--seed", str(self.seed), "--work-dir", self.work_dir]
+    @property
+    def argv(self) -> list[str]:
+        """The arguments of ``tools/train.py`` for this run."""
+        argv = [self.config, "--seed", str(self.seed), "--work-dir", self.work_dir]
         if self.epochs is not None:
-            words += ["--epochs", str(self.epochs)]
-        words += ["--fast"] * self.fast
-        return [*words, "--cfg-options", *self.overrides] if self.overrides else words
+            argv += ["--epochs", str(self.epochs)]
+        argv += ["--fast"] * self.fast
+        overrides = [*self.overrides, *self.inputs]
+        return [*argv, "--cfg-options", *overrides] if overrides else argv
 
     def build_config(self) -> Config:
-        """Read what ``tools/train.py`` will run."""
+        """Build the config that ``tools/train.py`` runs."""
         cfg = copy.deepcopy(read_once(self.config))
-        return build_config(build_parser().parse_args(self.arguments()), cfg)
+        return build_config(build_parser().parse_args(self.argv), cfg)
 
 
 @functools.cache
 def read_once(config: str) -> Config:
-    """Read a config file that will not be changed here."""
+    """Read a config file; the caller must not change what is returned."""
     return read_config(config)
 
 
@@ -102,44 +100,72 @@ def refuse_shared_folders(runs: Sequence[Run]) -> None:
     users: dict[str, Run] = {}
     for run in runs:
         other = users.setdefault(run.work_dir, run)
-        if other.arguments() != run.arguments():
+        if other.argv != run.argv:
             raise ValueError(
                 f"the runs {other.name} and {run.name} are different and would both write to "
                 f"{run.work_dir}; give one of them a config file with a name of its own"
             )
 
 
-# An experiment: which runs it needs and which cells they fill.
+@dataclass(frozen=True)
+class RunEntry:
+    """A run as an experiment's file describes it, once for all seeds.
 
+    Attributes:
+        config: The config file, seen from the current folder or from the experiment's.
+        row: Label of the row of the table; a run without one is only another run's teacher.
+        column: Label of the column.
+        overrides: Settings of the config, ``KEY=VALUE``.
+        teacher: Name of the run, or names of the runs, whose students of the same seed teach.
+        later_teacher: Name of the run that teaches in the later stage of the config's
+            ``SequentialTeacherHook``.
+        scores: Name of the run that leaves its logits of the training samples, by which
+            ``DataSubset`` chooses.
+        seed: A fixed one: the same run serves all seeds, such as one teacher for all students.
+        seed_shift: Added to the seed, for teachers that differ in it alone.
+    """
 
-_DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
-_RUN_FIELDS = {"row", "column", "config", "overrides", "teacher", "seed_shift"}
-_RUN_FIELDS |= {"later_teacher", "scores", "seed"}
+    config: str
+    row: str = ""
+    column: str = ""
+    overrides: Sequence[str] = ()
+    teacher: str | Sequence[str] = ()
+    later_teacher: str | None = None
+    scores: str | None = None
+    seed: int | None = None
+    seed_shift: int | None = None
+
+    @property
+    def teachers(self) -> list[str]:
+        """The names of the runs that teach from the beginning."""
+        return [self.teacher] if isinstance(self.teacher, str) else list(self.teacher)
+
+    @property
+    def needs(self) -> list[str]:
+        """The names of all runs that this one needs."""
+        return [*self.teachers, *filter(None, [self.later_teacher, self.scores])]
 
 
 class NothingChosenError(ValueError):
     """The patterns of ``--only`` fit no run of an experiment."""
 
 
-class Experiment:
-    """A table or figure, read from a file under ``configs/paper``.
+_DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 
-    The file names a ``title`` and the ``runs`` by name. A run has ``row`` and ``column``, the
-    labels of the cell that it fills (a run without ``row`` is only somebody's teacher),
-    ``config``, ``overrides``, ``teacher`` (the name of the run, or of several, whose student of
-    the same seed teaches), ``later_teacher`` (the one whose student teaches in the later stage of
-    the config's ``SequentialTeacherHook``), ``scores`` (the one that leaves its logits of the
-    training samples, by which ``DataSubset`` chooses), ``seed`` (a fixed one: the same run serves
-    all seeds, such as one teacher for all students) and ``seed_shift`` (added to the seed, for
-    teachers that differ by it alone).
+
+class Experiment:
+    """A table or figure, read from a file such as those under ``configs/paper``.
+
+    The file names a ``title`` and the ``runs``: dicts with the fields of :class:`RunEntry`, by
+    name, teachers before their students.
 
     Optional are ``metrics``, a list of dicts with ``title``, ``key`` (``test.KEY`` or
     ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
     number and trust mark) and ``mark`` (the trust mark of those without); ``cited``, labels of
     rows by names that only the paper has numbers for; ``comparisons``, pairs of names of runs,
-    the first minus the second; ``note``, printed below; ``seeds``, how many there are where the
-    command does not say; ``fast``, whether every run trains in bfloat16; and ``dump_logits``, the
-    splits whose logits the runs of the first seed leave.
+    the first minus the second; ``note``, printed below; ``seeds``, their number where the command
+    does not give one; ``fast``, whether every run trains in bfloat16; and ``dump_logits``, the
+    splits whose logits the runs of the first seed export.
     """
 
     def __init__(
@@ -150,190 +176,180 @@ class Experiment:
         only: Sequence[str] = (),
         fast: bool = False,
     ) -> None:
-        if not Path(path).is_file():
+        self.path = Path(path)
+        if not self.path.is_file():
             raise FileNotFoundError(f"the experiment {path} does not exist")
         cfg = Config.fromfile(path)
         if not cfg.get("title") or not cfg.get("runs"):
             raise ValueError(f"{path} defines no title or no runs; it is not an experiment")
-        self.name, folder = Path(path).stem, Path(path).resolve().parent.name
-        self.scale = folder if Path(path).resolve().parents[1].name == "paper" else None
+        folder = self.path.resolve().parent
+        self.name, self.scale = self.path.stem, None
+        if folder.parent.name == "paper":
+            self.scale = folder.name
         self.title: str = cfg.title
         self.note: str = cfg.get("note", "")
         self.options, self.epochs = options, epochs
         self.fast = fast or bool(cfg.get("fast"))
         self.seeds: int = cfg.get("seeds", 1)
         self.dump_logits = tuple(cfg.get("dump_logits", ()))
-        self.cells: dict[str, tuple[str, str]] = {}
-        self._rows: dict[str, ConfigDict] = {}
-        for name, row in cfg.runs.items():
-            self._add(path, name, row)
-        runs = set(self.cells)
-        for name, label in cfg.get("cited", {}).items():
-            self.cells[name] = (label, "")
-        self.metrics = [dict(metric) for metric in cfg.get("metrics", [_DEFAULT_METRIC])]
+        self.entries: dict[str, RunEntry] = {}
+        for name, entry in cfg.runs.to_dict().items():
+            self.entries[name] = self._read_entry(name, entry)
+        self.cells = {
+            n: (entry.row, entry.column) for n, entry in self.entries.items() if entry.row
+        }
         self.comparisons = [tuple(pair) for pair in cfg.get("comparisons", [])]
-        self._check(path, runs)
-        self._select(only)
-
-    def _add(self, path: str | Path, name: str, row: ConfigDict) -> None:
-        unknown = set(row) - _RUN_FIELDS
-        if unknown or not row.get("config"):
-            raise ValueError(
-                f"{path}: the run {name} needs a config and takes {sorted(_RUN_FIELDS)}; "
-                f"got {sorted(row)}"
-            )
-        if "seed" in row and "seed_shift" in row:
-            raise ValueError(f"{path}: {name} has a seed of its own; leave out seed_shift")
-        for teacher in _needed(row):
-            if teacher not in self._rows:
-                raise ValueError(f"{path}: the teacher {teacher!r} of {name} must come first")
-        if row.get("row"):
-            self.cells[name] = (row.row, row.get("column", ""))
-        self._rows[name] = row
-
-    def _check(self, path: str | Path, runs: set[str]) -> None:
-        unknown = {name for pair in self.comparisons for name in pair} - runs
+        unknown = {name for pair in self.comparisons for name in pair} - set(self.cells)
         if unknown or any(len(pair) != 2 for pair in self.comparisons):
-            raise ValueError(f"{path}: comparisons are pairs of {sorted(runs)}")
-        for metric in self.metrics:
-            metric["paper"] = {
-                name: value if isinstance(value, (tuple, list)) else (value, metric["mark"])
-                for name, value in metric.get("paper", {}).items()
-            }
-            strange = set(metric["paper"]) - set(self.cells)
-            if strange:
-                raise ValueError(f"{path}: the paper's numbers name no run: {sorted(strange)}")
+            raise ValueError(f"{path}: comparisons are pairs of {sorted(self.cells)}")
+        self.cells.update({name: (label, "") for name, label in cfg.get("cited", {}).items()})
         if len(set(self.cells.values())) != len(self.cells):
             raise ValueError(f"{path}: two runs fill the same cell")
+        self.metrics = [self._read_metric(**each) for each in cfg.get("metrics", [_DEFAULT_METRIC])]
+        self._needed = set(self.entries)
+        if only:
+            self._select(only)
+
+    def _read_entry(self, name: str, values: dict[str, Any]) -> RunEntry:
+        known = sorted(field.name for field in fields(RunEntry))
+        if not set(known).issuperset(values) or not values.get("config"):
+            raise ValueError(
+                f"{self.path}: the run {name} needs a config and takes {known}; "
+                f"got {sorted(values)}"
+            )
+        if "seed" in values and "seed_shift" in values:
+            raise ValueError(f"{self.path}: {name} has a seed of its own; leave out seed_shift")
+        beside = self.path.parent / values["config"]
+        if beside.is_file() and not Path(values["config"]).is_file():
+            values["config"] = str(beside)
+        entry = RunEntry(**values)
+        for other in entry.needs:
+            if other not in self.entries:
+                raise ValueError(f"{self.path}: the teacher {other!r} of {name} must come first")
+        return entry
+
+    def _read_metric(
+        self, title: str, key: str, paper: dict | None = None, mark: str = ""
+    ) -> dict[str, Any]:
+        numbers = {
+            name: tuple(value) if isinstance(value, (tuple, list)) else (value, mark)
+            for name, value in (paper or {}).items()
+        }
+        unknown = sorted(set(numbers) - set(self.cells))
+        if unknown:
+            raise ValueError(f"{self.path}: the paper's numbers name no run: {unknown}")
+        return dict(title=title, key=key, paper=numbers)
 
     def _select(self, only: Sequence[str]) -> None:
-        self.needed = set(self._rows)
-        if not only:
-            return
-        chosen = {n for n in self._rows if any(fnmatch.fnmatch(n, pattern) for pattern in only)}
+        """Keep the runs that a pattern fits, and those that they need."""
+        names = list(self.entries)
+        chosen = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in only)]
         if not chosen:
-            raise NothingChosenError(f"--only {' '.join(only)} fits no run of {list(self._rows)}")
-        shown = {name: self.cells.get(name) for name in self._rows if name in chosen}
-        self.cells = {name: cell or (name, "") for name, cell in shown.items()}
-        self.comparisons = [pair for pair in self.comparisons if chosen.issuperset(pair)]
-        self.needed = set(chosen)
-        for name in reversed(self._rows):
-            if name in self.needed:
-                self.needed.update(_needed(self._rows[name]))
+            raise NothingChosenError(f"--only {' '.join(only)} fits no run of {names}")
+        self.cells = {name: self.cells.get(name, (name, "")) for name in chosen}
+        self.comparisons = [pair for pair in self.comparisons if set(chosen).issuperset(pair)]
+        self._needed = set(chosen)
+        for name in reversed(names):
+            if name in self._needed:
+                self._needed.update(self.entries[name].needs)
 
     def label(self, name: str) -> str:
-        """Return what messages call a run."""
+        """Return the name of a run in messages."""
         return ", ".join(filter(None, self.cells.get(name, ()))) or name
 
     @property
     def fixed_teachers(self) -> set[int]:
         """The seeds of teachers that are the same for all seeds of the students in the table."""
-        names = {teacher for name in self.cells for teacher in _needed(self._rows.get(name, {}))}
-        return {self._rows[name]["seed"] for name in names if "seed" in self._rows[name]}
+        students = [self.entries[name] for name in self.cells if name in self.entries]
+        seeds = {self.entries[teacher].seed for each in students for teacher in each.needs}
+        return {seed for seed in seeds if seed is not None}
 
     @property
     def measured(self) -> set[str]:
-        """What the results row of each cell's run must hold."""
+        """The keys that the results row of each cell's run must hold."""
         return {metric["key"] for metric in self.metrics}
 
     def runs(self, seeds: list[int]) -> list[Run]:
         """List the runs, teachers before their students."""
-        own = {
-            name: read_once(row.config).get("train_cfg", {}).get("max_epochs")
-            for name, row in self._rows.items()
+        lengths = {
+            name: read_once(entry.config).get("train_cfg", {}).get("max_epochs")
+            for name, entry in self.entries.items()
         }
-        longest = max(filter(None, own.values()), default=1)
+        longest = max(filter(None, lengths.values()), default=1)
         runs: list[Run] = []
         for seed in seeds:
-            done: dict[str, Run] = {}
-            for name in self._rows:
-                if name in self.needed:
+            known: dict[str, Run] = {}
+            for name, length in lengths.items():
+                if name in self._needed:
                     epochs = self.epochs
-                    if epochs is not None and own[name] is not None:
-                        epochs = max(1, round(epochs * own[name] / longest))
-                    done[name] = self._run(name, seed, epochs, done)
-            runs.extend(done.values())
+                    if epochs is not None and length is not None:
+                        epochs = max(1, round(epochs * length / longest))
+                    known[name] = self._run(name, seed, epochs, known)
+            runs.extend(known.values())
         refuse_shared_folders(runs)
         return runs
 
-    def _run(self, name: str, seed: int, epochs: int | None, done: dict[str, Run]) -> Run:
-        row = self._rows[name]
-        teachers = tuple(done[teacher] for teacher in _names(row.get("teacher")))
-        overrides = (*self.options, *row.get("overrides", ()))
-        own_seed = row.get("seed", seed + row.get("seed_shift", 0))
-        given: list[Run] = []
+    def _run(self, name: str, seed: int, epochs: int | None, known: dict[str, Run]) -> Run:
+        entry = self.entries[name]
+        own_seed = seed + (entry.seed_shift or 0) if entry.seed is None else entry.seed
+        teachers = tuple(known[teacher] for teacher in entry.teachers)
+        scores = known[entry.scores] if entry.scores else None
+        inputs: list[str] = []
+        others: list[Run] = []  # than those that the config names
         if teachers:
-            overrides += _teacher_overrides(row.config, teachers)
-            given += [] if self._usual(row.config, teachers, own_seed) else teachers
-        if row.get("later_teacher"):
-            later = done[row.later_teacher]
-            fields = later_teachers(read_once(row.config))
-            if len(fields) != 1:
-                raise ValueError(f"{row.config} names {len(fields)} later teachers and not one")
-            overrides += (f"{fields[0]}.checkpoint={Path(later.work_dir, FINAL)}",)
-            given += [] if self._plain(later, own_seed) else [later]
+            inputs += _teacher_overrides(entry.config, teachers)
+            named = [teacher.config for teacher in model_teachers(read_once(entry.config))]
+            usual = [teacher.config for teacher in teachers] == named and len(named) == 1
+            others += [] if usual and self._is_plain(teachers[0], own_seed) else teachers
+        if entry.later_teacher:
+            later = known[entry.later_teacher]
+            keys = later_teachers(read_once(entry.config))
+            if len(keys) != 1:
+                raise ValueError(f"{entry.config} names {len(keys)} later teachers and not one")
+            inputs.append(f"{keys[0]}.checkpoint={Path(later.work_dir, FINAL)}")
+            others += [] if self._is_plain(later, own_seed) else [later]
             teachers += (later,)
-        scores = done[row.scores] if row.get("scores") else None
         if scores is not None:
             exported = export_path(scores.work_dir, "train")
-            overrides += (f"train_dataloader.dataset.scores={exported}",)
-            given += [] if scores in teachers else [scores]
-        folders = [Path(run.work_dir) for run in given]
+            inputs.append(f"train_dataloader.dataset.scores={exported}")
+            others += [] if scores in teachers else [scores]
+        folders = [Path(run.work_dir) for run in others]
         names = [f"{f.parent.name}{f.name.removeprefix('seed')}" for f in folders]
-        suffix = "from-" + "+".join(names) if names else ""
         return Run(
             name,
-            row.config,
-            overrides,
+            entry.config,
+            (*self.options, *entry.overrides),
             own_seed,
             epochs=epochs,
             cell_seed=seed,
             teachers=teachers,
-            suffix=suffix,
-            options=self.options,
             scores=scores,
+            inputs=tuple(inputs),
+            suffix="from-" + "+".join(names) if names else "",
             fast=self.fast,
         )
 
-    def _plain(self, run: Run, seed: int) -> bool:
+    def _is_plain(self, run: Run, seed: int) -> bool:
+        """Whether a run is its config as it stands, with this seed."""
         return run.overrides == self.options and not run.suffix and run.seed == seed
 
-    def _usual(self, config: str, teachers: tuple[Run, ...], seed: int) -> bool:
-        """Whether the teacher is the one that the config names."""
-        specs = model_teachers(read_once(config))
-        if len(teachers) != 1 or len(specs) != 1:
-            return False
-        (teacher,) = teachers
-        if teacher.teachers:
-            own = [text for text in teacher.overrides if not NOT_IN_NAMES.match(text)]
-            usual = own == list(self.options) and not teacher.suffix and teacher.seed == seed
-        else:
-            usual = self._plain(teacher, seed)
-        return specs[0].config == teacher.config and usual
 
-
-def _names(teacher: Any) -> list[str]:
-    return [teacher] if isinstance(teacher, str) else list(teacher or ())
-
-
-def _needed(row: dict) -> list[str]:
-    others = [row.get(field) for field in ("later_teacher", "scores")]
-    return [*_names(row.get("teacher")), *filter(None, others)]
-
-
-def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> tuple[str, ...]:
+def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> list[str]:
+    """Return the overrides that make runs the teachers of a config."""
     files = [str(Path(teacher.work_dir, FINAL)) for teacher in teachers]
-    specs = model_teachers(read_once(config))
-    if len(teachers) == len(specs) == 1:
+    named = model_teachers(read_once(config))
+    if len(teachers) == len(named) == 1:
         checkpoint = f"model.teacher.checkpoint={files[0]}"
-        if specs[0].config == teachers[0].config:
-            return (checkpoint,)
-        return (f"model.teacher.config={teachers[0].config}", checkpoint)
+        if named[0].config == teachers[0].config:
+            return [checkpoint]
+        return [f"model.teacher.config={teachers[0].config}", checkpoint]
+    # Each computes as the config says of it, or of its only teacher.
+    options = [teacher.options for teacher in named]
+    options = options * len(teachers) if len(options) == 1 else options
+    if len(options) != len(teachers):
+        options = [{}] * len(teachers)
     written = [
-        dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)
+        dict(config=teacher.config, checkpoint=file, **own)
+        for teacher, file, own in zip(teachers, files, options, strict=True)
     ]
-    # Each computes as the config says of it, or of its only one.
-    said = [spec.options for spec in specs] * (len(teachers) if len(specs) == 1 else 1)
-    if len(said) == len(teachers):
-        written = [spec | options for spec, options in zip(written, said, strict=True)]
-    return (f"model.teacher={written}",)
+    return [f"model.teacher={written}"]

@@ -18,12 +18,11 @@ from mmkd_logit.engine.preflight import check_config
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, NothingChosenError
-from .pools import ClusterPool, LocalPool, Pool, default_devices
-from .scheduler import Execution, describe_plan
-from .tables import describe_experiment, render, to_csv, write_record
+from .pools import ClusterPool, LocalPool, default_devices
+from .scheduler import Scheduler, describe_plan
+from .tables import describe_experiment, write_tables
 
 EXPERIMENTS = Path("configs", "paper")
 MEASURED = Path("configs", "paper", "measured.jsonl")
@@ -35,7 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train what experiments still need, skip what is done, print their tables"
     )
     add = parser.add_argument
-    add("experiments", nargs="+", help=f"names of files in {EXPERIMENTS}, such as table1; or all")
+    add(
+        "experiments",
+        nargs="+",
+        help=f"names of files in {EXPERIMENTS}, such as table1; all; or paths of such files",
+    )
     add("--scale", metavar="NAME", help="small versions: digits, or cpu (CIFAR-100 on a CPU)")
     add("--seeds", type=int, help="how many seeds, 0, 1, 2 ...; default: the experiment's, or 1")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="runs by name, such as '*_mse'")
@@ -53,8 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="list the runs and their estimated cost")
     add(
         "--devices",
-        help="comma-separated GPUs, one run at a time on each (0,1), on several together (0+1), "
-        "or cpu; default: GPU 0, or a CPU process a core",
+        help="comma-separated GPUs: one run at a time on each (0,1), several on each (0,0,1,1), "
+        "each on several (0+1); or cpu; default: GPU 0, or a CPU process a core",
     )
     add("--launcher", choices=["none", "slurm", "local"], default="none", help="job system")
     add("--jobs", type=int, default=64, help="jobs in the job system at one time")
@@ -73,31 +76,38 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def find_experiments(names: Sequence[str], scale: str | None) -> list[Path]:
-    """Find the files of experiments."""
+    """Find the files of experiments, given by name or by path."""
     folder = EXPERIMENTS if scale is None else EXPERIMENTS / scale
     known = sorted(path.stem for path in folder.glob("*.py"))
     if scale is not None and not known:
         scales = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir())
         raise ValueError(f"no scale {scale!r} in {EXPERIMENTS} (known: {', '.join(scales)})")
+    paths: list[Path] = []
     for name in names:
-        if name not in known and name != "all":
+        if name.endswith(".py"):
+            paths.append(Path(name))
+        elif name == "all" or name in known:
+            paths += [folder / f"{each}.py" for each in (known if name == "all" else [name])]
+        else:
             raise ValueError(
                 f"no experiment {name!r} in {folder} (known: {', '.join(known) or 'none here'}, "
-                "all); run from the project's folder"
+                "all); run from the project's folder, or name a file: PATH.py"
             )
-    chosen = known if "all" in names else list(dict.fromkeys(names))
-    return [folder / f"{name}.py" for name in chosen]
+    paths = list(dict.fromkeys(paths))
+    stems = [path.stem for path in paths]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two experiments are named {twice!r} and would write the same tables")
+    return paths
 
 
-def _pool(args: argparse.Namespace) -> Pool:
+def _pool(args: argparse.Namespace) -> LocalPool | ClusterPool:
     if args.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
     if args.launcher == "none":
         if args.cluster_option:
             raise ValueError("--cluster-option is for jobs; add --launcher slurm, or leave it out")
-        given = args.devices is not None
-        devices = args.devices.split(",") if given else default_devices()
-        return LocalPool(devices)
+        return LocalPool(default_devices() if args.devices is None else args.devices.split(","))
     if args.devices:
         raise ValueError("--devices is for this machine; --cluster-option says what a job gets")
     folder = Path(args.results, "submitit")
@@ -160,41 +170,31 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
     check_out_file("--results", results)
     pool = _pool(args)
     experiments = _read_experiments(args)
-    runs = {e.name: e.runs(list(range(args.seeds or e.seeds))) for e in experiments}
-    labels = {run: e.label(run.name) for e in experiments for run in runs[e.name]}
-    measured: dict[str, set[str]] = {}
-    dumps: dict[str, set[str]] = {}
-    for experiment in experiments:
-        for run in runs[experiment.name]:
-            if run.name in experiment.cells:
-                measured.setdefault(run.work_dir, set()).update(experiment.measured)
-            wanted = experiment.dump_logits if run.cell_seed == 0 else ()
-            dumps.setdefault(run.work_dir, set()).update(args.dump_logits or wanted)
-    execution = Execution(labels, results, pool, _say, measured, args.share_teacher, dumps)
+    plan = {each: each.runs(list(range(args.seeds or each.seeds))) for each in experiments}
+    scheduler = Scheduler(plan, results, pool, _say, args.share_teacher, args.dump_logits)
     if args.cfg_options:  # the configs themselves are tested
-        for cfg in execution.configs.values():
+        for cfg in scheduler.configs.values():
             check_config(cfg)
     if args.dry_run:
         rows = [*read_lines(results), *read_lines(MEASURED)]
-        return print("\n".join(describe_plan(execution, rows)))
-    found = execution()
+        return print("\n".join(describe_plan(scheduler, rows)))
+    found = scheduler()
     folder = Path(args.results, args.scale or "")
-    for experiment in experiments:
-        mine = {run: found[run.work_dir] for run in runs[experiment.name]}
-        _write(experiment, mine, folder)
-        record = describe_experiment(experiment, mine, execution.configs, command, folder)
-        write_record(folder / f"{experiment.name}.json", record)
+    for experiment, runs in plan.items():
+        mine = {run: found[run.work_dir] for run in runs}
+        record = describe_experiment(experiment, mine, scheduler.configs, command, folder)
+        write_tables(experiment, mine, record, folder)
     for experiment in experiments:
         _say(f"table: {folder / experiment.name}.md")
     if not args.no_report:
         _report(args.results)
-    if None in found.values() or execution.undumped():
+    if None in found.values() or any(scheduler.needs_export(each) for each in found):
         raise SystemExit(1)
 
 
 def _report(results: str) -> None:
     """Write the page about all experiments in the folder; the tables stand without it."""
-    from mmkd_logit.lab.report.page import build_report  # matplotlib takes its time
+    from .report.page import build_report  # matplotlib takes its time
 
     try:
         path, problems = build_report(results)
@@ -203,11 +203,3 @@ def _report(results: str) -> None:
     for problem in problems:
         _say(problem)
     _say(f"report: {path}")
-
-
-def _write(experiment: Experiment, found: dict, folder: Path) -> None:
-    """Print an experiment's table and write it to files."""
-    text = render(experiment, found)
-    print(f"{text}\n", flush=True)  # first: the disk may be full
-    write_text(folder / f"{experiment.name}.md", text + "\n")
-    write_text(folder / f"{experiment.name}.csv", to_csv(experiment, found))

@@ -5,8 +5,9 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -19,11 +20,16 @@ from mmkd_logit.utils.files import log_folders, write_text
 from .experiment import Experiment, Run
 from .pools import LOG
 
+MARKS = {"S": "read in a source", "C": "derived and checked", "R": "remembered, unverified"}
+Found = Mapping[Run, dict | None]  # the results row of each run; None where it failed
+
 
 def paired_difference(
     first: Sequence[float], second: Sequence[float]
 ) -> tuple[float, float, float, float]:
     """Compare two methods over the same seeds with a paired t-test.
+
+    Returns the mean of first - second, the limits of its 95 % interval and the p-value.
 
     Example:
         >>> mean, low, high, p = paired_difference([3.0, 4.0, 6.0], [1.0, 3.0, 4.0])
@@ -41,23 +47,24 @@ def paired_difference(
     return mean, float(low), float(high), float(test.pvalue)
 
 
-# From results rows to tables, in Markdown and CSV.
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in [head, *rows]]
+    return [lines[0], "|" + "---|" * len(head), *lines[1:]]
 
 
-MARKS = {"S": "read in a source", "C": "derived and checked", "R": "remembered, unverified"}
-
-
-class Cell(NamedTuple):
-    """What is known of one cell of a table.
+@dataclass
+class Cell:
+    """A cell of a table.
 
     Attributes:
-        by_seed: Our numbers, in the units of the metric.
+        by_seed: Our numbers, in the unit of the metric.
         failed: How many seeds failed.
         paper: The paper's number, or None.
         mark: Its trust mark.
     """
 
-    by_seed: dict[int, float]
+    by_seed: dict[int, float] = field(default_factory=dict)
     failed: int = 0
     paper: float | None = None
     mark: str = ""
@@ -70,59 +77,52 @@ class Cell(NamedTuple):
     @property
     def std(self) -> float | None:
         """Sample standard deviation over the seeds, or None for less than two."""
-        if len(self.by_seed) < 2:
-            return None
-        return float(np.std(list(self.by_seed.values()), ddof=1))
-
-    def ours(self) -> str:
-        """Our number as text: mean ± std (n)."""
-        failed = f"{self.failed} failed" if self.failed else ""
-        if self.mean is None:
-            return failed or "-"
-        std = "" if self.std is None else f" ± {self.std:.2f}"
-        return f"{self.mean:.2f}{std} ({', '.join(filter(None, [str(len(self.by_seed)), failed]))})"
-
-    def theirs(self) -> str:
-        """The paper's number with its trust mark."""
-        return "" if self.paper is None else f"{self.paper:.2f} {self.mark}"
+        numbers = list(self.by_seed.values())
+        return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
 
     @property
-    def gap(self) -> float | None:
+    def difference(self) -> float | None:
         """Ours - paper's, or None."""
         return None if self.paper is None or self.mean is None else self.mean - self.paper
 
-    def difference(self) -> str:
-        """Ours - paper's, as text."""
-        return "" if self.gap is None else f"{self.gap:+.2f}"
+    def statistics(self) -> dict[str, Any]:
+        """Return the numbers without those of single seeds."""
+        numbers = dict(mean=self.mean, std=self.std, n=len(self.by_seed), failed=self.failed)
+        return dict(numbers, paper=self.paper, mark=self.mark, difference=self.difference)
+
+    def texts(self) -> list[str]:
+        """Return what a table shows: ours as mean ± std (n), the paper's, the difference."""
+        failed = f"{self.failed} failed" if self.failed else ""
+        ours = failed or "-"
+        if self.mean is not None:
+            std = "" if self.std is None else f" ± {self.std:.2f}"
+            counts = ", ".join(filter(None, [str(len(self.by_seed)), failed]))
+            ours = f"{self.mean:.2f}{std} ({counts})"
+        paper = "" if self.paper is None else f"{self.paper:.2f} {self.mark}"
+        return [ours, paper, "" if self.difference is None else f"{self.difference:+.2f}"]
 
 
-def collect(
-    experiment: Experiment, found: Mapping[Run, dict | None], metric: dict
-) -> dict[str, Cell]:
+def collect(experiment: Experiment, found: Found, metric: dict) -> dict[str, Cell]:
     """Put the numbers of one metric into their cells."""
-    cells = {}
-    for name in experiment.cells:
-        paper, mark = metric["paper"].get(name, (None, ""))
-        cells[name] = Cell({}, 0, paper, mark)
+    cells = {name: Cell() for name in experiment.cells}
+    for name, (number, mark) in metric["paper"].items():
+        if name in cells:
+            cells[name].paper, cells[name].mark = number, mark
+    split, _, key = metric["key"].partition(".")
     for run, row in found.items():
         if run.name not in cells:
             continue
         if row is None:
-            cells[run.name] = cells[run.name]._replace(failed=cells[run.name].failed + 1)
-        else:
-            cells[run.name].by_seed[run.cell_seed] = _value(run, row, metric["key"])
+            cells[run.name].failed += 1
+            continue
+        values = row.get(split) or {}
+        if key not in values:
+            raise ValueError(f"{run.config} measures {sorted(values)} on {split} and not {key}")
+        cells[run.name].by_seed[run.cell_seed] = float(values[key])
     return cells
 
 
-def _value(run: Run, row: dict, key: str) -> float:
-    split, _, name = key.partition(".")
-    values = row.get(split) or {}
-    if name not in values:
-        raise ValueError(f"{run.config} measures {sorted(values)} on {split} and not {name}")
-    return float(values[name])
-
-
-def render(experiment: Experiment, found: Mapping[Run, dict | None]) -> str:
+def render(experiment: Experiment, found: Found) -> str:
     """Render the experiment in Markdown: tables, comparisons, protocol."""
     lines = [f"### {experiment.title}", ""]
     for metric in experiment.metrics:
@@ -137,36 +137,27 @@ def render(experiment: Experiment, found: Mapping[Run, dict | None]) -> str:
     return "\n".join([*lines, describe_protocol(experiment, found)])
 
 
-def _line(values: Sequence[str]) -> str:
-    return f"| {' | '.join(values)} |"
-
-
 def _list(experiment: Experiment, cells: dict[str, Cell], title: str) -> list[str]:
     """One line a run."""
-    with_paper = any(cell.paper is not None for cell in cells.values())
-    head = ["run", f"{title}, ours (n)", *["paper", "difference"] * with_paper]
-    lines = [_line(head), "|" + "---|" * len(head)]
-    for name, cell in cells.items():
-        theirs = [cell.theirs(), cell.difference()] * with_paper
-        lines.append(_line([experiment.cells[name][0], cell.ours(), *theirs]))
-    return lines
+    shown = 3 if any(cell.paper is not None for cell in cells.values()) else 1
+    head = ["run", f"{title}, ours (n)", *["paper", "difference"] * (shown > 1)]
+    rows = [[experiment.cells[name][0], *cell.texts()[:shown]] for name, cell in cells.items()]
+    return markdown_table(head, rows)
 
 
 def _matrix(experiment: Experiment, cells: dict[str, Cell]) -> list[str]:
     """Rows by columns; under ours the paper's numbers and the differences."""
     places = {place: cells[name] for name, place in experiment.cells.items()}
     rows, columns = (list(dict.fromkeys(place[i] for place in places)) for i in (0, 1))
-    lines = [_line(["", "", *columns]), "|" + "---|" * (len(columns) + 2)]
-    empty = Cell({})
+    lines = []
     for row in rows:
-        here = [places.get((row, column), empty) for column in columns]
-        known = [cell in places.values() for cell in here]
-        ours = [cell.ours() if is_run else "" for cell, is_run in zip(here, known, strict=True)]
-        lines.append(_line([row, "ours (n)", *ours]))
-        if any(cell.paper is not None for cell in here):
-            lines.append(_line(["", "paper", *(cell.theirs() for cell in here)]))
-            lines.append(_line(["", "difference", *(cell.difference() for cell in here)]))
-    return lines
+        here = [places.get((row, column)) for column in columns]
+        texts = [["", "", ""] if cell is None else cell.texts() for cell in here]
+        ours, paper, difference = zip(*texts, strict=True)
+        lines.append([row, "ours (n)", *ours])
+        if any(paper):
+            lines += [["", "paper", *paper], ["", "difference", *difference]]
+    return markdown_table(["", "", *columns], lines)
 
 
 def compare(experiment: Experiment, cells: Mapping[str, Cell], first: str, second: str) -> str:
@@ -187,12 +178,12 @@ def compare(experiment: Experiment, cells: Mapping[str, Cell], first: str, secon
 
 
 def used_marks(experiment: Experiment) -> dict[str, str]:
-    """Return the trust marks that an experiment's numbers of the paper have, and their meaning."""
+    """Return the trust marks of the paper's numbers in an experiment, and their meaning."""
     marks = {mark for metric in experiment.metrics for _, mark in metric["paper"].values()}
     return {mark: MARKS.get(mark, "") for mark in sorted(marks)}
 
 
-def describe_protocol(experiment: Experiment, found: Mapping[Run, dict | None]) -> str:
+def describe_protocol(experiment: Experiment, found: Found) -> str:
     """Say how an experiment's numbers were measured."""
     rows = [row for run, row in found.items() if row is not None and run.name in experiment.cells]
     if not rows:
@@ -208,59 +199,71 @@ def describe_protocol(experiment: Experiment, found: Mapping[Run, dict | None]) 
     reduced = f" Reduced: {' '.join(options)}." if options else ""
     # Rows from before this was noted are left as they were published.
     numerics = {row["numerics"] for row in rows if row.get("numerics")}
-    digits = f" {each(numerics)};" if numerics else ""
+    precision = f" {each(numerics)};" if numerics else ""
     fixed = each(experiment.fixed_teachers)
     teachers = f" one teacher (seed {fixed}), intervals and p over student seeds;" if fixed else ""
     legend = "; ".join(": ".join(filter(None, pair)) for pair in used_marks(experiment).items())
     return (
         "Weights after the last epoch, nothing selected on the test data; mean ± sample standard "
-        f"deviation (n seeds);{teachers} {each({row['epochs'] for row in rows})} epochs;{digits} "
-        f"{each({row['device'] for row in rows})}; torch "
+        f"deviation (n seeds);{teachers} {each({row['epochs'] for row in rows})} epochs;"
+        f"{precision} {each({row['device'] for row in rows})}; torch "
         f"{each({row['versions']['torch'] for row in rows})}; commit {each(commits)}.{reduced}"
         + (f" Paper's numbers: {legend}." if legend else "")
     )
 
 
-def to_csv(experiment: Experiment, found: Mapping[Run, dict | None]) -> str:
+def to_csv(experiment: Experiment, found: Found) -> str:
     """Write every cell of an experiment as one line of CSV."""
     text = io.StringIO()
-    fields = "experiment metric row column run mean std n failed paper mark difference epochs seeds"
-    writer = csv.DictWriter(text, fields.split(), lineterminator="\n")
+    names = "experiment metric row column run mean std n failed paper mark difference epochs seeds"
+    writer = csv.DictWriter(text, names.split(), lineterminator="\n")
     writer.writeheader()
-    epochs: dict[str, set] = {}
-    for run, row in found.items():
-        epochs.setdefault(run.name, set()).update({row["epochs"]} if row else ())
     for metric in experiment.metrics:
         for name, cell in collect(experiment, found, metric).items():
-            line: dict[str, Any] = dict(experiment=experiment.name, metric=metric["key"], run=name)
-            line["row"], line["column"] = experiment.cells[name]
-            line.update(mean=_rounded(cell.mean), std=_rounded(cell.std), n=len(cell.by_seed))
-            line.update(failed=cell.failed, paper=cell.paper, mark=cell.mark)
-            line["difference"] = cell.difference()
-            line["epochs"] = " ".join(map(str, sorted(epochs.get(name, ()))))
-            line["seeds"] = " ".join(map(str, sorted(cell.by_seed)))
+            epochs = {row["epochs"] for run, row in found.items() if row and run.name == name}
+            row, column = experiment.cells[name]
+            line = dict(experiment=experiment.name, metric=metric["key"], row=row, column=column)
+            for key, value in cell.statistics().items():
+                line[key] = round(value, 4) if isinstance(value, float) else value
+            line.update(run=name, epochs=_joined(epochs), seeds=_joined(cell.by_seed))
             writer.writerow(line)
     return text.getvalue()
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _joined(numbers: Any) -> str:
+    return " ".join(map(str, sorted(numbers)))
 
 
-# An experiment as one JSON file: tables, runs, and where the files of each run lie.
-
+# An experiment as one JSON file, for the report: tables, runs, and where each run's files lie.
 
 FORMAT = 1
 
 
 def describe_experiment(
     experiment: Experiment,
-    found: Mapping[Run, dict | None],
+    found: Found,
     configs: Mapping[str, Config],
     command: Sequence[str],
     folder: str | Path,
 ) -> dict[str, Any]:
-    """Say everything that is known of an experiment, for those who draw and report."""
+    """Return what the JSON file of an experiment holds."""
+    metrics = []
+    for metric in experiment.metrics:
+        cells = collect(experiment, found, metric)
+        metrics.append(
+            dict(
+                title=metric["title"],
+                key=metric["key"],
+                cells={
+                    name: dict(cell.statistics(), by_seed=dict(sorted(cell.by_seed.items())))
+                    for name, cell in cells.items()
+                },
+                comparisons=[
+                    dict(first=a, second=b, text=compare(experiment, cells, a, b))
+                    for a, b in experiment.comparisons
+                ],
+            )
+        )
     return dict(
         format=FORMAT,
         name=experiment.name,
@@ -272,56 +275,29 @@ def describe_experiment(
         command=list(command),
         root=os.path.relpath(Path.cwd(), Path(folder).resolve()),
         cells={name: list(place) for name, place in experiment.cells.items()},
-        metrics=[_metric(experiment, found, metric) for metric in experiment.metrics],
-        runs=[_run(run, row, configs[run.work_dir]) for run, row in found.items()],
+        metrics=metrics,
+        runs=[_describe_run(run, row, configs[run.work_dir]) for run, row in found.items()],
     )
 
 
-def _metric(
-    experiment: Experiment, found: Mapping[Run, dict | None], metric: dict
-) -> dict[str, Any]:
-    cells = collect(experiment, found, metric)
-    pairs = experiment.comparisons
-    texts = [dict(first=a, second=b, text=compare(experiment, cells, a, b)) for a, b in pairs]
-    return dict(
-        title=metric["title"],
-        key=metric["key"],
-        cells={name: _cell(cell) for name, cell in cells.items()},
-        comparisons=texts,
-    )
-
-
-def _cell(cell: Cell) -> dict[str, Any]:
-    return dict(
-        by_seed={str(seed): value for seed, value in sorted(cell.by_seed.items())},
-        mean=cell.mean,
-        std=cell.std,
-        n=len(cell.by_seed),
-        failed=cell.failed,
-        paper=cell.paper,
-        mark=cell.mark,
-        difference=cell.gap,
-    )
-
-
-def _run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
+def _describe_run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
     return dict(
         name=run.name,
         seed=run.cell_seed,
         work_dir=run.work_dir,
         config=run.config,
-        overrides=list(run.overrides),
+        overrides=[*run.overrides, *run.inputs],
         epochs=row["epochs"] if row else run.epochs,
         teachers=[teacher.work_dir for teacher in run.teachers],
         method=plain(describe_method(cfg)),
-        command=["python", "tools/train.py", *run.arguments()],
+        command=["python", "tools/train.py", *run.argv],
         row=row,
         files=find_files(run.work_dir, row),
     )
 
 
 def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
-    """Find what a run has left to read."""
+    """Find the files that a run has left: its log, scalars and logits."""
     logs = [Path(work_dir, LOG)]
     if row and row.get("together", 1) > 1:
         lists = [word for word in row.get("command", ()) if word.endswith("runs.txt")]
@@ -334,6 +310,10 @@ def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
     )
 
 
-def write_record(path: str | Path, record: Mapping[str, Any]) -> None:
-    """Write the file whole or not at all."""
-    write_text(path, json.dumps(record, indent=1) + "\n")
+def write_tables(experiment: Experiment, found: Found, record: dict, folder: Path) -> None:
+    """Print an experiment's table; write it as Markdown and CSV, and the record as JSON."""
+    text = render(experiment, found)
+    print(f"{text}\n", flush=True)  # first: the disk may be full
+    write_text(folder / f"{experiment.name}.md", text + "\n")
+    write_text(folder / f"{experiment.name}.csv", to_csv(experiment, found))
+    write_text(folder / f"{experiment.name}.json", json.dumps(record, indent=1) + "\n")

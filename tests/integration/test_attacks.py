@@ -372,7 +372,7 @@ def test_submitit_reads_nobody_elses_pickles(tmp_path, monkeypatch, marker):
     monkeypatch.setattr(submitit, "AutoExecutor", Executor)
     as_pickle(tmp_path / "4711_0_result.pkl", marker)
     pool = pools.ClusterPool("slurm", tmp_path, 1, {})
-    pool.start("work_dirs/a", [])
+    pool.start("work_dirs/a", [], "train.py")
     assert pool.finished() == {"work_dirs/a": True}
     # The control: in the folder itself the file is read, and run.
     control = tmp_path / "control"

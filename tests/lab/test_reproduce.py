@@ -97,7 +97,9 @@ def test_from_nothing_to_the_table(tiny, capsys):
         assert row["train"] is None
         assert row["best"]["accuracy/top1"] >= 0
     assert len({row["data"]["train"] for row in rows}) == 1
-    main(["small", "--seeds", "2"])
+    page = " ".join(re.sub(r"<[^>]+>", "", Path("results/report.html").read_text()).split())
+    assert "python tools/reproduce.py small --seeds 2 --dump-logits" in page
+    main(["small", "--seeds", "2", "--no-report"])
     second = capsys.readouterr()
     assert second.out == table
     assert second.err.count("done before") == 6
@@ -110,7 +112,7 @@ def test_from_nothing_to_the_table(tiny, capsys):
     check_the_command_for_logits(capsys)
     with open("configs/paper/small.py", "a") as file:
         file.write("metrics = [dict(title='train', key='train.accuracy/top1')]\n")
-    main(["small", "--only", "alone"])  # measured, not trained, again
+    main(["small", "--only", "alone", "--no-report"])  # measured, not trained, again
     (*_, row) = read_lines(Path("results/runs.jsonl"))
     assert row["resumed_at"] == row["iterations"]
     assert row["weights"] in {row["weights"] for row in rows}  # students stay this teacher's
@@ -119,10 +121,7 @@ def test_from_nothing_to_the_table(tiny, capsys):
 
 def check_the_command_for_logits(capsys):
     """The report names it; it computes from the weights that are there."""
-    main(["small"])
-    command = ["small", "--dump-logits"]
-    page = re.sub(r"<[^>]+>", "", Path("results/report.html").read_text())
-    assert f"python tools/reproduce.py {' '.join(command)}" in " ".join(page.split())
+    command = ["small", "--dump-logits", "--no-report"]
     main([*command, "--dry-run"])
     plan = capsys.readouterr().out.splitlines()
     assert plan[-4].endswith("done, but for its logits (seed 0)")
@@ -142,13 +141,62 @@ def check_the_command_for_logits(capsys):
     assert capsys.readouterr().err.count("done before\n") == 3
 
 
+def test_an_experiment_anywhere(tmp_path, monkeypatch, capsys):
+    """Its file and configs lie outside the checkout, and so does the current folder."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    lab, here = tmp_path / "lab", tmp_path / "here"
+    for folder in (lab, here):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    base = str(PROJECT / "configs/wrn/wrn10-1-thin_digits.py")
+    short = "train_cfg = dict(max_epochs=1)\n"
+    (lab / "my_net.py").write_text(f"_base_ = {base!r}\n{short}")
+    (lab / "my_kd.py").write_text(
+        "_base_ = './my_net.py'\nmodel = dict(_delete_=True, type='mmkd_logit.LogitDistiller', "
+        "student={{_base_.model}}, loss_kd=dict(type='mmkd_logit.LogitMSELoss'), "
+        "teacher=dict(config='my_net.py', checkpoint='nowhere.pth'))\n"
+    )
+    (lab / "mine.py").write_text(
+        "title = 'Mine'\nruns = dict(big=dict(row='Teacher', config='my_net.py'),\n"
+        "            kd=dict(row='Distilled', config='my_kd.py', teacher='big'))\n"
+    )
+    main([str(lab / "mine.py"), "--no-report", "--devices", "cpu"])
+    assert "| Distilled | " in capsys.readouterr().out
+    teacher, student = read_lines(here / "results/runs.jsonl")
+    assert student["teachers"] == [teacher["weights"]]
+    assert teacher["config"] == str(lab / "my_net.py")
+    assert sorted(path.name for path in here.iterdir()) == ["results", "work_dirs"]
+    message = error_of(capsys, main, lab / "mine.py", "../lab/mine.py")
+    assert message == "two experiments are named 'mine' and would write the same tables"
+    assert "nope.py does not exist" in error_of(capsys, main, "nope.py")
+
+
+def test_a_student_group_leaves_the_rows_of_single_runs(tiny, capsys):
+    Path("configs/paper/group.py").write_text(
+        "title = 'Group'\n"
+        f"runs = dict(big=dict(config={tiny.teacher!r}), alone=dict(row='A', "
+        f"config={tiny.student!r}), **{{f'a{{alpha}}': dict(row=alpha, config={tiny.kd!r}, "
+        "teacher='big', overrides=[f'model.alpha={alpha}']) for alpha in ('0.5', '0.9')})\n"
+    )
+    words = ["group", "--devices", "cpu", "--no-report"]
+    main([*words, "--share-teacher"])
+    first = capsys.readouterr()
+    assert "together with 2 others" in first.err
+    rows = read_lines(Path("results/runs.jsonl"))
+    assert [row["together"] for row in rows] == [1, 3, 3, 3]
+    main(words)  # without the flag: nothing is left to do
+    second = capsys.readouterr()
+    assert second.err.count("done before") == 4
+    assert second.out == first.out
+
+
 # Which the digits do not have, as each run finds out.
 THREE_CHANNELS = ["data_preprocessor.mean=[1,2,3]", "data_preprocessor.std=[1,2,3]"]
 
 
 def test_failures_and_reduced_size(tiny, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["small", "--cfg-options", *THREE_CHANNELS])
+        main(["small", "--no-report", "--cfg-options", *THREE_CHANNELS])
     assert stopped.value.code == 1
     out, err = capsys.readouterr()
     assert "| Distilled | 1 failed |" in out
@@ -164,22 +212,16 @@ def test_failures_and_reduced_size(tiny, capsys):
 def test_a_cluster(tiny, capsys):
     """submitit runs the jobs itself where its executor is the local one."""
     pytest.importorskip("submitit")
-    words = ["small", "--only", "alone", "--launcher", "local"]
+    words = ["small", "--only", "alone", "--launcher", "local", "--no-report"]
     main([*words, "--cluster-option", "timeout_min=5"])
     assert "| Alone | " in capsys.readouterr().out
     assert len(read_lines(Path("results/runs.jsonl"))) == 1
-    with pytest.raises(SystemExit):
-        main([*words, "--cfg-options", *THREE_CHANNELS])
-    assert "failed, see work_dirs/" in capsys.readouterr().err
-    message = error_of(
-        capsys, main, "small", "--launcher", "local", "--cluster-option", "nonsense=5"
-    )
-    assert message.startswith("submitit refuses a --cluster-option: ")
-    assert "--devices is for this machine" in error_of(
-        capsys, main, "small", "--launcher", "local", "--devices", "0"
-    )
-    message = error_of(capsys, main, "small", "--launcher", "local", "--jobs", 0)
-    assert message == "--jobs must be at least 1, got 0"
+    for option, message in (
+        (["--cluster-option", "nonsense=5"], "submitit refuses a --cluster-option: "),
+        (["--devices", "0"], "--devices is for this machine"),
+        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
+    ):
+        assert error_of(capsys, main, *words, *option).startswith(message)
 
 
 def test_it_leaves_signals_as_they_were(workplace, monkeypatch):
@@ -199,11 +241,13 @@ def test_wrong_words(workplace, capsys):
     message = error_of(capsys, main, "nope")
     assert message == (
         f"no experiment 'nope' in configs/paper (known: {known}, all); "
-        "run from the project's folder"
+        "run from the project's folder, or name a file: PATH.py"
     )
     assert error_of(capsys, main, "digits", "--epochs", -3) == "--epochs must be at least 1, got -3"
     words = ["digits", "table1", "--only", "nope*"]
     assert error_of(capsys, main, *words) == "--only nope* fits no run of these experiments"
+    message = error_of(capsys, main, "digits", "--share-teacher", 0)
+    assert message == "--share-teacher must be at least 1, got 0"
     assert error_of(capsys, main, "digits", "--seeds", 0) == "--seeds must be at least 1, got 0"
     message = error_of(capsys, main, "digits", "--devices", "gpu")
     assert message == "--devices are numbers of GPUs or cpu, got 'gpu'"

@@ -32,12 +32,12 @@ _TEACHER = "tests/models/test_frozen_teacher.py"
 _DISTILLER = "tests/models/test_logit_distiller.py"
 _CHECKPOINT = "tests/engine/test_checkpoint.py"
 _SAFE = "tests/engine/test_safe_reading.py"
-_EXECUTE = "tests/lab/test_execute.py"
 _FIELDS = "tests/bad_input/test_fields.py"
 _PREFLIGHT = "tests/engine/test_preflight.py"
 _ASYNC = "tests/hooks/test_lazy_runtime_info_hook.py"
 _TOP1 = "tests/hooks/test_train_accuracy_hook.py"
 _FINITE = "tests/hooks/test_finite_loss_hook.py"
+_SCHEDULER = "tests/lab/test_scheduler.py"
 _BITS = "tests/datasets/test_counter_hash.py"
 _FIRST = "tests/engine/test_train_teacher.py"
 
@@ -110,7 +110,7 @@ MUTANTS = {
         "engine/fingerprint.py", "return fields[_PROCESSES] * size if", "return size if", _CHANGED
     ),
     "other weights are the run's": Mutant(
-        "engine/results.py", 'same = row.get("weights") == weights and', "same =", _EXECUTE
+        "engine/results.py", 'same = row.get("weights") == weights and', "same =", _SCHEDULER
     ),
     # resume
     "python's generator is not restored": Mutant(
@@ -407,6 +407,40 @@ MUTANTS = {
         "own = copy.deepcopy(args)",
         "own = build_parser().parse_args(teacher.arguments)",
         f"{_FIRST}::test_generations_teach_each_other",
+    ),
+    # experiments
+    "a student starts before its teacher": Mutant(
+        "lab/scheduler.py",
+        "graph.add(group, *(group_of[n.work_dir] for f in group for n in self.runs[f].needs))",
+        "graph.add(group)",
+        _SCHEDULER,
+    ),
+    "older weights stay where a run starts anew": Mutant(
+        "lab/scheduler.py",
+        "Path(folder, FINAL).unlink(missing_ok=True)",
+        "pass",
+        _SCHEDULER,
+    ),
+    "a group that was killed is resumed in part": Mutant(
+        "lab/scheduler.py",
+        "members = group if begun and missing and not failed else tuple(missing)",
+        "members = tuple(missing)",
+        _SCHEDULER,
+    ),
+    "students of other teachers share a folder": Mutant(
+        "lab/experiment.py",
+        'suffix="from-" + "+".join(names) if names else "",',
+        'suffix="",',
+        "tests/lab/test_experiment.py",
+    ),
+    "the standard deviation is that of a population": Mutant(
+        "lab/tables.py", "ddof=1", "ddof=0", "tests/lab/test_tables.py"
+    ),
+    "seeds that failed are in the mean of the difference": Mutant(
+        "lab/tables.py",
+        "seeds = sorted(a.keys() & b.keys())",
+        "seeds = sorted(a.keys())",
+        "tests/lab/test_tables.py",
     ),
     # the distiller, DDP
     "the teacher trains": Mutant(

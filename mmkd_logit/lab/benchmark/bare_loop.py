@@ -102,7 +102,6 @@ class BareLoop:
         device: str | torch.device = "cpu",
         channels_last: bool = False,
         bf16: bool = False,
-        compiled: bool = False,
         fused: bool = False,
         fixed_batch: bool = False,
         lr: float = 0.1,
@@ -113,10 +112,6 @@ class BareLoop:
         self.memory_format = form
         self.student = student.to(self.device, memory_format=form).train()
         self.teacher = teacher.to(self.device, memory_format=form).eval()
-        self.run_student, self.run_teacher = self.student, self.teacher
-        if compiled:
-            self.run_student = torch.compile(self.student)
-            self.run_teacher = torch.compile(self.teacher)
         self.loss, self.tau, self.alpha, self.bf16 = loss, tau, alpha, bf16
         parameters = list(self.student.parameters())
         groups = [
@@ -135,7 +130,6 @@ class BareLoop:
             persistent_workers=workers > 0,
         )
         self.fixed_batch = fixed_batch
-        self.losses: list[float] = []
 
     def batches(self) -> Iterator[_Batch]:
         """Give batches, epoch after epoch."""
@@ -155,20 +149,18 @@ class BareLoop:
         """Train on a batch and return the loss, as code that logs it does."""
         images, labels = self.to_device(images, labels)
         with self._autocast():
-            logits = self.run_student(images)
+            logits = self.student(images)
             loss = torch.zeros((), device=self.device)
             if self.alpha < 1:
                 loss = loss + (1 - self.alpha) * F.cross_entropy(logits, labels)
             if self.alpha > 0:
                 with torch.no_grad():
-                    targets = self.run_teacher(images)
+                    targets = self.teacher(images)
                 loss = loss + self.alpha * self._distance(logits.float(), targets.float())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        value = loss.item()
-        self.losses.append(value)
-        return value
+        return loss.item()
 
     def _autocast(self) -> AbstractContextManager:
         if self.bf16:

@@ -64,7 +64,6 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
         help="N random images (2048) instead of the config's data; takes far less memory: every "
         "variant holds the data, and every cache of all views of CIFAR-100 3.2 GB",
     )
-    group.add_argument("--no-parts", action="store_true", help="leave memory and breakdown out")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkd_logit.lab.tables import markdown_table
 from mmkd_logit.losses import ScaledKLDivLoss
 
 from .speed import interleave, ratio, timed
@@ -107,27 +108,25 @@ def error_rows(
 
 def render_speed(rows: Sequence[Row]) -> str:
     """Render the rows of :func:`speed_rows` in Markdown."""
-    lines = ["| shape | mode | tau | ours, us | F.kl_div, us | ratio | quartiles |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = []
     for row in rows:
+        mode = "compiled" if row["compiled"] else "eager"
+        times = [f"{row[key]:.0f}" for key in ("ours_us", "naive_us")]
         low, high = row["ratio_quartiles"]
-        lines.append(
-            f"| {row['shape']} | {'compiled' if row['compiled'] else 'eager'} | {row['tau']:g} "
-            f"| {row['ours_us']:.0f} | {row['naive_us']:.0f} | {row['ratio']:.2f} "
-            f"| {low:.2f} to {high:.2f} |"
-        )
-    return "\n".join(lines)
+        ratios = [f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
+        lines.append([row["shape"], mode, f"{row['tau']:g}", *times, *ratios])
+    head = ["shape", "mode", "tau", "ours, us", "F.kl_div, us", "ratio", "quartiles"]
+    return "\n".join(markdown_table(head, lines))
 
 
 def render_errors(rows: Sequence[Row]) -> str:
     """Render the rows of :func:`error_rows` in Markdown."""
-    lines = ["| dtype | tau | loss, ours | F.kl_div | gradient, ours | F.kl_div |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = []
     for row in rows:
         cells = [row[key][what] for what in ("loss", "gradient") for key in ("ours", "naive")]
-        numbers = " | ".join(f"{cell:.1e}" for cell in cells)
-        lines.append(f"| {row['dtype']} | {row['tau']:g} | {numbers} |")
-    return "\n".join(lines)
+        lines.append([row["dtype"], f"{row['tau']:g}", *(f"{cell:.1e}" for cell in cells)])
+    head = ["dtype", "tau", "loss, ours", "F.kl_div", "gradient, ours", "F.kl_div"]
+    return "\n".join(markdown_table(head, lines))
 
 
 def _logits(samples: int, classes: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from mmkd_logit.utils.arguments import type_name
 from .bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
 
 _IN_MEMORY, _SEEDED, _SAMPLER = "InMemoryDataset", "SeededDataset", "SeededSampler"
-_COLLATE = "mmkd_logit.batch_collate"
 _PREPROCESSOR = "BatchPreprocessor"
 
 
@@ -34,13 +33,6 @@ def change_innermost(spec: Any, change: Callable[[Any], Any]) -> Any:
     if "dataset" in spec:
         return dict(spec, dataset=change_innermost(spec["dataset"], change))
     return change(spec)
-
-
-def innermost(spec: Any) -> Any:
-    """Return the config of the data set that reads images."""
-    while "dataset" in spec:
-        spec = spec["dataset"]
-    return spec
 
 
 def by_pipeline(cfg: Config, workers: int = 0) -> Config:
@@ -63,14 +55,13 @@ def in_memory(cfg: Config) -> Config:
     """Load training images from one tensor, batch by batch."""
     if _has(cfg.train_dataloader.dataset, _IN_MEMORY):
         return cfg
-    by_pipeline(cfg)
-    loader = cfg.train_dataloader
+    loader = by_pipeline(cfg).train_dataloader
     loader.dataset = change_innermost(
         loader.dataset,
         lambda spec: dict(type=f"mmkd_logit.{_IN_MEMORY}", device="auto", dataset=spec),
     )
     loader.sampler = dict(type=f"mmkd_logit.{_SAMPLER}", sampler=loader.sampler)
-    loader.collate_fn = dict(type=_COLLATE)
+    loader.collate_fn = dict(type="mmkd_logit.batch_collate")
     loader.pin_memory = False  # they are on the GPU already
     kind = f"mmkd_logit.{_PREPROCESSOR}"
     cfg.data_preprocessor = dict(cfg.get("data_preprocessor") or {}, type=kind)
@@ -90,7 +81,6 @@ def _has(spec: Any, kind: str) -> bool:
 # From a kd config to the one that is timed.
 
 
-_ENDLESS = 10**6  # epochs
 _number = itertools.count()  # MMEngine keeps every experiment by name
 
 
@@ -118,15 +108,27 @@ def base_config(
     if synthetic is not None:
         _use_random_images(cfg, synthetic)
     notes: list[str] = []
-    change_teachers(cfg, lambda teacher: _bare_teacher(teacher, notes))
+    change_teachers(cfg, lambda teacher: _plain_teacher(teacher, notes))
     cfg.train_dataloader.drop_last = True
     cfg.default_hooks = dict(cfg.get("default_hooks") or {}, checkpoint=None)
-    cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or [] if _stays(hook)]
-    cfg.train_cfg.max_epochs = _ENDLESS
+    hooks = cfg.get("custom_hooks") or []
+    left_out = ("FinalCheckpointHook", "ProgressBarHook")
+    cfg.custom_hooks = [hook for hook in hooks if type_name(hook) not in left_out]
+    cfg.train_cfg.max_epochs = 10**6
     cfg.log_level = "ERROR"
     if synthetic is not None:
         notes.append(f"data: {synthetic} random images")
     return cfg, notes
+
+
+def _plain_teacher(teacher: TeacherSettings, notes: list[str]) -> dict[str, Any]:
+    spec = teacher.as_config()
+    if spec.pop("cache", None) is not None:
+        spec.pop("micro_batch", None)
+    if teacher.file is not None and not teacher.file.is_file():
+        spec["checkpoint"] = None
+        notes.append(f"teacher: random weights, as there is no {teacher.checkpoint}")
+    return spec
 
 
 def edited(cfg: Config, **fields: Any) -> Config:
@@ -137,44 +139,24 @@ def edited(cfg: Config, **fields: Any) -> Config:
     return new
 
 
-def _stays(hook: dict) -> bool:
-    """Leave out what writes checkpoints and what draws, as it does where nobody watches."""
-    return type_name(hook) not in ("FinalCheckpointHook", "ProgressBarHook")
-
-
-def _bare_teacher(teacher: TeacherSettings, notes: list[str]) -> dict[str, Any]:
-    spec = teacher.as_config()
-    if spec.pop("cache", None) is not None:
-        spec.pop("micro_batch", None)
-    if teacher.file is not None and not teacher.file.is_file():
-        spec["checkpoint"] = None
-        notes.append(f"teacher: random weights, as there is no {teacher.checkpoint}")
-    return spec
-
-
 def _use_random_images(cfg: Config, number: int) -> None:
-    spec = innermost(cfg.train_dataloader.dataset)
-    shape: Sequence[int] = (32, 32, 3)
-    classes = int(cfg.data_preprocessor.get("num_classes", 100))
-    if type_name(spec) == "Digits":
-        shape = (8, 8, 1)
-    elif not str(type_name(spec)).startswith("CIFAR"):
-        raise ValueError(f"--synthetic stands for CIFAR or the digits, not for {type_name(spec)}")
-    images = dict(
-        type="mmkd_logit.RandomImages",
-        num_samples=number,
-        num_classes=classes,
-        img_shape=shape,
-        pipeline=spec.pipeline,
-    )
+    def random_images(spec: Any) -> dict[str, Any]:
+        kind = str(type_name(spec))
+        if kind != "Digits" and not kind.startswith("CIFAR"):
+            raise ValueError(f"--synthetic stands for CIFAR or the digits, not for {kind}")
+        return dict(
+            type="mmkd_logit.RandomImages",
+            num_samples=number,
+            num_classes=int(cfg.data_preprocessor.get("num_classes", 100)),
+            img_shape=(8, 8, 1) if kind == "Digits" else (32, 32, 3),
+            pipeline=spec["pipeline"],
+        )
+
     loader = cfg.train_dataloader
-    loader.dataset = change_innermost(loader.dataset, lambda _: images)
+    loader.dataset = change_innermost(loader.dataset, random_images)
 
 
 # A run of MMEngine's, one iteration at a time.
-
-
-Probe = tuple[Any, str, str]
 
 
 class RunnerSession:
@@ -195,34 +177,17 @@ class RunnerSession:
         loader = self.runner.train_loop.dataloader
         check_size(len(loader), self.batch_size)
         self.stock = stock_of(loader)
-        self.model: Any = self.runner.model
         self._steps = self._iterate()
 
     def step(self) -> None:
         """Load a batch and train on it, with all hooks."""
         next(self._steps)
 
-    def probes(self) -> list[Probe]:
-        """Return the methods that do the parts of a step: object, name, part."""
-        wrapper, student = self.runner.optim_wrapper, self.model.student
-        return [
-            (self, "_fetch", "data"),
-            (self.model.data_preprocessor, "forward", "data"),
-            (self.model, "teacher_logits", "teacher"),
-            (student, "extract_feat", "student"),
-            (student.head, "forward", "student"),
-            (wrapper, "step", "optimizer"),
-            (wrapper, "zero_grad", "optimizer"),
-        ]
-
-    def state(self) -> list[Any]:
-        """Return what lives from step to step: modules and the optimizer."""
-        teachers = [teacher.model for teacher in self.model.teachers]
-        return [self.model, *teachers, self.runner.optim_wrapper.optimizer]
-
+    @property
     def caches(self) -> list[TeacherCache]:
-        """Return the caches of the teachers."""
-        return [teacher.cache for teacher in self.model.teachers if teacher.cache is not None]
+        """The caches of the teachers."""
+        teachers = self.runner.model.teachers
+        return [teacher.cache for teacher in teachers if teacher.cache is not None]
 
     def _iterate(self) -> Iterator[None]:
         runner, loop = self.runner, self.runner.train_loop
@@ -230,15 +195,11 @@ class RunnerSession:
         while True:
             runner.call_hook("before_train_epoch")
             runner.model.train()
-            batches = iter(loop.dataloader)
-            for number in range(len(loop.dataloader)):
-                loop.run_iter(number, self._fetch(batches))
+            for number, batch in enumerate(loop.dataloader):
+                loop.run_iter(number, batch)
                 yield
             runner.call_hook("after_train_epoch")
             loop._epoch += 1
-
-    def _fetch(self, batches: Iterator[Any]) -> Any:
-        return next(batches)
 
 
 def check_size(batches: int, batch_size: int) -> None:
@@ -279,6 +240,8 @@ class BareSession:
     A student without a teacher is the same with ``alpha=0``.
     """
 
+    caches: ClassVar[list[TeacherCache]] = []
+
     def __init__(self, cfg: Config, device: str | torch.device, **settings: Any) -> None:
         loader = cfg.train_dataloader
         self.batch_size: int = loader.batch_size
@@ -303,30 +266,7 @@ class BareSession:
 
     def step(self) -> None:
         """Load a batch and train on it."""
-        self.loop.step(*self._fetch())
-
-    def probes(self) -> list[Probe]:
-        """Return the methods that do the parts of a step: object, name, part."""
-        loop = self.loop
-        return [
-            (self, "_fetch", "data"),
-            (loop, "to_device", "data"),
-            (loop, "run_teacher", "teacher"),
-            (loop, "run_student", "student"),
-            (loop.optimizer, "step", "optimizer"),
-            (loop.optimizer, "zero_grad", "optimizer"),
-        ]
-
-    def state(self) -> list[Any]:
-        """Return what lives from step to step: modules and the optimizer."""
-        return [self.loop.student, self.loop.teacher, self.loop.optimizer]
-
-    def caches(self) -> list[TeacherCache]:
-        """Return none."""
-        return []
-
-    def _fetch(self) -> Any:
-        return next(self._batches)
+        self.loop.step(*next(self._batches))
 
 
 class _Logits(nn.Module):
@@ -366,25 +306,23 @@ def _loss(cfg: Any) -> dict[str, Any]:
 
 def _data(cfg: Config) -> Dataset:
     """Return torchvision's data set where the config has CIFAR-100, else one of arrays."""
-    whole, preprocessor = cfg.train_dataloader.dataset, cfg.get("data_preprocessor") or {}
-    spec = innermost(whole)
-    transform = _transform(spec.get("pipeline") or [], preprocessor)
-    if type_name(whole) == "CIFAR100" and not spec.get("indices"):
+    spec, preprocessor = cfg.train_dataloader.dataset, cfg.get("data_preprocessor") or {}
+    inner = spec
+    while "dataset" in inner:
+        inner = inner["dataset"]
+    transform = _transform(inner.get("pipeline") or [], preprocessor)
+    if type_name(spec) == "CIFAR100" and not spec.get("indices"):
         folder = Path(spec["data_root"])
         if (folder / "cifar-100-python").is_dir():
             return CIFAR100(str(folder), train=True, transform=transform, download=False)
-    images, labels = _arrays(change_innermost(whole, lambda spec: dict(spec, pipeline=[])))
-    return ArrayImages(images, labels, transform)
-
-
-def _arrays(spec: dict) -> tuple[np.ndarray, Sequence[int]]:
     with DefaultScope.overwrite_default_scope("mmpretrain"):
-        dataset = DATASETS.build(spec)
+        dataset = DATASETS.build(change_innermost(spec, lambda inner: dict(inner, pipeline=[])))
     dataset.full_init()
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     if not infos or "img" not in infos[0]:
         raise ValueError("the bare loop reads images that a data set holds in memory, not files")
-    return np.stack([info["img"] for info in infos]), [info["gt_label"] for info in infos]
+    images = np.stack([info["img"] for info in infos])
+    return ArrayImages(images, [info["gt_label"] for info in infos], transform)
 
 
 def _transform(pipeline: Sequence[dict], preprocessor: dict) -> Callable:

@@ -7,17 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmkd_logit.engine import logits as dump_tool
+from mmkd_logit.engine import group as group_tool
+from mmkd_logit.engine import logits as export_tool
 from mmkd_logit.engine import precompute as cache_tool
+from mmkd_logit.engine import train as train_tool
 from mmkd_logit.engine.fingerprint import origin_of, weights_hash, write_origin
 from mmkd_logit.engine.lock import only_run_in
 from mmkd_logit.engine.logits import FORMAT, export_path, find_exports
-from mmkd_logit.engine.results import append_line, read_lines
+from mmkd_logit.engine.results import append_line, find_row, read_lines
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.lab.experiment import Experiment, read_once
-from mmkd_logit.lab.scheduler import Execution, find_row
+from mmkd_logit.lab.scheduler import Scheduler, group_runs
 
 RESULTS = Path("results", "runs.jsonl")
+TOOLS = {
+    "train.py": train_tool,
+    "train_together.py": group_tool,
+    "precompute.py": cache_tool,
+    "dump_logits.py": export_tool,
+}
 CONFIG = """
 train_dataloader = dict(batch_size=8, dataset=dict(type='CIFAR100', pipeline=[]))
 test_dataloader = dict(batch_size=8, dataset=dict(type='CIFAR100', pipeline=[]))
@@ -29,43 +37,57 @@ optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 
 
 class Machine:
-    """A pool that 'trains' in no time and keeps a list of what it was told."""
+    """A pool that 'trains' in no time and keeps a list of what it was asked for."""
 
     def __init__(self, room=1, processes=1):
-        self.calls = []
+        self.calls, self.exported = [], []
         self.breaks = {}  # config: 'before' it begins, 'cut off', or 'killed' before its row
+        self.full = set()  # folders whose disk has no space for logits
         self.trained = 0
         self.room, self.processes = room, processes
-        self.under_way = {}
+        self.running = {}
         self.most = 0
         self.stopped = False
 
     def has_room(self):
-        return len(self.under_way) < self.room
+        return len(self.running) < self.room
 
-    def start(self, key, words):
-        args = build_parser().parse_args(words)
-        assert key == args.work_dir
-        self.calls.append((Path(args.config).stem, args.seed, args.resume))
-        self.under_way[key] = args
-        self.most = max(self.most, len(self.under_way))
+    def start(self, folder, argv, tool):
+        assert self.has_room()
+        args = TOOLS[tool].build_parser().parse_args(argv)
+        if tool == "train.py":
+            assert folder == args.work_dir
+            assert all(need.is_file() for need in self.needs(args))
+            self.calls.append((Path(args.config).stem, args.seed, args.resume))
+        elif tool == "precompute.py":
+            checkpoint = cache_tool.build_config(args).model.teacher.checkpoint
+            self.calls.append(("fill", args.seed, args.epochs, checkpoint))
+        elif tool == "dump_logits.py":
+            assert args.checkpoint == f"{folder}/final.pth"
+        self.running[folder] = getattr(self, tool.removesuffix(".py")), args
+        self.most = max(self.most, len(self.running))
 
     def finished(self):
-        ended = {key: self.train(args) for key, args in self.under_way.items()}
-        self.under_way = {}
+        ended = {folder: run(args) for folder, (run, args) in self.running.items()}
+        self.running = {}
         return ended
 
     def stop(self):
         self.stopped = True
 
+    def needs(self, args):
+        cfg = build_config(args)
+        checkpoint = cfg.model.get("teacher", {}).get("checkpoint", __file__)
+        return [Path(checkpoint), Path(cfg.train_dataloader.dataset.get("scores", __file__))]
+
     def train(self, args):
         cfg = build_config(args)
         folder = Path(cfg.work_dir)
         how = self.breaks.get(Path(args.config).stem)
-        missing = not Path(cfg.model.get("teacher", {}).get("checkpoint", __file__)).is_file()
         folder.mkdir(parents=True, exist_ok=True)
-        if how == "before" or missing:
-            Path(folder, "train.log").write_text("noise\nerror: no disk\n")
+        if how == "before":
+            with open(folder / "train.log", "a") as log:
+                log.write("noise\nerror: no disk\n")
             return False
         write_origin(folder, origin_of(cfg, self.processes))
         if how == "cut off":
@@ -79,7 +101,40 @@ class Machine:
         row = dict(origin_of(cfg, self.processes), weights=weights_hash(final))
         row["train"] = {"accuracy/top1": 99.0} if args.train_metrics else None
         append_line(Path(args.results), dict(row, test={"accuracy/top1": 90.0}, train_seconds=1.0))
+        return args.dump_logits is None or self.export(cfg, args.dump_logits)
+
+    def train_together(self, args):
+        """Train the runs of a list; 'together' breaks it after the first."""
+        lines = [line.split() for line in Path(args.runs).read_text().splitlines()]
+        self.calls.append(("together", len(lines)))
+        members = [build_parser().parse_args([*line, "--results", args.results]) for line in lines]
+        write_origin(Path(args.runs).parent, {})
+        whole = self.breaks.get("together") is None
+        return all([self.train(member) for member in members[: None if whole else 1]]) and whole
+
+    def dump_logits(self, args):
+        return self.export(export_tool.build_config(args), args.splits)
+
+    def export(self, cfg, splits):
+        if cfg.work_dir in self.full:
+            Path(cfg.work_dir, "train.log").write_text("error: no space left\n")
+            return False
+        self.exported.append((cfg.work_dir, tuple(splits)))
+        for split in splits:
+            identity = dict(origin_of(cfg, 1), format=FORMAT, split=split)
+            identity["weights"] = weights_hash(Path(cfg.work_dir, "final.pth"))
+            path = export_path(cfg.work_dir, split)
+            path.parent.mkdir(exist_ok=True)
+            np.savez(path, identity=np.array(json.dumps(identity)))
         return True
+
+    def precompute(self, args):
+        return "fill" not in self.breaks
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 @pytest.fixture
@@ -104,58 +159,19 @@ def project_of_three(workplace):
     )
 
 
-class DumpingMachine(Machine):
-    """One that also 'writes' the logits that it is told to."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dumped = []
-        self.full = set()  # folders of which a disk that is full lets no logits be written
-
-    def start(self, key, words, tool="train.py"):
-        if tool == "train.py":
-            return super().start(key, words)
-        assert tool == "dump_logits.py"
-        args = dump_tool.build_parser().parse_args(words)
-        assert args.checkpoint == f"{key}/final.pth"
-        assert self.has_room()
-        self.under_way[key] = args
-
-    def train(self, args):
-        if hasattr(args, "checkpoint"):
-            return self.dump(dump_tool.build_config(args), args.splits)
-        well = super().train(args)
-        if well and args.dump_logits is not None:
-            return self.dump(build_config(args), args.dump_logits)
-        return well
-
-    def dump(self, cfg, splits):
-        if cfg.work_dir in self.full:
-            Path(cfg.work_dir, "train.log").write_text("error: no space left\n")
-            return False
-        self.dumped.append((cfg.work_dir, tuple(splits)))
-        for split in splits:
-            identity = dict(origin_of(cfg, 1), format=FORMAT, split=split)
-            identity["weights"] = weights_hash(Path(cfg.work_dir, "final.pth"))
-            path = export_path(cfg.work_dir, split)
-            path.parent.mkdir(exist_ok=True)
-            np.savez(path, identity=np.array(json.dumps(identity)))
-        return True
-
-
-def prepare(machine, seeds=(0,), measured=(), dumps=(), **kwargs):
+def prepare(machine, seeds=(0,), measured=(), exports=(), share=1, **kwargs):
     read_once.cache_clear()
     experiment = Experiment("experiment.py", **kwargs)
-    runs = {run: experiment.label(run.name) for run in experiment.runs(list(seeds))}
-    said = []
-    measured = {run.work_dir: measured for run in runs}
-    dumps = {run.work_dir: dumps for run in runs}
-    return Execution(runs, RESULTS, machine, said.append, measured, dumps=dumps), runs, said
+    if measured:
+        experiment.metrics = [dict(title=key, key=key, paper={}) for key in measured]
+    runs, said = experiment.runs(list(seeds)), []
+    plan = {experiment: runs}
+    return Scheduler(plan, RESULTS, machine, said.append, share, exports), runs, said
 
 
 def go(machine, *args, **kwargs):
-    execution, runs, said = prepare(machine, *args, **kwargs)
-    found = execution()
+    scheduler, runs, said = prepare(machine, *args, **kwargs)
+    found = scheduler()
     return {(run.name, run.seed): found[run.work_dir] for run in runs}, said
 
 
@@ -192,7 +208,8 @@ def test_a_failure_stops_only_what_needs_it(machine):
         file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     found, said = go(machine)
     assert found[("alone", 0)]
-    assert found[("big", 0)] is found[("kd", 0)] is None  # no older weights are its teacher's
+    assert found[("big", 0)] is found[("kd", 0)] is None
+    assert not Path("work_dirs/teacher/seed0/final.pth").exists()  # no older weights teach
     assert said[-1].endswith("not trained, its teacher work_dirs/teacher/seed0 failed")
 
 
@@ -336,73 +353,77 @@ def test_a_torn_results_line_is_no_reason_to_stop(machine):
     assert len(read_lines(RESULTS)) == 6
 
 
+def not_exported(scheduler):
+    return [folder for folder in scheduler.found if scheduler.needs_export(folder)]
+
+
 FOLDERS = [f"work_dirs/{name}/seed0" for name in ("teacher", "alone", "kd")]
 
 
 def test_logits_of_runs_that_are_done_and_to_do(project_of_three):
     """Nothing is trained, and no row written, for what is only computed from weights."""
-    machine = DumpingMachine()
+    machine = Machine()
     go(machine, only=("alone",))
-    found, said = go(machine, dumps=("train", "test"))
+    found, said = go(machine, exports=("train", "test"))
     assert machine.calls == [("alone", 0, None), ("teacher", 0, None), ("kd", 0, None)]
-    assert sorted(machine.dumped) == sorted((folder, ("train", "test")) for folder in FOLDERS)
+    assert sorted(machine.exported) == sorted((folder, ("train", "test")) for folder in FOLDERS)
     assert "[2/3] Alone, seed 0: done before, but for its logits" in said
     words = "alone.py work_dirs/alone/seed0/final.pth --splits train test --seed 0"
     assert any(f"Alone, seed 0: python tools/dump_logits.py {words}" in line for line in said)
     assert "[2/3] Alone, seed 0: its logits are written" in said
     assert all(found.values())
     assert len(read_lines(RESULTS)) == 3
-    _, said = go(machine, dumps=("train", "test"))
+    _, said = go(machine, exports=("train", "test"))
     assert [line.partition(": ")[2] for line in said] == ["done before"] * 3
-    assert (len(machine.calls), len(machine.dumped)) == (3, 3)
-    go(machine, dumps=("test", "val"))
-    assert machine.dumped[3:] == [(folder, ("val", "test")) for folder in FOLDERS]
+    assert (len(machine.calls), len(machine.exported)) == (3, 3)
+    go(machine, exports=("test", "val"))
+    assert machine.exported[3:] == [(folder, ("val", "test")) for folder in FOLDERS]
     assert len(machine.calls) == len(read_lines(RESULTS)) == 3
 
 
 def test_splits_that_a_run_has_not_are_known_before(project_of_three):
-    machine = DumpingMachine()
+    machine = Machine()
     with open("kd.py", "a") as file:
         file.write("val_dataloader = val_cfg = val_evaluator = None\n")
     with pytest.raises(ValueError, match=r"kd/seed0: logits of the val split need val_dataloader"):
-        go(machine, dumps=("val",))
+        go(machine, exports=("val",))
     assert machine.calls == []
 
 
 def test_logits_of_other_weights_are_written_again(project_of_three):
-    machine = DumpingMachine()
-    go(machine, dumps=("test",))
+    machine = Machine()
+    go(machine, exports=("test",))
     with open("teacher.py", "a") as file:
         file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
-    machine.dumped.clear()
+    machine.exported.clear()
     found, _ = go(machine)
     assert find_exports(FOLDERS[2], found[("kd", 0)]["weights"]) == {}
-    go(machine, dumps=("test",))
-    assert machine.dumped == [(folder, ("test",)) for folder in (FOLDERS[0], FOLDERS[2])]
+    go(machine, exports=("test",))
+    assert machine.exported == [(folder, ("test",)) for folder in (FOLDERS[0], FOLDERS[2])]
 
 
 def test_logits_that_cannot_be_written_are_no_reason_to_lose_the_run(project_of_three):
-    machine = DumpingMachine(room=2)
+    machine = Machine(room=2)
     go(machine, only=("alone",))
     machine.full = {*FOLDERS[1:]}
-    execution, _, said = prepare(machine, dumps=("test",))
-    found = execution()
+    scheduler, _, said = prepare(machine, exports=("test",))
+    found = scheduler()
     assert all(found.values())
-    assert execution.undumped() == FOLDERS[1:]
+    assert not_exported(scheduler) == FOLDERS[1:]
     for number, (label, folder) in enumerate([("Alone", FOLDERS[1]), ("Distilled", FOLDERS[2])], 2):
         why = f"done, but for its logits; see {folder}/train.log error: no space left"
         assert f"[{number}/3] {label}, seed 0: {why}" in said
     machine.full = set()
-    execution, _, _ = prepare(machine, dumps=("test",))
-    execution()
-    assert execution.undumped() == []
+    scheduler, _, _ = prepare(machine, exports=("test",))
+    scheduler()
+    assert not_exported(scheduler) == []
     assert [call[0] for call in machine.calls] == ["alone", "teacher", "kd"]
     machine.breaks["kd"] = "before"
     with open("kd.py", "a") as file:
         file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
-    execution, _, said = prepare(machine, dumps=("test",))
-    assert execution()[FOLDERS[2]] is None  # a run that failed is not one without logits
-    assert execution.undumped() == []
+    scheduler, _, said = prepare(machine, exports=("test",))
+    assert scheduler()[FOLDERS[2]] is None  # a run that failed is not one without logits
+    assert not_exported(scheduler) == []
     assert "failed, see" in said[-1]
 
 
@@ -418,38 +439,28 @@ def chosen_by_logits(project_of_three):
         file.write("runs['kd']['scores'] = 'big'\n")
 
 
-class ChoosingMachine(DumpingMachine):
-    """One that needs the logits of 'big' to begin with the student."""
-
-    def start(self, key, words, tool="train.py"):
-        if key == FOLDERS[2]:
-            assert f"train_dataloader.dataset.scores={FOLDERS[0]}/logits/train.npz" in words
-            assert Path(FOLDERS[0], "logits", "train.npz").is_file()
-        super().start(key, words, tool)
-
-
 def test_a_run_leaves_the_logits_that_choose_another_s_samples(chosen_by_logits):
     """Also one that is done; nothing else is exported, and a second command does nothing."""
-    machine = ChoosingMachine(room=3)
+    machine = Machine(room=3)
     go(machine, only=("big",))
-    assert machine.dumped == []
+    assert machine.exported == []
     found, _ = go(machine)
     assert all(found.values())
-    assert machine.dumped == [(FOLDERS[0], ("train",))]
+    assert machine.exported == [(FOLDERS[0], ("train",))]
     assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"]
     go(machine)
-    go(machine, dumps=("test",))
-    assert machine.dumped[1] == (FOLDERS[0], ("train", "test"))
+    go(machine, exports=("test",))
+    assert machine.exported[1] == (FOLDERS[0], ("train", "test"))
     assert len(machine.calls) == 3
-    machine = ChoosingMachine(room=3, processes=2)
+    machine = Machine(room=3, processes=2)
     found, _ = go(machine)
     assert all(found.values())
     assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"]
-    assert machine.dumped == [(FOLDERS[0], ("train",))]
+    assert machine.exported == [(FOLDERS[0], ("train",))]
 
 
 def test_without_the_logits_no_sample_can_be_chosen(chosen_by_logits):
-    machine = ChoosingMachine()
+    machine = Machine()
     machine.full = {FOLDERS[0]}
     found, said = go(machine)
     assert [found[(name, 0)] is None for name in ("big", "alone", "kd")] == [False, False, True]
@@ -461,7 +472,7 @@ def test_without_the_logits_no_sample_can_be_chosen(chosen_by_logits):
     assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"]
 
 
-def test_mistakes_are_known_before_the_first_training(machine, monkeypatch):
+def test_mistakes_are_known_before_the_first_training(machine):
     kd = Path("kd.py").rename("other.py")
     with pytest.raises(FileNotFoundError, match=r"the config kd.py does not exist"):
         go(machine)
@@ -473,15 +484,11 @@ def test_mistakes_are_known_before_the_first_training(machine, monkeypatch):
     with pytest.raises(FileExistsError, match="results"):
         go(machine)
     assert machine.calls == []
-    monkeypatch.chdir("configs")
-    with pytest.raises(FileNotFoundError, match="run from the project's folder"):
-        Execution({}, RESULTS, machine, print)
 
 
 def test_one_that_somebody_else_trains_is_waited_for(machine, monkeypatch):
     """A second reproduce.py takes what the first has trained, and trains what the first has not."""
-    monkeypatch.setattr("mmkd_logit.lab.scheduler._LOOK", 0)
-    execution, runs, said = prepare(machine)
+    scheduler, runs, said = prepare(machine)
     teacher = next(run for run in runs if run.name == "big")
     other, free = Machine(), []
     lock = only_run_in(teacher.work_dir)
@@ -491,11 +498,11 @@ def test_one_that_somebody_else_trains_is_waited_for(machine, monkeypatch):
         if len(said) < 3 or free:
             return
         free.append(True)
-        other.train(build_parser().parse_args([*teacher.arguments(), "--results", str(RESULTS)]))
+        other.train(build_parser().parse_args([*teacher.argv, "--results", str(RESULTS)]))
         lock.__exit__(None, None, None)
 
     monkeypatch.setattr("time.sleep", sleep)
-    found = execution()
+    found = scheduler()
     assert all(found.values())
     assert [name for name, _, _ in machine.calls] == ["alone", "kd"]
     (waits,) = [line for line in said if "waits" in line]
@@ -506,8 +513,7 @@ def test_one_that_somebody_else_trains_is_waited_for(machine, monkeypatch):
 
 def test_somebody_else_was_faster(machine, monkeypatch):
     """Between our look at the folder and the start of the process, which then is refused."""
-    monkeypatch.setattr("mmkd_logit.lab.scheduler._LOOK", 0)
-    execution, runs, said = prepare(machine)
+    scheduler, runs, said = prepare(machine)
     alone = next(run for run in runs if run.name == "alone")
     train, locks = machine.train, []
 
@@ -523,30 +529,14 @@ def test_somebody_else_was_faster(machine, monkeypatch):
     def sleep(seconds):
         if locks and machine.train is refused:
             machine.train = train
-            train(build_parser().parse_args([*alone.arguments(), "--results", str(RESULTS)]))
+            train(build_parser().parse_args([*alone.argv, "--results", str(RESULTS)]))
             locks[0].__exit__(None, None, None)
 
     monkeypatch.setattr("time.sleep", sleep)
-    assert all(execution().values())
+    assert all(scheduler().values())
     assert [name for name, _, _ in machine.calls] == ["teacher", "alone", "kd"]
     assert any("Alone, seed 0: waits for " in line for line in said)
     assert not any("failed" in line for line in said)
-
-
-class CachingMachine(Machine):
-    """One that also 'fills' caches, in which the logits of one teacher are computed once."""
-
-    def start(self, key, words, tool="train.py"):
-        if tool == "train.py":
-            return super().start(key, words)
-        assert tool == "precompute.py"
-        args = cache_tool.build_parser().parse_args(words)
-        cfg = cache_tool.build_config(args)
-        self.calls.append(("fill", args.seed, args.epochs, cfg.model.teacher.checkpoint))
-        self.under_way[key] = self.breaks.get("fill")
-
-    def train(self, args):
-        return args is None if not hasattr(args, "config") else super().train(args)
 
 
 THREE_STUDENTS = """
@@ -573,7 +563,7 @@ def three_students(project_of_three):
 
 def test_a_teachers_logits_are_computed_before_its_students(three_students):
     """Once for each seed, and not for one student, or for none."""
-    machine = CachingMachine(room=4)
+    machine = Machine(room=4)
     found, said = go(machine, seeds=(0, 1))
     assert all(found.values())
     final = "work_dirs/teacher/seed0/final.pth"
@@ -595,13 +585,81 @@ def test_a_teachers_logits_are_computed_before_its_students(three_students):
 
 
 def test_students_train_without_precomputed_logits(three_students):
-    machine = CachingMachine(room=2)
+    machine = Machine(room=2)
     machine.breaks["fill"] = "full disk"
     found, said = go(machine)
     assert all(found.values())
     (text,) = [line for line in said if "not precomputed" in line]
     assert text.endswith("see work_dirs/teacher/seed0/precompute/kd-seed0/train.log")
-    machine = CachingMachine(processes=2)  # caches are filled by one process
+    machine = Machine(processes=2)  # caches are filled by one process
     Path("results/runs.jsonl").unlink()
     go(machine)
     assert {call[0] for call in machine.calls} == {"teacher", "alone", "kd"}
+
+
+def test_a_group_that_fails_is_trained_one_by_one(three_students):
+    with open("kd.py", "a") as file:
+        file.write("randomness = dict(seed=0)\n")
+    machine = Machine()
+    machine.breaks["together"] = "after the first"
+    found, said = go(machine, share=8)
+    assert all(found.values())
+    assert [call[0] for call in machine.calls] == ["teacher", "together", "kd", "kd", "kd"]
+    assert sum("failed together, see " in line for line in said) == 4
+    assert len(read_lines(RESULTS)) == 5
+
+
+def test_a_group_that_was_killed_is_resumed_whole(three_students):
+    machine = Machine()
+    go(machine, share=8)
+    rows = RESULTS.read_text().splitlines(keepends=True)
+    RESULTS.write_text("".join(rows[:2]))  # killed before the other rows
+    machine.calls.clear()
+    found, said = go(machine, share=8)
+    assert all(found.values())
+    assert machine.calls == [("together", 4)]
+    assert sum("done before" in line for line in said) == 2
+    machine.calls.clear()
+    go(machine, share=8)
+    assert machine.calls == []
+
+
+TABLE1 = "configs/paper/digits/table1.py"
+
+
+def groups_of(experiment, size, seeds=(0,)):
+    runs = {run.work_dir: run for run in Experiment(experiment).runs(list(seeds))}
+    configs = {folder: run.build_config() for folder, run in runs.items()}
+    found = group_runs(runs, configs, size)
+    assert sorted(folder for group in found for folder in group) == sorted(runs)
+    return [[runs[folder].name for folder in group] for group in found], runs
+
+
+def test_students_of_one_teacher_and_those_without_share(workplace):
+    (teacher, *groups), _ = groups_of(TABLE1, 8)
+    assert teacher == ["teacher"]  # its weights are needed first
+    assert sorted(len(group) for group in groups) == [3, 8, 8, 8, 8]
+    together = [name for group in groups for name in group]
+    assert sum(name.endswith("_ce") for name in together) == 5  # they have no teacher
+
+
+def test_nothing_is_shared_unless_asked(workplace):
+    found, runs = groups_of(TABLE1, 1)
+    assert [len(group) for group in found] == [1] * len(runs)
+
+
+def test_seeds_are_apart(workplace):
+    found, _ = groups_of(TABLE1, 100, seeds=(0, 1))
+    assert sorted(len(group) for group in found) == [1, 1, 35, 35]
+
+
+@pytest.mark.parametrize("name", ["sequential", "born-again", "ensemble", "data-amount"])
+def test_no_group_needs_itself(workplace, name):
+    found, runs = groups_of(f"configs/paper/digits/{name}.py", 100)
+    by_name = {run.name: run for run in runs.values()}
+    for group in found:
+        for member in group:
+            needs = {run.name for run in by_name[member].needs}
+            assert not needs & set(group), (member, group)
+    shares = any(len(group) > 1 for group in found)
+    assert shares is (name != "born-again")  # there each teaches the next

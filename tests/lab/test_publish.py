@@ -106,7 +106,7 @@ def test_a_metafile(place):
 def test_a_metafile_has_no_other_teachers_students(place):
     clean = render_metafile((PROJECT / "configs/kd/metafile.yml").read_text(), [])
     kd, others = place[1], []
-    for overrides in (
+    for inputs in (
         ("model.teacher.checkpoint=work_dirs/elsewhere/seed0/final.pth",),
         (
             "model.teacher.config=configs/wrn/wrn10-1_digits.py",
@@ -114,7 +114,7 @@ def test_a_metafile_has_no_other_teachers_students(place):
         ),
         ("model.teacher=[{'config': 'a', 'checkpoint': 'b'}]",),
     ):
-        others.append(row_of(replace(kd, overrides=overrides), 10.0, "w", ["other"]))
+        others.append(row_of(replace(kd, inputs=inputs), 10.0, "w", ["other"]))
     taught = [row_of(place[0], 90.0, "t"), row_of(place[2], 90.0, "t1")]
     assert render_metafile(clean, [*taught, *others]) == clean
     usual = [row_of(kd, 91.0, "w", ["t"]), row_of(place[3], 92.0, "w", ["t1"])]
