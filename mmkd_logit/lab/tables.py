@@ -250,7 +250,7 @@ def _rounded(value: float | None) -> float | None:
 # An experiment as one JSON file: tables, runs, and where the files of each run lie.
 
 
-FORMAT = 1
+FORMAT = 2
 
 
 def describe_experiment(
@@ -315,7 +315,7 @@ def _run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
         teachers=[teacher.work_dir for teacher in run.teachers],
         method=plain(describe_method(cfg)),
         command=["python", "tools/train.py", *run.arguments()],
-        row=row,
+        weights=row.get("weights") if row else None,
         files=find_files(run.work_dir, row),
     )
 

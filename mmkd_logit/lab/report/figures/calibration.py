@@ -1,37 +1,29 @@
 """Top-logit differences and reliability."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
+from scipy.special import softmax
 
-from mmkd_logit.lab.report.data import Dump, ExperimentFile
+from mmkd_logit.lab.report.data import Dump, Experiment
+from mmkd_logit.lab.report.densities import Row, draw_rows, row_panels
 from mmkd_logit.lab.report.samples import (
+    LOGITS,
     Samples,
-    Teacher,
     describe,
-    describe_pooled,
-    draw_pooled,
-    dumped_samples,
-    gather,
-    pooled_panels,
+    describe_rows,
+    samples_of,
     split_name,
 )
-from mmkd_logit.lab.report.style import (
-    TEACHER,
-    Drawing,
-    Look,
-    mean_text,
-    name_panel,
-    panel_blocks,
-    say_empty,
-)
+from mmkd_logit.lab.report.style import Drawing, mean_text, name_panel, panel_blocks, say_empty
 
+NEEDS = LOGITS
+WORK_FOLDERS = True
 NUM_BINS = 15
-_ROWS = 8192  # at a time, in float64
 
 
 @dataclass(frozen=True)
@@ -53,23 +45,10 @@ class Reliability:
 
 def top_logit_difference(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     r"""Return :math:`z_y - \max_{k \ne y} z_k` of each sample: above 0 where it is right."""
-    difference = np.empty(len(logits))
-    for rows in _pieces(len(logits)):
-        others = logits[rows].astype(np.float64)
-        place = np.arange(len(others)), label[rows]
-        own = others[place].copy()
-        others[place] = -np.inf
-        difference[rows] = own - others.max(1)
-    return difference
-
-
-def largest_probability(logits: np.ndarray) -> np.ndarray:
-    """Return the largest softmax probability of each sample."""
-    largest = np.empty(len(logits))
-    for rows in _pieces(len(logits)):
-        values = logits[rows].astype(np.float64)
-        largest[rows] = 1 / np.exp(values - values.max(1, keepdims=True)).sum(1)
-    return largest
+    own = label[:, None]
+    others = logits.copy()
+    np.put_along_axis(others, own, -np.inf, axis=1)
+    return np.take_along_axis(logits, own, axis=1)[:, 0].astype(np.float64) - others.max(1)
 
 
 def reliability(logits: np.ndarray, label: np.ndarray, num_bins: int = NUM_BINS) -> Reliability:
@@ -80,7 +59,7 @@ def reliability(logits: np.ndarray, label: np.ndarray, num_bins: int = NUM_BINS)
     :math:`100 \sum_b \frac{n_b}{n} |\mathrm{acc}(b) - \mathrm{conf}(b)|`, as
     ``mmkd_logit.ExpectedCalibrationError`` has it.
     """
-    confidence = largest_probability(logits)
+    confidence = softmax(logits.astype(np.float64), axis=1).max(1)
     right = logits.argmax(1) == label
     bins = np.searchsorted(np.arange(1, num_bins) / num_bins, confidence)  # right edges count
     count = np.bincount(bins, minlength=num_bins)
@@ -89,11 +68,6 @@ def reliability(logits: np.ndarray, label: np.ndarray, num_bins: int = NUM_BINS)
     ece = 100 * float(np.abs(hits - summed).sum() / len(label))
     with np.errstate(invalid="ignore"):
         return Reliability(count, hits / count, summed / count, ece)
-
-
-def _pieces(count: int) -> Iterator[slice]:
-    for start in range(0, count, _ROWS):
-        yield slice(start, min(count, start + _ROWS))
 
 
 # How sure teacher and students are, and whether they are right as often: TLD and reliability.
@@ -108,32 +82,36 @@ _PAPER_ECE = (
 )
 
 
-def draw(experiment: ExperimentFile) -> list[Drawing]:
-    """Draw top-logit differences and calibration of each family of students of an experiment."""
-    return [
-        part(samples[::-1])  # test first: that is what calibration is for
-        for samples in dumped_samples(experiment)
-        for part in (_draw_differences, _draw_reliability)
-    ]
+def draw(experiment: Experiment) -> list[Drawing]:
+    """Draw top-logit differences and calibration of each group of students of an experiment."""
+    drawings = []
+    for samples in samples_of(experiment):
+        found = {each.split: each.measure(_measure) for each in samples[::-1]}
+        drawings.append(_draw_differences(samples[::-1], found))
+        drawings.append(_draw_reliability(samples[::-1], found))
+    return drawings
 
 
-def _difference(network: Dump | Teacher) -> dict[str, np.ndarray]:
-    return dict(tld=top_logit_difference(network.logits, network.label))
+def _measure(network: Dump, teacher_logits: np.ndarray | None) -> dict[str, Any]:
+    finite = np.isfinite(network.logits).all(1)
+    found = reliability(network.logits[finite], network.label[finite]) if finite.any() else None
+    return dict(
+        tld=top_logit_difference(network.logits, network.label),
+        reliability=found,
+        not_finite=int((~finite).sum()),
+    )
 
 
-def _draw_differences(samples: list[Samples]) -> Drawing:
-    found = {
-        each.split: gather(each, lambda s: _difference(s.dump), _difference)["tld"]
-        for each in samples
-    }
-    labels = ["top-logit difference (logits)"] * len(samples)
-    heads = [split_name(split).capitalize() for split in found]
-    figure, panels = pooled_panels(max(map(len, found.values())), labels, heads)
-    for place, (axes, pooled) in enumerate(zip(panels, found.values(), strict=True)):
-        draw_pooled(axes, pooled, names=place == 0, zero=True)
-    return describe_pooled(
+def _draw_differences(samples: list[Samples], found: dict[str, dict[str, list[Row]]]) -> Drawing:
+    rows = {split: quantities["tld"] for split, quantities in found.items()}
+    labels = ["top-logit difference (logits)"] * len(rows)
+    heads = [split_name(split).capitalize() for split in rows]
+    figure, panels = row_panels(max(map(len, rows.values())), labels, heads)
+    for place, (axes, drawn) in enumerate(zip(panels, rows.values(), strict=True)):
+        draw_rows(axes, drawn, names=place == 0, zero=True)
+    return describe_rows(
         samples,
-        found,
+        rows,
         figure,
         part="tld",
         title="Top-logit difference",
@@ -144,61 +122,27 @@ def _draw_differences(samples: list[Samples]) -> Drawing:
     )
 
 
-class _Diagram:
-    """One panel: the reliability of a method on a split, by seed."""
-
-    def __init__(self, name: str, look: Look) -> None:
-        self.name, self.look = name, look
-        self.seeds: dict[int, Reliability] = {}
-        self.not_finite = 0
-
-    def add(self, seed: int, network: Dump | Teacher) -> None:
-        finite = np.isfinite(network.logits).all(1)
-        self.not_finite += int((~finite).sum())
-        if finite.any():
-            self.seeds[seed] = reliability(network.logits[finite], network.label[finite])
-
-    def numbers(self) -> dict[int, dict]:
-        return {
-            seed: dict(
-                ece=found.ece,
-                count=found.count.tolist(),
-                accuracy=[None if np.isnan(v) else float(v) for v in found.accuracy],
-                confidence=[None if np.isnan(v) else float(v) for v in found.confidence],
-            )
-            for seed, found in sorted(self.seeds.items())
-        }
-
-
-def _diagrams(samples: Samples) -> list[_Diagram]:
-    found = {"teacher": _Diagram("teacher", TEACHER)}
-    found.update({m.name: _Diagram(m.name, m.look) for m in samples.family.methods})
-    for seed in samples.family.seeds:
-        for student in samples.students(seed):
-            found[student.method.name].add(seed, student.dump)
-        teacher = samples.teacher(seed)
-        if teacher is not None:
-            found["teacher"].add(seed, teacher)
-    return list(found.values())
-
-
-def _draw_reliability(samples: list[Samples]) -> Drawing:
-    found = {each.split: _diagrams(each) for each in samples}
+def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Row]]]) -> Drawing:
     heads = [split_name(split).capitalize() for split in found]
-    count = len(next(iter(found.values())))
+    count = len(samples[0].group.methods) + 1
     figure, blocks = panel_blocks(heads, count, 1.85, ("confidence", "accuracy"))
-    for block, diagrams in zip(blocks, found.values(), strict=True):
-        for axes, diagram in zip(block, diagrams, strict=True):
-            _draw_panel(axes, diagram)
+    numbers: dict[str, Any] = {}
+    notes = {}
+    seeds: set[int] = set()
+    for block, (split, quantities) in zip(blocks, found.items(), strict=True):
+        rows, counts = quantities["reliability"], quantities["not_finite"]
+        numbers[split] = {row.name: _numbers(row) for row in rows if row.by_seed}
+        for axes, row, not_finite in zip(block, rows, counts, strict=True):
+            seeds |= row.by_seed.keys()
+            left_out = sum(not_finite.by_seed.values())
+            _draw_panel(axes, row, "no finite logits" if left_out else "not dumped")
+            if left_out:
+                notes[row.name] = f"{left_out:,} values by {row.name} are not finite"
     handles = [
         Patch(facecolor="#cccccc", edgecolor="#777777", linewidth=0.7, label="accuracy of the bin"),
         Patch(facecolor="none", edgecolor=_GAP, hatch="////////", label="gap to its confidence"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
-    every = [diagram for diagrams in found.values() for diagram in diagrams]
-    seeds = {seed for diagram in every for seed in diagram.seeds}
-    notes = {d.name: f"{d.not_finite:,} values by {d.name} are not finite"
-             for d in every if d.not_finite}  # fmt: skip
     return describe(
         samples,
         figure,
@@ -209,32 +153,43 @@ def _draw_reliability(samples: list[Samples]) -> Drawing:
         "these gaps over samples; pale bins hold less than 1 % of them",
         paper=_PAPER_ECE,
         seeds=seeds,
-        numbers={
-            split: {d.name: d.numbers() for d in ds if d.seeds} for split, ds in found.items()
-        },
+        numbers=numbers,
         notes=notes.values(),
         how=", bars of the lowest, ECE as mean ± standard deviation",
     )
 
 
-def _draw_panel(axes: Axes, diagram: _Diagram) -> None:
-    text = mean_text([each.ece for each in diagram.seeds.values()], " %")
-    name_panel(axes, diagram.name, diagram.look, f"ECE {text}" if diagram.seeds else " ")
+def _numbers(row: Row) -> dict[int, dict[str, Any]]:
+    """Return what is drawn, by seed; None for an empty bin."""
+    return {
+        seed: dict(
+            ece=found.ece,
+            count=found.count.tolist(),
+            accuracy=[None if np.isnan(v) else float(v) for v in found.accuracy],
+            confidence=[None if np.isnan(v) else float(v) for v in found.confidence],
+        )
+        for seed, found in sorted(row.by_seed.items())
+    }
+
+
+def _draw_panel(axes: Axes, row: Row, empty: str) -> None:
+    text = mean_text([each.ece for each in row.by_seed.values()], " %")
+    name_panel(axes, row.name, row.look, f"ECE {text}" if row.by_seed else " ")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.plot([0, 1], [0, 1], color="#555555", linewidth=0.8, linestyle=(0, (4, 3)), zorder=4)
-    if not diagram.seeds:
-        say_empty(axes, "no finite logits" if diagram.not_finite else "not dumped")
+    if not row.by_seed:
+        say_empty(axes, empty)
         return
-    found = diagram.seeds[min(diagram.seeds)]
+    found = row.by_seed[min(row.by_seed)]
     width = 1 / len(found.count)
     for place in np.flatnonzero(found.count):
         accuracy, confidence = found.accuracy[place], found.confidence[place]
         pale = found.count[place] < 0.01 * found.count.sum()
-        color = diagram.look.color
+        color = row.look.color
         axes.bar(
             place * width, accuracy, width, align="edge", linewidth=0.7, zorder=2,
             facecolor=to_rgba(color, 0.12 if pale else 0.4),

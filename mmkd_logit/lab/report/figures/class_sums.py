@@ -1,26 +1,28 @@
 """The last layer's sum over classes in training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from mmkd_logit.lab.report.curves import Curve, Scalars, by_iteration, by_validation, over_seeds
-from mmkd_logit.lab.report.data import ExperimentFile
-from mmkd_logit.lab.report.runs import (
+from mmkd_logit.lab.report.curves import (
     PREDICTED,
-    Group,
-    LoggedLine,
+    Curve,
+    Line,
+    by_iteration,
+    by_validation,
     describe_lines,
     draw_panel,
-    group_runs,
     log_scale,
-    numbers_of,
+    over_seeds,
     read_lines,
 )
+from mmkd_logit.lab.report.data import Experiment, Scalars
+from mmkd_logit.lab.report.groups import Group, Run, group_by_row
 from mmkd_logit.lab.report.style import Drawing, new_figure
 
+NEEDS = "runs by MSE beside others, with their vis_data/scalars.json"
+WORK_FOLDERS = True
 _PAPER = (
     "The paper shows no such curves, only histograms of summed logits. The prediction is derived "
     "(C): KL, at any temperature, and CE do not change when a constant is added to all logits, so "
@@ -29,32 +31,48 @@ _PAPER = (
 _NORM, _PREDICTED = "classifier/sum_norm", "classifier/sum_predicted"
 _OFF, _LOGITS = "classifier/sum_deviation", "logits/sum_deviation"
 _BIAS = "classifier/bias_sum"
-_NAMES = (_NORM, _PREDICTED, _OFF, _BIAS, _LOGITS)
-_PANELS: dict[str, tuple[str, str]] = {
-    _NORM: ("sum of the weights", "norm ‖s‖, share of first"),
-    _OFF: ("sum of the weights, off the prediction", "distance, share of first ‖s‖"),
-    _BIAS: ("sum of the biases", "sum, in logits"),
-    _LOGITS: ("summed logits, off the teacher's", "mean |Σu − Σv|, in logits"),
+# By the scalar: title, unit, and what the caption says.
+_PANELS = {
+    _NORM: (
+        "sum of the weights",
+        "norm ‖s‖, share of first",
+        "its norm, as a share of what is predicted at the first log line",
+    ),
+    _OFF: (
+        "sum of the weights, off the prediction",
+        "distance, share of first ‖s‖",
+        "its distance from the prediction, as a share of its first norm (float32 rounds at about "
+        "1e-7)",
+    ),
+    _BIAS: (
+        "sum of the biases",
+        "sum, in logits",
+        "the sum of the biases, which no decay moves, in units of the logits",
+    ),
+    _LOGITS: (
+        "summed logits, off the teacher's",
+        "mean |Σu − Σv|, in logits",
+        "the distance of the sums of student's and teacher's logits u and v of an image, mean "
+        "over the validation data",
+    ),
 }
 _POINTS = 300  # of a line; more are not seen
 
 
-def draw(experiment: ExperimentFile) -> list[Drawing]:
+def draw(experiment: Experiment) -> list[Drawing]:
     """Draw one figure for each row of a table in which some loss sees the sum of logits.
 
     Of runs outside any experiment all are drawn.
     """
-    groups = [
-        group
-        for group in group_runs(experiment.record)
-        if experiment.record.get("outside") or _has_contrast(group)
-    ]
+    groups = group_by_row(experiment.record)
+    if not experiment.record.get("outside"):
+        groups = [group for group in groups if _has_contrast(group)]
     found, read = [], read_lines(experiment, groups)
     for group, lines in zip(groups, read, strict=True):
         curves = _curves(lines)
         if any(curves[name] for name in (_NORM, _OFF, _BIAS)):
             found.append(_draw(experiment, group, lines, curves))
-    if groups and any(read) and not found:
+    if any(read) and not found:
         raise ValueError(
             "the scalars lack 'classifier/sum_norm'; ClassifierSumHook, in every config's "
             "default_hooks, logs it in training"
@@ -63,19 +81,20 @@ def draw(experiment: ExperimentFile) -> list[Drawing]:
 
 
 def _has_contrast(group: Group) -> bool:
-    methods = [line.runs[0]["method"] for line in group.lines]
     known = {"ce": True, "kl": True, "mse": False}
-    invariant = [m.get("shift_invariant", known.get(m["kind"])) for m in methods]
-    return False in invariant and True in invariant
+    invariant = {
+        run["method"].get("shift_invariant", known.get(run["method"]["kind"])) for run in group.runs
+    }
+    return {True, False} <= invariant
 
 
-def _curves(lines: Sequence[LoggedLine]) -> dict[str, dict[str, Curve]]:
+def _curves(lines: Sequence[Line]) -> dict[str, dict[str, Curve]]:
     """Return the curves of each panel, and those predicted for the first, by label."""
-    found: dict[str, dict[str, Curve]] = {name: {} for name in _NAMES}
+    found: dict[str, dict[str, Curve]] = {name: {} for name in [*_PANELS, _PREDICTED]}
     for line in lines:
-        seeds = [_seed(run, log) for run, log in zip(line.runs, line.scalars, strict=True)]
-        for name in _NAMES:
-            curve = over_seeds([seed[name] for seed in seeds if name in seed])
+        seeds = [_values(run, log) for run, log in zip(line.runs, line.scalars, strict=True)]
+        for name in found:
+            curve = over_seeds(seed[name] for seed in seeds if name in seed)
             if curve is not None:
                 every = -(-len(curve.epochs) // _POINTS)
                 epochs, mean, std = (each[::-every][::-1] for each in curve[:3])
@@ -83,31 +102,30 @@ def _curves(lines: Sequence[LoggedLine]) -> dict[str, dict[str, Curve]]:
     return found
 
 
-def _seed(run: Mapping[str, Any], scalars: Scalars) -> dict[str, dict[float, float]]:
+def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
     """Return what a run logged of the sums, norms relative to the first prediction."""
     row = run["row"]
-    known = row.get("iterations") and row.get("epochs")
+    known = row.get("iterations") and row["epochs"]
     per_epoch = row["iterations"] / row["epochs"] if known else None
     found = {
-        name: by_validation(scalars, name)
-        if name == _LOGITS
-        else by_iteration(scalars, name, per_epoch)
-        for name in _NAMES
+        name: by_iteration(scalars, name, per_epoch)
+        for name in (_NORM, _PREDICTED, _OFF, _BIAS)
         if name in scalars
     }
-    begin = next(iter(found.get(_PREDICTED, {}).values()), 0.0)
-    for name in (_NORM, _PREDICTED):
-        if name in found and begin > 0:
-            found[name] = {epoch: value / begin for epoch, value in found[name].items()}
-        else:  # weights that began as zeros, or a run that was resumed without its beginning
-            found.pop(name, None)
+    if _LOGITS in scalars:
+        found[_LOGITS] = by_validation(scalars, _LOGITS)
+    norms = {name: found.pop(name) for name in (_NORM, _PREDICTED) if name in found}
+    begin = next(iter(norms.get(_PREDICTED, {}).values()), 0.0)
+    if begin > 0:  # not so if weights began as zeros, or the log lacks the beginning
+        for name, values in norms.items():
+            found[name] = {epoch: value / begin for epoch, value in values.items()}
     return found
 
 
 def _draw(
-    experiment: ExperimentFile,
+    experiment: Experiment,
     group: Group,
-    lines: Sequence[LoggedLine],
+    lines: Sequence[Line],
     curves: Mapping[str, dict[str, Curve]],
 ) -> Drawing:
     shown = [name for name in _PANELS if curves[name]]
@@ -115,8 +133,9 @@ def _draw(
     figure = new_figure(height=0.6 + 2.6 * rows)
     panels = figure.subplots(rows, len(shown) // rows, squeeze=False).ravel().tolist()
     for axes, name in zip(panels, shown, strict=True):
-        draw_panel(axes, lines, curves[name], *_PANELS[name])
+        draw_panel(axes, lines, curves[name], *_PANELS[name][:2])
         _end_panel(axes, name, curves)
+    told = "; ".join(_PANELS[name][2] for name in shown)
     return describe_lines(
         experiment,
         group,
@@ -125,9 +144,11 @@ def _draw(
         figure,
         part="class-sums",
         title="Does the last layer's sum over classes learn?",
-        what=_what(curves),
+        what=f"The sum s over classes of the last layer's weights while they are trained: {told}. "
+        "Dotted: what weight decay alone makes of it, by the recursion of SGD from the first "
+        "weights on. Values after the iteration of each log line, mean over seeds",
         paper=_PAPER,
-        numbers={name: numbers_of(found) for name, found in curves.items() if found},
+        numbers={},
         predicted="weight decay alone",
     )
 
@@ -136,7 +157,7 @@ def _end_panel(axes: Axes, name: str, curves: Mapping[str, dict[str, Curve]]) ->
     """Draw what is predicted, and choose the scale."""
     if name == _NORM:
         drawn: list[Curve] = []
-        for curve in curves[_PREDICTED].values():  # of one schedule all are the same
+        for curve in curves[_PREDICTED].values():  # those of one schedule are equal
             if not any(_same(curve, other) for other in drawn):
                 axes.plot(curve.epochs, curve.mean, zorder=4, **PREDICTED)
                 drawn.append(curve)
@@ -150,20 +171,3 @@ def _end_panel(axes: Axes, name: str, curves: Mapping[str, dict[str, Curve]]) ->
 
 def _same(one: Curve, other: Curve) -> bool:
     return one.mean.shape == other.mean.shape and np.allclose(one.mean, other.mean, rtol=1e-6)
-
-
-def _what(curves: Mapping[str, Any]) -> str:
-    parts = {
-        _NORM: "its norm, as a share of what is predicted at the first log line",
-        _OFF: "its distance from the prediction, as a share of its first norm (float32 "
-        "rounds at about 1e-7)",
-        _BIAS: "the sum of the biases, which no decay moves, in units of the logits",
-        _LOGITS: "the distance of the sums of student's and teacher's logits u and v of an image, "
-        "mean over the validation data",
-    }
-    told = "; ".join(text for name, text in parts.items() if curves[name])
-    return (
-        f"The sum s over classes of the last layer's weights while they are trained: {told}. "
-        "Dotted: what weight decay alone makes of it, by the recursion of SGD from the first "
-        "weights on. Values after the iteration of each log line, mean over seeds"
-    )

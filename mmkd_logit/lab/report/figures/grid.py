@@ -9,17 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mmkd_logit.lab.report.data import (
-    LAST,
-    ExperimentFile,
-    describe_epochs,
-    describe_seeds,
-    file_name,
-    own_source,
-)
-from mmkd_logit.lab.report.runs import Pair, find_pairs
+from mmkd_logit.lab.report.data import Experiment
+from mmkd_logit.lab.report.groups import Grid, describe_cells, find_grids
 from mmkd_logit.lab.report.style import Drawing, foot, new_figure
 
+NEEDS = "an experiment with several alphas, such as grid"
+WORK_FOLDERS = False
 _PAPER = (
     "CIFAR-100, WRN-28-4 -> WRN-16-2 (MS20, read in a source): test accuracy grows with alpha and "
     "with tau up to 20, from 72.8 (alpha = 0.1, tau = 1) to 75.8 (alpha = 1, tau = 20), and hardly "
@@ -28,40 +23,36 @@ _PAPER = (
 )
 
 
-def draw(experiment: ExperimentFile) -> list[Drawing]:
+def draw(experiment: Experiment) -> list[Drawing]:
     """Draw one figure for each pair of student and teacher."""
-    return [_draw(experiment, pair) for pair in find_pairs(experiment.record)]
+    return [_draw(experiment, grid) for grid in find_grids(experiment.record)]
 
 
-def _draw(experiment: ExperimentFile, pair: Pair) -> Drawing:
+def _draw(experiment: Experiment, grid: Grid) -> Drawing:
     metrics = experiment.record["metrics"]
-    wide = len(pair.alphas) > 5
+    wide = len(grid.alphas) > 5
     rows, columns = (len(metrics), 1) if wide else (-(-len(metrics) // 2), min(2, len(metrics)))
-    known = [m["cells"][name] for m in metrics for name in pair.names.values()]
+    known = [metric["cells"][name] for metric in metrics for name in grid.names.values()]
     with_paper = any(cell["paper"] is not None for cell in known)
     line = 0.3 + 0.12 * any(cell["std"] is not None for cell in known) + 0.13 * with_paper
-    figure = new_figure(height=rows * (line * len(pair.methods) + 0.75) + 0.2)
+    figure = new_figure(height=rows * (line * len(grid.methods) + 0.75) + 0.2)
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    numbers = {}
     for axes, metric in zip(panels, metrics, strict=False):
-        _heat_map(axes, pair, metric["cells"])
+        _heat_map(axes, grid, metric["cells"])
         axes.set_title(metric["title"])
-        numbers[metric["key"]] = _numbers(pair, metric["cells"])
     for axes in list(panels):
         axes.remove()
-    runs = [run for run in experiment.record["runs"] if run["name"] in pair.names.values()]
-    seeds = describe_seeds(cell["n"] for cell in known)
-    protocol = f"{seeds}; {describe_epochs(runs)}; {LAST}"
+    protocol = describe_cells(experiment.record, set(grid.names.values()))
     foot(figure, f"{experiment.key} · {protocol}")
     return Drawing(
-        name=file_name(experiment, "accuracy", pair.title),
-        title=f"Accuracy over α and τ: {pair.title}",
+        name=experiment.file_name("accuracy", grid.title),
+        title=f"Accuracy over α and τ: {grid.title}",
         caption=_caption(protocol, with_paper, known),
         figure=figure,
-        sources=own_source(experiment),
+        sources=experiment.sources,
         paper=_PAPER,
         experiment=experiment.key,
-        numbers=numbers,
+        numbers={metric["key"]: _numbers(grid, metric["cells"]) for metric in metrics},
     )
 
 
@@ -79,20 +70,20 @@ def _caption(protocol: str, with_paper: bool, cells: list) -> str:
     return text
 
 
-def _numbers(pair: Pair, cells: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _numbers(grid: Grid, cells: Mapping[str, Any]) -> list[dict[str, Any]]:
     kept = ("mean", "std", "n", "failed", "paper", "mark")
     return [
         dict(method=method, alpha=alpha, **{key: cells[name][key] for key in kept})
-        for (method, alpha), name in pair.names.items()
+        for (method, alpha), name in grid.names.items()
     ]
 
 
-def _heat_map(axes: Axes, pair: Pair, cells: Mapping[str, Any]) -> None:
-    shape = (len(pair.methods), len(pair.alphas))
+def _heat_map(axes: Axes, grid: Grid, cells: Mapping[str, Any]) -> None:
+    shape = (len(grid.methods), len(grid.alphas))
     values = np.full(shape, np.nan)
-    for (method, alpha), name in pair.names.items():
+    for (method, alpha), name in grid.names.items():
         mean = cells[name]["mean"]
-        place = (pair.methods.index(method), pair.alphas.index(alpha))
+        place = (grid.methods.index(method), grid.alphas.index(alpha))
         values[place] = np.nan if mean is None else mean
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
@@ -102,9 +93,9 @@ def _heat_map(axes: Axes, pair: Pair, cells: Mapping[str, Any]) -> None:
     image = axes.pcolormesh(
         np.ma.masked_invalid(values), cmap=colors, vmin=low, vmax=high, edgecolor="white", lw=1
     )
-    for row, method in enumerate(pair.methods):
-        for column, alpha in enumerate(pair.alphas):
-            run = pair.names.get((method, alpha))
+    for row, method in enumerate(grid.methods):
+        for column, alpha in enumerate(grid.alphas):
+            run = grid.names.get((method, alpha))
             share = (values[row, column] - low) / (high - low)
             dark = math.isfinite(share) and _luminance(colors(share)) < 0.18
             if not math.isfinite(share):
@@ -113,8 +104,8 @@ def _heat_map(axes: Axes, pair: Pair, cells: Mapping[str, Any]) -> None:
                 )
             if run is not None:
                 _write(axes, column + 0.5, row + 0.5, cells[run], "white" if dark else "black")
-    axes.set_xticks(np.arange(shape[1]) + 0.5, [f"{alpha:g}" for alpha in pair.alphas])
-    axes.set_yticks(np.arange(shape[0]) + 0.5, [m.removeprefix("KL ") for m in pair.methods])
+    axes.set_xticks(np.arange(shape[1]) + 0.5, [f"{alpha:g}" for alpha in grid.alphas])
+    axes.set_yticks(np.arange(shape[0]) + 0.5, [m.removeprefix("KL ") for m in grid.methods])
     axes.set_xlabel("α, weight of the distillation loss")
     axes.tick_params(length=0)
     axes.grid(False)
