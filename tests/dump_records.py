@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from mmkd_logit.lab.report.data import ExperimentFile
+from mmkd_logit.lab.report.data import Experiment
 
 METHODS = ("ce", 1, 3, 5, 20, "inf", "mse")
 NETWORK = "WideResNetCIFAR depth=16 widen_factor=2"
@@ -102,10 +102,10 @@ def runs_of(seed, methods=METHODS, network=NETWORK, teacher=None, **more):
 
 def experiment_of(root, runs, name="table1", scale="cpu", command=("python", "tools/reproduce.py")):
     record = dict(
-        format=1, name=name, scale=scale, title="Table", command=list(command), root="..",
+        name=name, scale=scale, title="Table", command=list(command), root="..",
         cells={run["name"]: [run["name"], ""] for run in runs}, metrics=[], runs=runs,
     )  # fmt: skip
-    return ExperimentFile(root / "results" / f"{name}.json", root, record)
+    return Experiment(root / "results" / f"{name}.json", root, record)
 
 
 def whole_experiment(root, seeds=(0,), splits=("train", "test"), methods=METHODS, **sizes):

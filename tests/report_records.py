@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from types import SimpleNamespace
 
 from mmkd_logit.lab.report.style import Drawing, new_figure
 
@@ -32,6 +33,7 @@ def run_of(name, seed, top1, method=None):
         method=method or dict(kind="mse", tau=None, alpha=1.0, loss="LogitMSELoss",
                               label_noise=None, teacher_config="configs/wrn/t.py", network="WRN"),
         row=None if top1 is None else row_of(name, seed, top1),
+        weights=None if top1 is None else row_of(name, seed, top1)["weights"],
         files=dict(log=f"{folder}/train.log", scalars=[f"{folder}/1/vis_data/scalars.json"],
                    dumps=dict(test=f"{folder}/logits/test.npz")),
     )  # fmt: skip
@@ -64,7 +66,7 @@ def record_of(cells, name="table1", **changed):
         cells={n: cell_of(values, paper) for n, (_, _, values, paper) in cells.items()},
     )  # fmt: skip
     record = dict(
-        format=1, name=name, scale=None, title=f"Title of {name}", note="A note.",
+        format=2, name=name, scale=None, title=f"Title of {name}", note="A note.",
         protocol="Weights after the last epoch.", legend=dict(S="read in a source"), root="..",
         command=["python", "tools/reproduce.py", name, "--only", "*_mse"],
         cells={n: [row, column] for n, (row, column, _, _) in cells.items()},
@@ -84,7 +86,8 @@ def write_record(root, record, place=None):
     where = "/".join(filter(None, [record.get("scale"), record["name"]]))
     path = root / "results" / (place or f"{where}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record))
+    runs = [{key: v for key, v in run.items() if key != "row"} for run in record["runs"]]
+    path.write_text(json.dumps({**record, "runs": runs}))
     with open(root / "results" / "runs.jsonl", "a") as file:
         for run in record["runs"]:
             if run["row"]:
@@ -101,12 +104,23 @@ def write_run_files(root, record):
             (root / name).write_text(f"this is {name}\n")
 
 
-def drawing_of(name="curves", experiment=None, **fields):
+def drawing_of(name="curves", **fields):
     """A small figure."""
     figure = new_figure(2.0, 3.0)
     figure.subplots().plot([0, 1], [0, 1])
-    texts = dict(title=f"Figure {name}", caption="What is drawn.", paper="Alike.")
-    return Drawing(name, figure=figure, experiment=experiment, **{**texts, **fields})
+    known = dict(title=f"Figure {name}", caption="What is drawn.", paper="Alike.", figure=figure)
+    return Drawing(name, **{**known, **fields})
+
+
+def figures_of(*names):
+    """Modules with small figures, ``losses`` of no experiment and others of every one."""
+    return {
+        name: SimpleNamespace(
+            NEEDS=None if name == "losses" else "runs",
+            draw=lambda *experiment, name=name: [drawing_of(name)],
+        )
+        for name in names
+    }
 
 
 HOSTILE = (

@@ -83,7 +83,7 @@ def test_from_nothing_to_the_table(tiny, capsys):
     assert record["command"] == ["python", "tools/reproduce.py", "small", "--seeds", "2"]
     assert [run["name"] for run in record["runs"]] == ["big", "alone", "kd"] * 2
     for run in record["runs"]:
-        assert run["row"] in rows
+        assert run["weights"] in [row["weights"] for row in rows]
         folder = Path("results", record["root"])
         assert folder.joinpath(run["files"]["log"]).is_file()
         (scalars,) = run["files"]["scalars"]
@@ -156,7 +156,7 @@ def test_failures_and_reduced_size(tiny, capsys):
     assert "failed, see work_dirs/" in err
     assert "cannot take the training images" in err
     record = json.loads(Path("results/small.json").read_text())
-    assert [run["row"] for run in record["runs"]] == [None] * 3
+    assert [run["weights"] for run in record["runs"]] == [None] * 3
     assert record["metrics"][0]["cells"]["kd"]["failed"] == 1
     assert "not trained, its teacher" in err
 

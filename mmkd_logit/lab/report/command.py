@@ -7,82 +7,11 @@ from pathlib import Path
 
 from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import write_bytes
 
 from .data import Experiment, experiment_of_folders, is_work_folder, read_results
 from .figures import FIGURES
 from .page import build_report
-from .page_figures import Names, draw, render_figure
-from .style import Drawing
-
-
-def draw_figure(
-    name: str,
-    paths: Sequence[str | Path],
-    only: Sequence[str] = (),
-    root: str | Path | None = None,
-) -> tuple[list[Drawing], list[str]]:
-    """Draw one of the figures, of every experiment that has what it needs.
-
-    Args:
-        name: Of :data:`FIGURES`.
-        paths: Folders of results, and work folders of runs outside any experiment.
-        only: Names of experiments; all by default.
-        root: The folder that has the runs' files, if they were moved.
-
-    Returns:
-        The drawings, and why others could not be drawn.
-    """
-    figure = FIGURES[name]
-    if not figure.NEEDS:
-        return draw(figure, None), []
-    experiments = _read(name, [Path(path) for path in paths], only, root)
-    found, problems = list[Drawing](), list[str]()
-    for experiment in experiments:
-        try:
-            found += draw(figure, experiment)
-        except (ValueError, OSError) as error:
-            problems.append(f"{experiment.key}: {error}")
-    if not found and not problems:
-        keys = ", ".join(experiment.key for experiment in experiments)
-        problems.append(f"{keys} cannot be drawn as {name}; that needs {figure.NEEDS}")
-    return found, problems
-
-
-def _read(
-    name: str, paths: Sequence[Path], only: Sequence[str], root: str | Path | None
-) -> list[Experiment]:
-    """Read the experiments to draw."""
-    if not paths:
-        raise ValueError(f"name a folder of results: --figure {name} needs {FIGURES[name].NEEDS}")
-    runs = [path for path in paths if is_work_folder(path)]
-    if runs and not FIGURES[name].WORK_FOLDERS:
-        raise ValueError(
-            f"{runs[0]} is the work folder of a run; {name} is drawn of a folder of results, which "
-            "tools/reproduce.py writes"
-        )
-    folders = [path for path in paths if path not in runs]
-    found = [e for folder in folders for e in read_results(folder, root).experiments]
-    if only:
-        known = {e.key: (e.key, e.record["name"].partition(" in ")[0]) for e in found}
-        unknown = [each for each in only if not any(each in names for names in known.values())]
-        if unknown:
-            names = ", ".join(sorted(known)) or "none"
-            raise ValueError(f"no experiment {', '.join(unknown)} among {names}")
-        found = [e for e in found if not set(only).isdisjoint(known[e.key])]
-    return [*found, *([experiment_of_folders(runs)] if runs else [])]
-
-
-def write_drawings(drawings: Sequence[Drawing], folder: str | Path) -> list[Path]:
-    """Write figures as PNG and SVG."""
-    written, stems = [], Names()
-    for drawing in drawings:
-        stem = stems(drawing.name)
-        svg, png = render_figure(drawing, stem)
-        for kind, content in (("png", png), ("svg", svg)):
-            written.append(Path(folder, f"{stem}.{kind}"))
-            write_bytes(written[-1], content)
-    return written
+from .page_figures import render_figures
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -97,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="the folder that tools/reproduce.py wrote to; of some figures also work folders of "
         "runs outside any experiment",
     )
-    parser.add_argument("--figure", choices=FIGURES, help="draw this figure and write no page")
+    parser.add_argument("--figure", choices=list(FIGURES), help="draw this figure and write no page")
     parser.add_argument(
         "--experiment", nargs="+", default=[], metavar="NAME", help="of --figure: only these"
     )
@@ -115,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/report.py``."""
     args = build_parser().parse_args(argv)
     try:
-        written, problems = _draw(args) if args.figure else _report(args)
+        written, problems = _figure(args) if args.figure else _page(args)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -127,17 +56,54 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(1)
 
 
-def _report(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+def _page(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     if len(args.results) != 1 or args.experiment:
         raise ValueError("the page is of one folder of results and all of its experiments")
     path, problems = build_report(args.results[0], args.out, args.root)
     return [path], problems
 
 
-def _draw(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+def _figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     if args.out is not None:
         check_out_folder("--out", args.out)
-    drawings, problems = draw_figure(args.figure, args.results, args.experiment, args.root)
+    experiments = _read_experiments(args) if FIGURES[args.figure].NEEDS else []
     folders = [path for path in args.results if not is_work_folder(Path(path))]
     out = args.out or (Path(folders[0], "figures") if folders else Path("figures"))
-    return write_drawings(drawings, out), [f"error: {problem}" for problem in problems]
+    written, problems = list[Path](), list[str]()
+    for experiment, rendered in render_figures(experiments, {args.figure: FIGURES[args.figure]}):
+        if isinstance(rendered, str):
+            problems.append(f"error: {experiment.key if experiment else 'no'}: {rendered}")
+        else:
+            written += rendered.write(out)
+    if not written and not problems:
+        keys = ", ".join(experiment.key for experiment in experiments)
+        problems.append(
+            f"error: {keys} cannot be drawn as {args.figure}; that needs "
+            f"{FIGURES[args.figure].NEEDS}"
+        )
+    return written, problems
+
+
+def _read_experiments(args: argparse.Namespace) -> list[Experiment]:
+    """Read the experiments to draw."""
+    name, needs = args.figure, FIGURES[args.figure].NEEDS
+    if not args.results:
+        raise ValueError(f"name a folder of results: --figure {name} needs {needs}")
+    paths = [Path(path) for path in args.results]
+    runs = [path for path in paths if is_work_folder(path)]
+    if runs and not FIGURES[name].WORK_FOLDERS:
+        raise ValueError(
+            f"{runs[0]} is the work folder of a run; --figure {name} is drawn of a folder of "
+            "results, which tools/reproduce.py writes"
+        )
+    folders = [path for path in paths if path not in runs]
+    found = [e for folder in folders for e in read_results(folder, args.root).experiments]
+    if args.experiment:
+        known = {e.key: (e.key, e.record["name"]) for e in found}
+        chosen = [e for e in found if not set(args.experiment).isdisjoint(known[e.key])]
+        unknown = set(args.experiment).difference(*known.values())
+        if unknown:
+            keys = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"no experiment {', '.join(sorted(unknown))} among {keys}")
+        found = chosen
+    return [*found, *([experiment_of_folders(runs)] if runs else [])]

@@ -1,7 +1,7 @@
 """Curves of what runs logged in training, one line for each method."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,31 +10,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from .data import Experiment, Scalars, read_scalars
-from .groups import Group, Run, describe_epochs, describe_seeds
+from .groups import Group, Method, Run, describe_epochs, describe_seeds
 from .style import TEACHER, Drawing, Look, foot
 
 PREDICTED: dict[str, Any] = dict(color=TEACHER.color, linestyle=(0, (1, 1.5)), lw=1.2)
 
 
 class Curve(NamedTuple):
-    """A quantity over epochs.
+    """A quantity over epochs."""
 
-    Attributes:
-        epochs: Ascending.
-        mean: Over seeds, NaN where the value of a seed is not finite.
-        std: Sample standard deviation, or NaN for one seed.
-        n: Seeds.
-    """
-
-    epochs: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    n: int
+    epochs: np.ndarray  # ascending
+    mean: np.ndarray  # over seeds, NaN where the value of a seed is not finite
+    std: np.ndarray  # sample standard deviation, NaN for one seed
+    n: int  # seeds
 
     def numbers(self) -> dict[str, Any]:
         """Return the curve in five digits."""
         epochs, mean, std = ([float(f"{v:.5g}") for v in values] for values in self[:3])
         return dict(epochs=epochs, mean=mean, std=std if self.n > 1 else None, n=self.n)
+
+
+Curves = dict[str, dict[str, Curve]]  # by quantity and method
 
 
 def by_epoch(scalars: Scalars, name: str, last: bool = False) -> dict[float, float]:
@@ -81,65 +77,63 @@ def over_seeds(runs: Iterable[Mapping[float, float]]) -> Curve | None:
     return Curve(np.array(shared), values.mean(0), std, len(runs))
 
 
-# A line for each method: read, drawn and described.
+# A line for each method: averaged over seeds, drawn and described.
 
 
-@dataclass
-class Line:
-    """The runs of a method that left scalars.
+def read_curves(
+    experiment: Experiment,
+    groups: Sequence[Group],
+    values: Callable[[Run, Scalars], Mapping[str, Mapping[float, float]]],
+) -> list[Curves]:
+    """Average what the runs of groups logged, for each group.
 
-    Attributes:
-        label: The entry of the legend.
-        look: How it is drawn.
-        runs: Runs, one for each seed.
-        scalars: What each of them logged.
+    Args:
+        experiment: The experiment.
+        groups: Its groups.
+        values: Takes a run and its scalars; returns values over epochs by quantity.
     """
-
-    label: str
-    look: Look
-    runs: list[Run]
-    scalars: list[Scalars]
-
-
-def read_lines(experiment: Experiment, groups: Sequence[Group]) -> list[list[Line]]:
-    """Read the scalars of all lines of all figures; runs without any are left out."""
-    known: dict[str, Scalars] = {}
-    found = []
-    for group in groups:
-        lines = []
-        for method in group.methods:
-            runs = [run for run in method.runs.values() if run["files"].get("scalars")]
-            for run in runs:
-                if run["work_dir"] not in known:
-                    paths = [experiment.root / path for path in run["files"]["scalars"]]
-                    known[run["work_dir"]] = read_scalars(paths)
-            if runs:
-                scalars = [known[run["work_dir"]] for run in runs]
-                lines.append(Line(method.name, method.look, runs, scalars))
-        found.append(lines)
+    found: list[Curves] = []
     runs = [run for group in groups for run in group.runs]
-    if runs and not known:
+    if runs and not any(map(_logs, runs)):
         raise ValueError(
             f"none of the {len(runs)} finished runs left vis_data/scalars.json, which training "
             f"writes: {' '.join(runs[0]['command'])}"
         )
+    for group in groups:
+        curves: Curves = {}
+        for method in group.methods:
+            seeds: dict[str, list[Mapping[float, float]]] = {}
+            for run in filter(_logs, method.runs.values()):
+                scalars = read_scalars(experiment.root / path for path in _logs(run))
+                for name, each in values(run, scalars).items():
+                    seeds.setdefault(name, []).append(each)
+            for name, runs_of_method in seeds.items():
+                curve = over_seeds(runs_of_method)
+                if curve is not None:
+                    curves.setdefault(name, {})[method.name] = curve
+        found.append(curves)
     return found
 
 
+def _logs(run: Run) -> list[str]:
+    return run["files"].get("scalars") or []
+
+
 def draw_panel(
-    axes: Axes, lines: Sequence[Line], curves: Mapping[str, Curve], title: str, unit: str
+    axes: Axes, group: Group, curves: Mapping[str, Curve], title: str, unit: str
 ) -> None:
-    """Draw the lines that have a curve: means with bands, and markers now and then."""
-    for place, line in enumerate(lines):
-        if line.label not in curves:
+    """Draw the methods that have a curve: means with bands, and markers now and then."""
+    methods = [method for method in group.methods if any(map(_logs, method.runs.values()))]
+    for place, method in enumerate(methods):
+        if method.name not in curves:
             continue
-        epochs, mean, std, _ = curves[line.label]
+        epochs, mean, std, _ = curves[method.name]
         step = max(1, len(epochs) // 6)
-        first = int(place / len(lines) * step)
-        color = line.look.color
+        first = int(place / len(methods) * step)
+        color = method.look.color
         axes.fill_between(epochs, mean - std, mean + std, color=color, alpha=0.12, lw=0, zorder=1)
-        order = 2 + 0.01 * line.look.order
-        axes.plot(epochs, mean, markevery=(first, step), zorder=order, **_style_of(line.look))
+        order = 2 + 0.01 * method.look.order
+        axes.plot(epochs, mean, markevery=(first, step), zorder=order, **_style_of(method.look))
     axes.set_title(title)
     axes.set_ylabel(unit)
 
@@ -161,50 +155,46 @@ def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
             axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def describe_lines(
+def describe_curves(
     experiment: Experiment,
     group: Group,
-    lines: Sequence[Line],
-    curves: Mapping[str, Mapping[str, Curve]],
+    curves: Curves,
     figure: Figure,
     part: str,
     title: str,
     what: str,
     paper: str,
-    numbers: Mapping[str, Any],
+    numbers: Mapping[str, Any] = MappingProxyType({}),
     more: str = "",
     predicted: str = "",
 ) -> Drawing:
     """Return the figure with its legend and its caption."""
-    drawn = [line for line in lines if any(line.label in found for found in curves.values())]
-    runs = [run for line in drawn for run in line.runs]
+    drawn = [m for m in group.methods if any(m.name in found for found in curves.values())]
+    runs = [run for method in drawn for run in method.runs.values() if _logs(run)]
     _end_axes(figure, drawn, predicted)
     seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
     protocol = f"{seeds}; {describe_epochs(runs)}"
     foot(figure, f"{experiment.key} · {group.title} · {protocol}")
     bands = "" if "no spread" in protocol else ", bands ± one sample standard deviation"
     caption = [f"{what}{bands}; {protocol}.", more, *group.notes]
-    scalars = [path for run in runs for path in run["files"]["scalars"]]
+    drawn_numbers = {
+        name: {label: curve.numbers() for label, curve in found.items()}
+        for name, found in curves.items()
+    }
     return Drawing(
         name=experiment.file_name(part, group.title),
         title=f"{title} {group.title}",
         caption=" ".join(filter(None, caption)),
         figure=figure,
-        sources=[*experiment.sources, *scalars],
+        sources=[*experiment.sources, *(path for run in runs for path in _logs(run))],
         paper=paper,
-        experiment=experiment.key,
-        numbers={
-            name: {label: curve.numbers() for label, curve in found.items()}
-            for name, found in curves.items()
-            if found
-        }
-        | dict(numbers),
+        numbers={**drawn_numbers, **numbers},
     )
 
 
-def _end_axes(figure: Figure, lines: Sequence[Line], predicted: str) -> None:
+def _end_axes(figure: Figure, methods: Sequence[Method], predicted: str) -> None:
     """Name the axis of epochs and write one legend for all panels."""
-    entries = [(line.label, _style_of(line.look)) for line in lines]
+    entries = [(method.name, _style_of(method.look)) for method in methods]
     entries += [(predicted, PREDICTED)] if predicted else []
     rows = -(-sum(38 + 4.8 * len(label) for label, _ in entries) // 500)  # in points
     columns = int(-(-len(entries) // rows))

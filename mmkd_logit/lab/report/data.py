@@ -40,7 +40,7 @@ class Experiment(NamedTuple):
     @property
     def sources(self) -> list[str]:
         """The file, relative to ``root``; nothing for work folders."""
-        if not self.path.is_file():
+        if self.record.get("outside"):
             return []
         return [Path(os.path.relpath(self.path, self.root)).as_posix()]
 

@@ -19,17 +19,11 @@ _HEIGHT = 0.86  # of a row's peak
 
 @dataclass
 class Row:
-    """What was measured of the networks of one method.
+    """What was measured of the networks of one method."""
 
-    Attributes:
-        name: The name of the method, or ``'teacher'``.
-        look: How it is drawn.
-        by_seed: What was measured, by seed; for the functions here one number a sample, (N,).
-    """
-
-    name: str
+    name: str  # of the method, or 'teacher'
     look: Look
-    by_seed: dict[int, Any] = field(default_factory=dict)
+    by_seed: dict[int, Any] = field(default_factory=dict)  # here, one number a sample: (N,)
 
     @property
     def values(self) -> np.ndarray:
@@ -51,14 +45,9 @@ def bandwidth(values: np.ndarray) -> float:
 def smooth_density(
     values: np.ndarray, low: float, high: float, points: int = 256, floor: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate a density by Gaussian kernels, on a fine histogram: N may be millions.
+    """Estimate a density at points from low to high; values outside count in the whole.
 
-    Args:
-        values: (N,).
-        low: The first point of the density.
-        high: The last one. Values outside the range count in the whole, whose area is 1.
-        points: The number of points.
-        floor: Where values end, at or below ``low``: kernels are reflected there.
+    Gaussian kernels, which are reflected at ``floor``, smooth a fine histogram: N may be millions.
     """
     cell = (high - low) / (points - 1) / _FINE
     # A kernel narrower than the distance of two points would fall between them.

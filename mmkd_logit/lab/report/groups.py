@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .style import CE, TEACHER, Look, is_taught, look_of, name_of, shades
+from .style import TEACHER, Look, is_taught, look_of, name_of, noise_name, shades
 
 Run = dict[str, Any]
 Record = Mapping[str, Any]
@@ -15,36 +15,22 @@ _LAST = "weights after the last epoch, nothing selected"
 
 @dataclass
 class Method:
-    """The finished runs of one method.
+    """The finished runs of one method, and how they are drawn."""
 
-    Attributes:
-        name: The entry of a legend.
-        look: How it is drawn.
-        runs: By seed.
-    """
-
-    name: str
+    name: str  # in legends
     look: Look
-    runs: dict[int, Run] = field(default_factory=dict)
+    runs: dict[int, Run]  # by seed
+    failed: int  # how many seeds did not finish
 
 
 @dataclass
 class Group:
-    """What one figure shows.
-
-    Attributes:
-        title: What its methods have in common.
-        methods: In the order of legends.
-        notes: What is not shown.
-        teachers: Finished runs of the experiment that are the teachers of a seed.
-        tag: For names of files; empty if an experiment has one group by teacher.
-    """
+    """What one figure shows: methods in the order of legends."""
 
     title: str
     methods: list[Method]
-    notes: list[str] = field(default_factory=list)
-    teachers: dict[int, list[Run]] = field(default_factory=dict)
-    tag: str = ""
+    notes: list[str] = field(default_factory=list)  # what is not shown
+    tag: str = ""  # for names of files, if the title is not in them
 
     @property
     def runs(self) -> list[Run]:
@@ -55,6 +41,37 @@ class Group:
     def seeds(self) -> list[int]:
         """All seeds, ascending."""
         return sorted({seed for method in self.methods for seed in method.runs})
+
+
+def _methods(record: Record, names: Iterable[str], teachers: Collection[str] = ()) -> list[Method]:
+    """Name runs and give them looks; runs that would have one name are called as in the table.
+
+    Args:
+        record: The experiment.
+        names: Names of runs.
+        teachers: Names of runs that are drawn as teachers.
+    """
+    runs: dict[str, list[Run]] = {name: [] for name in names}
+    for run in record["runs"]:
+        if run["name"] in runs:
+            runs[run["name"]].append(run)
+    how = {name: found[0]["method"] for name, found in runs.items()}
+    labels = {name: "teacher" if name in teachers else name_of(how[name]) for name in runs}
+    looks = {name: TEACHER if name in teachers else look_of(how[name]) for name in runs}
+    called = list(labels.values())
+    for name in runs:
+        if called.count(labels[name]) > 1 or how[name]["kind"] == "other":
+            row, column = record["cells"].get(name, (name, ""))
+            labels[name] = column or row
+    for drawn in {look[:3] for look in looks.values()}:
+        same = [name for name in runs if looks[name][:3] == drawn]
+        looks.update(zip(same, shades(looks[same[0]], len(same)), strict=True))
+    methods = []
+    for name in sorted(runs, key=lambda name: looks[name].order):
+        finished = {run["seed"]: run for run in runs[name] if run["row"]}
+        failed = len(runs[name]) - len(finished)
+        methods.append(Method(labels[name], looks[name], finished, failed))
+    return methods
 
 
 def describe_seeds(counts: Iterable[int]) -> str:
@@ -90,19 +107,12 @@ def _span(found: Sequence[int]) -> str:
 
 
 class Grid(NamedTuple):
-    """A student and its teacher at several alphas.
-
-    Attributes:
-        title: The teacher and the student.
-        names: Names of runs by method, as in legends, and alpha.
-        methods: Ascending in tau.
-        alphas: Ascending.
-    """
+    """A student and its teacher at several alphas."""
 
     title: str
-    names: dict[tuple[str, float], str]
-    methods: list[str]
-    alphas: list[float]
+    names: dict[tuple[str, float], str]  # of runs, by method, as in legends, and alpha
+    methods: list[str]  # ascending in tau
+    alphas: list[float]  # ascending
 
 
 def find_grids(record: Record) -> list[Grid]:
@@ -153,10 +163,8 @@ def group_by_row(record: Record) -> list[Group]:
     A grid is one group, at its largest alpha; a table has one for each row; a list is one group.
     A row that is cross-entropy alone joins all others.
     """
-    runs: dict[str, dict[int, Run]] = {}
-    for run in record["runs"]:
-        if run["row"] and run["name"] in record["cells"]:
-            runs.setdefault(run["name"], {})[run["seed"]] = run
+    runs = {run["name"]: run for run in record["runs"] if run["row"]}
+    runs = {name: run for name, run in runs.items() if name in record["cells"]}
     groups = []
     for grid in find_grids(record):
         alpha = grid.alphas[-1]
@@ -168,40 +176,22 @@ def group_by_row(record: Record) -> list[Group]:
         is_table = any(column for _, column in record["cells"].values())
         for name in runs:
             rows.setdefault(record["cells"][name][0] if is_table else "", []).append(name)
-        single = [row for row, names in rows.items() if _is_reference(names, runs)]
+        single = [
+            row
+            for row, names in rows.items()
+            if len(names) == 1 and runs[names[0]]["method"]["kind"] == "ce"
+        ]
         if len(single) < len(rows):
             shared = [name for row in single for name in rows.pop(row)]
             for names in rows.values():
                 names.extend(shared)
         groups = [(row or record["title"], names, []) for row, names in rows.items()]
+    teachers = teachers_of_ce(record)
     return [
-        Group(title, _methods_of(record, {name: runs[name] for name in names}), notes)
+        Group(title, _methods(record, names, teachers), notes)
         for title, names, notes in groups
         if names
     ]
-
-
-def _is_reference(names: Sequence[str], runs: Mapping[str, dict[int, Run]]) -> bool:
-    (run, *_) = runs[names[0]].values()
-    return len(names) == 1 and run["method"]["kind"] == "ce"
-
-
-def _methods_of(record: Record, runs: Mapping[str, dict[int, Run]]) -> list[Method]:
-    """Name runs and give them looks; runs of one name are called as in the table."""
-    teachers = teachers_of_ce(record)
-    how = {name: next(iter(seeds.values()))["method"] for name, seeds in runs.items()}
-    labels = {name: "teacher" if name in teachers else name_of(how[name]) for name in runs}
-    looks = {name: TEACHER if name in teachers else look_of(how[name]) for name in runs}
-    called = list(labels.values())
-    for name in runs:
-        if called.count(labels[name]) > 1 or how[name]["kind"] == "other":
-            row, column = record["cells"][name]
-            labels[name] = column or row
-    for drawn in {look[:3] for look in looks.values()}:
-        same = [name for name in runs if looks[name][:3] == drawn]
-        looks.update(zip(same, shades(looks[same[0]], len(same)), strict=True))
-    ordered = sorted(runs, key=lambda name: looks[name].order)
-    return [Method(labels[name], looks[name], runs[name]) for name in ordered]
 
 
 # By teacher: for logits of students beside those of their teacher.
@@ -216,36 +206,41 @@ def group_by_teacher(record: Record) -> list[Group]:
     runs = record["runs"]
     by_folder = {run["work_dir"]: run for run in runs}
     data = _training_data(runs)
-
-    def student(run: Run) -> tuple:
-        return run["method"].get("network"), data[run["name"]]
-
-    taught: dict[tuple, list[Run]] = {}
+    students: dict[tuple, list[Run]] = {}
     for run in runs:
         if is_taught(run["method"]):
             names = [by_folder[f]["name"] if f in by_folder else f for f in run["teachers"]]
             teacher = tuple(names) or run["method"].get("teacher_config")
-            taught.setdefault((student(run), teacher), []).append(run)
+            key = run["method"].get("network"), data[run["name"]], teacher
+            students.setdefault(key, []).append(run)
     groups = []
-    for (network_and_data, _), students in taught.items():
-        alpha = max(run["method"]["alpha"] for run in students)
-        students = [run for run in students if run["method"]["alpha"] == alpha]
-        folders = {folder for run in students for folder in run["teachers"]}
+    for (network, place, _), taught in students.items():
+        alpha = max(run["method"]["alpha"] for run in taught)
+        taught = [run for run in taught if run["method"]["alpha"] == alpha]
+        folders = {folder for run in taught for folder in run["teachers"]}
         teachers = {run["name"] for run in runs if run["work_dir"] in folders}
         plain = [
             run
             for run in runs
             if run["method"]["kind"] == "ce"
-            and student(run) == network_and_data
+            and (run["method"].get("network"), data[run["name"]]) == (network, place)
             and run["name"] not in teachers
         ]
-        groups.append(_group_of_teacher([*plain, *students], by_folder, alpha))
-    groups = [group for group in groups if group.runs]
+        methods = _methods(record, dict.fromkeys(run["name"] for run in [*plain, *taught]))
+        notes = [
+            f"{m.name} did not finish with {m.failed} seed{'s' * (m.failed > 1)}"
+            for m in methods
+            if m.failed
+        ]
+        notes += [f"α = {alpha:g}"] if alpha != 1 else []
+        finished = [run for run in taught if run["row"]]
+        if finished:
+            groups.append(Group(_teacher_title(finished[0], by_folder), methods, notes))
     titles = [group.title for group in groups]
     for group in groups:
         if titles.count(group.title) > 1:
-            first = next(m for m in group.methods if m.look != CE and m.runs)
-            group.title += f" ({next(iter(first.runs.values()))['name']})"
+            first = next(run for run in group.runs if is_taught(run["method"]))
+            group.title += f" ({first['name']})"
         if len(groups) > 1:
             words = group.title.replace("→", "to").replace(" % ", " ")
             group.tag = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-.").lower()
@@ -273,50 +268,16 @@ def _training_data(runs: Sequence[Run]) -> dict[str, str | None]:
     return found
 
 
-def _group_of_teacher(runs: Sequence[Run], by_folder: Mapping[str, Run], alpha: float) -> Group:
-    group = Group("", [])
-    names: dict[str, str] = {}
-    failed: dict[str, int] = {}
-    for run in sorted(runs, key=lambda run: not run["row"]):
-        name = name_of(run["method"])
-        if name not in names:
-            names[name] = run["name"]
-            group.methods.append(Method(name, look_of(run["method"])))
-        if names[name] != run["name"]:
-            note = f"of several runs by {name} only {names[name]} is drawn"
-            if run["row"] and note not in group.notes:
-                group.notes.append(note)
-            continue
-        if not run["row"]:
-            failed[name] = failed.get(name, 0) + 1
-            continue
-        next(m for m in group.methods if m.name == name).runs[run["seed"]] = run
-        teachers = [by_folder[f] for f in run["teachers"] if f in by_folder]
-        if is_taught(run["method"]):
-            if len(teachers) == len(run["teachers"]) and all(each["row"] for each in teachers):
-                group.teachers.setdefault(run["seed"], teachers)
-            group.title = group.title or _teacher_title(run, group.teachers.get(run["seed"], []))
-    group.notes += [
-        f"{name} did not finish with {count} seed{'s' * (count > 1)}"
-        for name, count in failed.items()
-    ]
-    group.notes += [f"α = {alpha:g}"] if alpha != 1 else []
-    group.methods.sort(key=lambda method: method.look.order)
-    return group
-
-
-def _teacher_title(run: Run, teachers: Sequence[Run]) -> str:
+def _teacher_title(run: Run, by_folder: Mapping[str, Run]) -> str:
     method = run["method"]
-    by = [network_name(teacher["method"].get("network")) for teacher in teachers]
-    if not by:
+    teachers = [by_folder.get(folder) for folder in run["teachers"]]
+    by = [network_name(t["method"].get("network")) for t in teachers if t and t["row"]]
+    if not by or len(by) < len(teachers):
         config = str(method.get("teacher_config") or "its teacher")
         by = [config.rpartition("/")[2].removesuffix(".py")]
     title = f"{' + '.join(by)} → {network_name(method.get('network'))}"
     noise = method.get("label_noise")
-    if noise:
-        rate = f" {100 * noise['rate']:g} %" if noise.get("rate") else ""
-        title += f", {noise.get('kind')} label noise{rate}"
-    return title
+    return f"{title}, {noise_name(noise)}" if noise else title
 
 
 def network_name(network: str | None) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files as resources
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +19,10 @@ from markupsafe import Markup
 from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.files import write_text
 
-from .data import ROWS, Experiment, Results, read_results
+from .data import ROWS, Experiment, read_results
 from .figures import FIGURES
-from .page_figures import Files, Names, draw_page_figures
+from .page_figures import Files, Names, embed, render_figures
+from .style import noise_name
 
 _KINDS = {"ce": "cross-entropy", "kl": "KL", "mse": "MSE between logits"}
 _DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1", cells={})
@@ -38,42 +39,9 @@ def describe_method(method: Mapping[str, Any]) -> str:
     parts = [method.get("network"), what]
     if method.get("teacher_config"):
         parts.append(f"teacher {method['teacher_config']}")
-    noise = method.get("label_noise")
-    if noise:
-        rate = f" {noise['rate']:g}" if noise.get("rate") else ""
-        parts.append(f"{noise.get('kind')} label noise{rate}")
+    if method.get("label_noise"):
+        parts.append(noise_name(method["label_noise"]))
     return " · ".join(filter(None, parts))
-
-
-def run_facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List what is known of a run."""
-    row = run["row"] or {}
-    epochs = [run["epochs"]] if run["epochs"] is not None else []
-    epochs += [f"{row['iterations']} iterations"] if row.get("iterations") is not None else []
-    epochs += [f"resumed at {row['resumed_at']}"] if row.get("resumed_at") else []
-    training = duration(row["train_seconds"]) if row.get("train_seconds") is not None else ""
-    training += f", {row['together']} runs together" if (row.get("together") or 1) > 1 else ""
-    changed = ", with files changed" if row.get("commit") and row.get("dirty") else ""
-    facts: list[tuple[str, Any]] = [
-        ("config", run["config"]),
-        ("fingerprint", row.get("fingerprint")),
-        ("work folder", run["work_dir"]),
-        ("own seed", row.get("seed") if row.get("seed") != run["seed"] else None),
-        ("epochs", ", ".join(map(str, epochs))),
-        ("taught by", ", ".join(run["teachers"])),
-        ("teachers' weights", ", ".join(filter(None, row.get("teachers") or []))),
-        ("weights", row.get("weights")),
-        ("data", ", ".join(f"{key} {v}" for key, v in (row.get("data") or {}).items())),
-        ("numerics", row.get("numerics")),
-        ("device", row.get("device")),
-        ("processes", row.get("processes") if row.get("processes") != 1 else None),
-        ("training", training),
-        ("commit", f"{row.get('commit') or ''}{changed}"),
-        ("versions", ", ".join(f"{key} {v}" for key, v in (row.get("versions") or {}).items())),
-        ("finished", row.get("finished")),
-        ("results row", f"{ROWS}, line {run['line']}" if run["row"] else None),
-    ]
-    return [(term, str(value)) for term, value in facts if value not in (None, "")]
 
 
 def duration(seconds: float) -> str:
@@ -103,11 +71,6 @@ def arrows(text: str | None) -> str:
     return (text or "").replace("->", "→")
 
 
-def _span(values: Iterable[Any], between: str) -> str:
-    found = sorted(set(values))
-    return between.join(str(each) for each in dict.fromkeys([*found[:1], *found[-1:]]))
-
-
 class ExperimentView:
     """Turns an experiment into a section of the page."""
 
@@ -117,27 +80,27 @@ class ExperimentView:
         self.id = names("-".join(["experiment", *experiment.key.split("/")]))
         runs = dict.fromkeys(run["name"] for run in self.record["runs"])
         self.places = {name: names(f"{self.id}-{name}") for name in runs}
+        self.lost = 0  # runs of which no file is left
 
     def section(self) -> dict[str, Any]:
-        """Return the section, without its figures."""
-        record, runs, path = self.record, self.record["runs"], self.experiment.path
+        """Return what the template takes."""
+        runs, path = self.record["runs"], self.experiment.path
         failed = sum(not run["row"] for run in runs)
         tables = [path, path.with_suffix(".csv"), self.files.results / ROWS]
         return dict(
             id=self.id,
-            record=record,
+            record=self.record,
             counts=plural(len(runs), "run") + (f", {failed} failed" if failed else ""),
-            finished=len(runs) - failed,
             failed=failed,
-            seeds=len({run["seed"] for run in runs}),
-            epochs=_span((run["epochs"] for run in runs if run["row"]), "–"),
-            tables=[self._table(metric) for metric in record["metrics"]],
+            finished=[run for run in runs if run["row"]],
+            tables=[self._table(metric) for metric in self.record["metrics"]],
             sources=self.files.describe(
                 [os.path.relpath(each, self.files.results) for each in tables if each.is_file()],
                 self.files.results,
             ),
-            gaps=self._gaps(failed),
             groups=[self._group(name) for name in self.places],
+            figures=[],
+            missing=[],
         )
 
     def _table(self, metric: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +138,6 @@ class ExperimentView:
                     run,
                     numbers=[_measured(run, metric) for metric in metrics],
                     links=self._links(run["files"]),
-                    facts=run_facts(run),
                     text=json.dumps(run["row"], indent=1, sort_keys=True) if run["row"] else "",
                 )
                 for run in runs
@@ -183,35 +145,13 @@ class ExperimentView:
         )
 
     def _links(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
-        paths = [("log", found["log"])] if found.get("log") else []
-        scalars = found.get("scalars") or []
-        labels = [
-            f"scalars {i}" if len(scalars) > 1 else "scalars" for i, _ in enumerate(scalars, 1)
-        ]
-        paths += zip(labels, scalars, strict=True)
-        paths += [(f"logits {split}", path) for split, path in (found.get("dumps") or {}).items()]
-        return [self.files.link(label, path, self.experiment.root) for label, path in paths]
-
-    def _gaps(self, failed: int) -> list[dict[str, Any]]:
-        """Say what is missing, and which command makes it."""
-        command = self.record["command"]
-        runs = [run for run in self.record["runs"] if run["row"]]
-        gaps = []
-        if failed:
-            text = f"{failed} of {plural(len(self.record['runs']), 'run')} failed. What failed is"
-            gaps.append(dict(text=f"{text} tried again by", command=command))
-        count = sum(not run["files"].get("dumps") for run in runs)
-        if count:
-            text = f"{count} of {plural(len(runs), 'finished run')} kept no logits, which some"
-            text += " figures need. They are written by"
-            dump = [] if "--dump-logits" in command else ["--dump-logits"]
-            gaps.append(dict(text=text, command=[*command, *dump]))
-        silent = [run for run in runs if not run["files"].get("scalars")]
-        if silent:
-            text = f"{len(silent)} of {plural(len(runs), 'finished run')} left no scalars, which"
-            text += " curves of training need. They come with training, such as"
-            gaps.append(dict(text=text, command=silent[0]["command"]))
-        return gaps
+        paths = [("log", found["log"])] if found["log"] else []
+        for number, path in enumerate(found["scalars"], 1):
+            paths.append((f"scalars {number}" if len(found["scalars"]) > 1 else "scalars", path))
+        paths += [(f"logits {split}", path) for split, path in found["dumps"].items()]
+        root = self.experiment.root
+        self.lost += bool(paths) and not any(self.files.exists(path, root) for _, path in paths)
+        return [self.files.link(label, path, root) for label, path in paths]
 
 
 def _measured(run: Mapping[str, Any], metric: Mapping[str, Any]) -> float | None:
@@ -229,15 +169,9 @@ def build_report(
     root: str | Path | None = None,
     figures: Mapping[str, ModuleType] = FIGURES,
 ) -> tuple[Path, list[str]]:
-    """Write the page, and the figures beside the results.
+    """Write the page, one file that fetches nothing, and the figures beside the results.
 
-    The page is one file that fetches nothing. Figures that cannot be drawn are named on it.
-
-    Args:
-        results: The folder of results.
-        out: The page; ``RESULTS/report.html`` by default.
-        root: The folder that has the runs' files, if they were moved.
-        figures: The figures by name.
+    Return its path, and problems such as figures that cannot be drawn.
     """
     found = read_results(results, root)
     out = Path(results, "report.html") if out is None else Path(out)
@@ -245,78 +179,50 @@ def build_report(
     files, names = Files(out.parent, found.folder), Names()
     for name in ("main", "overview", "figures", "others"):
         names(name)
-    sections = [ExperimentView(each, files, names).section() for each in found.experiments]
-    drawn = draw_page_figures(found.experiments, figures, files, names)
-    for section, experiment in zip(sections, found.experiments, strict=True):
-        section["figures"] = drawn.shown[experiment.key]
-        section["missing"] = drawn.missing[experiment.key]
-    problems = [*found.problems, *_lost(found, files)]
-    if drawn.unwritten:
-        problems.append(f"The figures are on the page alone: {drawn.unwritten}")
-    missing = sum(map(len, drawn.missing.values()))
+    views = [ExperimentView(each, files, names) for each in found.experiments]
+    sections = {view.experiment.key: view.section() for view in views}
+    across: dict[str, list] = dict(figures=[], missing=[])
+    unwritten = ""
+    for experiment, rendered in render_figures(found.experiments, figures):
+        section = sections[experiment.key] if experiment else across
+        if isinstance(rendered, str):
+            section["missing"].append(rendered)
+            continue
+        root = experiment.root if experiment else found.folder
+        figure = embed(rendered, root, files)
+        figure |= dict(id=names(f"figure-{rendered.drawing.name}"), files=[])
+        try:
+            for path in rendered.write(found.folder / "figures"):
+                link = files.link(path.suffix[1:].upper(), f"figures/{path.name}", found.folder)
+                figure["files"].append(link)
+        except OSError as error:
+            unwritten = f"The figures are on the page alone: {error}"
+        section["figures"].append(figure)
+    problems = found.problems
+    lost = sum(view.lost for view in views)
+    if lost:
+        what = plural(lost, "run")
+        problems.append(f"The files of {what} are gone; if they were moved, --root says where.")
+    problems += [unwritten] if unwritten else []
+    missing = sum(len(section["missing"]) for section in [*sections.values(), across])
     if missing:
         what = plural(missing, "figure")
         problems.append(f"{what} could not be drawn; the page says at its experiment why.")
-    used = {run["line"] for each in found.experiments for run in each.record["runs"]}
+    runs = [run for each in found.experiments for run in each.record["runs"]]
+    lines = {run["line"] for run in runs}
     page = dict(
+        across,
         title="Distilling logits: what was measured",
         subtitle=f"Made from the files in {found.folder.resolve().name}/",
         problems=problems,
-        facts=_facts(found),
-        experiments=sections,
-        figures=drawn.shown[None],
-        missing=drawn.missing[None],
-        others={line: row for line, row in found.rows.items() if line not in used},
+        runs=list({run["work_dir"]: run for run in runs}.values()),
+        experiments=list(sections.values()),
+        others={line: row for line, row in found.rows.items() if line not in lines},
         rows=files.describe([ROWS], files.results)[0],
     )
     # A name of a file may hold bytes that are no text.
     write_text(out, render_page(page), errors="backslashreplace")
     return out, problems
-
-
-def _lost(found: Results, files: Files) -> list[str]:
-    """Say how many runs' files are not where they were, as after a move."""
-    lost = 0
-    for experiment in found.experiments:
-        for made in (run["files"] for run in experiment.record["runs"]):
-            paths = [made.get("log"), *(made.get("scalars") or [])]
-            paths = [*filter(None, paths), *(made.get("dumps") or {}).values()]
-            lost += bool(paths) and not any(files.exists(path, experiment.root) for path in paths)
-    if not lost:
-        return []
-    return [f"The files of {plural(lost, 'run')} are gone; if they were moved, --root says where."]
-
-
-def _facts(found: Results) -> list[tuple[str, str]]:
-    """Say what was run, by whom and for how long, each run once."""
-    records = [experiment.record for experiment in found.experiments]
-    runs = {run["work_dir"]: run["row"] for record in records for run in record["runs"]}
-    rows = [row for row in runs.values() if row]
-    failed = f", {len(runs) - len(rows)} failed" if len(rows) < len(runs) else ""
-    # Runs together were timed together.
-    seconds = sum(
-        (row.get("train_seconds") or 0) / max(1, row.get("together") or 1) for row in rows
-    )
-    commits = [
-        str(row.get("commit") or "unknown")[:12]
-        + (" with files changed" if row.get("dirty") else "")
-        for row in rows
-    ]
-    versions = [f"{name} {v}" for row in rows for name, v in (row.get("versions") or {}).items()]
-    facts = [
-        ("runs", f"{len(rows)} of {len(runs)} finished{failed}"),
-        ("training", duration(seconds) if rows else ""),
-        ("devices", _join(row.get("device") for row in rows)),
-        ("numerics", _join(row.get("numerics") for row in rows)),
-        ("commits", _join(commits)),
-        ("versions", _join(versions)),
-        ("finished", _span(filter(None, (row.get("finished") for row in rows)), " to ")),
-    ]
-    return [fact for fact in facts if fact[1]]
-
-
-def _join(values: Iterable[Any]) -> str:
-    return ", ".join(sorted({str(value) for value in values if value}))
 
 
 def render_page(page: dict[str, Any]) -> str:
@@ -349,6 +255,7 @@ def _template() -> tuple[jinja2.Template, str, str]:
     environment.filters.update(
         number=format_number,
         arrows=arrows,
+        duration=duration,
         plural=plural,
         quote=shlex.quote,
         isfinite=math.isfinite,

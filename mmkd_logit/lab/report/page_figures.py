@@ -6,9 +6,8 @@ import io
 import json
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -105,89 +104,49 @@ class Names:
 
 
 @dataclass
-class PageFigures:
-    """The figures of a page by the key of their experiment; None for those of no experiment.
+class Rendered:
+    """A drawing as files."""
 
-    Attributes:
-        shown: What the template takes.
-        missing: Why a figure could not be drawn.
-        unwritten: Why the files could not be written, or nothing.
+    drawing: Drawing
+    stem: str  # of their names
+    svg: bytes
+    png: bytes
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write the files."""
+        paths = [Path(folder, f"{self.stem}.{kind}") for kind in ("svg", "png")]
+        for path, content in zip(paths, (self.svg, self.png), strict=True):
+            write_bytes(path, content)
+        return paths
+
+
+def render_figures(
+    experiments: Sequence[Experiment], figures: Mapping[str, ModuleType]
+) -> Iterator[tuple[Experiment | None, Rendered | str]]:
+    """Draw figures of experiments, and those of no experiment; one that fails stops no other.
+
+    Yield drawings, or why a figure cannot be drawn.
     """
-
-    shown: dict[str | None, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    missing: dict[str | None, list[str]] = field(default_factory=lambda: defaultdict(list))
-    unwritten: str = ""
-
-
-def draw_page_figures(
-    experiments: Sequence[Experiment],
-    figures: Mapping[str, ModuleType],
-    files: Files,
-    names: Names,
-) -> PageFigures:
-    """Draw the figures of all experiments and write them to ``RESULTS/figures``.
-
-    One that fails takes no other with it.
-    """
-    page, stems = PageFigures(), Names()
+    stems = Names()
     tasks: list[tuple[str, Experiment | None]] = [
         (name, each) for each in experiments for name in figures if figures[name].NEEDS
     ]
     tasks += [(name, None) for name in figures if not figures[name].NEEDS]
     for name, experiment in tasks:
-        key = experiment and experiment.key
-        root = experiment.root if experiment else files.results
         try:
-            for drawing in draw(figures[name], experiment):
-                shown = _show(drawing, stems(drawing.name), root, files, page)
-                page.shown[key].append(dict(shown, id=names(f"figure-{drawing.name}")))
+            with style():
+                drawings = figures[name].draw(*filter(None, [experiment]))
+            for drawing in drawings:
+                stem = stems(drawing.name)
+                yield experiment, Rendered(drawing, stem, *_render(drawing, stem))
         except Exception as error:
             text = " ".join(str(error).split())
             expected = isinstance(error, (ValueError, OSError))
             kind = "" if expected else f"{type(error).__name__}: "
-            page.missing[key].append(f"figure {name}: {kind}{text}")
-    return page
+            yield experiment, f"figure {name}: {kind}{text}"
 
 
-def draw(figure: ModuleType, experiment: Experiment | None) -> list[Drawing]:
-    """Draw a figure, as it looks in every report."""
-    with style():
-        return figure.draw(experiment) if figure.NEEDS else figure.draw()
-
-
-def _show(
-    drawing: Drawing, stem: str, root: Path, files: Files, page: PageFigures
-) -> dict[str, Any]:
-    """Write a drawing and return what the template takes."""
-    svg, png = render_figure(drawing, stem)
-    links = []
-    try:
-        for kind, content in (("svg", svg), ("png", png)):
-            path = f"figures/{stem}.{kind}"
-            write_bytes(files.results / path, content)
-            links.append(files.link(kind.upper(), path, files.results))
-    except OSError as error:
-        page.unwritten = str(error)
-    # As an image and not as elements: names cannot clash, and nothing in it runs.
-    kind, data = ("svg+xml", svg) if len(svg) <= _LARGEST_SVG else ("png", png)
-    width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
-    numbers = json.dumps(drawing.numbers, indent=1, default=_plain) if drawing.numbers else ""
-    if len(numbers) > _LONGEST:
-        numbers = f"{numbers[:_LONGEST]}\n... cut off here"
-    return dict(
-        title=drawing.title,
-        caption=drawing.caption,
-        paper=drawing.paper,
-        image=f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
-        width=width,
-        height=height,
-        files=links,
-        numbers=numbers,
-        sources=files.describe(drawing.sources, root),
-    )
-
-
-def render_figure(drawing: Drawing, salt: str) -> tuple[bytes, bytes]:
+def _render(drawing: Drawing, salt: str) -> tuple[bytes, bytes]:
     """Return a figure as SVG, the same bytes for the same figure, and as PNG.
 
     Both carry title and caption, which a picture that is passed on would be without.
@@ -204,6 +163,25 @@ def render_figure(drawing: Drawing, salt: str) -> tuple[bytes, bytes]:
             )
             written.append(buffer.getvalue())
     return written[0], written[1]
+
+
+def embed(rendered: Rendered, root: Path, files: Files) -> dict[str, Any]:
+    """Return a figure as the template takes it."""
+    drawing, svg = rendered.drawing, rendered.svg
+    # As an image and not as elements: names cannot clash, and nothing in it runs.
+    kind, data = ("svg+xml", svg) if len(svg) <= _LARGEST_SVG else ("png", rendered.png)
+    width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
+    numbers = json.dumps(drawing.numbers, indent=1, default=_plain) if drawing.numbers else ""
+    if len(numbers) > _LONGEST:
+        numbers = f"{numbers[:_LONGEST]}\n... cut off here"
+    return dict(
+        drawing=drawing,
+        image=f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
+        width=width,
+        height=height,
+        numbers=numbers,
+        sources=files.describe(drawing.sources, root),
+    )
 
 
 def _plain(value: Any) -> Any:

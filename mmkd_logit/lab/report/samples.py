@@ -1,5 +1,6 @@
 """Exported logits of students beside those of their teacher."""
 
+import itertools
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -68,9 +69,10 @@ class Samples:
                     prelogits=dump.teacher_prelogits,
                     weight=dump.teacher_weight,
                 )
-        teachers = self.group.teachers.get(seed, [])
-        if len(teachers) != 1:  # the mean of several teachers is in no file of theirs
-            return None
+        folders = taught[0]["teachers"] if taught else []
+        teachers = [run for run in self.experiment.record["runs"] if run["work_dir"] in folders]
+        if len(folders) != 1 or not teachers or not teachers[0]["row"]:
+            return None  # the mean of several teachers is in no file of theirs
         weights = [teachers[0]["row"]["weights"]]
         if any(run["row"].get("teachers") not in (None, weights) for run in taught):
             return None  # it was trained again since
@@ -82,8 +84,8 @@ class Samples:
         found: dict[str, dict[str, Row]] = {}
         for seed in self.group.seeds:
             teacher = self.teacher(seed)
-            networks = [("teacher", teacher)] if teacher is not None else []
-            for name, dump in (*self.students(seed), *networks):
+            teachers = [("teacher", teacher)] if teacher is not None else []
+            for name, dump in itertools.chain(self.students(seed), teachers):
                 beside = dump.teacher_logits if name != "teacher" else None
                 if name != "teacher" and beside is None and teacher is not None:
                     beside = teacher.logits if dump.same_samples(teacher) else None
@@ -175,7 +177,6 @@ def describe(
         figure=figure,
         sources=sorted({path for each in samples for path in each.sources}),
         paper=paper,
-        experiment=experiment.key,
         numbers={**facts, **numbers},
     )
 

@@ -17,46 +17,27 @@ from matplotlib.figure import Figure
 
 @dataclass
 class Drawing:
-    """One figure of a report.
+    """One figure of a report."""
 
-    Attributes:
-        name: The name of its files, without the ending.
-        title: Its title.
-        caption: One or two sentences: what is drawn, units, n, protocol.
-        figure: The picture.
-        sources: The files it was drawn from, relative to the root of the runs.
-        paper: What the paper shows there.
-        experiment: The key of its experiment, ``SCALE/NAME`` or ``NAME``; None for none.
-        numbers: What was drawn or computed.
-    """
-
-    name: str
+    name: str  # of its files, without the ending
     title: str
-    caption: str
+    caption: str  # what is drawn, units, n, protocol
     figure: Figure
-    sources: list[str] = field(default_factory=list)
-    paper: str = ""
-    experiment: str | None = None
-    numbers: dict[str, Any] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)  # relative to the root of the runs
+    paper: str = ""  # what the paper shows there
+    numbers: dict[str, Any] = field(default_factory=dict)  # what was drawn or computed
 
 
 WIDTH = 7.0  # inches, of a printed page's text
 
 
 class Look(NamedTuple):
-    """How a method is drawn.
+    """How a method is drawn."""
 
-    Attributes:
-        color: Hexadecimal.
-        linestyle: Of matplotlib; tells methods apart where colour does not.
-        marker: Of matplotlib.
-        order: Position in legends.
-    """
-
-    color: str
+    color: str  # hexadecimal
     linestyle: Any
     marker: str
-    order: float
+    order: float  # in legends
 
 
 # Cross-entropy grey and the teacher black; tau runs from dark violet over blue and green to yellow,
@@ -149,6 +130,12 @@ def name_of(method: Mapping[str, Any]) -> str:
     return f"{name} τ = ∞" if tau == float("inf") else f"{name} τ = {tau:g}"
 
 
+def noise_name(noise: Mapping[str, Any]) -> str:
+    """Return label noise in words."""
+    rate = f" {100 * noise['rate']:g} %" if noise.get("rate") else ""
+    return f"{noise.get('kind')} label noise{rate}"
+
+
 def style() -> AbstractContextManager[None]:
     """Draw in the look of ``report.mplstyle``."""
     return matplotlib.style.context(str(files(__package__) / "report.mplstyle"))
@@ -232,7 +219,7 @@ def mean_text(values: Sequence[float], unit: str = "") -> str:
 
 
 class TauAxis:
-    """Gives temperatures their places."""
+    """A logarithmic axis of temperatures with places for 0, infinity and what has no tau."""
 
     def __init__(
         self,
@@ -242,25 +229,28 @@ class TauAxis:
     ) -> None:
         self.taus = sorted(set(taus))
         self._ticks = self.taus if ticks is None else list(ticks)
+        self._others = list(others)
         inner = [tau for tau in self.taus if 0 < tau < math.inf] or [1.0]
         self._low, self._high = inner[0], inner[-1]
         self._gap = 10 ** max(0.3, 0.13 * math.log10(self._high / self._low))
-        right = self._high
-        self._places: dict[Any, float] = {tau: tau for tau in inner}
-        if 0 in self.taus:
-            self._places[0] = self._low / self._gap
-        for each in [*[math.inf] * (math.inf in self.taus), *others]:
-            right *= self._gap
-            self._places[each] = right
-        self._others = list(others)
-        self._right = right
+        beyond = [*self.taus[-1:], *others] if math.inf in self.taus else others
+        self._places: dict[Any, float] = {
+            0.0: self._low / self._gap,
+            **{tau: tau for tau in inner},
+            **{each: self._high * self._gap**i for i, each in enumerate(beyond, 1)},
+        }
 
     def place(self, what: float | str) -> float:
-        """Return where something stands."""
+        """Return where a temperature, or what has none, is drawn."""
         return self._places[what]
 
     def curve(
-        self, axes: Axes, taus: Sequence[float], mean: np.ndarray, std: np.ndarray, **style: Any
+        self,
+        axes: Axes,
+        taus: Sequence[float] | np.ndarray,
+        mean: np.ndarray,
+        std: np.ndarray | float = math.nan,
+        **style: Any,
     ) -> None:
         """Draw a curve with its band; what leads over a break is dotted."""
         x = np.array([self.place(tau) for tau in taus])
@@ -274,32 +264,23 @@ class TauAxis:
         axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.16, lw=0, zorder=1)
 
     def dress(self, axes: Axes) -> None:
-        """Set scale, ticks and limits, and break the axis where it is broken."""
+        """Set scale, ticks and limits, and strike the axis through where it is broken."""
         axes.set_xscale("log")
         left = self.place(self.taus[0]) if self.taus else self._low
-        axes.set_xlim(left / self._gap**0.9, self._right * self._gap**0.5)
+        right = max(self._high, *self._places.values())
+        axes.set_xlim(left / self._gap**0.9, right * self._gap**0.5)
         labels = ["∞" if tau == math.inf else f"{tau:g}" for tau in self._ticks]
         places = [*map(self.place, self._ticks), *map(self.place, self._others)]
         axes.set_xticks(places, [*labels, *self._others])
         axes.minorticks_off()
         axes.set_xlabel("τ, temperature of KL")
         for end, edge in ((0, self._low), (math.inf, self._high)):
-            if end in self._places and len(self.taus) > 1:
-                _break(axes, math.sqrt(edge * self.place(end)))
+            if end in self.taus and len(self.taus) > 1:
+                axes.annotate(
+                    "//", (math.sqrt(edge * self.place(end)), 0), fontsize=8,
+                    xycoords=axes.get_xaxis_transform(), ha="center", va="center",
+                    annotation_clip=False, bbox=dict(boxstyle="square,pad=0.05", fc="w", ec="none"),
+                )  # fmt: skip
         if self._others:
             border = self.place(self._others[0]) / self._gap**0.5
             axes.axvline(border, color="#bdbdbd", lw=0.8, zorder=0)
-
-
-def _break(axes: Axes, x: float) -> None:
-    """Strike the axis through."""
-    axes.annotate(
-        "//",
-        (x, 0),
-        xycoords=axes.get_xaxis_transform(),
-        ha="center",
-        va="center",
-        fontsize=8,
-        annotation_clip=False,
-        bbox=dict(boxstyle="square,pad=0.05", fc="white", ec="none"),
-    )

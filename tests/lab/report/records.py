@@ -7,8 +7,9 @@ import json
 import os
 
 import numpy as np
+from report_records import write_record
 
-from mmkd_logit.lab.report.data import ExperimentFile
+from mmkd_logit.lab.report.data import Experiment
 
 TOP1 = ("test top-1 (%)", "test.accuracy/top1")
 TRAIN = ("train top-1 (%)", "train.accuracy/top1")
@@ -76,6 +77,7 @@ class Records:
         row = None
         if value is not None:
             row = dict(seed=seed, epochs=epochs, iterations=12 * epochs, test={}, train=None)
+            row["weights"] = f"{self.scale} {self.name} {name} {seed}"
             row.update(device="CPU", commit="0" * 40, dirty=False, together=1, train_seconds=1.0)
             for key, number in value.items():
                 split, _, metric = key.partition(".")
@@ -91,6 +93,7 @@ class Records:
             method=how,
             command=["python", "tools/train.py", f"configs/kd/{name}.py"],
             row=row,
+            weights=row and row["weights"],
         )
 
     def _cell(self, name, key):
@@ -122,7 +125,7 @@ class Records:
             for title, key in self.metrics
         ]
         return dict(
-            format=1,
+            format=2,
             name=self.name,
             scale=self.scale,
             title=self.title,
@@ -153,12 +156,13 @@ class Records:
         folder = self.root / "results"
         return (folder / self.scale if self.scale else folder) / f"{self.name}.json"
 
-    def file(self, **changed):
-        """Write the file, with fields of the record changed, and read it again."""
-        path = self.path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**self.record(), **changed}))
-        return ExperimentFile(path, self.root, json.loads(path.read_text()))
+    def write(self):
+        """Write the file, and the rows of runs.jsonl."""
+        write_record(self.root, self.record())
+
+    def experiment(self, **changed):
+        """Return the experiment, with fields of the record changed."""
+        return Experiment(self.path(), self.root, {**self.record(), **changed})
 
 
 def write_scalars(work_dir, lines, time="20260101_000000"):

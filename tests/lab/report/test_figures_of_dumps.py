@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from scipy.special import softmax
 from scipy.stats import gaussian_kde
 
-from mmkd_logit.lab.report.curves import bandwidth
+from mmkd_logit.lab.report.densities import bandwidth
 from mmkd_logit.lab.report.figures import calibration as figure_calibration
 from mmkd_logit.lab.report.figures import distances as figure_distances
 from mmkd_logit.lab.report.figures import logit_sums as figure_logit_sums
@@ -95,7 +95,6 @@ def test_sums_are_those_of_the_dumps(seeds):
     assert "Training set, n = 60 samples without augmentation" in drawing.caption
     assert "2 seeds (0, 1), pooled; 20 epochs; last epoch, nothing selected" in drawing.caption
     assert drawing.name == "cpu-table1-logit-sums"
-    assert drawing.experiment == "cpu/table1"
     assert len(drawing.sources) == 2 * len(METHODS)
     save(drawing.figure)
 
@@ -311,8 +310,9 @@ def test_the_test_set_serves_where_nothing_else_was_dumped(part, tmp_path):
 @pytest.mark.parametrize("part", PARTS)
 def test_n_and_protocol_are_in_the_picture(part, seeds):
     for drawing in part.draw(seeds):
-        drawing.pixels(dpi=60)  # lays it out
         figure = drawing.figure
+        figure.set_dpi(200)  # as files have it
+        figure.draw_without_rendering()  # lays it out
         (foot,) = (text for text in figure.findobj(Text) if " · " in text.get_text())
         said = " ".join(foot.get_text().split())
         assert said.startswith("cpu/table1 · WRN-28-4 → WRN-16-2 · ")

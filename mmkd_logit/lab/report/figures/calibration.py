@@ -9,9 +9,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 from scipy.special import softmax
 
-from mmkd_logit.lab.report.data import Dump, Experiment
-from mmkd_logit.lab.report.densities import Row, draw_rows, row_panels
-from mmkd_logit.lab.report.samples import (
+from ..data import Dump, Experiment
+from ..densities import Row, draw_rows, row_panels
+from ..samples import (
     LOGITS,
     Samples,
     describe,
@@ -19,28 +19,38 @@ from mmkd_logit.lab.report.samples import (
     samples_of,
     split_name,
 )
-from mmkd_logit.lab.report.style import Drawing, mean_text, name_panel, panel_blocks, say_empty
+from ..style import Drawing, mean_text, name_panel, panel_blocks, say_empty
 
 NEEDS = LOGITS
 WORK_FOLDERS = True
 NUM_BINS = 15
+_GAP = "#b2182b"
+_PAPER_TLD = "The earlier manuscript (MS20) shows the top-logit difference of teacher and students."
+_PAPER_ECE = (
+    "The earlier manuscript (MS20) gives the ECE on training samples of CIFAR-100, WRN-28-4 → "
+    "WRN-16-2: teacher 0.86 %, CE 3.40 %, KL at τ = 1 4.64 %, τ = 3 0.61 %, τ = 5 0.63 %, "
+    "τ = 20 0.78 %."
+)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Samples sorted into B bins by confidence.
+    """Samples sorted into B bins by confidence."""
 
-    Attributes:
-        count: Samples in each bin, (B,).
-        accuracy: Share of them that is right, (B,); NaN in an empty bin.
-        confidence: Their mean largest probability, (B,); NaN in an empty bin.
-        ece: Expected calibration error in percent.
-    """
+    count: np.ndarray  # of samples, (B,)
+    accuracy: np.ndarray  # (B,), NaN in an empty bin
+    confidence: np.ndarray  # mean largest probability, (B,), NaN in an empty bin
+    ece: float  # expected calibration error in percent
 
-    count: np.ndarray
-    accuracy: np.ndarray
-    confidence: np.ndarray
-    ece: float
+    def numbers(self) -> dict[str, Any]:
+        """Return the bins, None for an empty one."""
+        accuracy, confidence = (
+            [None if np.isnan(share) else float(share) for share in shares]
+            for shares in (self.accuracy, self.confidence)
+        )
+        return dict(
+            ece=self.ece, count=self.count.tolist(), accuracy=accuracy, confidence=confidence
+        )
 
 
 def top_logit_difference(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -68,18 +78,6 @@ def reliability(logits: np.ndarray, label: np.ndarray, num_bins: int = NUM_BINS)
     ece = 100 * float(np.abs(hits - summed).sum() / len(label))
     with np.errstate(invalid="ignore"):
         return Reliability(count, hits / count, summed / count, ece)
-
-
-# How sure teacher and students are, and whether they are right as often: TLD and reliability.
-
-
-_GAP = "#b2182b"
-_PAPER_TLD = "The earlier manuscript (MS20) shows the top-logit difference of teacher and students."
-_PAPER_ECE = (
-    "The earlier manuscript (MS20) gives the ECE on training samples of CIFAR-100, WRN-28-4 → "
-    "WRN-16-2: teacher 0.86 %, CE 3.40 %, KL at τ = 1 4.64 %, τ = 3 0.61 %, τ = 5 0.63 %, "
-    "τ = 20 0.78 %."
-)
 
 
 def draw(experiment: Experiment) -> list[Drawing]:
@@ -131,7 +129,11 @@ def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Ro
     seeds: set[int] = set()
     for block, (split, quantities) in zip(blocks, found.items(), strict=True):
         rows, counts = quantities["reliability"], quantities["not_finite"]
-        numbers[split] = {row.name: _numbers(row) for row in rows if row.by_seed}
+        numbers[split] = {
+            row.name: {seed: each.numbers() for seed, each in sorted(row.by_seed.items())}
+            for row in rows
+            if row.by_seed
+        }
         for axes, row, not_finite in zip(block, rows, counts, strict=True):
             seeds |= row.by_seed.keys()
             left_out = sum(not_finite.by_seed.values())
@@ -157,19 +159,6 @@ def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Ro
         notes=notes.values(),
         how=", bars of the lowest, ECE as mean ± standard deviation",
     )
-
-
-def _numbers(row: Row) -> dict[int, dict[str, Any]]:
-    """Return what is drawn, by seed; None for an empty bin."""
-    return {
-        seed: dict(
-            ece=found.ece,
-            count=found.count.tolist(),
-            accuracy=[None if np.isnan(v) else float(v) for v in found.accuracy],
-            confidence=[None if np.isnan(v) else float(v) for v in found.confidence],
-        )
-        for seed, found in sorted(row.by_seed.items())
-    }
 
 
 def _draw_panel(axes: Axes, row: Row, empty: str) -> None:

@@ -1,25 +1,22 @@
 """The last layer's sum over classes in training."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 
-from mmkd_logit.lab.report.curves import (
+from ..curves import (
     PREDICTED,
     Curve,
-    Line,
+    Curves,
     by_iteration,
     by_validation,
-    describe_lines,
+    describe_curves,
     draw_panel,
     log_scale,
-    over_seeds,
-    read_lines,
+    read_curves,
 )
-from mmkd_logit.lab.report.data import Experiment, Scalars
-from mmkd_logit.lab.report.groups import Group, Run, group_by_row
-from mmkd_logit.lab.report.style import Drawing, new_figure
+from ..data import Experiment, Scalars
+from ..groups import Group, Run, group_by_row
+from ..style import Drawing, new_figure
 
 NEEDS = "runs by MSE beside others, with their vis_data/scalars.json"
 WORK_FOLDERS = True
@@ -67,17 +64,18 @@ def draw(experiment: Experiment) -> list[Drawing]:
     groups = group_by_row(experiment.record)
     if not experiment.record.get("outside"):
         groups = [group for group in groups if _has_contrast(group)]
-    found, read = [], read_lines(experiment, groups)
-    for group, lines in zip(groups, read, strict=True):
-        curves = _curves(lines)
-        if any(curves[name] for name in (_NORM, _OFF, _BIAS)):
-            found.append(_draw(experiment, group, lines, curves))
-    if any(read) and not found:
+    read = read_curves(experiment, groups, _values)
+    shown = [
+        _draw(experiment, group, curves)
+        for group, curves in zip(groups, read, strict=True)
+        if not curves.keys().isdisjoint((_NORM, _OFF, _BIAS))
+    ]
+    if groups and not shown:
         raise ValueError(
             "the scalars lack 'classifier/sum_norm'; ClassifierSumHook, in every config's "
             "default_hooks, logs it in training"
         )
-    return found
+    return shown
 
 
 def _has_contrast(group: Group) -> bool:
@@ -86,20 +84,6 @@ def _has_contrast(group: Group) -> bool:
         run["method"].get("shift_invariant", known.get(run["method"]["kind"])) for run in group.runs
     }
     return {True, False} <= invariant
-
-
-def _curves(lines: Sequence[Line]) -> dict[str, dict[str, Curve]]:
-    """Return the curves of each panel, and those predicted for the first, by label."""
-    found: dict[str, dict[str, Curve]] = {name: {} for name in [*_PANELS, _PREDICTED]}
-    for line in lines:
-        seeds = [_values(run, log) for run, log in zip(line.runs, line.scalars, strict=True)]
-        for name in found:
-            curve = over_seeds(seed[name] for seed in seeds if name in seed)
-            if curve is not None:
-                every = -(-len(curve.epochs) // _POINTS)
-                epochs, mean, std = (each[::-every][::-1] for each in curve[:3])
-                found[name][line.label] = Curve(epochs, mean, std, curve.n)
-    return found
 
 
 def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
@@ -122,24 +106,23 @@ def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
     return found
 
 
-def _draw(
-    experiment: Experiment,
-    group: Group,
-    lines: Sequence[Line],
-    curves: Mapping[str, dict[str, Curve]],
-) -> Drawing:
-    shown = [name for name in _PANELS if curves[name]]
+def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
+    curves = {
+        name: {label: _thinned(curve) for label, curve in curves[name].items()}
+        for name in [*_PANELS, _PREDICTED]
+        if name in curves
+    }
+    shown = [name for name in _PANELS if name in curves]
     rows = 2 if len(shown) == 4 else 1
     figure = new_figure(height=0.6 + 2.6 * rows)
     panels = figure.subplots(rows, len(shown) // rows, squeeze=False).ravel().tolist()
     for axes, name in zip(panels, shown, strict=True):
-        draw_panel(axes, lines, curves[name], *_PANELS[name][:2])
+        draw_panel(axes, group, curves[name], *_PANELS[name][:2])
         _end_panel(axes, name, curves)
     told = "; ".join(_PANELS[name][2] for name in shown)
-    return describe_lines(
+    return describe_curves(
         experiment,
         group,
-        lines,
         curves,
         figure,
         part="class-sums",
@@ -148,26 +131,25 @@ def _draw(
         "Dotted: what weight decay alone makes of it, by the recursion of SGD from the first "
         "weights on. Values after the iteration of each log line, mean over seeds",
         paper=_PAPER,
-        numbers={},
         predicted="weight decay alone",
     )
 
 
-def _end_panel(axes: Axes, name: str, curves: Mapping[str, dict[str, Curve]]) -> None:
+def _thinned(curve: Curve) -> Curve:
+    every = -(-len(curve.epochs) // _POINTS)
+    epochs, mean, std = (values[::-every][::-1] for values in curve[:3])
+    return Curve(epochs, mean, std, curve.n)
+
+
+def _end_panel(axes: Axes, name: str, curves: Curves) -> None:
     """Draw what is predicted, and choose the scale."""
-    if name == _NORM:
-        drawn: list[Curve] = []
-        for curve in curves[_PREDICTED].values():  # those of one schedule are equal
-            if not any(_same(curve, other) for other in drawn):
-                axes.plot(curve.epochs, curve.mean, zorder=4, **PREDICTED)
-                drawn.append(curve)
+    if name == _NORM:  # the predictions for one schedule are equal
+        predicted = {tuple(np.round(c.mean, 6)): c for c in curves.get(_PREDICTED, {}).values()}
+        for curve in predicted.values():
+            axes.plot(curve.epochs, curve.mean, zorder=4, **PREDICTED)
     if name == _BIAS:
         axes.axhline(0, zorder=4, **PREDICTED)
     if name in (_OFF, _LOGITS):
         log_scale(axes, curves[name].values())
         if name == _OFF:  # over so many decades they are a blur
             axes.minorticks_off()
-
-
-def _same(one: Curve, other: Curve) -> bool:
-    return one.mean.shape == other.mean.shape and np.allclose(one.mean, other.mean, rtol=1e-6)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from mmkd_logit.lab.report.data import Dump, Experiment
-from mmkd_logit.lab.report.densities import draw_rows, row_panels
-from mmkd_logit.lab.report.samples import LOGITS, Samples, describe_rows, samples_of
-from mmkd_logit.lab.report.style import Drawing
+from ..data import Dump, Experiment
+from ..densities import draw_rows, row_panels
+from ..samples import LOGITS, Samples, describe_rows, samples_of
+from ..style import Drawing
 
 NEEDS = LOGITS
 WORK_FOLDERS = True

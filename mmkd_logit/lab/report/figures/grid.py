@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mmkd_logit.lab.report.data import Experiment
-from mmkd_logit.lab.report.groups import Grid, describe_cells, find_grids
-from mmkd_logit.lab.report.style import Drawing, foot, new_figure
+from ..data import Experiment
+from ..groups import Grid, describe_cells, find_grids
+from ..style import Drawing, foot, new_figure
 
 NEEDS = "an experiment with several alphas, such as grid"
 WORK_FOLDERS = False
@@ -51,7 +51,6 @@ def _draw(experiment: Experiment, grid: Grid) -> Drawing:
         figure=figure,
         sources=experiment.sources,
         paper=_PAPER,
-        experiment=experiment.key,
         numbers={metric["key"]: _numbers(grid, metric["cells"]) for metric in metrics},
     )
 

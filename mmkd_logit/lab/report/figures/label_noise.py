@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from mmkd_logit.lab.report.data import Experiment
-from mmkd_logit.lab.report.groups import describe_cells, teachers_of_ce
-from mmkd_logit.lab.report.style import (
+from ..data import Experiment
+from ..groups import describe_cells, teachers_of_ce
+from ..style import (
     TEACHER,
     Drawing,
     Look,
@@ -18,6 +18,7 @@ from mmkd_logit.lab.report.style import (
     look_of,
     name_of,
     new_figure,
+    noise_name,
     shows_tau,
     tau_of,
 )
@@ -35,17 +36,11 @@ _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.
 
 
 class Noise(NamedTuple):
-    """The runs on the same wrong labels.
-
-    Attributes:
-        label: Of the noise.
-        taus: Names of the runs by KL, by tau.
-        others: Names of the runs without a temperature, by their labels, with their looks.
-    """
+    """The runs on the same wrong labels."""
 
     label: str
-    taus: dict[float, str]
-    others: dict[str, tuple[str, Look]]
+    taus: dict[float, str]  # names of the runs by KL
+    others: dict[str, tuple[str, Look]]  # names and looks of the runs without a temperature
 
     @property
     def names(self) -> list[str]:
@@ -93,7 +88,6 @@ def draw(experiment: Experiment) -> list[Drawing]:
             figure=figure,
             sources=experiment.sources,
             paper=_PAPER,
-            experiment=experiment.key,
             numbers=numbers,
         )
     ]
@@ -102,15 +96,17 @@ def draw(experiment: Experiment) -> list[Drawing]:
 def _find(record: Mapping[str, Any]) -> list[Noise]:
     """Find what was trained on which noise; none where no noise has several temperatures."""
     teachers = teachers_of_ce(record)
-    groups: dict[tuple, Noise] = {}
-    noisy = set()
+    groups: dict[str, Noise] = {}
+    noisy: set[str] = set()
     for run in record["runs"]:
         name, how = run["name"], run["method"]
         if name not in record["cells"]:
             continue
-        wrong, row = how.get("label_noise") or {}, record["cells"][name][0]
-        key = (row, wrong.get("kind"), wrong.get("rate"))
-        noise = groups.setdefault(key, Noise(row or _label(wrong), {}, {}))
+        label = record["cells"][name][0] or "no noise"
+        if how["label_noise"]:
+            label = record["cells"][name][0] or noise_name(how["label_noise"])
+            noisy.add(label)
+        noise = groups.setdefault(label, Noise(label, {}, {}))
         tau = tau_of(how)
         if tau is not None and shows_tau(how):
             noise.taus[tau] = name
@@ -118,16 +114,9 @@ def _find(record: Mapping[str, Any]) -> list[Noise]:
             noise.others["teacher"] = name, TEACHER
         elif how["kind"] == "ce" or is_taught(how):
             noise.others[name_of(how)] = name, look_of(how)
-        if wrong:
-            noisy.add(key)
-    if not any(len(groups[key].taus) > 1 for key in noisy):
+    if not any(len(groups[label].taus) > 1 for label in noisy):
         return []
     return [noise for noise in groups.values() if noise.taus]
-
-
-def _label(wrong: Mapping[str, Any]) -> str:
-    rate = wrong.get("rate")
-    return f"{wrong.get('kind') or 'no noise'}" + ("" if rate is None else f" {100 * rate:g} %")
 
 
 def _panel(

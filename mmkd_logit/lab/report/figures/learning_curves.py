@@ -1,25 +1,24 @@
 """Accuracy and the distillation loss over the epochs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from mmkd_logit.lab.report.curves import (
+from ..curves import (
     Curve,
-    Line,
+    Curves,
     by_epoch,
     by_validation,
-    describe_lines,
+    describe_curves,
     draw_panel,
     log_scale,
-    over_seeds,
-    read_lines,
+    read_curves,
 )
-from mmkd_logit.lab.report.data import Experiment, Scalars
-from mmkd_logit.lab.report.groups import Group, group_by_row
-from mmkd_logit.lab.report.style import Drawing, new_figure
+from ..data import Experiment, Scalars
+from ..groups import Group, Run, group_by_row
+from ..style import Drawing, new_figure
 
 NEEDS = "finished runs with their vis_data/scalars.json"
 WORK_FOLDERS = True
@@ -49,73 +48,59 @@ _PANELS = {
 def draw(experiment: Experiment) -> list[Drawing]:
     """Draw one figure for each row of a table, or one of a list."""
     groups = group_by_row(experiment.record)
-    found = []
-    for group, lines in zip(groups, read_lines(experiment, groups), strict=True):
-        curves = {name: _curves(lines, name) for name in _PANELS}
-        curves = {name: each for name, each in curves.items() if each}
-        if curves:
-            found.append(_draw(experiment, group, lines, curves))
-    return found
+    found = zip(groups, read_curves(experiment, groups, _values), strict=True)
+    return [_draw(experiment, group, curves) for group, curves in found if curves]
 
 
-def _curves(lines: Sequence[Line], name: str) -> dict[str, Curve]:
+def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
     found = {}
-    for line in lines:
-        curve = over_seeds(_values(log, name) for log in line.scalars if name in log)
-        if curve is not None:
-            found[line.label] = curve
+    if "batch_top1" in scalars:
+        found["batch_top1"] = by_epoch(scalars, "batch_top1", last=True)
+    if _TOP1 in scalars:
+        found[_TOP1] = by_validation(scalars, _TOP1)
+    if "loss_kd" in scalars:
+        found["loss_kd"] = by_epoch(scalars, "loss_kd")
     return found
 
 
-def _values(scalars: Scalars, name: str) -> dict[float, float]:
-    if name == _TOP1:
-        return by_validation(scalars, name)
-    return by_epoch(scalars, name, last=name == "batch_top1")
-
-
-def _draw(
-    experiment: Experiment,
-    group: Group,
-    lines: Sequence[Line],
-    curves: Mapping[str, dict[str, Curve]],
-) -> Drawing:
+def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
+    curves = {name: curves[name] for name in _PANELS if name in curves}
     figure = new_figure(height=3.2)
     panels = dict(zip(curves, figure.subplots(1, len(curves), squeeze=False)[0], strict=True))
     for name, axes in panels.items():
-        draw_panel(axes, lines, curves[name], *_PANELS[name][:2])
+        draw_panel(axes, group, curves[name], *_PANELS[name][:2])
     if "loss_kd" in panels:
         log_scale(panels["loss_kd"], curves["loss_kd"].values())
-    tests = _mark_tests(panels[_TOP1], lines) if _TOP1 in panels else {}
+    tests = _mark_tests(panels[_TOP1], group, curves[_TOP1]) if _TOP1 in panels else {}
+    more = ""
     if tests:
         panels[_TOP1].set_title("validation; open: test")
+        more = "Open markers: test data, weights after the last epoch, nothing selected."
     what = "; ".join(_PANELS[name][2] for name in curves)
-    return describe_lines(
+    return describe_curves(
         experiment,
         group,
-        lines,
         curves,
         figure,
         part="learning-curves",
         title="Learning curves:",
         what=f"{what[0].upper()}{what[1:]}. Mean over seeds",
         paper=_PAPER,
-        numbers=dict(test=tests) if _TOP1 in panels else {},
-        more="Open markers: test data, weights after the last epoch, nothing selected."
-        if tests
-        else "",
+        numbers=dict(test=tests),
+        more=more,
     )
 
 
-def _mark_tests(axes: Axes, lines: Sequence[Line]) -> dict[str, float]:
+def _mark_tests(axes: Axes, group: Group, curves: Mapping[str, Curve]) -> dict[str, float]:
     """Mark what the last weights reach on the test data, at the end of each curve."""
     found = {}
-    for line in lines:
-        values = [(run["row"].get("test") or {}).get(_TOP1, math.nan) for run in line.runs]
-        epochs = [run["epochs"] for run in line.runs if run["epochs"]]
-        if not epochs or not math.isfinite(sum(values)):
-            continue
-        mean = found[line.label] = sum(values) / len(values)
-        look = line.look
-        kind: dict[str, Any] = dict(mfc="none", mec=look.color, ms=7, clip_on=False, zorder=4)
-        axes.plot(max(epochs), mean, look.marker, **kind)
+    for method in group.methods:
+        runs = [run for run in method.runs.values() if run["epochs"] and run["row"].get("test")]
+        if method.name in curves and runs:
+            values = [run["row"]["test"].get(_TOP1, math.nan) for run in runs]
+            mean, end = sum(values) / len(values), max(run["epochs"] for run in runs)
+            if math.isfinite(mean):
+                found[method.name] = mean
+                kind: dict[str, Any] = dict(mfc="none", mec=method.look.color, ms=7, clip_on=False)
+                axes.plot(end, mean, method.look.marker, zorder=4, **kind)
     return found

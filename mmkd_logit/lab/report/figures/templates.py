@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.spatial.distance import pdist
 
-from mmkd_logit.lab.report.data import Dump, Experiment
-from mmkd_logit.lab.report.densities import Row
-from mmkd_logit.lab.report.samples import LOGITS, Samples, describe, samples_of, split_name
-from mmkd_logit.lab.report.style import (
+from ..data import Dump, Experiment
+from ..densities import Row
+from ..samples import LOGITS, Samples, describe, samples_of, split_name
+from ..style import (
     CLASSES,
     Drawing,
     mean_text,
@@ -37,14 +37,12 @@ _PAPER = (
 class TemplatePlane(NamedTuple):
     """The plane through the templates of three classes.
 
-    Attributes:
-        origin: The mean of the templates, (D,).
-        axes: Two orthonormal directions, (2, D): the first leads from the first template to the
-            second, and the third lies on the positive side of the second.
+    The first axis leads from the first template to the second; the third template lies on the
+    positive side of it.
     """
 
-    origin: np.ndarray
-    axes: np.ndarray
+    origin: np.ndarray  # the mean of the templates, (D,)
+    axes: np.ndarray  # orthonormal, (2, D)
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Return the coordinates on the plane of the feet of points, (N, 2)."""
@@ -117,15 +115,10 @@ def _choose_classes(samples: list[Samples]) -> dict[int, str]:
 
 
 class _Cloud(NamedTuple):
-    """Samples of three classes on the plane of their templates.
+    """Samples of three classes on the plane of their templates."""
 
-    Attributes:
-        points: (N, 2).
-        groups: Which of the three classes each is of, (N,).
-    """
-
-    points: np.ndarray
-    groups: np.ndarray
+    points: np.ndarray  # (N, 2)
+    groups: np.ndarray  # which of the three classes each is of, (N,)
 
     def numbers(self) -> dict[str, float]:
         """Return spread, elongation and the number of points."""
