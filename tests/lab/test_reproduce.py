@@ -130,13 +130,15 @@ def check_the_command_for_logits(capsys):
     assert capsys.readouterr().err.count("its logits are written") == 3
     rows = read_lines(Path("results/runs.jsonl"))
     assert len(rows) == 6
+    by_weights = {row["weights"]: row for row in rows}
     for run in json.loads(Path("results/small.json").read_text())["runs"]:
+        row = by_weights[run["weights"]]
         for split in ("train", "test"):
             dump = read_dump(Path("results", "..", run["files"]["dumps"][split]))
-            assert dump.identity["weights"] == run["row"]["weights"]
-            assert dump.identity["data"] == run["row"]["data"][split]
+            assert dump.identity["weights"] == row["weights"]
+            assert dump.identity["data"] == row["data"][split]
         top1 = 100 * (dump.logits.argmax(1) == dump.label).mean()
-        assert top1 == pytest.approx(run["row"]["test"]["accuracy/top1"])
+        assert top1 == pytest.approx(row["test"]["accuracy/top1"])
         assert (dump.teacher_logits is None) == (run["name"] != "kd")
     main(command)
     assert capsys.readouterr().err.count("done before\n") == 3

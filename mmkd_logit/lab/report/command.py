@@ -26,17 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="the folder that tools/reproduce.py wrote to; of some figures also work folders of "
         "runs outside any experiment",
     )
-    parser.add_argument("--figure", choices=list(FIGURES), help="draw this figure and write no page")
-    parser.add_argument(
-        "--experiment", nargs="+", default=[], metavar="NAME", help="of --figure: only these"
-    )
-    parser.add_argument(
-        "--out",
-        metavar="PATH",
-        help="the page, default: RESULTS/report.html; of --figure a folder, default: "
-        "RESULTS/figures, or figures",
-    )
-    parser.add_argument("--root", metavar="FOLDER", help="where the runs' files lie, if moved")
+    add = parser.add_argument
+    add("--figure", choices=list(FIGURES), help="draw this figure and write no page")
+    add("--experiment", nargs="+", default=[], metavar="NAME", help="of --figure: only these")
+    add("--out", metavar="PATH", help="the page, or the folder of --figure; default: in RESULTS")
+    add("--root", metavar="FOLDER", help="where the runs' files lie, if moved")
     return parser
 
 

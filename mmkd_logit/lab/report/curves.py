@@ -1,7 +1,6 @@
 """Curves of what runs logged in training, one line for each method."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,12 +84,9 @@ def read_curves(
     groups: Sequence[Group],
     values: Callable[[Run, Scalars], Mapping[str, Mapping[float, float]]],
 ) -> list[Curves]:
-    """Average what the runs of groups logged, for each group.
+    """Average what runs logged, for each group.
 
-    Args:
-        experiment: The experiment.
-        groups: Its groups.
-        values: Takes a run and its scalars; returns values over epochs by quantity.
+    ``values`` takes a run and its scalars, and returns values over epochs by quantity.
     """
     found: list[Curves] = []
     runs = [run for group in groups for run in group.runs]
@@ -164,9 +160,9 @@ def describe_curves(
     title: str,
     what: str,
     paper: str,
-    numbers: Mapping[str, Any] = MappingProxyType({}),
     more: str = "",
     predicted: str = "",
+    **numbers: Any,
 ) -> Drawing:
     """Return the figure with its legend and its caption."""
     drawn = [m for m in group.methods if any(m.name in found for found in curves.values())]
@@ -177,10 +173,8 @@ def describe_curves(
     foot(figure, f"{experiment.key} · {group.title} · {protocol}")
     bands = "" if "no spread" in protocol else ", bands ± one sample standard deviation"
     caption = [f"{what}{bands}; {protocol}.", more, *group.notes]
-    drawn_numbers = {
-        name: {label: curve.numbers() for label, curve in found.items()}
-        for name, found in curves.items()
-    }
+    for name, found in curves.items():
+        numbers[name] = {label: curve.numbers() for label, curve in found.items()}
     return Drawing(
         name=experiment.file_name(part, group.title),
         title=f"{title} {group.title}",
@@ -188,7 +182,7 @@ def describe_curves(
         figure=figure,
         sources=[*experiment.sources, *(path for run in runs for path in _logs(run))],
         paper=paper,
-        numbers={**drawn_numbers, **numbers},
+        numbers=numbers,
     )
 
 
@@ -200,14 +194,9 @@ def _end_axes(figure: Figure, methods: Sequence[Method], predicted: str) -> None
     columns = int(-(-len(entries) // rows))
     # Legends are filled by columns, and read by rows.
     entries = [entry for column in range(columns) for entry in entries[column::columns]]
-    figure.legend(
-        [figure.axes[0].plot([], [], **style)[0] for _, style in entries],
-        [label for label, _ in entries],
-        loc="outside upper center",
-        ncols=columns,
-        handlelength=3.2,
-        columnspacing=1.4,
-    )
+    handles = [figure.axes[0].plot([], [], label=label, **style)[0] for label, style in entries]
+    kind: dict[str, Any] = dict(ncols=columns, handlelength=3.2, columnspacing=1.4)
+    figure.legend(handles=handles, loc="outside upper center", **kind)
     figure.get_layout_engine().set(w_pad=0.07)  # type: ignore[union-attr, call-arg]
     for axes in figure.axes:
         axes.set_xlabel("epoch")

@@ -21,15 +21,12 @@ Scalars = Mapping[str, tuple[np.ndarray, np.ndarray]]
 class Experiment(NamedTuple):
     """An experiment, as ``tools/reproduce.py`` wrote it, with the results rows of its runs.
 
-    Attributes:
-        path: The file; the folder, for work folders outside any experiment.
-        root: The folder that paths in ``record`` are relative to.
-        record: The content of the file. Each of ``record['runs']`` also has ``row``, its results
-            row, or None if it did not finish, and ``line``, the number of that row in runs.jsonl.
+    Each of ``record['runs']`` also has ``row``, its results row, or None if it did not finish,
+    and ``line``, the number of that row in runs.jsonl.
     """
 
     path: Path
-    root: Path
+    root: Path  # of the paths in record
     record: dict[str, Any]
 
     @property
@@ -47,35 +44,21 @@ class Experiment(NamedTuple):
     def file_name(self, figure: str, title: str = "") -> str:
         """Return the name of a figure's files, without the ending."""
         parts = [self.key.replace("/", "-"), figure, title.replace("->", "to")]
-        return "-".join(
-            re.sub(r"[^A-Za-z0-9.=+]+", "-", part).strip("-.") for part in parts if part
-        )
+        return "-".join(filter(None, parts))
 
 
 @dataclass
 class Results:
-    """A folder of results.
-
-    Attributes:
-        folder: The folder.
-        experiments: Those of ``NAME.json`` and ``SCALE/NAME.json``, by scale and name.
-        rows: The rows of runs.jsonl by the number of their line.
-        problems: What could not be read.
-    """
+    """A folder of results."""
 
     folder: Path
-    experiments: list[Experiment] = field(default_factory=list)
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    experiments: list[Experiment] = field(default_factory=list)  # by scale and name
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # of runs.jsonl by line
+    problems: list[str] = field(default_factory=list)  # what could not be read
 
 
 def read_results(folder: str | Path, root: str | Path | None = None) -> Results:
-    """Read a folder of results.
-
-    Args:
-        folder: The folder.
-        root: The folder that has the runs' files, if they were moved.
-    """
+    """Read a folder of results; ``root`` is the folder of the runs, if they were moved."""
     results = Results(Path(folder))
     for each in (results.folder, Path(root or folder)):
         if not each.is_dir():
@@ -260,11 +243,7 @@ def is_work_folder(folder: Path) -> bool:
 
 
 def experiment_of_folders(folders: Sequence[Path]) -> Experiment:
-    """Make an experiment of work folders; ``NAME/seed0``, ``NAME/seed1`` ... are its seeds.
-
-    How a run was trained is read from its exported logits; without these it is called after its
-    folder.
-    """
+    """Make an experiment of work folders; ``NAME/seed0``, ``NAME/seed1`` ... are its seeds."""
     seeds: dict[Path, tuple[Path, int]] = {}
     for folder in folders:
         whole = folder.resolve()
@@ -291,6 +270,7 @@ def experiment_of_folders(folders: Sequence[Path]) -> Experiment:
 def _run_of_folder(folder: Path, name: str, seed: int) -> dict[str, Any]:
     scalars = [str(path) for path in sorted(folder.glob(_SCALARS))]
     dumps = {path.stem: str(path) for path in sorted(folder.glob(_DUMPS))}
+    # Exported logits say how a run was trained; without them it is called after its folder.
     identity = read_dump_identity(next(iter(dumps.values()))) if dumps else {}
     epochs = read_scalars(scalars).get("epoch")
     last = None if epochs is None else int(epochs[1].max())

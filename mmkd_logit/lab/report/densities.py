@@ -1,6 +1,6 @@
 """Densities and histograms of one number per sample, one row for each method."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,21 @@ class Row:
     def values(self) -> np.ndarray:
         """Those of all seeds."""
         return np.concatenate([np.empty(0), *self.by_seed.values()])
+
+    def summary(self) -> dict[str, Any]:
+        """Return the statistics of all seeds and of each."""
+        seeds = {seed: summarize(values) for seed, values in sorted(self.by_seed.items())}
+        return dict(pooled=summarize(self.values), seeds=seeds)
+
+
+def not_finite(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Return notes on values that are not finite."""
+    notes = {}
+    for row in [row for each in rows.values() for row in each]:
+        count = np.count_nonzero(~np.isfinite(row.values))
+        if count:
+            notes[row.name] = f"{count:,} values by {row.name} are not finite"
+    return list(notes.values())
 
 
 def bandwidth(values: np.ndarray) -> float:

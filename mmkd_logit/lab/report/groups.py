@@ -44,13 +44,7 @@ class Group:
 
 
 def _methods(record: Record, names: Iterable[str], teachers: Collection[str] = ()) -> list[Method]:
-    """Name runs and give them looks; runs that would have one name are called as in the table.
-
-    Args:
-        record: The experiment.
-        names: Names of runs.
-        teachers: Names of runs that are drawn as teachers.
-    """
+    """Name runs and give them looks; runs that would have one name are called as in the table."""
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for run in record["runs"]:
         if run["name"] in runs:

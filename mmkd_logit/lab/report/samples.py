@@ -1,8 +1,7 @@
 """Exported logits of students beside those of their teacher."""
 
 import itertools
-import shlex
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .data import Dump, Experiment, read_dump
-from .densities import Row, summarize
+from .densities import Row
 from .groups import Group, Run, group_by_teacher
 from .style import TEACHER, Drawing, foot
 
@@ -27,17 +26,12 @@ def split_name(split: str) -> str:
 
 
 class Samples:
-    """A split of the data, by the students of a group and their teachers.
-
-    Attributes:
-        sources: The files that were read, as the experiment names them.
-        sizes: Numbers of samples in the students' files.
-    """
+    """A split of the data, by the students of a group and their teachers."""
 
     def __init__(self, experiment: Experiment, group: Group, split: str) -> None:
         self.experiment, self.group, self.split = experiment, group, split
-        self.sources: set[str] = set()
-        self.sizes: set[int] = set()
+        self.sources: set[str] = set()  # files that were read, as the experiment names them
+        self.sizes: set[int] = set()  # numbers of samples in the students' files
 
     @property
     def missing(self) -> list[str]:
@@ -104,25 +98,16 @@ class Samples:
         if run is None or path is None:
             return None
         dump = read_dump(self.experiment.root / path)
-        for name, of in (("weights", "weights"), ("teachers", "teachers' weights")):
+        for name in ("weights", "teachers"):
             said, trained = dump.identity.get(name), run["row"].get(name)
             if trained is not None and said != trained and (said is not None or name == "weights"):
-                command = [str(word) for word in self.experiment.record["command"]]
-                if "--dump-logits" not in command:
-                    command += ["--dump-logits", self.split]
                 raise ValueError(
-                    f"the dump {path} is not of this run any more: its {of} are {_short(said)} "
-                    f"and the run's {_short(trained)}; make it again with "
-                    f"{shlex.join(command)}, or by tools/dump_logits.py"
+                    f"the logits {path} are not of this run any more: their {name} are "
+                    f"{str(said)[:14]} and the run's {str(trained)[:14]}; export them again with "
+                    "--dump-logits, or by tools/dump_logits.py"
                 )
         self.sources.add(path)
         return dump
-
-
-def _short(weights: Any) -> str:
-    if isinstance(weights, (list, tuple)):
-        return "[" + ", ".join(map(_short, weights)) + "]"
-    return str(weights)[:12]
 
 
 def samples_of(experiment: Experiment) -> list[list[Samples]]:
@@ -140,36 +125,38 @@ def samples_of(experiment: Experiment) -> list[list[Samples]]:
 def describe(
     samples: Sequence[Samples],
     figure: Figure,
+    rows: Mapping[str, Sequence[Row]],
+    summary: Callable[[Row], Any],
     part: str,
     title: str,
     what: str,
     paper: str,
-    seeds: Collection[int],
-    numbers: Mapping[str, Any],
     notes: Iterable[str] = (),
-    how: str = "",
+    how: str = ", pooled",
+    **numbers: Any,
 ) -> Drawing:
-    """Return the figure with its caption: samples, seeds, protocol, what is missing."""
+    """Return the figure of rows with its caption: samples, seeds, protocol, what is missing."""
     experiment, group = samples[0].experiment, samples[0].group
+    every = [row for each in rows.values() for row in each if row.by_seed]
+    seeds = sorted({seed for row in every for seed in row.by_seed})
+    left_out = list(group.notes)
     missing = dict.fromkeys(name for each in samples for name in each.missing)
-    left_out = [*group.notes, *([f"not dumped: {', '.join(missing)}"] if missing else []), *notes]
+    left_out += [f"not dumped: {', '.join(missing)}"] if missing else []
+    fewer = {row.name: len(row.by_seed) for row in every if len(row.by_seed) < len(seeds)}
+    left_out += [f"{name} has {count} of these seeds" for name, count in fewer.items()]
     counted = "; ".join(
         f"{split_name(each.split)}, n = {_span(each.sizes)} samples without augmentation"
         for each in samples
     )
-    listed = ", ".join(map(str, sorted(seeds)))
+    listed = ", ".join(map(str, seeds))
     protocol = f"seed {listed}" if len(seeds) == 1 else f"{len(seeds)} seeds ({listed}){how}"
     epochs = sorted({run["epochs"] for run in group.runs if run["epochs"] is not None})
     protocol += f"; {_span(epochs)} epochs" if epochs else ""
     protocol += "; last epoch, nothing selected"
     foot(figure, f"{experiment.key} · {group.title} · {counted}; {protocol}")
-    said = [what, counted, protocol, "; ".join(left_out)]
-    facts = dict(
-        networks=group.title,
-        splits={each.split: sorted(each.sizes) for each in samples},
-        seeds=sorted(seeds),
-        epochs=epochs,
-    )
+    said = [what, counted, protocol, "; ".join([*left_out, *notes])]
+    for name, each in rows.items():
+        numbers[name] = {row.name: summary(row) for row in each if row.by_seed}
     return Drawing(
         name="-".join(filter(None, [experiment.key.replace("/", "-"), part, group.tag])),
         title=f"{title}: {group.title}",
@@ -177,36 +164,14 @@ def describe(
         figure=figure,
         sources=sorted({path for each in samples for path in each.sources}),
         paper=paper,
-        numbers={**facts, **numbers},
+        numbers=dict(
+            networks=group.title,
+            splits={each.split: sorted(each.sizes) for each in samples},
+            seeds=seeds,
+            epochs=epochs,
+            **numbers,
+        ),
     )
-
-
-def describe_rows(
-    samples: Sequence[Samples],
-    found: Mapping[str, Sequence[Row]],
-    figure: Figure,
-    notes: Iterable[str] = (),
-    **texts: Any,
-) -> Drawing:
-    """Return a figure of numbers of all samples, all seeds together, with its caption."""
-    seeds = {seed for rows in found.values() for row in rows for seed in row.by_seed}
-    fewer, strange = dict[str, str](), dict[str, str]()
-    numbers: dict[str, dict[str, Any]] = {}
-    for quantity, rows in found.items():
-        numbers[quantity] = {}
-        for row in rows:
-            if 0 < len(row.by_seed) < len(seeds):
-                fewer[row.name] = f"{row.name} has {len(row.by_seed)} of these seeds"
-            if row.by_seed:
-                pooled = summarize(row.values)
-                each = {seed: summarize(values) for seed, values in sorted(row.by_seed.items())}
-                numbers[quantity][row.name] = dict(pooled=pooled, seeds=each)
-                if pooled["not_finite"]:
-                    count = f"{pooled['not_finite']:,} values"
-                    strange[row.name] = f"{count} by {row.name} are not finite"
-    notes = [*fewer.values(), *strange.values(), *notes]
-    facts: dict[str, Any] = dict(seeds=seeds, numbers=numbers, notes=notes, how=", pooled")
-    return describe(samples, figure, **texts, **facts)
 
 
 def _span(counts: Iterable[int]) -> str:

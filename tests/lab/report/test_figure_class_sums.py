@@ -48,8 +48,14 @@ def lines_by_look(axes, look):
     ]
 
 
-def test_draws_what_was_measured_beside_what_was_predicted(tmp_path):
-    (drawing,) = draw(table(tmp_path).experiment())
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory):
+    """The figure of two seeds by each method."""
+    (found,) = draw(table(tmp_path_factory.mktemp("made")).experiment())
+    return found
+
+
+def test_draws_what_was_measured_beside_what_was_predicted(drawing):
     norm, off, bias, logits = drawing.figure.axes
     epochs = [step / 12 for _, step in STEPS]
     shares = [0.99**step / 0.99**5 for _, step in STEPS]
@@ -71,11 +77,9 @@ def test_draws_what_was_measured_beside_what_was_predicted(tmp_path):
     ((x, y),) = lines_by_look(logits, style.MSE)
     assert (x, y) == ([1, 2, 3], [4, 3, 2])
     assert lines_by_look(logits, style.CE) == []
-    drawing.figure.canvas.draw()
 
 
-def test_numbers_caption_and_sources(tmp_path):
-    (drawing,) = draw(table(tmp_path).experiment())
+def test_numbers_caption_and_sources(drawing):
     found = drawing.numbers["classifier/sum_deviation"]
     assert found["KL τ = 3"]["mean"] == [1e-7] * 6
     assert found["MSE"]["n"] == 2

@@ -49,8 +49,14 @@ def markers(axes, look):
     return np.array(sorted(found))
 
 
-def test_draws_the_means_against_tau(tmp_path):
-    (drawing,) = draw(noisy(tmp_path).experiment())
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory):
+    """The figure of two seeds by each method."""
+    (found,) = draw(noisy(tmp_path_factory.mktemp("made")).experiment())
+    return found
+
+
+def test_draws_the_means_against_tau(drawing):
     (axes,) = drawing.figure.axes
     found = curves(axes)
     assert list(found) == ["symmetric 0.4", "symmetric 0.6"]
@@ -64,8 +70,7 @@ def test_draws_the_means_against_tau(tmp_path):
     assert [text.get_text() for text in axes.texts] == ["//"]
 
 
-def test_infinity_lies_beyond_a_break_and_what_has_no_tau_beyond_it(tmp_path):
-    (drawing,) = draw(noisy(tmp_path).experiment())
+def test_infinity_lies_beyond_a_break_and_what_has_no_tau_beyond_it(drawing):
     (axes,) = drawing.figure.axes
     ticks = axes.get_xticks()
     assert list(ticks) == sorted(ticks)

@@ -10,12 +10,11 @@ from matplotlib.patches import Patch
 from scipy.special import softmax
 
 from ..data import Dump, Experiment
-from ..densities import Row, draw_rows, row_panels
+from ..densities import Row, draw_rows, not_finite, row_panels
 from ..samples import (
     LOGITS,
     Samples,
     describe,
-    describe_rows,
     samples_of,
     split_name,
 )
@@ -93,11 +92,7 @@ def draw(experiment: Experiment) -> list[Drawing]:
 def _measure(network: Dump, teacher_logits: np.ndarray | None) -> dict[str, Any]:
     finite = np.isfinite(network.logits).all(1)
     found = reliability(network.logits[finite], network.label[finite]) if finite.any() else None
-    return dict(
-        tld=top_logit_difference(network.logits, network.label),
-        reliability=found,
-        not_finite=int((~finite).sum()),
-    )
+    return dict(tld=top_logit_difference(network.logits, network.label), reliability=found)
 
 
 def _draw_differences(samples: list[Samples], found: dict[str, dict[str, list[Row]]]) -> Drawing:
@@ -107,16 +102,18 @@ def _draw_differences(samples: list[Samples], found: dict[str, dict[str, list[Ro
     figure, panels = row_panels(max(map(len, rows.values())), labels, heads)
     for place, (axes, drawn) in enumerate(zip(panels, rows.values(), strict=True)):
         draw_rows(axes, drawn, names=place == 0, zero=True)
-    return describe_rows(
+    return describe(
         samples,
-        rows,
         figure,
+        rows,
+        Row.summary,
         part="tld",
         title="Top-logit difference",
         what="Densities (Gaussian kernels) of the top-logit difference, the logit of a sample's "
         "label less the largest of the others: above 0 where the prediction is right; each is "
         "scaled to its own peak, black ticks are medians",
         paper=_PAPER_TLD,
+        notes=not_finite(rows),
     )
 
 
@@ -124,22 +121,10 @@ def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Ro
     heads = [split_name(split).capitalize() for split in found]
     count = len(samples[0].group.methods) + 1
     figure, blocks = panel_blocks(heads, count, 1.85, ("confidence", "accuracy"))
-    numbers: dict[str, Any] = {}
-    notes = {}
-    seeds: set[int] = set()
-    for block, (split, quantities) in zip(blocks, found.items(), strict=True):
-        rows, counts = quantities["reliability"], quantities["not_finite"]
-        numbers[split] = {
-            row.name: {seed: each.numbers() for seed, each in sorted(row.by_seed.items())}
-            for row in rows
-            if row.by_seed
-        }
-        for axes, row, not_finite in zip(block, rows, counts, strict=True):
-            seeds |= row.by_seed.keys()
-            left_out = sum(not_finite.by_seed.values())
-            _draw_panel(axes, row, "no finite logits" if left_out else "not dumped")
-            if left_out:
-                notes[row.name] = f"{left_out:,} values by {row.name} are not finite"
+    for block, quantities in zip(blocks, found.values(), strict=True):
+        rows = zip(quantities["reliability"], quantities["tld"], strict=True)
+        for axes, (row, differences) in zip(block, rows, strict=True):
+            _draw_panel(axes, row, "no finite logits" if differences.by_seed else "not dumped")
     handles = [
         Patch(facecolor="#cccccc", edgecolor="#777777", linewidth=0.7, label="accuracy of the bin"),
         Patch(facecolor="none", edgecolor=_GAP, hatch="////////", label="gap to its confidence"),
@@ -148,15 +133,15 @@ def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Ro
     return describe(
         samples,
         figure,
+        {split: quantities["reliability"] for split, quantities in found.items()},
+        lambda row: {seed: each.numbers() for seed, each in sorted(row.by_seed.items())},
         part="reliability",
         title="Reliability",
         what=f"Samples sorted into {NUM_BINS} bins of equal width by the largest probability: the "
         "share that is right, and how far that is from the mean probability; ECE is the mean of "
         "these gaps over samples; pale bins hold less than 1 % of them",
         paper=_PAPER_ECE,
-        seeds=seeds,
-        numbers=numbers,
-        notes=notes.values(),
+        notes=not_finite({split: each["tld"] for split, each in found.items()}),
         how=", bars of the lowest, ECE as mean ± standard deviation",
     )
 

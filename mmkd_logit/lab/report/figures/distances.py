@@ -3,8 +3,8 @@
 import numpy as np
 
 from ..data import Dump, Experiment
-from ..densities import draw_rows, row_panels
-from ..samples import LOGITS, Samples, describe_rows, samples_of
+from ..densities import Row, draw_rows, not_finite, row_panels
+from ..samples import LOGITS, Samples, describe, samples_of
 from ..style import Drawing
 
 NEEDS = LOGITS
@@ -47,15 +47,16 @@ def _draw(samples: Samples) -> Drawing:
         if method.runs and not row.by_seed and method.name not in samples.missing
     ]
     note = [f"no teacher's logits of the same samples for {', '.join(alone)}"] if alone else []
-    return describe_rows(
+    return describe(
         [samples],
-        found,
         figure,
+        found,
+        Row.summary,
         part="distances",
         title="Distance to the teacher",
         what="Densities (Gaussian kernels) of the distance between the student's logits u and the "
         "teacher's v, and of the length of the pre-logits r, the last layer's input; each is "
         "scaled to its own peak, black ticks are medians",
         paper=_PAPER,
-        notes=note,
+        notes=[*not_finite(found), *note],
     )

@@ -86,7 +86,7 @@ def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
         title="Learning curves:",
         what=f"{what[0].upper()}{what[1:]}. Mean over seeds",
         paper=_PAPER,
-        numbers=dict(test=tests),
+        test=tests,
         more=more,
     )
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from ..data import Dump, Experiment
-from ..densities import draw_rows, row_panels
-from ..samples import LOGITS, Samples, describe_rows, samples_of
+from ..densities import Row, draw_rows, not_finite, row_panels
+from ..samples import LOGITS, Samples, describe, samples_of
 from ..style import Drawing
 
 NEEDS = LOGITS
@@ -33,13 +33,15 @@ def _draw(samples: Samples) -> Drawing:
     figure, (left, right) = row_panels(len(found["signed"]), labels)
     draw_rows(left, found["magnitude"], bins=_BINS, floor=0.0)
     draw_rows(right, found["signed"], names=False, bins=_BINS, zero=True)
-    return describe_rows(
+    return describe(
         [samples],
-        found,
         figure,
+        found,
+        Row.summary,
         part="logit-sums",
         title="Sums of logits",
         what="Histograms of the sum over classes of each sample's logits, its magnitude on the "
         "left; each is scaled to its own peak, black ticks are medians",
         paper=_PAPER,
+        notes=not_finite(found),
     )

@@ -160,14 +160,14 @@ def _draw(samples: list[Samples], classes: dict[int, str]) -> Drawing:
         for (color, marker), name in zip(CLASSES, classes.values(), strict=True)
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    clouds = {split: [row for row in each["cloud"] if row.by_seed] for split, each in found.items()}
-    rows = [row for drawn in clouds.values() for row in drawn]
-    seeds = {seed for row in rows for seed in row.by_seed}
-    first = min(seeds, default=0)
+    rows = [row for each in found.values() for row in each["cloud"] if row.by_seed]
+    first = min((min(row.by_seed) for row in rows), default=0)
     later = {row.name: min(row.by_seed) for row in rows if min(row.by_seed) != first}
     return describe(
         samples,
         figure,
+        {split: each["cloud"] for split, each in found.items()},
+        lambda row: {seed: cloud.numbers() for seed, cloud in row.by_seed.items()},
         part="templates",
         title="Pre-logits on the plane of three templates",
         what="Pre-logits of the samples of three classes "
@@ -178,16 +178,9 @@ def _draw(samples: list[Samples], classes: dict[int, str]) -> Drawing:
         "of the ratio of the larger to the smaller principal standard deviation; both of all "
         "points on the plane, without units, and at least 0 and 1",
         paper=_PAPER,
-        seeds=seeds,
-        numbers=dict(
-            classes=classes,
-            cohesion={
-                split: {row.name: {s: c.numbers() for s, c in row.by_seed.items()} for row in drawn}
-                for split, drawn in clouds.items()
-            },
-        ),
         notes=[f"{name} is drawn of seed {seed}" for name, seed in later.items()],
-        how=", numbers are means ± standard deviation; the points are of seed " + str(first),
+        how=f", numbers are means ± standard deviation; the points are of seed {first}",
+        classes=classes,
     )
 
 
