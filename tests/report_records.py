@@ -1,8 +1,9 @@
 """Experiment files as tools/reproduce.py writes them, in full, and figures for their report."""
 
 import json
-import statistics
 from types import SimpleNamespace
+
+import numpy as np
 
 from mmkd_logit.lab.report.style import Drawing, new_figure
 
@@ -43,10 +44,10 @@ def cell_of(values, paper=None, mark="S"):
     """A cell of a metric, from the numbers of its seeds."""
     by_seed = {str(seed): value for seed, value in enumerate(values) if value is not None}
     numbers = list(by_seed.values())
-    mean = statistics.fmean(numbers) if numbers else None
+    mean = float(np.mean(numbers)) if numbers else None
     return dict(
         by_seed=by_seed, mean=mean, n=len(numbers), failed=len(values) - len(numbers),
-        std=statistics.stdev(numbers) if len(numbers) > 1 else None,
+        std=float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
         paper=paper, mark="" if paper is None else mark,
         difference=None if paper is None or mean is None else mean - paper,
     )  # fmt: skip

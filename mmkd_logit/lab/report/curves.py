@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from .data import Experiment, Scalars, read_scalars
 from .groups import Group, Method, Run, describe_epochs, describe_seeds
-from .style import TEACHER, Drawing, Look, foot
+from .style import TEACHER, Drawing, Look, foot, new_figure
 
 PREDICTED: dict[str, Any] = dict(color=TEACHER.color, linestyle=(0, (1, 1.5)), lw=1.2)
 
@@ -115,23 +115,34 @@ def _logs(run: Run) -> list[str]:
     return run["files"].get("scalars") or []
 
 
-def draw_panel(
-    axes: Axes, group: Group, curves: Mapping[str, Curve], title: str, unit: str
-) -> None:
-    """Draw the methods that have a curve: means with bands, and markers now and then."""
+def draw_panels(
+    group: Group, curves: Curves, panels: Mapping[str, tuple[str, str, str]]
+) -> tuple[Figure, dict[str, Axes], str]:
+    """Draw the quantities that have a curve: means with bands, and markers now and then.
+
+    ``panels`` has the title, the unit and a description by quantity. Return the figure, its
+    panels, and the descriptions of what is drawn.
+    """
+    shown = [name for name in panels if name in curves]
+    rows = 2 if len(shown) == 4 else 1
+    figure = new_figure(0.6 + 2.6 * rows)
+    grid = figure.subplots(rows, len(shown) // rows, squeeze=False)
     methods = [method for method in group.methods if any(map(_logs, method.runs.values()))]
-    for place, method in enumerate(methods):
-        if method.name not in curves:
-            continue
-        epochs, mean, std, _ = curves[method.name]
-        step = max(1, len(epochs) // 6)
-        first = int(place / len(methods) * step)
-        color = method.look.color
-        axes.fill_between(epochs, mean - std, mean + std, color=color, alpha=0.12, lw=0, zorder=1)
-        order = 2 + 0.01 * method.look.order
-        axes.plot(epochs, mean, markevery=(first, step), zorder=order, **_style_of(method.look))
-    axes.set_title(title)
-    axes.set_ylabel(unit)
+    for axes, name in zip(grid.flat, shown, strict=True):
+        for place, method in enumerate(methods):
+            if method.name not in curves[name]:
+                continue
+            epochs, mean, std, _ = curves[name][method.name]
+            step = max(1, len(epochs) // 6)
+            color, order = method.look.color, 2 + 0.01 * method.look.order
+            axes.fill_between(
+                epochs, mean - std, mean + std, color=color, alpha=0.12, lw=0, zorder=1
+            )
+            markers = (int(place / len(methods) * step), step)
+            axes.plot(epochs, mean, markevery=markers, zorder=order, **_style_of(method.look))
+        axes.set(title=panels[name][0], ylabel=panels[name][1])
+    found = dict(zip(shown, grid.flat, strict=True))
+    return figure, found, "; ".join(panels[name][2] for name in shown)
 
 
 def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:

@@ -75,11 +75,9 @@ def smooth_density(
     return low + cell * _FINE * np.arange(points), smooth / (len(values) * cell)
 
 
-def common_range(
-    groups: Iterable[np.ndarray], outside: float = 0.002, floor: float | None = None
-) -> tuple[float, float]:
+def common_range(groups: Iterable[np.ndarray], floor: float | None = None) -> tuple[float, float]:
     """Return a range that holds nearly all values of every group."""
-    ends = [np.quantile(values, [outside, 1 - outside]) for values in groups if len(values)]
+    ends = [np.quantile(values, [0.002, 0.998]) for values in groups if len(values)]
     if not ends:
         return 0.0, 1.0
     low = float(np.min(ends)) if floor is None else floor

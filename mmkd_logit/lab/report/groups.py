@@ -75,7 +75,7 @@ def describe_seeds(counts: Iterable[int]) -> str:
         return "n = 0"
     if found == [1]:
         return "n = 1 seed, so no spread"
-    return f"n = {_span(found)} seeds"
+    return f"n = {span(found)} seeds"
 
 
 def describe_epochs(runs: Iterable[Run]) -> str:
@@ -83,7 +83,7 @@ def describe_epochs(runs: Iterable[Run]) -> str:
     found = sorted({run["epochs"] for run in runs if run["row"] and run["epochs"]})
     if not found:
         return "epochs unknown"
-    return f"{_span(found)} epoch{'s' if found != [1] else ''}"
+    return f"{span(found)} epoch{'s' if found != [1] else ''}"
 
 
 def describe_cells(record: Record, names: Collection[str]) -> str:
@@ -93,8 +93,10 @@ def describe_cells(record: Record, names: Collection[str]) -> str:
     return f"{describe_seeds(cell['n'] for cell in cells)}; {epochs}; {_LAST}"
 
 
-def _span(found: Sequence[int]) -> str:
-    return f"{found[0]} to {found[-1]}" if len(found) > 1 else f"{found[0]}"
+def span(counts: Iterable[int]) -> str:
+    """Return the least and the largest of counts."""
+    found = sorted(set(counts))
+    return f"{found[0]:,}" + (f" to {found[-1]:,}" if len(found) > 1 else "")
 
 
 # By grid: one student and teacher at several alphas.
@@ -127,15 +129,12 @@ def find_grids(record: Record) -> list[Grid]:
         if len(alphas) > 1 and all(len(names) == 1 for names in places.values()):
             methods = sorted({method for method, _ in places}, key=lambda each: orders[each])
             names = {place: found.pop() for place, found in places.items()}
-            grids.append(Grid(_grid_title(record, names.values()), names, methods, alphas))
+            # What the labels of the rows say beside the temperature.
+            rows = {record["cells"][name][0] for name in names.values()}
+            titles = {re.sub(r"[\s,;:]*\b(KL\s+)?(tau|τ)\b.*$", "", row) for row in rows}
+            title = (titles.pop() if len(titles) == 1 else "") or record["title"]
+            grids.append(Grid(title, names, methods, alphas))
     return grids
-
-
-def _grid_title(record: Record, names: Iterable[str]) -> str:
-    """Return what the labels of the rows say beside the temperature."""
-    rows = {record["cells"][name][0] for name in names}
-    titles = {re.sub(r"[\s,;:]*\b(KL\s+)?(tau|τ)\b.*$", "", row) for row in rows}
-    return (titles.pop() if len(titles) == 1 else "") or record["title"]
 
 
 # By row of the table: for what was logged in training.

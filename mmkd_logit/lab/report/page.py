@@ -155,10 +155,7 @@ class ExperimentView:
 
 
 def _measured(run: Mapping[str, Any], metric: Mapping[str, Any]) -> float | None:
-    """Return a run's number: what its cell was given, or what its row holds."""
-    cell = metric["cells"].get(run["name"])
-    if cell is not None:
-        return cell["by_seed"].get(str(run["seed"]))
+    """Return the number of a run."""
     split, _, key = metric["key"].partition(".")
     return ((run["row"] or {}).get(split) or {}).get(key)
 

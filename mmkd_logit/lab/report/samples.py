@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from .data import Dump, Experiment, read_dump
 from .densities import Row
-from .groups import Group, Run, group_by_teacher
+from .groups import Group, Run, group_by_teacher, span
 from .style import TEACHER, Drawing, foot
 
 # What the figures of logits need.
@@ -145,13 +145,13 @@ def describe(
     fewer = {row.name: len(row.by_seed) for row in every if len(row.by_seed) < len(seeds)}
     left_out += [f"{name} has {count} of these seeds" for name, count in fewer.items()]
     counted = "; ".join(
-        f"{split_name(each.split)}, n = {_span(each.sizes)} samples without augmentation"
+        f"{split_name(each.split)}, n = {span(each.sizes)} samples without augmentation"
         for each in samples
     )
     listed = ", ".join(map(str, seeds))
     protocol = f"seed {listed}" if len(seeds) == 1 else f"{len(seeds)} seeds ({listed}){how}"
     epochs = sorted({run["epochs"] for run in group.runs if run["epochs"] is not None})
-    protocol += f"; {_span(epochs)} epochs" if epochs else ""
+    protocol += f"; {span(epochs)} epochs" if epochs else ""
     protocol += "; last epoch, nothing selected"
     foot(figure, f"{experiment.key} · {group.title} · {counted}; {protocol}")
     said = [what, counted, protocol, "; ".join([*left_out, *notes])]
@@ -172,8 +172,3 @@ def describe(
             **numbers,
         ),
     )
-
-
-def _span(counts: Iterable[int]) -> str:
-    found = sorted(counts)
-    return f"{found[0]:,}" + (f" to {found[-1]:,}" if len(found) > 1 else "")

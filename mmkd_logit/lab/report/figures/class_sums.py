@@ -10,13 +10,13 @@ from ..curves import (
     by_iteration,
     by_validation,
     describe_curves,
-    draw_panel,
+    draw_panels,
     log_scale,
     read_curves,
 )
 from ..data import Experiment, Scalars
 from ..groups import Group, Run, group_by_row
-from ..style import Drawing, new_figure
+from ..style import Drawing
 
 NEEDS = "runs by MSE beside others, with their vis_data/scalars.json"
 WORK_FOLDERS = True
@@ -112,14 +112,9 @@ def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
         for name in [*_PANELS, _PREDICTED]
         if name in curves
     }
-    shown = [name for name in _PANELS if name in curves]
-    rows = 2 if len(shown) == 4 else 1
-    figure = new_figure(height=0.6 + 2.6 * rows)
-    panels = figure.subplots(rows, len(shown) // rows, squeeze=False).ravel().tolist()
-    for axes, name in zip(panels, shown, strict=True):
-        draw_panel(axes, group, curves[name], *_PANELS[name][:2])
+    figure, panels, told = draw_panels(group, curves, _PANELS)
+    for name, axes in panels.items():
         _end_panel(axes, name, curves)
-    told = "; ".join(_PANELS[name][2] for name in shown)
     return describe_curves(
         experiment,
         group,

@@ -12,13 +12,13 @@ from ..curves import (
     by_epoch,
     by_validation,
     describe_curves,
-    draw_panel,
+    draw_panels,
     log_scale,
     read_curves,
 )
 from ..data import Experiment, Scalars
 from ..groups import Group, Run, group_by_row
-from ..style import Drawing, new_figure
+from ..style import Drawing
 
 NEEDS = "finished runs with their vis_data/scalars.json"
 WORK_FOLDERS = True
@@ -64,11 +64,7 @@ def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
 
 
 def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
-    curves = {name: curves[name] for name in _PANELS if name in curves}
-    figure = new_figure(height=3.2)
-    panels = dict(zip(curves, figure.subplots(1, len(curves), squeeze=False)[0], strict=True))
-    for name, axes in panels.items():
-        draw_panel(axes, group, curves[name], *_PANELS[name][:2])
+    figure, panels, what = draw_panels(group, curves, _PANELS)
     if "loss_kd" in panels:
         log_scale(panels["loss_kd"], curves["loss_kd"].values())
     tests = _mark_tests(panels[_TOP1], group, curves[_TOP1]) if _TOP1 in panels else {}
@@ -76,7 +72,6 @@ def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
     if tests:
         panels[_TOP1].set_title("validation; open: test")
         more = "Open markers: test data, weights after the last epoch, nothing selected."
-    what = "; ".join(_PANELS[name][2] for name in curves)
     return describe_curves(
         experiment,
         group,
