@@ -386,7 +386,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     def _as_before(self) -> Any:
         """Keep the random states where the run had its workers already."""
         # Not above: command lines read this before they silence mmpretrain's warnings.
-        from mmkd_logit.models.parts import preserve_random_state
+        from mmkd_logit.models.build import preserve_random_state
 
         had = self.dataloader.persistent_workers and self._iter > 0
         return preserve_random_state() if had else nullcontext()
