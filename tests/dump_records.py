@@ -4,8 +4,9 @@ import hashlib
 import json
 
 import numpy as np
+import report_records
 
-from mmkd_logit.lab.report.data import ExperimentFile
+from mmkd_logit.lab.report.data import Experiment
 
 METHODS = ("ce", 1, 3, 5, 20, "inf", "mse")
 NETWORK = "WideResNetCIFAR depth=16 widen_factor=2"
@@ -60,30 +61,20 @@ def write_dump(root, run, split, arrays, **identity):
     run["files"]["dumps"][split] = str(path.relative_to(root))
 
 
-def run_of(name, seed, kind, network, tau=None, teachers=(), finished=True, **method):
+def run_of(name, seed, kind, network, tau=None, teachers=(), **method):
     told = dict(kind=kind, tau=tau, alpha=None if kind == "ce" else 1.0, loss=None)
     told |= dict(label_noise=None, teacher_config="t.py" if teachers else None, network=network)
-    weights = hash_of(name, seed)
-    row = dict(
-        weights=weights,
-        teachers=[teacher["row"]["weights"] for teacher in teachers],
-        data=dict(train="same"),
-        epochs=20,
-        test={},
-    )
-    return dict(
-        name=name,
-        seed=seed,
-        work_dir=f"work_dirs/{name}/seed{seed}",
-        config=f"configs/{name}.py",
-        overrides=[],
+    run = report_records.run_of(name, seed, 0.0, {**told, **method})
+    run.update(
         epochs=20,
         teachers=[teacher["work_dir"] for teacher in teachers],
-        method={**told, **method},
         command=["python", "tools/train.py"],
-        row=row if finished else None,
+        weights=hash_of(name, seed),
         files=dict(log=None, scalars=[], dumps={}),
     )
+    taught_by = [teacher["row"]["weights"] for teacher in teachers]
+    run["row"].update(weights=run["weights"], teachers=taught_by, data=dict(train="same"), test={})
+    return run
 
 
 def runs_of(seed, methods=METHODS, network=NETWORK, teacher=None, **more):
@@ -102,10 +93,10 @@ def runs_of(seed, methods=METHODS, network=NETWORK, teacher=None, **more):
 
 def experiment_of(root, runs, name="table1", scale="cpu", command=("python", "tools/reproduce.py")):
     record = dict(
-        format=1, name=name, scale=scale, title="Table", command=list(command), root="..",
+        name=name, scale=scale, title="Table", command=list(command), root="..",
         cells={run["name"]: [run["name"], ""] for run in runs}, metrics=[], runs=runs,
     )  # fmt: skip
-    return ExperimentFile(root / "results" / f"{name}.json", root, record)
+    return Experiment(root / "results" / f"{name}.json", root, record)
 
 
 def whole_experiment(root, seeds=(0,), splits=("train", "test"), methods=METHODS, **sizes):

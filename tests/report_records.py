@@ -1,7 +1,9 @@
 """Experiment files as tools/reproduce.py writes them, in full, and figures for their report."""
 
 import json
-import statistics
+from types import SimpleNamespace
+
+import numpy as np
 
 from mmkd_logit.lab.report.style import Drawing, new_figure
 
@@ -32,6 +34,7 @@ def run_of(name, seed, top1, method=None):
         method=method or dict(kind="mse", tau=None, alpha=1.0, loss="LogitMSELoss",
                               label_noise=None, teacher_config="configs/wrn/t.py", network="WRN"),
         row=None if top1 is None else row_of(name, seed, top1),
+        weights=None if top1 is None else row_of(name, seed, top1)["weights"],
         files=dict(log=f"{folder}/train.log", scalars=[f"{folder}/1/vis_data/scalars.json"],
                    dumps=dict(test=f"{folder}/logits/test.npz")),
     )  # fmt: skip
@@ -41,10 +44,10 @@ def cell_of(values, paper=None, mark="S"):
     """A cell of a metric, from the numbers of its seeds."""
     by_seed = {str(seed): value for seed, value in enumerate(values) if value is not None}
     numbers = list(by_seed.values())
-    mean = statistics.fmean(numbers) if numbers else None
+    mean = float(np.mean(numbers)) if numbers else None
     return dict(
         by_seed=by_seed, mean=mean, n=len(numbers), failed=len(values) - len(numbers),
-        std=statistics.stdev(numbers) if len(numbers) > 1 else None,
+        std=float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
         paper=paper, mark="" if paper is None else mark,
         difference=None if paper is None or mean is None else mean - paper,
     )  # fmt: skip
@@ -64,7 +67,7 @@ def record_of(cells, name="table1", **changed):
         cells={n: cell_of(values, paper) for n, (_, _, values, paper) in cells.items()},
     )  # fmt: skip
     record = dict(
-        format=1, name=name, scale=None, title=f"Title of {name}", note="A note.",
+        format=2, name=name, scale=None, title=f"Title of {name}", note="A note.",
         protocol="Weights after the last epoch.", legend=dict(S="read in a source"), root="..",
         command=["python", "tools/reproduce.py", name, "--only", "*_mse"],
         cells={n: [row, column] for n, (row, column, _, _) in cells.items()},
@@ -84,7 +87,8 @@ def write_record(root, record, place=None):
     where = "/".join(filter(None, [record.get("scale"), record["name"]]))
     path = root / "results" / (place or f"{where}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record))
+    runs = [{key: v for key, v in run.items() if key != "row"} for run in record["runs"]]
+    path.write_text(json.dumps({**record, "runs": runs}))
     with open(root / "results" / "runs.jsonl", "a") as file:
         for run in record["runs"]:
             if run["row"]:
@@ -101,12 +105,23 @@ def write_run_files(root, record):
             (root / name).write_text(f"this is {name}\n")
 
 
-def drawing_of(name="curves", experiment=None, **fields):
+def drawing_of(name="curves", **fields):
     """A small figure."""
     figure = new_figure(2.0, 3.0)
     figure.subplots().plot([0, 1], [0, 1])
-    texts = dict(title=f"Figure {name}", caption="What is drawn.", paper="Alike.")
-    return Drawing(name, figure=figure, experiment=experiment, **{**texts, **fields})
+    known = dict(title=f"Figure {name}", caption="What is drawn.", paper="Alike.", figure=figure)
+    return Drawing(name, **{**known, **fields})
+
+
+def figures_of(*names):
+    """Modules with small figures, ``losses`` of no experiment and others of every one."""
+    return {
+        name: SimpleNamespace(
+            NEEDS=None if name == "losses" else "runs",
+            draw=lambda *experiment, name=name: [drawing_of(name)],
+        )
+        for name in names
+    }
 
 
 HOSTILE = (

@@ -45,10 +45,7 @@ READERS = {
     ("mmkd_logit/utils/files.py", "json.loads"): PLAIN,
     ("mmkd_logit/utils/files.py", "zipfile.ZipFile"): PLAIN,
     ("mmkd_logit/lab/report/data.py", "json.loads"): OTHER,
-    ("mmkd_logit/lab/report/command.py", "importlib.import_module"): NAMED,
     ("mmkd_logit/lab/report/data.py", "numpy.load"): ROWS,
-    ("mmkd_logit/lab/report/page_figures.py", "importlib.import_module"): NAMED,
-    ("mmkd_logit/lab/report/page.py", "json.loads"): PLAIN,
     ("mmkd_logit/datasets/wrapper.py", "mmpretrain.datasets.CIFAR10"): (
         SAFE + "test_pickles_of_cifar"
     ),

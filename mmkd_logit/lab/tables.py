@@ -236,7 +236,7 @@ def _joined(numbers: Any) -> str:
 
 # An experiment as one JSON file, for the report: tables, runs, and where each run's files lie.
 
-FORMAT = 1
+FORMAT = 2
 
 
 def describe_experiment(
@@ -291,7 +291,7 @@ def _describe_run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
         teachers=[teacher.work_dir for teacher in run.teachers],
         method=plain(describe_method(cfg)),
         command=["python", "tools/train.py", *run.argv],
-        row=row,
+        weights=row.get("weights") if row else None,
         files=find_files(run.work_dir, row),
     )
 

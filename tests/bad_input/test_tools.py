@@ -12,8 +12,7 @@ from mmkd_logit.engine import precompute, test, train
 from mmkd_logit.lab import publish as published
 from mmkd_logit.lab import reproduce
 from mmkd_logit.lab.benchmark import command as benchmark
-from mmkd_logit.lab.report import command
-from mmkd_logit.lab.report import page as report
+from mmkd_logit.lab.report import command as report
 
 TOOLS = {
     "train": train,
@@ -28,19 +27,6 @@ TOOLS = {
 }
 
 
-def run(tool, words):
-    if tool.startswith("analysis/"):
-        command.main(tool.removeprefix("analysis/"), words)
-    else:
-        TOOLS[tool].main(words)
-
-
-def parser_of(tool):
-    if tool.startswith("analysis/"):
-        return command.build_parser(tool.removeprefix("analysis/"))
-    return TOOLS[tool].build_parser()
-
-
 @pytest.mark.parametrize(
     ("tool", "option", "kind", "words", "says"),
     tools.ROWS,
@@ -50,7 +36,7 @@ def test_wrong_words(tool, option, kind, words, says, prior, monkeypatch, capsys
     monkeypatch.setattr(EpochBasedTrainLoop, "run", lambda loop: pytest.fail("it trains"))
     before = prior.files()
     with pytest.raises(SystemExit) as stopped:
-        run(tool, [word.format(**prior.words) for word in words])
+        TOOLS[tool].main([word.format(**prior.words) for word in words])
     assert stopped.value.code in (1, 2)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -70,8 +56,7 @@ def options_of(parser):
 
 def test_every_option_has_a_row():
     rows = {row[:2] for row in tools.ROWS}
-    names = [*TOOLS, *(f"analysis/{name}" for name in command.FIGURES)]
-    known = {(tool, option) for tool in names for option in options_of(parser_of(tool))}
+    known = {(tool, option) for tool in TOOLS for option in options_of(TOOLS[tool].build_parser())}
     missing = known - rows - set(exempt.OPTIONS)
     assert not missing
     assert set(exempt.OPTIONS) <= known

@@ -3,7 +3,7 @@
 In words, {student}, {kd} and {checkpoint} are those of a finished run in the current folder.
 """
 
-from mmkd_logit.lab.report.command import FIGURES
+from mmkd_logit.lab.report.figures import FIGURES
 
 _COMMON = ("train", "test", "precompute", "dump_logits")
 # What comes first on a command line that is right.
@@ -166,17 +166,17 @@ _OTHERS = [
     ("report", "--root", "missing folder", ["results", "--root", "nowhere"], "nowhere"),
 ]
 _FIGURES = [
-    (f"analysis/{name}", *row)
-    for name in FIGURES
+    ("report", *row[:2], [*row[2], "--figure", name], row[3])
+    for name, figure in FIGURES.items()
     for row in [
-        ("paths", "missing folder", ["nowhere"], "nowhere"),
+        ("results", "missing folder", ["nowhere"], "nowhere"),
         ("--experiment", "no such name", ["results", "--experiment", "tabel1"], "tabel1"),
         ("--root", "missing folder", ["results", "--root", "nowhere"], "nowhere"),
-        ("--out", "file for a folder", ["results"] * (name != "losses") + ["--out", "a_file"],
+        ("--out", "file for a folder", ["results", "--out", "a_file"],
          "a_file is a file; name a folder"),
     ]
-    if name != "losses" or row[0] == "--out"
-]
+    if figure.NEEDS or row[0] == "--out"
+] + [("report", "--figure", "not a choice", ["results", "--figure", "gird"], "'grid'")]
 
 # fmt: on
 

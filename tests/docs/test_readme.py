@@ -113,7 +113,7 @@ def parser_of(tool):
     tree = ast.parse((PROJECT / tool).read_text())
     (source,) = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
     build = importlib.import_module(source).build_parser
-    return build(Path(tool).stem) if tool.startswith("tools/analysis/") else build()
+    return build()
 
 
 def flags_of(parser):
@@ -133,7 +133,7 @@ def commands_of(text):
     joined += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
     for line in joined:
         words = re.sub(r"^((\w+=\S+|python) )*(?=tools/)", "", line)
-        if re.match(r"tools/(analysis/)?\w+\.(py|sh) ", words) and "..." not in words:
+        if re.match(r"tools/\w+\.(py|sh) ", words) and "..." not in words:
             yield shlex.split(words)
 
 
@@ -161,7 +161,7 @@ def test_commands_are_parsed(page, capsys):
     [
         ("```bash\npython tools/train.py A.py --fats\n```\n", SystemExit),
         ("```bash\nX=1 tools/dist_train.sh \\\n    A.py 4 --epochs many\n```\n", SystemExit),
-        ("say `python tools/report.py a b`", SystemExit),
+        ("say `python tools/report.py a --figure b`", SystemExit),
         ("say `tools/slurm_train.sh PARTITION`", IndexError),
         ("```bash\npython tools/no_such.py A\n```\n", FileNotFoundError),
     ],
@@ -173,8 +173,7 @@ def test_control_wrong_commands_are_found(text, error):
 
 
 def test_commands_name_existing_flags():
-    tools = [*PROJECT.glob("tools/*.py"), *PROJECT.glob("tools/analysis/*.py")]
-    known = set.union(*(flags_of(parser_of(name_of(tool))) for tool in tools))
+    known = set.union(*(flags_of(parser_of(name_of(tool))) for tool in PROJECT.glob("tools/*.py")))
     for script in PROJECT.glob("tools/*.sh"):  # slurm's
         known.update(re.findall(r"(?<![\w-])--[a-z][a-z-]+", script.read_text()))
     for page in PAGES:
@@ -184,15 +183,14 @@ def test_commands_name_existing_flags():
 
 def test_every_figure_and_every_metric_is_there():
     from mmkd_logit import metrics
-    from mmkd_logit.lab.report.command import FIGURES, build_parser
+    from mmkd_logit.lab.report.figures import FIGURES
 
-    figures = part("experiments-and-report.md", "`python tools/analysis/...`", "## TensorBoard")
-    rows = dict(re.findall(r"^\| `(\w+)\.py[^`]*`([^|]*)\|", figures, re.MULTILINE))
+    figures = part("experiments-and-report.md", "| `--figure` |", "## TensorBoard")
+    rows = dict(re.findall(r"^\| `(\w+)`([^|]*)\|", figures, re.MULTILINE))
     assert sorted(rows) == sorted(FIGURES)
     for name, marks in rows.items():
-        usage = build_parser(name).format_help()
-        assert ("(w" in marks) == ("work folders" in usage), name
-        assert ("d)" in marks) == ("--dump-logits" in usage), name
+        assert ("(w" in marks) == FIGURES[name].WORK_FOLDERS, name
+        assert ("d)" in marks) == ("--dump-logits" in (FIGURES[name].NEEDS or "")), name
     named = part("metrics.md", "# Metrics", "## Logged during training")
     assert sorted(re.findall(r"^\| `(\w+)` \|", named, re.MULTILINE)) == sorted(metrics.__all__)
     keys = set(re.findall(r"`(?:\w+/)?(\w+)`", named))

@@ -28,9 +28,8 @@ from mmkd_logit.engine.group import main as together
 from mmkd_logit.engine.logits import read_identity
 from mmkd_logit.engine.precompute import main as precompute
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.lab.report.data import _identity as identity_of_work_folder
-from mmkd_logit.lab.report.data import read_dump, read_scalars
-from mmkd_logit.lab.report.page import main as report
+from mmkd_logit.lab.report.command import main as report
+from mmkd_logit.lab.report.data import read_dump, read_dump_identity, read_scalars
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -331,7 +330,7 @@ def test_dumps_rows_scalars_and_origins(tmp_path, marker):
         with pytest.raises(ValueError, match=f"{name} is not a whole dump"):
             read_dump(tmp_path / name)
         with pytest.raises(ValueError, match=f"{name} is not a whole dump"):
-            identity_of_work_folder(str(tmp_path / name))
+            read_dump_identity(tmp_path / name)
         assert read_identity(tmp_path / name) is None
     as_pickle(tmp_path / "origin.json", marker)
     assert read_origin(tmp_path) is None

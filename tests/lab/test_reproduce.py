@@ -83,7 +83,7 @@ def test_from_nothing_to_the_table(tiny, capsys):
     assert record["command"] == ["python", "tools/reproduce.py", "small", "--seeds", "2"]
     assert [run["name"] for run in record["runs"]] == ["big", "alone", "kd"] * 2
     for run in record["runs"]:
-        assert run["row"] in rows
+        assert run["weights"] in [row["weights"] for row in rows]
         folder = Path("results", record["root"])
         assert folder.joinpath(run["files"]["log"]).is_file()
         (scalars,) = run["files"]["scalars"]
@@ -129,13 +129,15 @@ def check_the_command_for_logits(capsys):
     assert capsys.readouterr().err.count("its logits are written") == 3
     rows = read_lines(Path("results/runs.jsonl"))
     assert len(rows) == 6
+    by_weights = {row["weights"]: row for row in rows}
     for run in json.loads(Path("results/small.json").read_text())["runs"]:
+        row = by_weights[run["weights"]]
         for split in ("train", "test"):
             dump = read_dump(Path("results", "..", run["files"]["dumps"][split]))
-            assert dump.identity["weights"] == run["row"]["weights"]
-            assert dump.identity["data"] == run["row"]["data"][split]
+            assert dump.identity["weights"] == row["weights"]
+            assert dump.identity["data"] == row["data"][split]
         top1 = 100 * (dump.logits.argmax(1) == dump.label).mean()
-        assert top1 == pytest.approx(run["row"]["test"]["accuracy/top1"])
+        assert top1 == pytest.approx(row["test"]["accuracy/top1"])
         assert (dump.teacher_logits is None) == (run["name"] != "kd")
     main(command)
     assert capsys.readouterr().err.count("done before\n") == 3
@@ -204,7 +206,7 @@ def test_failures_and_reduced_size(tiny, capsys):
     assert "failed, see work_dirs/" in err
     assert "cannot take the training images" in err
     record = json.loads(Path("results/small.json").read_text())
-    assert [run["row"] for run in record["runs"]] == [None] * 3
+    assert [run["weights"] for run in record["runs"]] == [None] * 3
     assert record["metrics"][0]["cells"]["kd"]["failed"] == 1
     assert "not trained, its teacher" in err
 

@@ -517,4 +517,59 @@ MUTANTS = {
         "if False:",
         _FINITE,
     ),
+    # report
+    "a run has the oldest of its rows": Mutant(
+        "lab/report/data.py",
+        "for number, row in results.rows.items()}",
+        "for number, row in reversed(results.rows.items())}",
+        "tests/lab/report/test_read_results.py",
+    ),
+    "logits of other weights are drawn": Mutant(
+        "lab/report/samples.py",
+        "if trained is not None and said != trained",
+        "if False and said != trained",
+        "tests/lab/report/test_samples.py",
+    ),
+    "a student has the teacher of other samples": Mutant(
+        "lab/report/samples.py",
+        "teacher.logits if dump.same_samples(teacher) else None",
+        "teacher.logits",
+        "tests/lab/report/test_samples.py",
+    ),
+    "students on other data are one group": Mutant(
+        "lab/report/groups.py",
+        'run["method"].get("network"), data[run["name"]], teacher',
+        'run["method"].get("network"), data[runs[0]["name"]], teacher',
+        "tests/lab/report/test_groups.py",
+    ),
+    "bins hold their left edges": Mutant(
+        "lab/report/figures/calibration.py",
+        "/ num_bins, confidence)",
+        '/ num_bins, confidence, "right")',
+        "tests/lab/report/test_calibration.py",
+    ),
+    "densities end at their floor": Mutant(
+        "lab/report/densities.py",
+        "values if floor is None else np.concatenate",
+        "values if True else np.concatenate",
+        "tests/lab/report/test_densities.py",
+    ),
+    "bands are of the population": Mutant(
+        "lab/report/curves.py",
+        "values.std(0, ddof=1)",
+        "values.std(0)",
+        "tests/lab/report/test_curves.py",
+    ),
+    "the page runs what data say": Mutant(
+        "lab/report/page.py",
+        "autoescape=True",
+        "autoescape=False",
+        "tests/lab/report/test_page.py",
+    ),
+    "a link leaves its folder": Mutant(
+        "lab/report/page_figures.py",
+        "if target.is_relative_to(base)]",
+        "if target]",
+        "tests/lab/report/test_page_files.py",
+    ),
 }

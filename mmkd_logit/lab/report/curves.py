@@ -1,47 +1,47 @@
-"""Smoothed curves and densities."""
+"""Curves of what runs logged in training, one line for each method."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
-from scipy.ndimage import gaussian_filter1d
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .style import Look
+from .data import Experiment, Scalars, read_scalars
+from .groups import Group, Method, Run, describe_epochs, describe_seeds
+from .style import TEACHER, Drawing, Look, foot, new_figure
 
-Scalars = Mapping[str, tuple[np.ndarray, np.ndarray]]
+PREDICTED: dict[str, Any] = dict(color=TEACHER.color, linestyle=(0, (1, 1.5)), lw=1.2)
 
 
 class Curve(NamedTuple):
-    """Something over epochs.
+    """A quantity over epochs."""
 
-    Attributes:
-        epochs: Ascending.
-        mean: Over seeds, there; what is no number for one seed is none for all.
-        std: Sample standard deviation, or NaN for one seed.
-        n: Seeds.
-    """
+    epochs: np.ndarray  # ascending
+    mean: np.ndarray  # over seeds, NaN where the value of a seed is not finite
+    std: np.ndarray  # sample standard deviation, NaN for one seed
+    n: int  # seeds
 
-    epochs: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    n: int
+    def numbers(self) -> dict[str, Any]:
+        """Return the curve in five digits."""
+        epochs, mean, std = ([float(f"{v:.5g}") for v in values] for values in self[:3])
+        return dict(epochs=epochs, mean=mean, std=std if self.n > 1 else None, n=self.n)
+
+
+Curves = dict[str, dict[str, Curve]]  # by quantity and method
 
 
 def by_epoch(scalars: Scalars, name: str, last: bool = False) -> dict[float, float]:
-    """Return one value for each epoch of training, by its end."""
+    """Return the mean, or the last value, of each epoch of training, by its end."""
     steps, values = scalars[name]
     epochs = _epochs_at(scalars, steps)
-    found: dict[float, float] = {}
-    for epoch in np.unique(epochs):
-        here = values[epochs == epoch]
-        found[float(epoch)] = float(here[-1] if last else here.mean())
-    return found
+    groups = {float(epoch): values[epochs == epoch] for epoch in np.unique(epochs)}
+    return {epoch: float(v[-1] if last else v.mean()) for epoch, v in groups.items()}
 
 
 def by_iteration(scalars: Scalars, name: str, per_epoch: float | None) -> dict[float, float]:
-    """Return every value that was logged in training, by the epoch as a broken number."""
+    """Return every value that was logged in training, by the epoch as a fraction."""
     steps, values = scalars[name]
     epochs = _epochs_at(scalars, steps)
     if per_epoch is None:
@@ -57,19 +57,14 @@ def by_validation(scalars: Scalars, name: str) -> dict[float, float]:
 
 
 def _epochs_at(scalars: Scalars, steps: np.ndarray) -> np.ndarray:
-    """Return the epochs, from 1 on, that iterations were in."""
-    if "epoch" not in scalars:
-        raise ValueError(
-            "the scalars lack 'epoch', which MMEngine logs in training; these are of a validation"
-        )
-    known, epochs = scalars["epoch"]
-    place = np.searchsorted(known, steps)
-    if place.max(initial=0) >= len(known) or not np.array_equal(known[place], steps):
-        raise ValueError("some lines of the scalars lack 'epoch', which MMEngine logs in training")
-    return epochs[place]
+    """Return the epochs, from 1 on, of iterations."""
+    known, epochs = scalars.get("epoch", (np.empty(0), np.empty(0)))
+    if not np.isin(steps, known).all():
+        raise ValueError("lines of the scalars lack 'epoch', which MMEngine logs in training")
+    return epochs[np.searchsorted(known, steps)]
 
 
-def over_seeds(runs: Sequence[Mapping[float, float]]) -> Curve | None:
+def over_seeds(runs: Iterable[Mapping[float, float]]) -> Curve | None:
     """Average over seeds, where all of them have a value; None if they share no epoch."""
     runs = [run for run in runs if run]
     shared = sorted(set(runs[0]).intersection(*runs[1:])) if runs else []
@@ -81,145 +76,144 @@ def over_seeds(runs: Sequence[Mapping[float, float]]) -> Curve | None:
     return Curve(np.array(shared), values.mean(0), std, len(runs))
 
 
-# Densities of many values on a grid, and what to say of them in numbers.
+# A line for each method: averaged over seeds, drawn and described.
 
 
-QUANTILES = dict(q05=0.05, q25=0.25, median=0.5, q75=0.75, q95=0.95)
-_FINE = 8  # cells that values are counted in, for each distance of two points
+def read_curves(
+    experiment: Experiment,
+    groups: Sequence[Group],
+    values: Callable[[Run, Scalars], Mapping[str, Mapping[float, float]]],
+) -> list[Curves]:
+    """Average what runs logged, for each group.
 
-
-def bandwidth(values: np.ndarray) -> float:
-    r"""Return Silverman's width of a Gaussian kernel.
-
-    :math:`0.9 \min(s, \mathrm{IQR} / 1.349)\, n^{-1/5}`, of the standard deviation alone where
-    the quartiles coincide.
+    ``values`` takes a run and its scalars, and returns values over epochs by quantity.
     """
-    deviation = float(np.std(values))
-    quartiles = np.subtract(*np.percentile(values, [75, 25])) / 1.349
-    return 0.9 * float(min(deviation, quartiles or deviation)) * len(values) ** -0.2
+    found: list[Curves] = []
+    runs = [run for group in groups for run in group.runs]
+    if runs and not any(map(_logs, runs)):
+        raise ValueError(
+            f"none of the {len(runs)} finished runs left vis_data/scalars.json, which training "
+            f"writes: {' '.join(runs[0]['command'])}"
+        )
+    for group in groups:
+        curves: Curves = {}
+        for method in group.methods:
+            seeds: dict[str, list[Mapping[float, float]]] = {}
+            for run in filter(_logs, method.runs.values()):
+                scalars = read_scalars(experiment.root / path for path in _logs(run))
+                for name, each in values(run, scalars).items():
+                    seeds.setdefault(name, []).append(each)
+            for name, runs_of_method in seeds.items():
+                curve = over_seeds(runs_of_method)
+                if curve is not None:
+                    curves.setdefault(name, {})[method.name] = curve
+        found.append(curves)
+    return found
 
 
-def smooth_density(
-    values: np.ndarray, low: float, high: float, points: int = 256, floor: float | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate a density by Gaussian kernels; the time does not grow with N times points.
+def _logs(run: Run) -> list[str]:
+    return run["files"].get("scalars") or []
 
-    Values outside the range count in the whole, whose area is 1.
+
+def draw_panels(
+    group: Group, curves: Curves, panels: Mapping[str, tuple[str, str, str]]
+) -> tuple[Figure, dict[str, Axes], str]:
+    """Draw the quantities that have a curve: means with bands, and markers now and then.
+
+    ``panels`` has the title, the unit and a description by quantity. Return the figure, its
+    panels, and the descriptions of what is drawn.
     """
-    cell = (high - low) / (points - 1) / _FINE
-    # A kernel narrower than the distance of two points would fall between them.
-    sigma = max(bandwidth(values) / cell, _FINE)
-    margin = int(np.ceil(5 * sigma)) + 1
-    count = (points - 1) * _FINE + 1
-    edges = low + cell * (np.arange(-margin, count + margin + 1) - 0.5)
-    counts = np.histogram(values, edges)[0].astype(float)
-    if floor is not None:
-        counts += np.histogram(2 * floor - values, edges)[0]
-    smooth = gaussian_filter1d(counts, sigma, mode="constant", truncate=5)[margin:-margin:_FINE]
-    grid = low + cell * _FINE * np.arange(points)
-    if floor is not None:
-        smooth[grid < floor] = 0
-    return grid, smooth / (len(values) * cell)
+    shown = [name for name in panels if name in curves]
+    rows = 2 if len(shown) == 4 else 1
+    figure = new_figure(0.6 + 2.6 * rows)
+    grid = figure.subplots(rows, len(shown) // rows, squeeze=False)
+    methods = [method for method in group.methods if any(map(_logs, method.runs.values()))]
+    for axes, name in zip(grid.flat, shown, strict=True):
+        for place, method in enumerate(methods):
+            if method.name not in curves[name]:
+                continue
+            epochs, mean, std, _ = curves[name][method.name]
+            step = max(1, len(epochs) // 6)
+            color, order = method.look.color, 2 + 0.01 * method.look.order
+            axes.fill_between(
+                epochs, mean - std, mean + std, color=color, alpha=0.12, lw=0, zorder=1
+            )
+            markers = (int(place / len(methods) * step), step)
+            axes.plot(epochs, mean, markevery=markers, zorder=order, **_style_of(method.look))
+        axes.set(title=panels[name][0], ylabel=panels[name][1])
+    found = dict(zip(shown, grid.flat, strict=True))
+    return figure, found, "; ".join(panels[name][2] for name in shown)
 
 
-def common_range(
-    groups: Iterable[np.ndarray], outside: float = 0.002, floor: float | None = None
-) -> tuple[float, float]:
-    """Return a range that holds nearly all values of every group."""
-    ends = [np.quantile(values, [outside, 1 - outside]) for values in groups if len(values)]
-    if not ends:
-        return 0.0, 1.0
-    low, high = (float(end) for end in (np.min(ends), np.max(ends)))
-    low = low if floor is None else floor
-    if high <= low:  # all the same
-        high = low + max(1e-3, abs(low)) * 0.1
-    margin = 0.02 * (high - low)
-    return (low - margin if floor is None else low), high + margin
+def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
+    """Make an axis logarithmic, if anything on it is above 0, down to the least mean.
 
-
-def summarize(values: np.ndarray) -> dict[str, float | int]:
-    """Return number, mean, standard deviation and quantiles of values."""
-    finite = values[np.isfinite(values)]
-    summary: dict[str, float | int] = dict(n=len(finite), not_finite=len(values) - len(finite))
-    if len(finite):
-        summary |= dict(mean=float(finite.mean()), std=float(finite.std()))
-        found = np.quantile(finite, list(QUANTILES.values()))
-        summary |= {name: float(value) for name, value in zip(QUANTILES, found, strict=True)}
-    return summary
-
-
-# One row for each method, all over the same axis.
-
-
-HEIGHT = 0.86  # of a row's peak
-
-
-class Ridge(NamedTuple):
-    """A row.
-
-    Attributes:
-        name: Written on the left.
-        look: Of it.
-        x: Points of a curve, (P,), or edges of a histogram's bins, (P + 1,).
-        y: Heights, (P,); None for a row without values.
-        center: Where a tick stands.
-        text: Written on the right.
+    Bands may end below 0, and would take the axis with them.
     """
-
-    name: str
-    look: Look
-    x: np.ndarray | None = None
-    y: np.ndarray | None = None
-    center: float | None = None
-    text: str = ""
-
-
-def draw_ridges(axes: Axes, ridges: Sequence[Ridge], names: bool = True, head: str = "") -> None:
-    """Draw densities below each other, each as high as its row.
-
-    The baseline of row i is at y = -i; a tick stands at the center of each.
-    """
-    for row, ridge in enumerate(ridges):
-        color = ridge.look.color
-        axes.axhline(-row, color="#cfcfcf", linewidth=0.6, zorder=1)
-        if ridge.x is not None and ridge.y is not None:
-            peak = float(np.max(ridge.y)) or 1.0
-            heights = HEIGHT * np.asarray(ridge.y) / peak - row
-            line: Any = dict(color=color, linewidth=1.2, zorder=3)
-            if len(ridge.x) > len(ridge.y):
-                axes.stairs(
-                    heights, ridge.x, baseline=-row, fill=True, color=to_rgba(color, 0.35), zorder=2
-                )
-                axes.stairs(heights, ridge.x, baseline=-row, **line)
-            else:
-                axes.fill_between(
-                    ridge.x, heights, -row, color=to_rgba(color, 0.35), linewidth=0, zorder=2
-                )
-                axes.plot(ridge.x, heights, linestyle="-", **line)
-        if ridge.center is not None:
-            axes.plot(
-                [ridge.center] * 2, [-row, -row + 0.5 * HEIGHT], color="black", linewidth=1.6,
-                solid_capstyle="butt", zorder=4,
-            )  # fmt: skip
-        if ridge.text:
-            axes.annotate(
-                ridge.text, (1.0, -row + 0.12), xycoords=("axes fraction", "data"), fontsize=7.5,
-                xytext=(4, 0), textcoords="offset points", annotation_clip=False,
-            )  # fmt: skip
-    if head:
-        axes.annotate(
-            head, (1.0, 1.0), xycoords="axes fraction", fontsize=7.5, color="#555555",
-            xytext=(4, 0), textcoords="offset points", annotation_clip=False, va="center",
-        )  # fmt: skip
-    axes.set_ylim(-len(ridges) + 0.9, 1.0)
-    axes.set_yticks([-row for row in range(len(ridges))])
-    axes.tick_params(axis="y", length=0)
-    axes.set_yticklabels([ridge.name for ridge in ridges] if names else [], va="bottom")
-    axes.grid(False, axis="y")
-    axes.spines["left"].set_visible(False)
+    means = np.concatenate([curve.mean for curve in curves])
+    means = means[means > 0]
+    if len(means):
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.6 * float(means.min()))
+        low, high = axes.get_ylim()
+        if low > 1e-3 and high < 100 * low:  # few powers of ten, so others are written too
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def rounded(value: float, span: float) -> str:
-    """Return a number with the digits that can be told apart on an axis."""
-    digits = int(np.clip(2 - np.floor(np.log10(span / 2)), 0, 6))
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+def describe_curves(
+    experiment: Experiment,
+    group: Group,
+    curves: Curves,
+    figure: Figure,
+    part: str,
+    title: str,
+    what: str,
+    paper: str,
+    more: str = "",
+    predicted: str = "",
+    **numbers: Any,
+) -> Drawing:
+    """Return the figure with its legend and its caption."""
+    drawn = [m for m in group.methods if any(m.name in found for found in curves.values())]
+    runs = [run for method in drawn for run in method.runs.values() if _logs(run)]
+    _end_axes(figure, drawn, predicted)
+    seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
+    protocol = f"{seeds}; {describe_epochs(runs)}"
+    foot(figure, f"{experiment.key} · {group.title} · {protocol}")
+    bands = "" if "no spread" in protocol else ", bands ± one sample standard deviation"
+    caption = [f"{what}{bands}; {protocol}.", more, *group.notes]
+    for name, found in curves.items():
+        numbers[name] = {label: curve.numbers() for label, curve in found.items()}
+    return Drawing(
+        name=experiment.file_name(part, group.title),
+        title=f"{title} {group.title}",
+        caption=" ".join(filter(None, caption)),
+        figure=figure,
+        sources=[*experiment.sources, *(path for run in runs for path in _logs(run))],
+        paper=paper,
+        numbers=numbers,
+    )
+
+
+def _end_axes(figure: Figure, methods: Sequence[Method], predicted: str) -> None:
+    """Name the axis of epochs and write one legend for all panels."""
+    entries = [(method.name, _style_of(method.look)) for method in methods]
+    entries += [(predicted, PREDICTED)] if predicted else []
+    rows = -(-sum(38 + 4.8 * len(label) for label, _ in entries) // 500)  # in points
+    columns = int(-(-len(entries) // rows))
+    # Legends are filled by columns, and read by rows.
+    entries = [entry for column in range(columns) for entry in entries[column::columns]]
+    handles = [figure.axes[0].plot([], [], label=label, **style)[0] for label, style in entries]
+    kind: dict[str, Any] = dict(ncols=columns, handlelength=3.2, columnspacing=1.4)
+    figure.legend(handles=handles, loc="outside upper center", **kind)
+    figure.get_layout_engine().set(w_pad=0.07)  # type: ignore[union-attr, call-arg]
+    for axes in figure.axes:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _style_of(look: Look) -> dict[str, Any]:
+    edge = "white" if look.marker != "*" else look.color  # a star of edges alone is no star
+    return dict(color=look.color, linestyle=look.linestyle, marker=look.marker, mec=edge, mew=0.4)

@@ -1,46 +1,50 @@
-"""The figures of the page, and the files behind its numbers."""
+"""Figures of a page, and links to the files behind its numbers."""
 
 import base64
 import hashlib
-import importlib
 import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import Any
 from urllib.parse import quote
 
 import matplotlib
 
 from mmkd_logit.utils.files import write_bytes
 
-from .data import ExperimentFile
-from .style import style
+from .data import Experiment
+from .style import Drawing, style
+
+_LARGEST_SVG = 1_500_000  # bytes; clouds of points are lighter as pixels
+_LONGEST = 200_000  # characters of the numbers drawn
+# What XML cannot hold, though a string of a JSON file can.
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Files:
-    """Names files for a report that lies in a folder.
+    """Links from a page to files.
 
-    A link is relative, leads to a file that is there, and stays in a folder that the report lies
-    in too: where the runs were made, or that of the results. Anything else is only named.
+    A link is relative, leads to a file that exists, and stays in a folder that the page lies in
+    too: the root of the runs, or the folder of results. Other files are only named.
     """
 
-    def __init__(self, folder: Path, results: Path) -> None:
-        self.folder, self.results = _absolute(folder), _absolute(results)
+    def __init__(self, page: Path, results: Path) -> None:
+        self.page, self.results = _absolute(page), _absolute(results)
         self._hashes: dict[Path, str | None] = {}
 
     def href(self, path: str | Path, root: Path) -> str | None:
         """Return the link to a file, or None."""
         target = _absolute(root / path)
-        bases = [_absolute(root), self.results]
-        if not any(target.is_relative_to(b) and self.folder.is_relative_to(b) for b in bases):
-            return None
-        if not os.path.isfile(target):
+        bases = [base for base in (_absolute(root), self.results) if target.is_relative_to(base)]
+        if not any(map(self.page.is_relative_to, bases)) or not os.path.isfile(target):
             return None
         # Also the colon is quoted: a file may be called as a protocol is.
-        return quote(os.fsencode(os.path.relpath(target, self.folder)))
+        return quote(os.fsencode(os.path.relpath(target, self.page)))
 
     def describe(self, paths: Iterable[str | Path], root: Path) -> list[dict[str, Any]]:
         """Return path, link and SHA-256 of files; None for those that cannot be read."""
@@ -49,18 +53,15 @@ class Files:
             for path in dict.fromkeys(map(str, paths))
         ]
 
-    def link(self, label: str, path: str | None, root: Path) -> list[dict[str, Any]]:
-        """Return a link by what it is called, or one that says where the file is or was."""
-        if path is None:
-            return []
+    def link(self, label: str, path: str, root: Path) -> dict[str, Any]:
+        """Return a link by its label, or a label that says where the file is or was."""
         href = self.href(path, root)
         if href is None:
-            there = self.exists(path, root)
-            label = f"{label}: {path}" if there else f"{label} (gone: {path})"
-        return [dict(label=label, href=href)]
+            label += f": {path}" if self.exists(path, root) else f" (gone: {path})"
+        return dict(label=label, href=href)
 
     def exists(self, path: str, root: Path) -> bool:
-        """Say whether a file is there."""
+        """Whether a file exists."""
         return os.path.isfile(_absolute(root / path))
 
     def _hash(self, path: Path) -> str | None:
@@ -86,7 +87,7 @@ def _absolute(path: Path) -> Path:
 
 
 class Names:
-    """Hands out names for places in a page and for files, each once."""
+    """Unique names for places in a page and for files."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
@@ -102,146 +103,85 @@ class Names:
         return name
 
 
-# Figures in a report: inside it as images, and beside it as files.
+@dataclass
+class Rendered:
+    """A drawing as files."""
+
+    drawing: Drawing
+    stem: str  # of their names
+    svg: bytes
+    png: bytes
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write the files."""
+        paths = [Path(folder, f"{self.stem}.{kind}") for kind in ("svg", "png")]
+        for path, content in zip(paths, (self.svg, self.png), strict=True):
+            write_bytes(path, content)
+        return paths
 
 
-if TYPE_CHECKING:
-    from .style import Drawing
+def render_figures(
+    experiments: Sequence[Experiment], figures: Mapping[str, ModuleType]
+) -> Iterator[tuple[Experiment | None, Rendered | str]]:
+    """Draw figures of experiments, and those of no experiment; one that fails stops no other.
 
-# Takes experiments, where the first's runs were made, and a list for what cannot be drawn.
-Draw = Callable[[Sequence[ExperimentFile], Path, list[str]], Sequence["Drawing"]]
-
-_LARGEST_SVG = 1_500_000  # bytes; clouds of points are lighter as pixels
-_LONGEST = 200_000  # characters of the numbers drawn
-
-
-class Figures(NamedTuple):
-    """The figures of a report, each with the key of its experiment or None.
-
-    Attributes:
-        shown: What the template takes.
-        missing: Lines about those that could not be drawn.
-        problem: What went wrong with all of them, or nothing.
+    Yield drawings, or why a figure cannot be drawn.
     """
-
-    shown: list[tuple[str | None, dict[str, Any]]]
-    missing: list[tuple[str | None, str]]
-    problem: str
-
-
-def show_figures(
-    experiments: Sequence[ExperimentFile], draw: Draw | None, files: Files, names: Names
-) -> Figures:
-    """Draw figures, write them to ``RESULTS/figures`` and prepare them for the page.
-
-    One that fails takes no other with it. Where the files cannot be written the page has the
-    figures all the same.
-    """
-    notes: list[str] = []
-    problems: list[str] = []
-    drawings: Sequence[Drawing] = []
-    try:
-        draw = draw or importlib.import_module(f"{__package__}.command").draw_all
-        drawings = draw(experiments, experiments[0].root, notes)
-    except Exception as error:
-        problems.append(f"The figures could not be drawn: {_one_line(error)}")
-    keys = {f"{experiment.path}, ": experiment.key for experiment in experiments}
-    missing = [_split(note, keys) for note in notes]
-    view = _FigureView(experiments, files, names)
-    shown = []
-    for drawing in drawings:
-        key = drawing.experiment if drawing.experiment in keys.values() else None
+    stems = Names()
+    tasks: list[tuple[str, Experiment | None]] = [
+        (name, each) for each in experiments for name in figures if figures[name].NEEDS
+    ]
+    tasks += [(name, None) for name in figures if not figures[name].NEEDS]
+    for name, experiment in tasks:
         try:
-            shown.append((key, view.show(drawing)))
+            with style():
+                drawings = figures[name].draw(*filter(None, [experiment]))
+            for drawing in drawings:
+                stem = stems(drawing.name)
+                yield experiment, Rendered(drawing, stem, *_render(drawing, stem))
         except Exception as error:
-            missing.append((key, f"figure {drawing.name}: {_one_line(error)}"))
-    if view.unwritten:
-        problems.append(f"The figures are on the page alone: {view.unwritten}")
-    return Figures(shown, missing, " ".join(problems))
+            text = " ".join(str(error).split())
+            expected = isinstance(error, (ValueError, OSError))
+            kind = "" if expected else f"{type(error).__name__}: "
+            yield experiment, f"figure {name}: {kind}{text}"
 
 
-def _split(note: str, keys: dict[str, str]) -> tuple[str | None, str]:
-    """Split a line into the experiment that it is about and the rest."""
-    for start, key in keys.items():
-        if note.startswith(start):
-            return key, note.removeprefix(start)
-    return None, note
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-class _FigureView:
-    def __init__(self, experiments: Sequence[ExperimentFile], files: Files, names: Names) -> None:
-        self.roots: dict[str | None, Path] = {each.key: each.root for each in experiments}
-        self.root = experiments[0].root
-        self.files, self.names, self.stems = files, names, Names()
-        self.unwritten = ""
-
-    def show(self, drawing: "Drawing") -> dict[str, Any]:
-        """Return what the template takes."""
-        stem = self.stems(drawing.name)
-        svg, png = render_figure(drawing, stem)
-        # As an image and not as elements: names cannot clash, and nothing in it runs.
-        kind, data = ("svg+xml", svg) if len(svg) <= _LARGEST_SVG else ("png", png)
-        width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
-        return dict(
-            id=self.names(f"figure-{drawing.name}"),
-            title=drawing.title,
-            caption=drawing.caption,
-            paper=drawing.paper,
-            image=f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
-            width=width,
-            height=height,
-            files=self._write(stem, dict(svg=svg, png=png)),
-            numbers=_numbers(drawing.numbers),
-            sources=self.files.describe(
-                drawing.sources, self.roots.get(drawing.experiment, self.root)
-            ),
-        )
-
-    def _write(self, stem: str, contents: dict[str, bytes]) -> list[dict[str, Any]]:
-        links = []
-        for kind, content in contents.items():
-            path = Path("figures", f"{stem}.{kind}")
-            try:
-                write_bytes(self.files.results / path, content)
-            except OSError as error:
-                self.unwritten = str(error)
-                return []
-            links += self.files.link(kind.upper(), str(path), self.files.results)
-        return links
-
-
-# What XML cannot hold, though a string of a JSON file can.
-_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def render_figure(drawing: "Drawing", salt: str) -> tuple[bytes, bytes]:
+def _render(drawing: Drawing, salt: str) -> tuple[bytes, bytes]:
     """Return a figure as SVG, the same bytes for the same figure, and as PNG.
 
     Both carry title and caption, which a picture that is passed on would be without.
     """
     written = []
-    told = {"Title": drawing.title, "Description": drawing.caption}
-    told = {key: _NO_XML.sub("\ufffd", text) for key, text in told.items()}
+    texts = {"Title": drawing.title, "Description": drawing.caption}
+    texts = {key: _NO_XML.sub("\ufffd", text) for key, text in texts.items()}
     # Letters are drawn as outlines: an image in a page has no fonts but the reader's.
     with style(), matplotlib.rc_context({"svg.hashsalt": salt}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             buffer = io.BytesIO()
             drawing.figure.savefig(
-                buffer, format=kind, dpi=200, facecolor="white", metadata={**metadata, **told}
+                buffer, format=kind, dpi=200, facecolor="white", metadata={**metadata, **texts}
             )
             written.append(buffer.getvalue())
     return written[0], written[1]
 
 
-def _numbers(numbers: dict[str, Any]) -> str:
-    if not numbers:
-        return ""
-    text = json.dumps(numbers, indent=1, default=_plain)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}\n... cut off here"
+def embed(rendered: Rendered, root: Path, files: Files) -> dict[str, Any]:
+    """Return a figure as the template takes it."""
+    drawing, svg = rendered.drawing, rendered.svg
+    # As an image and not as elements: names cannot clash, and nothing in it runs.
+    kind, data = ("svg+xml", svg) if len(svg) <= _LARGEST_SVG else ("png", rendered.png)
+    width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
+    numbers = json.dumps(drawing.numbers, indent=1, default=_plain) if drawing.numbers else ""
+    if len(numbers) > _LONGEST:
+        numbers = f"{numbers[:_LONGEST]}\n... cut off here"
+    return dict(
+        drawing=drawing,
+        image=f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
+        width=width,
+        height=height,
+        numbers=numbers,
+        sources=files.describe(drawing.sources, root),
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -1,93 +1,43 @@
-"""How figures look."""
+"""The look of all figures: a colour, a line and a marker for each method, panels, the tau axis."""
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any, NamedTuple
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 
 @dataclass
 class Drawing:
-    """One figure of a report.
+    """One figure of a report."""
 
-    Attributes:
-        name: Of its files.
-        title: Of it.
-        caption: One or two sentences: what is drawn, units, n, protocol.
-        figure: The picture.
-        sources: The files it was drawn from, seen from where the runs were made.
-        paper: What the paper shows there.
-        experiment: The experiment it belongs to, ``SCALE/NAME`` or ``NAME``; None for none.
-        numbers: What was drawn or computed, for whoever checks it.
-    """
-
-    name: str
+    name: str  # of its files, without the ending
     title: str
-    caption: str
+    caption: str  # what is drawn, units, n, protocol
     figure: Figure
-    sources: list[str] = field(default_factory=list)
-    paper: str = ""
-    experiment: str | None = None
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-    def pixels(self, dpi: float = 120) -> np.ndarray:
-        """Return the picture as red, green and blue, (H, W, 3), uint8."""
-        self.figure.set_dpi(dpi)
-        canvas = FigureCanvasAgg(self.figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    sources: list[str] = field(default_factory=list)  # relative to the root of the runs
+    paper: str = ""  # what the paper shows there
+    numbers: dict[str, Any] = field(default_factory=dict)  # what was drawn or computed
 
 
-# One look for all figures: a colour, a line and a marker for each method.
-
-
-RC: Any = {
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-    "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "svg.fonttype": "path",
-}
 WIDTH = 7.0  # inches, of a printed page's text
 
 
 class Look(NamedTuple):
-    """How a method is drawn.
+    """How a method is drawn."""
 
-    Attributes:
-        color: Hexadecimal.
-        linestyle: Of matplotlib; tells methods apart where colour does not.
-        marker: Of matplotlib.
-        order: Of legends.
-    """
-
-    color: str
+    color: str  # hexadecimal
     linestyle: Any
     marker: str
-    order: float
+    order: float  # in legends
 
 
 # Cross-entropy grey and the teacher black; tau runs from dark violet over blue and green to yellow,
@@ -100,15 +50,15 @@ MSE = Look("#c03a1e", "-", "D", 9)
 OTHER = Look("#c679af", (0, (3, 1, 1, 1, 1, 1)), "X", 20)
 # Of several other methods; apart from each other and from CE, tau = 20, MSE as above.
 _MORE = ["#c679af", "#724120", "#56b4e9", "#8f5bb5", "#f5996d", "#1f4e79", "#d5a1c3", "#5b2a4d"]
-_TAUS: dict[float, Look] = {
-    0.1: Look("#230936", (0, (1, 1)), "<", 2.1),
-    0.5: Look("#2b1b63", (0, (1, 2)), ">", 2.5),
-    1.0: Look("#4b1d8b", (0, (1, 1.2)), "v", 3),
-    3.0: Look("#2e4576", (0, (3, 1.2, 1, 1.2)), "^", 4),
-    5.0: Look("#067686", (0, (6, 1.5, 1, 1.5)), "o", 5),
-    10.0: Look("#2c9a70", (0, (4, 1)), "h", 5.5),
-    20.0: Look("#6faa54", (0, (8, 2)), "P", 6),
-    float("inf"): Look("#bba929", "-", "p", 8),
+_TAUS: dict[float, tuple[str, Any, str]] = {
+    0.1: ("#230936", (0, (1, 1)), "<"),
+    0.5: ("#2b1b63", (0, (1, 2)), ">"),
+    1.0: ("#4b1d8b", (0, (1, 1.2)), "v"),
+    3.0: ("#2e4576", (0, (3, 1.2, 1, 1.2)), "^"),
+    5.0: ("#067686", (0, (6, 1.5, 1, 1.5)), "o"),
+    10.0: ("#2c9a70", (0, (4, 1)), "h"),
+    20.0: ("#6faa54", (0, (8, 2)), "P"),
+    float("inf"): ("#bba929", "-", "p"),
 }
 
 # Three classes of samples: colours of Okabe and Ito that are also light, middle and dark.
@@ -132,31 +82,20 @@ def is_taught(method: Mapping[str, Any]) -> bool:
 
 
 def look_of(method: Mapping[str, Any]) -> Look:
-    """Return how a method is drawn, everywhere the same."""
-    if method["kind"] == "ce":
-        return CE
-    if method["kind"] == "mse":
-        return MSE
+    """Return how a method is drawn in every figure."""
+    if method["kind"] in ("ce", "mse"):
+        return CE if method["kind"] == "ce" else MSE
     tau = tau_of(method)
     if not shows_tau(method) or tau is None:
         return OTHER
-    if tau in _TAUS:
-        return _TAUS[tau]
-    near = min(_TAUS, key=lambda known: abs(known - tau))
-    return _TAUS[near]._replace(order=_order(tau), linestyle=(0, (2, 3)))
-
-
-def _order(tau: float) -> float:
-    """Return where a temperature without a colour of its own stands among the others."""
-    below = max((known for known in _TAUS if known <= tau), default=0.0)
-    above = min(known for known in _TAUS if known > tau)
-    share = 1 - below / tau if above == float("inf") else (tau - below) / (above - below)
-    first = _TAUS[below].order if below else 2.0
-    return first + share * (_TAUS[above].order - first)
+    near = tau if tau in _TAUS else min(_TAUS, key=lambda known: abs(known - tau))
+    color, linestyle, marker = _TAUS[near]
+    order = MSE.order - 1 - 6 / (1 + tau)  # from 2 at tau = 0 to 8 at infinity
+    return Look(color, linestyle if near == tau else (0, (2, 3)), marker, order)
 
 
 def shades(look: Look, count: int) -> list[Look]:
-    """Return looks for several runs that have one: of one method, or all of other methods."""
+    """Return looks for several runs of one method, or of several other methods."""
     if count < 2:
         return [look] * count
     marks, dashes = "osv^DPX*h<>p", ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
@@ -168,14 +107,10 @@ def shades(look: Look, count: int) -> list[Look]:
 
 
 def _ramp(look: Look, count: int) -> list[str]:
-    """Return colours from dark to light."""
-    rgb = [int(look.color[i : i + 2], 16) for i in (1, 3, 5)]
-    found = []
-    for share in (i / (count - 1) for i in range(count)):
-        light = -0.6 + 0.95 * share  # towards black below 0, towards white above
-        parts = [c + (255 - c) * light if light > 0 else c * (1 + light) for c in rgb]
-        found.append("#" + "".join(f"{round(part):02x}" for part in parts))
-    return found
+    """Return shades of a colour from dark to light."""
+    light = np.linspace(-0.6, 0.35, count)  # -1 is black, 1 is white
+    rgb = [np.interp(light, [-1, 0, 1], [0, part, 1]) for part in to_rgb(look.color)]
+    return [to_hex(color) for color in zip(*rgb, strict=True)]
 
 
 def foot(figure: Figure, text: str) -> None:
@@ -195,11 +130,15 @@ def name_of(method: Mapping[str, Any]) -> str:
     return f"{name} τ = ∞" if tau == float("inf") else f"{name} τ = {tau:g}"
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw in the look of the house."""
-    with matplotlib.rc_context(RC):
-        yield
+def noise_name(noise: Mapping[str, Any]) -> str:
+    """Return label noise in words."""
+    rate = f" {100 * noise['rate']:g} %" if noise.get("rate") else ""
+    return f"{noise.get('kind')} label noise{rate}"
+
+
+def style() -> AbstractContextManager[None]:
+    """Draw in the look of ``report.mplstyle``."""
+    return matplotlib.style.context(str(files(__package__) / "report.mplstyle"))
 
 
 def new_figure(height: float = 3.2, width: float = WIDTH) -> Figure:
@@ -280,7 +219,7 @@ def mean_text(values: Sequence[float], unit: str = "") -> str:
 
 
 class TauAxis:
-    """Gives temperatures their places."""
+    """A logarithmic axis of temperatures with places for 0, infinity and what has no tau."""
 
     def __init__(
         self,
@@ -290,25 +229,28 @@ class TauAxis:
     ) -> None:
         self.taus = sorted(set(taus))
         self._ticks = self.taus if ticks is None else list(ticks)
+        self._others = list(others)
         inner = [tau for tau in self.taus if 0 < tau < math.inf] or [1.0]
         self._low, self._high = inner[0], inner[-1]
         self._gap = 10 ** max(0.3, 0.13 * math.log10(self._high / self._low))
-        right = self._high
-        self._places: dict[Any, float] = {tau: tau for tau in inner}
-        if 0 in self.taus:
-            self._places[0] = self._low / self._gap
-        for each in [*[math.inf] * (math.inf in self.taus), *others]:
-            right *= self._gap
-            self._places[each] = right
-        self._others = list(others)
-        self._right = right
+        beyond = [*self.taus[-1:], *others] if math.inf in self.taus else others
+        self._places: dict[Any, float] = {
+            0.0: self._low / self._gap,
+            **{tau: tau for tau in inner},
+            **{each: self._high * self._gap**i for i, each in enumerate(beyond, 1)},
+        }
 
     def place(self, what: float | str) -> float:
-        """Return where something stands."""
+        """Return where a temperature, or what has none, is drawn."""
         return self._places[what]
 
     def curve(
-        self, axes: Axes, taus: Sequence[float], mean: np.ndarray, std: np.ndarray, **style: Any
+        self,
+        axes: Axes,
+        taus: Sequence[float] | np.ndarray,
+        mean: np.ndarray,
+        std: np.ndarray | float = math.nan,
+        **style: Any,
     ) -> None:
         """Draw a curve with its band; what leads over a break is dotted."""
         x = np.array([self.place(tau) for tau in taus])
@@ -322,32 +264,23 @@ class TauAxis:
         axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.16, lw=0, zorder=1)
 
     def dress(self, axes: Axes) -> None:
-        """Set scale, ticks and limits, and break the axis where it is broken."""
+        """Set scale, ticks and limits, and strike the axis through where it is broken."""
         axes.set_xscale("log")
         left = self.place(self.taus[0]) if self.taus else self._low
-        axes.set_xlim(left / self._gap**0.9, self._right * self._gap**0.5)
+        right = max(self._high, *self._places.values())
+        axes.set_xlim(left / self._gap**0.9, right * self._gap**0.5)
         labels = ["∞" if tau == math.inf else f"{tau:g}" for tau in self._ticks]
         places = [*map(self.place, self._ticks), *map(self.place, self._others)]
         axes.set_xticks(places, [*labels, *self._others])
         axes.minorticks_off()
         axes.set_xlabel("τ, temperature of KL")
         for end, edge in ((0, self._low), (math.inf, self._high)):
-            if end in self._places and len(self.taus) > 1:
-                _break(axes, math.sqrt(edge * self.place(end)))
+            if end in self.taus and len(self.taus) > 1:
+                axes.annotate(
+                    "//", (math.sqrt(edge * self.place(end)), 0), fontsize=8,
+                    xycoords=axes.get_xaxis_transform(), ha="center", va="center",
+                    annotation_clip=False, bbox=dict(boxstyle="square,pad=0.05", fc="w", ec="none"),
+                )  # fmt: skip
         if self._others:
             border = self.place(self._others[0]) / self._gap**0.5
             axes.axvline(border, color="#bdbdbd", lw=0.8, zorder=0)
-
-
-def _break(axes: Axes, x: float) -> None:
-    """Strike the axis through."""
-    axes.annotate(
-        "//",
-        (x, 0),
-        xycoords=axes.get_xaxis_transform(),
-        ha="center",
-        va="center",
-        fontsize=8,
-        annotation_clip=False,
-        bbox=dict(boxstyle="square,pad=0.05", fc="white", ec="none"),
-    )

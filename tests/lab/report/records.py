@@ -5,10 +5,12 @@ Nothing of the mm packages is imported, and nothing of ours but what reads the f
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
+from report_records import cell_of, run_of, write_record
 
-from mmkd_logit.lab.report.data import ExperimentFile
+from mmkd_logit.lab.report.data import Experiment
 
 TOP1 = ("test top-1 (%)", "test.accuracy/top1")
 TRAIN = ("train top-1 (%)", "train.accuracy/top1")
@@ -73,42 +75,20 @@ class Records:
         return folder
 
     def _run(self, name, seed, value, epochs, how):
-        row = None
+        run = run_of(name, seed, None if value is None else 0.0, how)
+        run.update(epochs=epochs, teachers=[])
         if value is not None:
-            row = dict(seed=seed, epochs=epochs, iterations=12 * epochs, test={}, train=None)
-            row.update(device="CPU", commit="0" * 40, dirty=False, together=1, train_seconds=1.0)
+            run["weights"] = f"{self.scale} {self.name} {name} {seed}"
+            run["row"].update(epochs=epochs, iterations=12 * epochs, test={}, teachers=[])
+            run["row"]["weights"] = run["weights"]
             for key, number in value.items():
                 split, _, metric = key.partition(".")
-                row[split] = {**(row[split] or {}), metric: number}
-        return dict(
-            name=name,
-            seed=seed,
-            work_dir=f"work_dirs/{name}/seed{seed}",
-            config=f"configs/kd/{name}.py",
-            overrides=[],
-            epochs=epochs,
-            teachers=[],
-            method=how,
-            command=["python", "tools/train.py", f"configs/kd/{name}.py"],
-            row=row,
-        )
+                run["row"][split] = {**(run["row"][split] or {}), metric: number}
+        return run
 
     def _cell(self, name, key):
         values, paper = self.by_name[name]
-        by_seed = {str(s): v[key] for s, v in enumerate(values) if v is not None}
-        numbers = list(by_seed.values())
-        mean = sum(numbers) / len(numbers) if numbers else None
-        theirs = paper.get(key)
-        return dict(
-            by_seed=by_seed,
-            mean=mean,
-            std=float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
-            n=len(numbers),
-            failed=values.count(None),
-            paper=theirs,
-            mark="" if theirs is None else "S",
-            difference=None if theirs is None or mean is None else mean - theirs,
-        )
+        return cell_of([value and value[key] for value in values], paper.get(key))
 
     def record(self):
         """Return what the file holds; scalars and dumps are those that are there by now."""
@@ -122,7 +102,7 @@ class Records:
             for title, key in self.metrics
         ]
         return dict(
-            format=1,
+            format=2,
             name=self.name,
             scale=self.scale,
             title=self.title,
@@ -141,24 +121,21 @@ class Records:
             paths = sorted((self.root / work_dir).glob(pattern))
             return [path.relative_to(self.root).as_posix() for path in paths]
 
-        dumps = found("logits/*.npz")
-        return dict(
-            log=None,
-            scalars=found("*/vis_data/scalars.json"),
-            dumps={path.rpartition("/")[2].removesuffix(".npz"): path for path in dumps},
-        )
+        dumps = {Path(path).stem: path for path in found("logits/*.npz")}
+        return dict(log=None, scalars=found("*/vis_data/scalars.json"), dumps=dumps)
 
     def path(self):
         """Return where the file lies, as of tools/reproduce.py."""
         folder = self.root / "results"
         return (folder / self.scale if self.scale else folder) / f"{self.name}.json"
 
-    def file(self, **changed):
-        """Write the file, with fields of the record changed, and read it again."""
-        path = self.path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**self.record(), **changed}))
-        return ExperimentFile(path, self.root, json.loads(path.read_text()))
+    def write(self):
+        """Write the file, and the rows of runs.jsonl."""
+        write_record(self.root, self.record())
+
+    def experiment(self, **changed):
+        """Return the experiment, with fields of the record changed."""
+        return Experiment(self.path(), self.root, {**self.record(), **changed})
 
 
 def write_scalars(work_dir, lines, time="20260101_000000"):

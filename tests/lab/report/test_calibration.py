@@ -6,12 +6,7 @@ import torch
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
-from mmkd_logit.lab.report.figures import calibration as _calibration
-from mmkd_logit.lab.report.figures.calibration import (
-    largest_probability,
-    reliability,
-    top_logit_difference,
-)
+from mmkd_logit.lab.report.figures.calibration import reliability, top_logit_difference
 from mmkd_logit.metrics import ExpectedCalibrationError
 
 
@@ -34,19 +29,11 @@ def test_top_logit_difference(drawn):
     np.testing.assert_array_equal(logits, before)
 
 
-def test_largest_probability(drawn):
-    logits, _ = drawn
-    expected = softmax(logits.astype(np.float64), axis=1).max(1)
-    np.testing.assert_allclose(largest_probability(logits), expected, rtol=1e-12)
-    np.testing.assert_allclose(largest_probability(1000 + logits[:, :1]), 1)
-
-
 def test_bins_equal_scikit_learns(drawn):
     logits, label = drawn
     found = reliability(logits, label)
-    right, sure = calibration_curve(
-        logits.argmax(1) == label, largest_probability(logits), n_bins=15
-    )
+    sure = softmax(logits.astype(np.float64), axis=1).max(1)
+    right, sure = calibration_curve(logits.argmax(1) == label, sure, n_bins=15)
     some = found.count > 0
     np.testing.assert_allclose(found.accuracy[some], right, rtol=1e-12)
     np.testing.assert_allclose(found.confidence[some], sure, rtol=1e-12)
@@ -81,11 +68,3 @@ def test_edges_belong_to_the_bin_below():
     sure = reliability(np.array([[800.0, 0.0]]), np.array([0]))
     assert sure.count.tolist() == [0] * 14 + [1]
     assert sure.ece == 0
-
-
-def test_pieces_do_not_matter(drawn, monkeypatch):
-    logits, label = drawn
-    whole = top_logit_difference(logits, label), largest_probability(logits)
-    monkeypatch.setattr(_calibration, "_ROWS", 7)
-    np.testing.assert_array_equal(top_logit_difference(logits, label), whole[0])
-    np.testing.assert_array_equal(largest_probability(logits), whole[1])

@@ -1,5 +1,9 @@
+"""tools/report.py: the page, or one figure of results or of work folders."""
+
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmkd_logit.lab.report import command
-from mmkd_logit.lab.report.command import PARTS
-from mmkd_logit.lab.report.page_figures import render_figure
-from mmkd_logit.lab.report.style import Drawing
-
-TOOLS = PROJECT / "tools" / "analysis"
+from mmkd_logit.lab.report.data import experiment_of_folders
+from mmkd_logit.lab.report.figures import FIGURES, learning_curves
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Pictures of few pixels without layout; what is in them is looked at elsewhere."""
     whole = Figure.savefig
@@ -35,70 +36,73 @@ def lines_of(epochs=2):
     ]
 
 
-def results(tmp_path, scales=("digits", None)):
-    for scale in scales:
+@pytest.fixture
+def results(tmp_path):
+    for scale in ("digits", None):
         records = Records(tmp_path, name="grid", scale=scale, metrics=(TOP1,))
         for alpha in (0.5, 1.0):
             name = f"{scale}_a{alpha}"
             records.add(name, [50.0], row="A -> B, tau 1", column=f"{alpha}", tau=1, alpha=alpha)
             write_scalars(records.work_dir(name), lines_of())
-        records.file()
+        records.write()
     return tmp_path / "results"
 
 
-def run(capsys, name, *argv):
+def run(capsys, *argv):
     """Return exit status, and the lines of stdout and of stderr."""
     status = 0
     try:
-        command.main(name, [str(each) for each in argv])
+        command.main([str(each) for each in argv])
     except SystemExit as error:
         status = error.code
     captured = capsys.readouterr()
     return status, captured.out.splitlines(), captured.err.splitlines()
 
 
-def test_a_tool_for_every_figure():
-    assert {path.stem for path in TOOLS.glob("*.py")} == set(command.FIGURES)
-    assert set(command.FIGURES) == {*PARTS, "losses"}
-    for path in TOOLS.glob("*.py"):
-        assert f'main("{path.stem}")' in path.read_text()
-
-
-def test_writes_both_files_and_prints_their_paths(tmp_path, capsys, small):
-    folder = results(tmp_path)
-    status, out, err = run(capsys, "grid", folder)
+def test_writes_both_files_and_prints_their_paths(results, capsys):
+    status, out, err = run(capsys, results, "--figure", "grid")
     assert (status, err) == (0, [])
     assert out == [
-        f"{folder}/figures/{key}-accuracy-A-to-B.{kind}"
+        f"{results}/figures/{key}-accuracy-A-to-B.{kind}"
         for key in ("grid", "digits-grid")
-        for kind in ("png", "svg")
+        for kind in ("svg", "png")
     ]
-    with Image.open(out[0]) as picture:
+    with Image.open(out[1]) as picture:
         assert picture.text["Title"] == "Accuracy over α and τ: A -> B"
         assert "n = 1 seed" in picture.text["Description"]
-    svg = (folder / "figures" / "grid-accuracy-A-to-B.svg").read_text()
-    assert "n = 1 seed, so no spread" in svg
+    assert "n = 1 seed, so no spread" in Path(out[0]).read_text()
 
 
-def test_only_some_experiments_and_another_folder(tmp_path, capsys, small):
-    folder, out_dir = results(tmp_path), tmp_path / "pictures"
-    status, out, _ = run(capsys, "grid", folder, "--experiment", "digits/grid", "--out", out_dir)
+def test_only_some_experiments_and_another_folder(results, tmp_path, capsys):
+    words = [results, "--figure", "grid", "--out", tmp_path / "pictures", "--experiment"]
+    status, out, _ = run(capsys, *words, "digits/grid")
     assert status == 0
-    assert out[0] == f"{out_dir}/digits-grid-accuracy-A-to-B.png"
+    assert out[0] == f"{tmp_path}/pictures/digits-grid-accuracy-A-to-B.svg"
     assert len(out) == 2
-    _, out, _ = run(capsys, "grid", folder, "--experiment", "grid", "--out", out_dir)
-    assert len(out) == 4
+    assert len(run(capsys, *words, "grid")[1]) == 4
 
 
-def test_work_folders_outside_any_experiment(tmp_path, capsys, small, monkeypatch):
+def test_the_page(results, capsys, monkeypatch):
+    monkeypatch.chdir(results.parent)
+    monkeypatch.setattr(command.build_report, "__defaults__", (None, None, {}))
+    assert run(capsys, results)[:2] == (0, [f"{results / 'report.html'}"])
+    words = ["results", "--out", "new/page.html", "--root", "."]
+    assert run(capsys, *words)[:2] == (0, ["new/page.html"])
+    assert "Made from the files in results/" in Path("new/page.html").read_text()
+    monkeypatch.chdir(results)
+    assert run(capsys, ".")[0] == 0
+    assert "Made from the files in results/" in Path("report.html").read_text()
+
+
+def test_work_folders_outside_any_experiment(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a/seed0", "a/seed1", "b/seed0"):
         write_scalars(tmp_path / "work_dirs" / name, lines_of())
     folders = [f"work_dirs/{name}" for name in ("a/seed0", "a/seed1", "b/seed0")]
-    status, out, err = run(capsys, "learning_curves", *folders)
+    status, out, err = run(capsys, *folders, "--figure", "learning_curves")
     assert (status, err) == (0, [])
-    assert out == [f"figures/runs-learning-curves-a-b.{kind}" for kind in ("png", "svg")]
-    (drawing,), _ = command.draw_figure("learning_curves", folders)
+    assert out == [f"figures/runs-learning-curves-a-b.{kind}" for kind in ("svg", "png")]
+    (drawing,) = learning_curves.draw(experiment_of_folders([Path(each) for each in folders]))
     found = drawing.numbers["batch_top1"]
     assert {label: curve["n"] for label, curve in found.items()} == {"a": 2, "b": 1}
     assert drawing.sources == [f"{f}/20260101_000000/vis_data/scalars.json" for f in folders]
@@ -108,73 +112,77 @@ def test_methods_of_work_folders_are_those_of_their_dumps(tmp_path):
     for name, how in (("a", method("mse")), ("b", method("kl", tau=3))):
         write_scalars(tmp_path / name, lines_of())
         write_dump(tmp_path / name, "test", dict(method=how), logits=np.zeros((1, 2)))
-    (drawing,), _ = command.draw_figure("learning_curves", [tmp_path / "a", tmp_path / "b"])
+    (drawing,) = learning_curves.draw(experiment_of_folders([tmp_path / "a", tmp_path / "b"]))
     assert set(drawing.numbers["batch_top1"]) == {"MSE", "KL τ = 3"}
 
 
-def test_errors_are_one_line(tmp_path, capsys, small):
-    folder = results(tmp_path)
-    write_scalars(tmp_path / "work_dirs" / "a" / "seed0", lines_of())
-    for argv, text in (
-        ([tmp_path / "nowhere"], "nowhere does not exist"),
-        ([tmp_path / "work_dirs"], "holds no experiments"),
-        ([folder, "--experiment", "table9"], "no experiment table9 among digits/grid, grid"),
-        ([tmp_path / "work_dirs" / "a" / "seed0"], "is the work folder of a run"),
-    ):
-        status, out, err = run(capsys, "grid", *argv)
-        assert (status, out, len(err)) == (1, [], 1), argv
-        assert err[0].startswith("error: ")
-        assert text in err[0]
-    status, out, err = run(capsys, "label_noise", folder)
+def test_losses_need_no_folder(tmp_path, capsys):
+    status, out, _ = run(capsys, "--figure", "losses", "--out", tmp_path)
+    assert (status, out) == (0, [f"{tmp_path}/losses.svg", f"{tmp_path}/losses.png"])
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["none"], "the folder none does not exist"),
+        (["work_dirs"], "holds no experiments"),
+        (["results", "--root", "none"], "none does not exist"),
+        (["results", "--out", "work_dirs"], "work_dirs"),
+        (["results", "--out", "results/grid.json/page.html"], "grid.json"),
+        (["broken"], "broken/a.json is not whole JSON"),
+        (["results\0"], "results"),
+        ([], "the page is of one folder of results"),
+        (["results", "results"], "the page is of one folder of results"),
+        (["none", "--figure", "grid"], "none does not exist"),
+        (["--figure", "grid"], "--figure grid needs an experiment with several alphas"),
+        (
+            ["results", "--figure", "grid", "--experiment", "table9"],
+            "no experiment table9 among digits/grid, grid",
+        ),
+        (["work_dirs/None_a1.0/seed0", "--figure", "grid"], "is the work folder of a run"),
+        (["results", "--figure", "label_noise"], "needs an experiment with several tau on wrong"),
+    ],
+)
+def test_errors_are_one_line(results, capsys, monkeypatch, words, text):
+    monkeypatch.chdir(results.parent)
+    Path("broken").mkdir()
+    Path("broken/a.json").write_text('{"format": 2, "cells"')
+    status, out, err = run(capsys, *words)
     assert (status, out, len(err)) == (1, [], 1)
-    assert "that needs an experiment with several tau on wrong labels" in err[0]
+    assert err[0].startswith("error: ")
+    assert text in err[0]
+    assert not list(results.parent.rglob("*.part"))
 
 
-def test_one_experiment_that_fails_takes_no_other_with_it(tmp_path, capsys, small):
-    folder = results(tmp_path)
+def test_one_experiment_that_fails_takes_no_other_with_it(results, tmp_path, capsys):
     records = Records(tmp_path, name="table1")
     records.add("x", [50.0], row="A", column="tau 1", tau=1)
-    records.file()
-    status, out, err = run(capsys, "learning_curves", folder)
+    records.write()
+    status, out, err = run(capsys, results, "--figure", "learning_curves")
     assert (status, len(out), len(err)) == (1, 4, 1)
-    assert err[0].startswith("error: digits/table1: none of the 1 finished runs left")
+    assert err[0].startswith("error: digits/table1: figure learning_curves: none of the 1 finished")
 
 
-def test_losses_need_no_folder(tmp_path, capsys, small):
-    status, out, _ = run(capsys, "losses", "--out", tmp_path)
-    assert (status, out) == (0, [f"{tmp_path}/losses.png", f"{tmp_path}/losses.svg"])
+def test_figures_say_what_they_need():
+    for module in FIGURES.values():
+        assert module.NEEDS is None or isinstance(module.NEEDS, str)
+        assert isinstance(module.WORK_FOLDERS, bool)
 
 
-def test_the_same_figure_is_the_same_file(small):
-    def svg(name):
-        figure = Figure(figsize=(1, 1))
-        figure.subplots().plot([1, 2])
-        drawing = Drawing(name="x", title="T", caption="C", figure=figure)
-        return render_figure(drawing, name)[0]
-
-    assert svg("x") == svg("x")
-
-
-def test_analysis_needs_neither_torch_nor_mm_packages():
+def test_needs_neither_torch_nor_mm_packages(results):
     """In a fresh process: reading files and drawing them starts in a second."""
     code = (
-        "import importlib, pkgutil, sys, mmkd_logit.lab.report as room\n"
-        "for each in pkgutil.iter_modules(room.__path__):\n"
-        "    importlib.import_module(f'{room.__name__}.{each.name}')\n"
+        "import sys\n"
+        "from mmkd_logit.lab.report.command import main\n"
+        "main(['results', '--figure', 'grid'])\n"
         "heavy = {'torch', 'mmengine', 'mmcv', 'mmpretrain'} & set(sys.modules)\n"
         "ours = [n for n in sys.modules if n.startswith('mmkd_logit.') and '.lab' not in n]\n"
         "print(sorted(heavy), sorted(ours))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", code], cwd=results.parent, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     light = ["utils", "utils.arguments", "utils.cli", "utils.files", "version"]
-    assert done.stdout.strip() == f"[] {[f'mmkd_logit.{name}' for name in light]}"
-
-
-def test_runs_as_a_program(tmp_path):
-    done = subprocess.run(
-        [sys.executable, TOOLS / "grid.py", tmp_path / "none"], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert done.stderr == f"error: the folder {tmp_path / 'none'} does not exist\n"
+    assert done.stdout.splitlines()[-1] == f"[] {[f'mmkd_logit.{name}' for name in light]}"

@@ -46,7 +46,7 @@ def test_a_log_without_epochs_says_so(tmp_path):
         by_epoch(scalars, "x")
     mixed = [dict(step=4, x=1.0, epoch=1), dict(step=8, x=1.0)]
     scalars = read_scalars([write_scalars(tmp_path / "b", mixed)])
-    with pytest.raises(ValueError, match="some lines"):
+    with pytest.raises(ValueError, match="lack 'epoch'"):
         by_iteration(scalars, "x", 10)
 
 

@@ -48,8 +48,14 @@ def lines_by_look(axes, look):
     ]
 
 
-def test_draws_what_was_measured_beside_what_was_predicted(tmp_path):
-    (drawing,) = draw(table(tmp_path).file())
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory):
+    """The figure of two seeds by each method."""
+    (found,) = draw(table(tmp_path_factory.mktemp("made")).experiment())
+    return found
+
+
+def test_draws_what_was_measured_beside_what_was_predicted(drawing):
     norm, off, bias, logits = drawing.figure.axes
     epochs = [step / 12 for _, step in STEPS]
     shares = [0.99**step / 0.99**5 for _, step in STEPS]
@@ -71,11 +77,9 @@ def test_draws_what_was_measured_beside_what_was_predicted(tmp_path):
     ((x, y),) = lines_by_look(logits, style.MSE)
     assert (x, y) == ([1, 2, 3], [4, 3, 2])
     assert lines_by_look(logits, style.CE) == []
-    drawing.figure.canvas.draw()
 
 
-def test_numbers_caption_and_sources(tmp_path):
-    (drawing,) = draw(table(tmp_path).file())
+def test_numbers_caption_and_sources(drawing):
     found = drawing.numbers["classifier/sum_deviation"]
     assert found["KL τ = 3"]["mean"] == [1e-7] * 6
     assert found["MSE"]["n"] == 2
@@ -84,9 +88,9 @@ def test_numbers_caption_and_sources(tmp_path):
 
 
 def test_only_where_a_loss_sees_the_sum_and_another_does_not(tmp_path):
-    assert draw(table(tmp_path / "a", dict(ce=dict(kind="ce"), kl3=dict(tau=3))).file()) == []
-    assert draw(table(tmp_path / "b", dict(mse=dict(kind="mse"))).file()) == []
-    outside = table(tmp_path / "c", dict(kl3=dict(tau=3))).file(outside=True)
+    assert draw(table(tmp_path / "a", dict(ce=dict(kind="ce"), kl3=dict(tau=3))).experiment()) == []
+    assert draw(table(tmp_path / "b", dict(mse=dict(kind="mse"))).experiment()) == []
+    outside = table(tmp_path / "c", dict(kl3=dict(tau=3))).experiment(outside=True)
     assert len(draw(outside)) == 1
 
 
@@ -96,7 +100,7 @@ def test_a_resumed_run_without_prediction_shows_what_there_is(tmp_path):
         gone = ("classifier/sum_predicted", "classifier/sum_deviation")
         return [{k: v for k, v in line.items() if k not in gone} for line in lines]
 
-    (drawing,) = draw(table(tmp_path, write=resumed).file())
+    (drawing,) = draw(table(tmp_path, write=resumed).experiment())
     assert set(drawing.numbers) == {"classifier/bias_sum", "logits/sum_deviation"}
 
 
@@ -107,7 +111,7 @@ def test_weights_that_began_as_zeros_have_no_shares(tmp_path):
             line.pop("classifier/sum_deviation", None)
         return lines
 
-    (drawing,) = draw(table(tmp_path, write=zeros).file())
+    (drawing,) = draw(table(tmp_path, write=zeros).experiment())
     assert "classifier/sum_norm" not in drawing.numbers
     drawing.figure.canvas.draw()
 
@@ -122,7 +126,7 @@ def test_a_deviation_of_nothing_is_not_on_a_logarithmic_axis(tmp_path):
             for line in lines
         ]
 
-    (drawing,) = draw(table(tmp_path, write=exact).file())
+    (drawing,) = draw(table(tmp_path, write=exact).experiment())
     drawing.figure.canvas.draw()
 
 
@@ -135,7 +139,7 @@ def test_bands_below_zero_do_not_take_a_logarithmic_axis_with_them(tmp_path):
         return [{k: v * share if k in scaled else v for k, v in line.items()}
                 for line in lines_of(kind, begin)]  # fmt: skip
 
-    (drawing,) = draw(table(tmp_path, write=apart).file())
+    (drawing,) = draw(table(tmp_path, write=apart).experiment())
     for axes, name in zip(drawing.figure.axes[1::2], ("classifier", "logits"), strict=True):
         found = drawing.numbers[f"{name}/sum_deviation"].values()
         assert max(s - m for f in found for m, s in zip(f["mean"], f["std"], strict=True)) > 0
@@ -156,7 +160,7 @@ def test_long_runs_are_thinned_and_keep_their_end(tmp_path):
     records = table(tmp_path, seeds=1, write=long)
     for run in records.runs:
         run["row"].update(iterations=1000, epochs=1000 / 12)
-    (drawing,) = draw(records.file())
+    (drawing,) = draw(records.experiment())
     found = drawing.numbers["classifier/bias_sum"]["MSE"]
     assert len(found["mean"]) <= 300
     assert found["mean"][-1] == 1000
@@ -167,13 +171,13 @@ def test_says_what_is_missing(tmp_path):
         return [dict(step=5, epoch=1, loss=1.0)]
 
     with pytest.raises(ValueError, match=r"lack 'classifier/sum_norm'; ClassifierSumHook"):
-        draw(table(tmp_path, write=bare).file())
+        draw(table(tmp_path, write=bare).experiment())
     with pytest.raises(ValueError, match=r"none of the 6 finished runs left"):
         draw(_without_scalars(tmp_path / "b"))
 
 
 def _without_scalars(tmp_path):
-    experiment = table(tmp_path).file()
+    experiment = table(tmp_path).experiment()
     for run in experiment.record["runs"]:
         run["files"]["scalars"] = []
     return experiment

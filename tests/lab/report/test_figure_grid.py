@@ -52,7 +52,7 @@ def maps(drawing):
 
 
 def test_draws_the_means_in_their_places(tmp_path):
-    (drawing,) = draw(grid(tmp_path).file())
+    (drawing,) = draw(grid(tmp_path).experiment())
     (test, values, texts), (train, train_values, _) = maps(drawing)
     assert (test.get_title(), train.get_title()) == (TOP1[0], TRAIN[0])
     assert [t.get_text() for t in test.get_xticklabels()] == ["0.1", "0.5", "1"]
@@ -65,7 +65,6 @@ def test_draws_the_means_in_their_places(tmp_path):
         + [f"± {0.5 / math.sqrt(2):.2f}"] * 9
         + ["71.50 S"] * 3
     )
-    assert drawing.experiment == "digits/grid"
     assert drawing.sources == ["results/digits/grid.json"]
     assert "n = 2 seeds; 3 epochs" in drawing.caption
     assert "(S)" in drawing.caption
@@ -75,7 +74,7 @@ def test_draws_the_means_in_their_places(tmp_path):
 
 
 def test_writing_is_read_on_its_colour(tmp_path):
-    (drawing,) = draw(grid(tmp_path).file())
+    (drawing,) = draw(grid(tmp_path).experiment())
     axes, values, _ = maps(drawing)[0]
     inks = {text.get_text(): text.get_color() for text in axes.texts}
     assert inks[f"{np.nanmax(values):.2f}"] == "black"
@@ -83,7 +82,7 @@ def test_writing_is_read_on_its_colour(tmp_path):
 
 
 def test_one_figure_for_each_pair(tmp_path):
-    drawings = draw(grid(tmp_path, pairs=("A -> B", "C -> B")).file())
+    drawings = draw(grid(tmp_path, pairs=("A -> B", "C -> B")).experiment())
     assert [d.title.rpartition(": ")[2] for d in drawings] == ["A -> B", "C -> B"]
     assert len({d.name for d in drawings}) == 2
     assert all(len(d.numbers[TOP1[1]]) == 9 for d in drawings)
@@ -92,7 +91,7 @@ def test_one_figure_for_each_pair(tmp_path):
 def test_failed_missing_and_no_number(tmp_path):
     nan = [{TOP1[1]: math.nan, TRAIN[1]: 90.0}]
     changed = {"a0.1_t1": [None, None], "a0.5_t1": nan}
-    (drawing,) = draw(grid(tmp_path, skip=[("inf", 1.0)], paper=False, **changed).file())
+    (drawing,) = draw(grid(tmp_path, skip=[("inf", 1.0)], paper=False, **changed).experiment())
     _, values, texts = maps(drawing)[0]
     assert np.isnan(values[0, :2]).all()
     assert np.isnan(values[2, 2])
@@ -103,7 +102,7 @@ def test_failed_missing_and_no_number(tmp_path):
 
 
 def test_one_seed_has_no_spread(tmp_path):
-    (drawing,) = draw(grid(tmp_path, seeds=1).file())
+    (drawing,) = draw(grid(tmp_path, seeds=1).experiment())
     _, _, texts = maps(drawing)[0]
     assert not any("±" in text for text in texts)
     assert "n = 1 seed, so no spread" in drawing.caption
@@ -111,7 +110,7 @@ def test_one_seed_has_no_spread(tmp_path):
 
 def test_nothing_finished(tmp_path):
     gone = {f"a{alpha}_t{tau}": [None] for alpha in ALPHAS for tau in TAUS}
-    (drawing,) = draw(grid(tmp_path, **gone).file())
+    (drawing,) = draw(grid(tmp_path, **gone).experiment())
     assert maps(drawing)[0][2].count("failed") == 9
     drawing.figure.canvas.draw()
 
@@ -121,7 +120,7 @@ def test_other_experiments_are_no_grid(tmp_path):
     records.add("ce", [70.0], row="A", column="CE", kind="ce")
     for tau in TAUS:
         records.add(f"kl{tau}", [71.0], row="A", column=f"tau {tau}", tau=tau)
-    assert draw(records.file()) == []
+    assert draw(records.experiment()) == []
 
 
 def test_a_place_with_two_runs_is_no_grid(tmp_path):
@@ -129,4 +128,4 @@ def test_a_place_with_two_runs_is_no_grid(tmp_path):
     again = [{TOP1[1]: 70.0, TRAIN[1]: 90.0}]
     how = dict(tau=1, alpha=0.1, teacher_config="t0.py")
     records.add("again", again, row="A -> B, tau 1", column="again", **how)
-    assert draw(records.file()) == []
+    assert draw(records.experiment()) == []

@@ -49,8 +49,14 @@ def markers(axes, look):
     return np.array(sorted(found))
 
 
-def test_draws_the_means_against_tau(tmp_path):
-    (drawing,) = draw(noisy(tmp_path).file())
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory):
+    """The figure of two seeds by each method."""
+    (found,) = draw(noisy(tmp_path_factory.mktemp("made")).experiment())
+    return found
+
+
+def test_draws_the_means_against_tau(drawing):
     (axes,) = drawing.figure.axes
     found = curves(axes)
     assert list(found) == ["symmetric 0.4", "symmetric 0.6"]
@@ -64,8 +70,7 @@ def test_draws_the_means_against_tau(tmp_path):
     assert [text.get_text() for text in axes.texts] == ["//"]
 
 
-def test_infinity_lies_beyond_a_break_and_what_has_no_tau_beyond_it(tmp_path):
-    (drawing,) = draw(noisy(tmp_path).file())
+def test_infinity_lies_beyond_a_break_and_what_has_no_tau_beyond_it(drawing):
     (axes,) = drawing.figure.axes
     ticks = axes.get_xticks()
     assert list(ticks) == sorted(ticks)
@@ -80,7 +85,7 @@ def test_infinity_lies_beyond_a_break_and_what_has_no_tau_beyond_it(tmp_path):
 
 
 def test_zero_lies_before_a_break(tmp_path):
-    (drawing,) = draw(noisy(tmp_path, taus=(0, 0.5, 1, "inf")).file())
+    (drawing,) = draw(noisy(tmp_path, taus=(0, 0.5, 1, "inf")).experiment())
     (axes,) = drawing.figure.axes
     labels = [text.get_text() for text in axes.get_xticklabels()]
     assert labels[:4] == ["0", "0.5", "1", "∞"]
@@ -89,7 +94,7 @@ def test_zero_lies_before_a_break(tmp_path):
 
 
 def test_bands_are_one_standard_deviation(tmp_path):
-    (drawing,) = draw(noisy(tmp_path, rates=(0.4,)).file())
+    (drawing,) = draw(noisy(tmp_path, rates=(0.4,)).experiment())
     (axes,) = drawing.figure.axes
     (band,) = axes.collections[:1]
     corners = band.get_paths()[0].vertices
@@ -100,7 +105,7 @@ def test_bands_are_one_standard_deviation(tmp_path):
 
 
 def test_one_seed_has_no_band(tmp_path):
-    (drawing,) = draw(noisy(tmp_path, seeds=1).file())
+    (drawing,) = draw(noisy(tmp_path, seeds=1).experiment())
     (axes,) = drawing.figure.axes
     assert not any(len(path.vertices) for c in axes.collections for path in c.get_paths())
     assert "n = 1 seed, so no spread" in drawing.caption
@@ -108,7 +113,7 @@ def test_one_seed_has_no_band(tmp_path):
 
 
 def test_a_panel_for_each_metric(tmp_path):
-    (drawing,) = draw(noisy(tmp_path, metrics=(TOP1, CLEAN)).file())
+    (drawing,) = draw(noisy(tmp_path, metrics=(TOP1, CLEAN)).experiment())
     assert [axes.get_title() for axes in drawing.figure.axes] == [TOP1[0], CLEAN[0]]
     assert set(drawing.numbers) == {TOP1[1], CLEAN[1]}
     drawing.figure.canvas.draw()
@@ -116,7 +121,7 @@ def test_a_panel_for_each_metric(tmp_path):
 
 def test_failed_and_not_finite_runs_are_gaps(tmp_path):
     changed = {"r0.4_t1": [None, None], "r0.4_t20": [math.nan, 50.0], "r0.6_mse": [None, None]}
-    (drawing,) = draw(noisy(tmp_path, **changed).file())
+    (drawing,) = draw(noisy(tmp_path, **changed).experiment())
     (axes,) = drawing.figure.axes
     y = curves(axes)["symmetric 0.4"].get_ydata()
     assert np.isfinite(y).tolist() == [True, False, False]
@@ -126,18 +131,18 @@ def test_failed_and_not_finite_runs_are_gaps(tmp_path):
 
 
 def test_others_are_of_no_noise(tmp_path):
-    assert draw(noisy(tmp_path, noise=False).file()) == []
-    assert draw(noisy(tmp_path, taus=(1,)).file()) == []
+    assert draw(noisy(tmp_path, noise=False).experiment()) == []
+    assert draw(noisy(tmp_path, taus=(1,)).experiment()) == []
 
 
 def test_nothing_finished(tmp_path):
     records = noisy(tmp_path, rates=(0.4,))
     failed = {run["name"]: [None, None] for run in records.runs}
-    assert draw(noisy(tmp_path, rates=(0.4,), **failed).file()) == []
+    assert draw(noisy(tmp_path, rates=(0.4,), **failed).experiment()) == []
 
 
 def test_noises_without_a_label_of_their_own_are_named(tmp_path):
     records = noisy(tmp_path, rates=(0.4,))
     records.places = {name: ["", column] for name, (_, column) in records.places.items()}
-    (drawing,) = draw(records.file())
-    assert list(curves(drawing.figure.axes[0])) == ["symmetric 40 %"]
+    (drawing,) = draw(records.experiment())
+    assert list(curves(drawing.figure.axes[0])) == ["symmetric label noise 40 %"]

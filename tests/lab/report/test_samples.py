@@ -1,17 +1,15 @@
 """Dumps of a family: of the run's weights, and each student beside the teacher of its seed."""
 
-import shlex
-
 import numpy as np
 import pytest
 from dump_records import arrays_of, experiment_of, runs_of, whole_experiment, write_dump
 
-from mmkd_logit.lab.report.samples import Samples, dumped_splits, find_families
+from mmkd_logit.lab.report.samples import samples_of as splits_of
 
 
 def samples_of(experiment, split="train"):
-    (family,) = find_families(experiment.record)
-    return Samples(experiment, family, split)
+    (splits,) = splits_of(experiment)
+    return next(samples for samples in splits if samples.split == split)
 
 
 def run_in(experiment, name, seed=0):
@@ -21,7 +19,9 @@ def run_in(experiment, name, seed=0):
 
 
 def by_name(samples):
-    return {(student.method.name, student.seed): student for student in samples.students()}
+    """What a measure is given of each student: its logits and those of its teacher."""
+    rows = samples.measure(lambda dump, beside: dict(given=(dump, beside)))["given"][1:]
+    return {(row.name, seed): given for row in rows for seed, given in row.by_seed.items()}
 
 
 @pytest.fixture
@@ -33,18 +33,18 @@ def two(tmp_path):
 def test_a_student_without_teacher_takes_that_of_its_seed(two):
     samples = samples_of(two)
     found = by_name(samples)
-    assert list(found) == [("CE", 0), ("MSE", 0), ("CE", 1), ("MSE", 1)]
+    assert list(found) == [("CE", 0), ("CE", 1), ("MSE", 0), ("MSE", 1)]
     for seed in (0, 1):
         taught = arrays_of("mse", seed, "train")["teacher_logits"]
-        np.testing.assert_array_equal(found["CE", seed].teacher_logits, taught)
-        np.testing.assert_array_equal(found["MSE", seed].teacher_logits, taught)
+        np.testing.assert_array_equal(found["CE", seed][1], taught)
+        np.testing.assert_array_equal(found["MSE", seed][1], taught)
         np.testing.assert_array_equal(
-            found["CE", seed].dump.logits, arrays_of("ce", seed, "train")["logits"]
+            found["CE", seed][0].logits, arrays_of("ce", seed, "train")["logits"]
         )
-    assert not np.array_equal(found["CE", 0].teacher_logits, found["CE", 1].teacher_logits)
-    assert samples.sources == [
+    assert not np.array_equal(found["CE", 0][1], found["CE", 1][1])
+    assert samples.sources == {
         f"work_dirs/{name}/seed{seed}/logits/train.npz" for seed in (0, 1) for name in ("ce", "mse")
-    ]
+    }
     assert samples.sizes == {60}
 
 
@@ -61,8 +61,8 @@ def dumped_teacher(tmp_path, students=False, **identity):
 def test_the_teachers_own_dump_serves(tmp_path):
     samples = samples_of(dumped_teacher(tmp_path))
     own = arrays_of(None, 0, "train")
-    for student in samples.students():
-        np.testing.assert_array_equal(student.teacher_logits, own["logits"])
+    for _, beside in by_name(samples).values():
+        np.testing.assert_array_equal(beside, own["logits"])
     teacher = samples.teacher(0)
     for name in ("logits", "prelogits", "weight"):
         np.testing.assert_array_equal(getattr(teacher, name), own[name])
@@ -78,21 +78,12 @@ def test_what_students_say_of_the_teacher_comes_first(tmp_path):
     np.testing.assert_array_equal(teacher.logits, taught)
 
 
-def test_prelogits_of_the_teacher_from_its_own_dump(tmp_path):
-    experiment = dumped_teacher(tmp_path, students=True)
-    arrays = arrays_of("mse", 0, "train")
-    del arrays["teacher_prelogits"], arrays["teacher_weight"]
-    write_dump(tmp_path, run_in(experiment, "mse"), "train", arrays)
-    teacher = samples_of(experiment).teacher(0)
-    np.testing.assert_array_equal(teacher.prelogits, arrays_of(None, 0, "train")["prelogits"])
-
-
 def test_a_teacher_that_was_trained_anew_is_nobodys(tmp_path):
     experiment = dumped_teacher(tmp_path, weights="new")
     run_in(experiment, "teacher")["row"]["weights"] = "new"
     samples = samples_of(experiment)
     assert samples.teacher(0) is None
-    assert [student.teacher_logits for student in samples.students()] == [None, None]
+    assert [beside for _, beside in by_name(samples).values()] == [None, None]
 
 
 @pytest.mark.parametrize("field", ["index", "clean_label"])
@@ -101,13 +92,13 @@ def test_other_samples_are_not_compared(two, tmp_path, field):
     arrays[field] = np.roll(arrays[field], 1)
     write_dump(tmp_path, run_in(two, "ce", 1), "train", arrays)
     found = by_name(samples_of(two))
-    assert found["CE", 1].teacher_logits is None
-    assert found["CE", 0].teacher_logits is not None
+    assert found["CE", 1][1] is None
+    assert found["CE", 0][1] is not None
     whole = arrays_of("ce", 0, "train")
     short = {name: v if name == "weight" else v[:-1] for name, v in whole.items()}
     short |= {name: whole[name] for name in ("weight", "bias", "classes")}
     write_dump(tmp_path, run_in(two, "ce", 0), "train", short)
-    assert by_name(samples_of(two))["CE", 0].teacher_logits is None
+    assert by_name(samples_of(two))["CE", 0][1] is None
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -124,37 +115,32 @@ def test_several_teachers_own_dumps_are_not_their_mean(tmp_path, known):
     assert samples.teacher(0) is None
 
 
-@pytest.mark.parametrize("options", [[], ["--dump-logits", "train"]])
-def test_a_stale_dump_is_refused(two, tmp_path, options):
-    command = ["python", "tools/reproduce.py", "table 1", *options]
-    two.record["command"] = command
+def test_a_stale_dump_is_refused(two, tmp_path):
     write_dump(tmp_path, run_in(two, "mse"), "train", arrays_of("mse", 0, "train"), weights="old")
-    with pytest.raises(ValueError, match="not of this run any more: its weights are old") as caught:
+    with pytest.raises(ValueError, match="not of this run any more: their weights are old") as told:
         by_name(samples_of(two))
-    again = shlex.join(["python", "tools/reproduce.py", "table 1", "--dump-logits", "train"])
-    assert f"make it again with {again}, or" in str(caught.value)
-    assert "work_dirs/mse/seed0/logits/train.npz" in str(caught.value)
-    run = run_in(two, "mse")
-    assert run["row"]["weights"][:12] in str(caught.value)
+    assert "export them again with --dump-logits, or by tools/dump_logits.py" in str(told.value)
+    assert "work_dirs/mse/seed0/logits/train.npz" in str(told.value)
+    assert run_in(two, "mse")["row"]["weights"][:12] in str(told.value)
     # The other split is as it was.
     assert len(by_name(samples_of(two, "test"))) == 4
 
 
 def test_a_dump_beside_another_teacher_is_refused(two, tmp_path):
     write_dump(tmp_path, run_in(two, "mse"), "train", arrays_of("mse", 0, "train"), teachers=["x"])
-    with pytest.raises(ValueError, match=r"its teachers' weights are \[x\] and the run's \["):
+    with pytest.raises(ValueError, match=r"their teachers are \['x'\] and the run's \["):
         by_name(samples_of(two))
 
 
 def test_a_dump_that_says_nothing_of_its_weights_is_refused(two, tmp_path):
     write_dump(tmp_path, run_in(two, "ce"), "train", arrays_of("ce", 0, "train"), weights=None)
-    with pytest.raises(ValueError, match="its weights are None"):
+    with pytest.raises(ValueError, match="their weights are None"):
         by_name(samples_of(two))
 
 
 def test_a_dump_that_is_gone(two, tmp_path):
     (tmp_path / "work_dirs/ce/seed1/logits/train.npz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"seed1/logits/train\.npz does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"seed1/logits/train\.npz do not exist"):
         by_name(samples_of(two))
 
 
@@ -168,7 +154,8 @@ def test_what_is_missing(two):
 
 
 def test_splits(two, tmp_path):
-    (family,) = find_families(two.record)
-    assert dumped_splits(family) == ["train", "test"]
+    (splits,) = splits_of(two)
+    assert [samples.split for samples in splits] == ["train", "test"]
     write_dump(tmp_path, run_in(two, "mse"), "val", arrays_of("mse", 0, "test"))
-    assert dumped_splits(family) == ["train", "test", "val"]
+    (splits,) = splits_of(two)
+    assert [samples.split for samples in splits] == ["train", "test", "val"]

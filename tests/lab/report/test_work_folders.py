@@ -29,12 +29,7 @@ def test_runs_are_called_after_their_folders(tmp_path):
 def test_folders_of_one_name_are_told_apart(tmp_path):
     folders = [folder(tmp_path, name) for name in ("x/a/seed0", "y/a/seed0", "y/b/seed0")]
     names = [run["name"] for run in experiment_of_folders(folders).record["runs"]]
-    assert names == ["x/a", "y/a", "b"]
-
-
-def test_the_same_folder_twice_is_one_run(tmp_path):
-    work_dir = folder(tmp_path, "a/seed0")
-    assert len(experiment_of_folders([work_dir, work_dir]).record["runs"]) == 1
+    assert names == ["x/a", "y/a", "y/b"]
 
 
 def test_a_dump_says_by_what_a_run_was_trained(tmp_path):

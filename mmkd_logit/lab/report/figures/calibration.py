@@ -1,75 +1,63 @@
 """Top-logit differences and reliability."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
+from scipy.special import softmax
 
-from mmkd_logit.lab.report.data import Dump, ExperimentFile
-from mmkd_logit.lab.report.samples import (
+from ..data import Dump, Experiment
+from ..densities import Row, draw_rows, not_finite, row_panels
+from ..samples import (
+    LOGITS,
     Samples,
-    Teacher,
     describe,
-    describe_pooled,
-    draw_pooled,
-    dumped_samples,
-    gather,
-    pooled_panels,
+    samples_of,
     split_name,
 )
-from mmkd_logit.lab.report.style import (
-    TEACHER,
-    Drawing,
-    Look,
-    mean_text,
-    name_panel,
-    panel_blocks,
-    say_empty,
-)
+from ..style import Drawing, mean_text, name_panel, panel_blocks, say_empty
 
+NEEDS = LOGITS
+WORK_FOLDERS = True
 NUM_BINS = 15
-_ROWS = 8192  # at a time, in float64
+_GAP = "#b2182b"
+_PAPER_TLD = "The earlier manuscript (MS20) shows the top-logit difference of teacher and students."
+_PAPER_ECE = (
+    "The earlier manuscript (MS20) gives the ECE on training samples of CIFAR-100, WRN-28-4 → "
+    "WRN-16-2: teacher 0.86 %, CE 3.40 %, KL at τ = 1 4.64 %, τ = 3 0.61 %, τ = 5 0.63 %, "
+    "τ = 20 0.78 %."
+)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Samples sorted into B bins by confidence.
+    """Samples sorted into B bins by confidence."""
 
-    Attributes:
-        count: Samples in each bin, (B,).
-        accuracy: Share of them that is right, (B,); NaN in an empty bin.
-        confidence: Their mean largest probability, (B,); NaN in an empty bin.
-        ece: Expected calibration error in percent.
-    """
+    count: np.ndarray  # of samples, (B,)
+    accuracy: np.ndarray  # (B,), NaN in an empty bin
+    confidence: np.ndarray  # mean largest probability, (B,), NaN in an empty bin
+    ece: float  # expected calibration error in percent
 
-    count: np.ndarray
-    accuracy: np.ndarray
-    confidence: np.ndarray
-    ece: float
+    def numbers(self) -> dict[str, Any]:
+        """Return the bins, None for an empty one."""
+        accuracy, confidence = (
+            [None if np.isnan(share) else float(share) for share in shares]
+            for shares in (self.accuracy, self.confidence)
+        )
+        return dict(
+            ece=self.ece, count=self.count.tolist(), accuracy=accuracy, confidence=confidence
+        )
 
 
 def top_logit_difference(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     r"""Return :math:`z_y - \max_{k \ne y} z_k` of each sample: above 0 where it is right."""
-    difference = np.empty(len(logits))
-    for rows in _pieces(len(logits)):
-        others = logits[rows].astype(np.float64)
-        place = np.arange(len(others)), label[rows]
-        own = others[place].copy()
-        others[place] = -np.inf
-        difference[rows] = own - others.max(1)
-    return difference
-
-
-def largest_probability(logits: np.ndarray) -> np.ndarray:
-    """Return the largest softmax probability of each sample."""
-    largest = np.empty(len(logits))
-    for rows in _pieces(len(logits)):
-        values = logits[rows].astype(np.float64)
-        largest[rows] = 1 / np.exp(values - values.max(1, keepdims=True)).sum(1)
-    return largest
+    own = label[:, None]
+    others = logits.copy()
+    np.put_along_axis(others, own, -np.inf, axis=1)
+    return np.take_along_axis(logits, own, axis=1)[:, 0].astype(np.float64) - others.max(1)
 
 
 def reliability(logits: np.ndarray, label: np.ndarray, num_bins: int = NUM_BINS) -> Reliability:
@@ -80,7 +68,7 @@ def reliability(logits: np.ndarray, label: np.ndarray, num_bins: int = NUM_BINS)
     :math:`100 \sum_b \frac{n_b}{n} |\mathrm{acc}(b) - \mathrm{conf}(b)|`, as
     ``mmkd_logit.ExpectedCalibrationError`` has it.
     """
-    confidence = largest_probability(logits)
+    confidence = softmax(logits.astype(np.float64), axis=1).max(1)
     right = logits.argmax(1) == label
     bins = np.searchsorted(np.arange(1, num_bins) / num_bins, confidence)  # right edges count
     count = np.bincount(bins, minlength=num_bins)
@@ -91,150 +79,91 @@ def reliability(logits: np.ndarray, label: np.ndarray, num_bins: int = NUM_BINS)
         return Reliability(count, hits / count, summed / count, ece)
 
 
-def _pieces(count: int) -> Iterator[slice]:
-    for start in range(0, count, _ROWS):
-        yield slice(start, min(count, start + _ROWS))
+def draw(experiment: Experiment) -> list[Drawing]:
+    """Draw top-logit differences and calibration of each group of students of an experiment."""
+    drawings = []
+    for samples in samples_of(experiment):
+        found = {each.split: each.measure(_measure) for each in samples[::-1]}
+        drawings.append(_draw_differences(samples[::-1], found))
+        drawings.append(_draw_reliability(samples[::-1], found))
+    return drawings
 
 
-# How sure teacher and students are, and whether they are right as often: TLD and reliability.
+def _measure(network: Dump, teacher_logits: np.ndarray | None) -> dict[str, Any]:
+    finite = np.isfinite(network.logits).all(1)
+    found = reliability(network.logits[finite], network.label[finite]) if finite.any() else None
+    return dict(tld=top_logit_difference(network.logits, network.label), reliability=found)
 
 
-_GAP = "#b2182b"
-_PAPER_TLD = "The earlier manuscript (MS20) shows the top-logit difference of teacher and students."
-_PAPER_ECE = (
-    "The earlier manuscript (MS20) gives the ECE on training samples of CIFAR-100, WRN-28-4 → "
-    "WRN-16-2: teacher 0.86 %, CE 3.40 %, KL at τ = 1 4.64 %, τ = 3 0.61 %, τ = 5 0.63 %, "
-    "τ = 20 0.78 %."
-)
-
-
-def draw(experiment: ExperimentFile) -> list[Drawing]:
-    """Draw top-logit differences and calibration of each family of students of an experiment."""
-    return [
-        part(samples[::-1])  # test first: that is what calibration is for
-        for samples in dumped_samples(experiment)
-        for part in (_draw_differences, _draw_reliability)
-    ]
-
-
-def _difference(network: Dump | Teacher) -> dict[str, np.ndarray]:
-    return dict(tld=top_logit_difference(network.logits, network.label))
-
-
-def _draw_differences(samples: list[Samples]) -> Drawing:
-    found = {
-        each.split: gather(each, lambda s: _difference(s.dump), _difference)["tld"]
-        for each in samples
-    }
-    labels = ["top-logit difference (logits)"] * len(samples)
-    heads = [split_name(split).capitalize() for split in found]
-    figure, panels = pooled_panels(max(map(len, found.values())), labels, heads)
-    for place, (axes, pooled) in enumerate(zip(panels, found.values(), strict=True)):
-        draw_pooled(axes, pooled, names=place == 0, zero=True)
-    return describe_pooled(
+def _draw_differences(samples: list[Samples], found: dict[str, dict[str, list[Row]]]) -> Drawing:
+    rows = {split: quantities["tld"] for split, quantities in found.items()}
+    labels = ["top-logit difference (logits)"] * len(rows)
+    heads = [split_name(split).capitalize() for split in rows]
+    figure, panels = row_panels(max(map(len, rows.values())), labels, heads)
+    for place, (axes, drawn) in enumerate(zip(panels, rows.values(), strict=True)):
+        draw_rows(axes, drawn, names=place == 0, zero=True)
+    return describe(
         samples,
-        found,
         figure,
+        rows,
+        Row.summary,
         part="tld",
         title="Top-logit difference",
         what="Densities (Gaussian kernels) of the top-logit difference, the logit of a sample's "
         "label less the largest of the others: above 0 where the prediction is right; each is "
         "scaled to its own peak, black ticks are medians",
         paper=_PAPER_TLD,
+        notes=not_finite(rows),
     )
 
 
-class _Diagram:
-    """One panel: the reliability of a method on a split, by seed."""
-
-    def __init__(self, name: str, look: Look) -> None:
-        self.name, self.look = name, look
-        self.seeds: dict[int, Reliability] = {}
-        self.not_finite = 0
-
-    def add(self, seed: int, network: Dump | Teacher) -> None:
-        finite = np.isfinite(network.logits).all(1)
-        self.not_finite += int((~finite).sum())
-        if finite.any():
-            self.seeds[seed] = reliability(network.logits[finite], network.label[finite])
-
-    def numbers(self) -> dict[int, dict]:
-        return {
-            seed: dict(
-                ece=found.ece,
-                count=found.count.tolist(),
-                accuracy=[None if np.isnan(v) else float(v) for v in found.accuracy],
-                confidence=[None if np.isnan(v) else float(v) for v in found.confidence],
-            )
-            for seed, found in sorted(self.seeds.items())
-        }
-
-
-def _diagrams(samples: Samples) -> list[_Diagram]:
-    found = {"teacher": _Diagram("teacher", TEACHER)}
-    found.update({m.name: _Diagram(m.name, m.look) for m in samples.family.methods})
-    for seed in samples.family.seeds:
-        for student in samples.students(seed):
-            found[student.method.name].add(seed, student.dump)
-        teacher = samples.teacher(seed)
-        if teacher is not None:
-            found["teacher"].add(seed, teacher)
-    return list(found.values())
-
-
-def _draw_reliability(samples: list[Samples]) -> Drawing:
-    found = {each.split: _diagrams(each) for each in samples}
+def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Row]]]) -> Drawing:
     heads = [split_name(split).capitalize() for split in found]
-    count = len(next(iter(found.values())))
+    count = len(samples[0].group.methods) + 1
     figure, blocks = panel_blocks(heads, count, 1.85, ("confidence", "accuracy"))
-    for block, diagrams in zip(blocks, found.values(), strict=True):
-        for axes, diagram in zip(block, diagrams, strict=True):
-            _draw_panel(axes, diagram)
+    for block, quantities in zip(blocks, found.values(), strict=True):
+        rows = zip(quantities["reliability"], quantities["tld"], strict=True)
+        for axes, (row, differences) in zip(block, rows, strict=True):
+            _draw_panel(axes, row, "no finite logits" if differences.by_seed else "not dumped")
     handles = [
         Patch(facecolor="#cccccc", edgecolor="#777777", linewidth=0.7, label="accuracy of the bin"),
         Patch(facecolor="none", edgecolor=_GAP, hatch="////////", label="gap to its confidence"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
-    every = [diagram for diagrams in found.values() for diagram in diagrams]
-    seeds = {seed for diagram in every for seed in diagram.seeds}
-    notes = {d.name: f"{d.not_finite:,} values by {d.name} are not finite"
-             for d in every if d.not_finite}  # fmt: skip
     return describe(
         samples,
         figure,
+        {split: quantities["reliability"] for split, quantities in found.items()},
+        lambda row: {seed: each.numbers() for seed, each in sorted(row.by_seed.items())},
         part="reliability",
         title="Reliability",
         what=f"Samples sorted into {NUM_BINS} bins of equal width by the largest probability: the "
         "share that is right, and how far that is from the mean probability; ECE is the mean of "
         "these gaps over samples; pale bins hold less than 1 % of them",
         paper=_PAPER_ECE,
-        seeds=seeds,
-        numbers={
-            split: {d.name: d.numbers() for d in ds if d.seeds} for split, ds in found.items()
-        },
-        notes=notes.values(),
+        notes=not_finite({split: each["tld"] for split, each in found.items()}),
         how=", bars of the lowest, ECE as mean ± standard deviation",
     )
 
 
-def _draw_panel(axes: Axes, diagram: _Diagram) -> None:
-    text = mean_text([each.ece for each in diagram.seeds.values()], " %")
-    name_panel(axes, diagram.name, diagram.look, f"ECE {text}" if diagram.seeds else " ")
+def _draw_panel(axes: Axes, row: Row, empty: str) -> None:
+    text = mean_text([each.ece for each in row.by_seed.values()], " %")
+    name_panel(axes, row.name, row.look, f"ECE {text}" if row.by_seed else " ")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.plot([0, 1], [0, 1], color="#555555", linewidth=0.8, linestyle=(0, (4, 3)), zorder=4)
-    if not diagram.seeds:
-        say_empty(axes, "no finite logits" if diagram.not_finite else "not dumped")
+    if not row.by_seed:
+        say_empty(axes, empty)
         return
-    found = diagram.seeds[min(diagram.seeds)]
+    found = row.by_seed[min(row.by_seed)]
     width = 1 / len(found.count)
     for place in np.flatnonzero(found.count):
         accuracy, confidence = found.accuracy[place], found.confidence[place]
         pale = found.count[place] < 0.01 * found.count.sum()
-        color = diagram.look.color
+        color = row.look.color
         axes.bar(
             place * width, accuracy, width, align="edge", linewidth=0.7, zorder=2,
             facecolor=to_rgba(color, 0.12 if pale else 0.4),

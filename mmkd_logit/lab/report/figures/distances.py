@@ -2,31 +2,26 @@
 
 import numpy as np
 
-from mmkd_logit.lab.report.data import ExperimentFile
-from mmkd_logit.lab.report.samples import (
-    Samples,
-    Student,
-    describe_pooled,
-    draw_pooled,
-    dumped_samples,
-    gather,
-    pooled_panels,
-)
-from mmkd_logit.lab.report.style import Drawing
+from ..data import Dump, Experiment
+from ..densities import Row, draw_rows, not_finite, row_panels
+from ..samples import LOGITS, Samples, describe, samples_of
+from ..style import Drawing
 
+NEEDS = LOGITS
+WORK_FOLDERS = True
 _PAPER = (
     "On the training set the paper finds students by KL at small τ far from the teacher, those at "
     "large τ nearer and those by MSE nearest, and shows the norm of the pre-logits beside it."
 )
 
 
-def draw(experiment: ExperimentFile) -> list[Drawing]:
-    """Draw the distances to the teacher of each family of students of an experiment.
+def draw(experiment: Experiment) -> list[Drawing]:
+    """Draw the distances to the teacher of each group of students of an experiment.
 
     A student by cross-entropy, which has no teacher, is compared with the one of the others'
     same seed, on the same samples.
     """
-    return [_draw(samples[0]) for samples in dumped_samples(experiment)]
+    return [_draw(samples[0]) for samples in samples_of(experiment)]
 
 
 def _norm(vectors: np.ndarray | None) -> np.ndarray | None:
@@ -35,33 +30,33 @@ def _norm(vectors: np.ndarray | None) -> np.ndarray | None:
     return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
 
 
-def _of_student(student: Student) -> dict[str, np.ndarray | None]:
-    dump, teacher_logits = student.dump, student.teacher_logits
-    apart = None if teacher_logits is None else _norm(dump.logits - teacher_logits)
-    return dict(distance=apart, prelogit_norm=_norm(dump.prelogits))
+def _norms(network: Dump, teacher_logits: np.ndarray | None) -> dict[str, np.ndarray | None]:
+    apart = None if teacher_logits is None else network.logits - teacher_logits
+    return dict(distance=_norm(apart), prelogit_norm=_norm(network.prelogits))
 
 
 def _draw(samples: Samples) -> Drawing:
-    found = gather(samples, _of_student, lambda t: dict(prelogit_norm=_norm(t.prelogits)))
+    found = samples.measure(_norms)
     labels = ["‖u − v‖₂, student's logits to teacher's", "‖r‖₂, norm of the pre-logits"]
-    figure, (left, right) = pooled_panels(len(found["distance"]), labels)
-    draw_pooled(left, found["distance"], floor=0.0, empty="")
-    draw_pooled(right, found["prelogit_norm"], names=False, floor=0.0)
+    figure, (left, right) = row_panels(len(found["distance"]), labels)
+    draw_rows(left, found["distance"], floor=0.0, empty="")
+    draw_rows(right, found["prelogit_norm"], names=False, floor=0.0)
     alone = [
-        method.name
-        for method, row in zip(samples.family.methods, found["distance"][1:], strict=True)
+        row.name
+        for method, row in zip(samples.group.methods, found["distance"][1:], strict=True)
         if method.runs and not row.by_seed and method.name not in samples.missing
     ]
-    note = f"no teacher's logits of the same samples for {', '.join(alone)}" if alone else ""
-    return describe_pooled(
+    note = [f"no teacher's logits of the same samples for {', '.join(alone)}"] if alone else []
+    return describe(
         [samples],
-        found,
         figure,
+        found,
+        Row.summary,
         part="distances",
         title="Distance to the teacher",
         what="Densities (Gaussian kernels) of the distance between the student's logits u and the "
         "teacher's v, and of the length of the pre-logits r, the last layer's input; each is "
         "scaled to its own peak, black ticks are medians",
         paper=_PAPER,
-        notes=[note] if note else [],
+        notes=[*not_finite(found), *note],
     )

@@ -9,17 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from mmkd_logit.lab.report.data import (
-    LAST,
-    ExperimentFile,
-    describe_epochs,
-    describe_seeds,
-    file_name,
-    own_source,
-)
-from mmkd_logit.lab.report.runs import Pair, find_pairs
-from mmkd_logit.lab.report.style import Drawing, foot, new_figure
+from ..data import Experiment
+from ..groups import Grid, describe_cells, find_grids
+from ..style import Drawing, foot, new_figure
 
+NEEDS = "an experiment with several alphas, such as grid"
+WORK_FOLDERS = False
 _PAPER = (
     "CIFAR-100, WRN-28-4 -> WRN-16-2 (MS20, read in a source): test accuracy grows with alpha and "
     "with tau up to 20, from 72.8 (alpha = 0.1, tau = 1) to 75.8 (alpha = 1, tau = 20), and hardly "
@@ -28,93 +23,77 @@ _PAPER = (
 )
 
 
-def draw(experiment: ExperimentFile) -> list[Drawing]:
+def draw(experiment: Experiment) -> list[Drawing]:
     """Draw one figure for each pair of student and teacher."""
-    return [_draw(experiment, pair) for pair in find_pairs(experiment.record)]
+    return [_draw(experiment, grid) for grid in find_grids(experiment.record)]
 
 
-def _draw(experiment: ExperimentFile, pair: Pair) -> Drawing:
+def _draw(experiment: Experiment, grid: Grid) -> Drawing:
     metrics = experiment.record["metrics"]
-    wide = len(pair.alphas) > 5
+    wide = len(grid.alphas) > 5
     rows, columns = (len(metrics), 1) if wide else (-(-len(metrics) // 2), min(2, len(metrics)))
-    known = [m["cells"][name] for m in metrics for name in pair.names.values()]
-    with_paper = any(cell["paper"] is not None for cell in known)
-    line = 0.3 + 0.12 * any(cell["std"] is not None for cell in known) + 0.13 * with_paper
-    figure = new_figure(height=rows * (line * len(pair.methods) + 0.75) + 0.2)
+    cells = [metric["cells"][name] for metric in metrics for name in grid.names.values()]
+    marks = {cell["mark"] for cell in cells if cell["paper"] is not None}
+    line = 0.3 + 0.12 * any(cell["std"] is not None for cell in cells) + 0.13 * bool(marks)
+    figure = new_figure(height=rows * (line * len(grid.methods) + 0.75) + 0.2)
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    numbers = {}
+    numbers: dict[str, list[dict]] = {}
     for axes, metric in zip(panels, metrics, strict=False):
-        _heat_map(axes, pair, metric["cells"])
+        _heat_map(axes, grid, metric["cells"])
         axes.set_title(metric["title"])
-        numbers[metric["key"]] = _numbers(pair, metric["cells"])
+        numbers[metric["key"]] = [
+            dict(metric["cells"][name], method=method, alpha=alpha)
+            for (method, alpha), name in grid.names.items()
+        ]
     for axes in list(panels):
         axes.remove()
-    runs = [run for run in experiment.record["runs"] if run["name"] in pair.names.values()]
-    seeds = describe_seeds(cell["n"] for cell in known)
-    protocol = f"{seeds}; {describe_epochs(runs)}; {LAST}"
+    protocol = describe_cells(experiment.record, set(grid.names.values()))
     foot(figure, f"{experiment.key} · {protocol}")
-    return Drawing(
-        name=file_name(experiment, "accuracy", pair.title),
-        title=f"Accuracy over α and τ: {pair.title}",
-        caption=_caption(protocol, with_paper, known),
-        figure=figure,
-        sources=own_source(experiment),
-        paper=_PAPER,
-        experiment=experiment.key,
-        numbers=numbers,
-    )
-
-
-def _caption(protocol: str, with_paper: bool, cells: list) -> str:
-    text = (
+    caption = (
         "Top-1 accuracy in percent of students trained by (1 − α) cross-entropy + α KL at "
         f"temperature τ: mean over seeds, ± sample standard deviation where n > 1; {protocol}. "
         "Colours span each panel from its lowest to its highest number."
     )
-    marks = sorted({cell["mark"] for cell in cells if cell["paper"] is not None})
-    if with_paper:
-        text += f" Small, slanted: the paper's number with its trust mark ({', '.join(marks)})."
+    if marks:
+        marked = ", ".join(sorted(marks))
+        caption += f" Small, slanted: the paper's number with its trust mark ({marked})."
     if any(cell["mean"] is None for cell in cells):
-        text += " Hatched: nothing finished there."
-    return text
+        caption += " Hatched: nothing finished there."
+    return Drawing(
+        name=experiment.file_name("accuracy", grid.title),
+        title=f"Accuracy over α and τ: {grid.title}",
+        caption=caption,
+        figure=figure,
+        sources=experiment.sources,
+        paper=_PAPER,
+        numbers=numbers,
+    )
 
 
-def _numbers(pair: Pair, cells: Mapping[str, Any]) -> list[dict[str, Any]]:
-    kept = ("mean", "std", "n", "failed", "paper", "mark")
-    return [
-        dict(method=method, alpha=alpha, **{key: cells[name][key] for key in kept})
-        for (method, alpha), name in pair.names.items()
-    ]
-
-
-def _heat_map(axes: Axes, pair: Pair, cells: Mapping[str, Any]) -> None:
-    shape = (len(pair.methods), len(pair.alphas))
-    values = np.full(shape, np.nan)
-    for (method, alpha), name in pair.names.items():
-        mean = cells[name]["mean"]
-        place = (pair.methods.index(method), pair.alphas.index(alpha))
-        values[place] = np.nan if mean is None else mean
+def _heat_map(axes: Axes, grid: Grid, cells: Mapping[str, Any]) -> None:
+    places = [(method, alpha) for method in grid.methods for alpha in grid.alphas]
+    found = [cells.get(grid.names.get(place, "")) for place in places]
+    values = np.array([cell["mean"] if cell else None for cell in found], float)
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
     if high - low < 1e-9:  # one number, or the same in all cells
         low, high = low - 0.5, high + 0.5
     colors = matplotlib.colormaps["cividis"]
-    image = axes.pcolormesh(
-        np.ma.masked_invalid(values), cmap=colors, vmin=low, vmax=high, edgecolor="white", lw=1
-    )
-    for row, method in enumerate(pair.methods):
-        for column, alpha in enumerate(pair.alphas):
-            run = pair.names.get((method, alpha))
-            share = (values[row, column] - low) / (high - low)
-            dark = math.isfinite(share) and _luminance(colors(share)) < 0.18
-            if not math.isfinite(share):
-                axes.add_patch(
-                    Rectangle((column, row), 1, 1, fc="#f4f4f4", ec="#cccccc", hatch="///", lw=0)
-                )
-            if run is not None:
-                _write(axes, column + 0.5, row + 0.5, cells[run], "white" if dark else "black")
-    axes.set_xticks(np.arange(shape[1]) + 0.5, [f"{alpha:g}" for alpha in pair.alphas])
-    axes.set_yticks(np.arange(shape[0]) + 0.5, [m.removeprefix("KL ") for m in pair.methods])
+    shape = (len(grid.methods), len(grid.alphas))
+    drawn = np.ma.masked_invalid(values.reshape(shape))
+    image = axes.pcolormesh(drawn, cmap=colors, vmin=low, vmax=high, edgecolor="white", lw=1)
+    for place, (cell, value) in enumerate(zip(found, values, strict=True)):
+        row, column = divmod(place, shape[1])
+        color = "black"
+        if not math.isfinite(value):
+            hatched: dict[str, Any] = dict(fc="#f4f4f4", ec="#cccccc", hatch="///", lw=0)
+            axes.add_patch(Rectangle((column, row), 1, 1, **hatched))
+        elif _luminance(colors((value - low) / (high - low))) < 0.18:
+            color = "white"
+        if cell is not None:
+            _write(axes, column + 0.5, row + 0.5, cell, color)
+    axes.set_xticks(np.arange(shape[1]) + 0.5, [f"{alpha:g}" for alpha in grid.alphas])
+    axes.set_yticks(np.arange(shape[0]) + 0.5, [m.removeprefix("KL ") for m in grid.methods])
     axes.set_xlabel("α, weight of the distillation loss")
     axes.tick_params(length=0)
     axes.grid(False)
@@ -142,19 +121,11 @@ def _write(axes: Axes, x: float, y: float, cell: Mapping[str, Any], color: str) 
         lines.append((f"± {cell['std']:.2f}", 6, "normal"))
     if cell["paper"] is not None:
         lines.append((f"{cell['paper']:.2f} {cell['mark']}", 6, "italic"))
-    height = sum(size + 2 for _, size, _ in lines)
-    above = height / 2
+    above = sum(size + 2 for _, size, _ in lines) / 2
     for text, size, slant in lines:
         above -= (size + 2) / 2
         axes.annotate(
-            text,
-            (x, y),
-            (0, above),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=size,
-            fontstyle=slant,
-            color=color,
-        )
+            text, (x, y), (0, above), textcoords="offset points", ha="center", va="center",
+            fontsize=size, fontstyle=slant, color=color,
+        )  # fmt: skip
         above -= (size + 2) / 2

@@ -1,129 +1,101 @@
 """Accuracy and the distillation loss over the epochs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from mmkd_logit.lab.report.curves import Curve, Scalars, by_epoch, by_validation, over_seeds
-from mmkd_logit.lab.report.data import ExperimentFile
-from mmkd_logit.lab.report.runs import (
-    Group,
-    LoggedLine,
-    describe_lines,
-    draw_panel,
-    group_runs,
+from ..curves import (
+    Curve,
+    Curves,
+    by_epoch,
+    by_validation,
+    describe_curves,
+    draw_panels,
     log_scale,
-    numbers_of,
-    read_lines,
+    read_curves,
 )
-from mmkd_logit.lab.report.style import Drawing, new_figure
+from ..data import Experiment, Scalars
+from ..groups import Group, Run, group_by_row
+from ..style import Drawing
 
+NEEDS = "finished runs with their vis_data/scalars.json"
+WORK_FOLDERS = True
 _PAPER = (
     "The paper draws no learning curves. Its grid says that students at large tau end with lower "
     "training and higher test accuracy than those at tau = 1 (CIFAR-100; read in a source)."
 )
 _TOP1 = "accuracy/top1"
-_PANELS: dict[str, tuple[str, str]] = {
-    "batch_top1": ("training", "top-1 (%)"),
-    _TOP1: ("validation", "top-1 (%)"),
-    "loss_kd": ("distillation loss", "loss (log scale)"),
+# By the scalar: title, unit, and what the caption says.
+_PANELS = {
+    "batch_top1": (
+        "training",
+        "top-1 (%)",
+        "top-1 accuracy in percent on the augmented training images as they passed, over each "
+        "epoch",
+    ),
+    _TOP1: ("validation", "top-1 (%)", "on the validation data after each epoch"),
+    "loss_kd": (
+        "distillation loss",
+        "loss (log scale)",
+        "the distillation loss (natural logarithms, before alpha) in training, mean of the log "
+        "lines of each epoch",
+    ),
 }
 
 
-def draw(experiment: ExperimentFile) -> list[Drawing]:
+def draw(experiment: Experiment) -> list[Drawing]:
     """Draw one figure for each row of a table, or one of a list."""
-    groups = group_runs(experiment.record)
-    found = []
-    for group, lines in zip(groups, read_lines(experiment, groups), strict=True):
-        curves = {name: _curves(lines, name) for name in _PANELS}
-        curves = {name: each for name, each in curves.items() if each}
-        if curves:
-            found.append(_draw(experiment, group, lines, curves))
-    return found
+    groups = group_by_row(experiment.record)
+    found = zip(groups, read_curves(experiment, groups, _values), strict=True)
+    return [_draw(experiment, group, curves) for group, curves in found if curves]
 
 
-def _curves(lines: Sequence[LoggedLine], name: str) -> dict[str, Curve]:
+def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
     found = {}
-    for line in lines:
-        runs = [_values(scalars, name) for scalars in line.scalars if name in scalars]
-        curve = over_seeds(runs)
-        if curve is not None:
-            found[line.label] = curve
+    if "batch_top1" in scalars:
+        found["batch_top1"] = by_epoch(scalars, "batch_top1", last=True)
+    if _TOP1 in scalars:
+        found[_TOP1] = by_validation(scalars, _TOP1)
+    if "loss_kd" in scalars:
+        found["loss_kd"] = by_epoch(scalars, "loss_kd")
     return found
 
 
-def _values(scalars: Scalars, name: str) -> dict[float, float]:
-    if name == _TOP1:
-        return by_validation(scalars, name)
-    return by_epoch(scalars, name, last=name == "batch_top1")
-
-
-def _draw(
-    experiment: ExperimentFile,
-    group: Group,
-    lines: Sequence[LoggedLine],
-    curves: Mapping[str, dict[str, Curve]],
-) -> Drawing:
-    figure = new_figure(height=3.2)
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    numbers: dict[str, Any] = {}
-    tested = ""
-    for axes, (name, found) in zip(panels, curves.items(), strict=True):
-        draw_panel(axes, lines, found, *_PANELS[name])
-        numbers[name] = numbers_of(found)
-        if name == "loss_kd":
-            log_scale(axes, found.values())
-        if name == _TOP1:
-            numbers["test"] = _mark_tests(axes, lines)
-            if numbers["test"]:
-                axes.set_title("validation; open: test")
-                tested = "Open markers: test data, weights after the last epoch, nothing selected."
-    return describe_lines(
+def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
+    figure, panels, what = draw_panels(group, curves, _PANELS)
+    if "loss_kd" in panels:
+        log_scale(panels["loss_kd"], curves["loss_kd"].values())
+    tests = _mark_tests(panels[_TOP1], group, curves[_TOP1]) if _TOP1 in panels else {}
+    more = ""
+    if tests:
+        panels[_TOP1].set_title("validation; open: test")
+        more = "Open markers: test data, weights after the last epoch, nothing selected."
+    return describe_curves(
         experiment,
         group,
-        lines,
         curves,
         figure,
         part="learning-curves",
         title="Learning curves:",
-        what=_what(curves),
+        what=f"{what[0].upper()}{what[1:]}. Mean over seeds",
         paper=_PAPER,
-        numbers=numbers,
-        more=tested,
+        test=tests,
+        more=more,
     )
 
 
-def _mark_tests(axes: Axes, lines: Sequence[LoggedLine]) -> dict[str, float]:
+def _mark_tests(axes: Axes, group: Group, curves: Mapping[str, Curve]) -> dict[str, float]:
     """Mark what the last weights reach on the test data, at the end of each curve."""
     found = {}
-    for line in lines:
-        values = [(run["row"].get("test") or {}).get(_TOP1, math.nan) for run in line.runs]
-        epochs = [run["epochs"] for run in line.runs if run.get("epochs")]
-        if not epochs or not math.isfinite(sum(values)):
-            continue
-        found[line.label] = sum(values) / len(values)
-        axes.plot(
-            max(epochs),
-            found[line.label],
-            line.look.marker,
-            mfc="none",
-            mec=line.look.color,
-            ms=7,
-            clip_on=False,
-            zorder=4,
-        )
+    for method in group.methods:
+        runs = [run for run in method.runs.values() if run["epochs"] and run["row"].get("test")]
+        if method.name in curves and runs:
+            values = [run["row"]["test"].get(_TOP1, math.nan) for run in runs]
+            mean, end = sum(values) / len(values), max(run["epochs"] for run in runs)
+            if math.isfinite(mean):
+                found[method.name] = mean
+                kind: dict[str, Any] = dict(mfc="none", mec=method.look.color, ms=7, clip_on=False)
+                axes.plot(end, mean, method.look.marker, zorder=4, **kind)
     return found
-
-
-def _what(curves: Mapping[str, Any]) -> str:
-    parts = {
-        "batch_top1": "top-1 accuracy in percent on the augmented training images as they passed, "
-        "over each epoch",
-        _TOP1: "on the validation data after each epoch",
-        "loss_kd": "the distillation loss (natural logarithms, before alpha) in training, mean of "
-        "the log lines of each epoch",
-    }
-    told = "; ".join(parts[name] for name in curves)
-    return f"{told[0].upper()}{told[1:]}. Mean over seeds"

@@ -7,55 +7,31 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.special import log_softmax
 
-from mmkd_logit.lab.report.style import MSE, Drawing, TauAxis, foot, look_of, new_figure
+from ..style import MSE, Drawing, TauAxis, foot, look_of, new_figure
 
-# The scaled KL divergence and its gradient at every temperature, in numpy's float64.
-#
-# Written from the formulas, apart from the loss that trains, which tests compare with it. N
-# samples, K classes; student logits ``u``, teacher logits ``v``, ``d = u - v``, ``q = softmax(v /
-# tau)``.
-
-# Smaller exponents count in no sum; larger ones are taken by logarithms of sums.
-_LARGE = 40.0
+NEEDS = None
+WORK_FOLDERS = False
 
 
 def kl_of_tau(u: np.ndarray, v: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return ``tau^2 KL(q || softmax(u / tau))`` of each sample and its gradient in ``u``.
+    r"""Return ``tau^2 KL(softmax(v / tau) || softmax(u / tau))`` and its gradient in ``u``.
 
-    With :math:`y = d - \langle q, d\rangle` and :math:`x = y / \tau` the divergence is
-    :math:`\log\sum_j q_j e^{x_j} = \log(1 + \sum_j q_j (e^{x_j} - 1 - x_j))`, of which no term is
-    negative, and the gradient :math:`\tau q_k (e^{x_k - KL} - 1)`. What ``d`` is of the teacher's
-    largest class is taken off first: there the digits of unlikely classes are not lost.
+    The plain formulas in float64, apart from the loss that trains: good to 1e-6 for the
+    temperatures that are drawn.
+
+    Args:
+        u: Student logits, (N, K).
+        v: Teacher logits, (N, K).
+        tau: Above 0; at infinity the divergence is the variance over classes of u - v, halved.
     """
-    d = u - v
     if math.isinf(tau):
-        centred = d - d.mean(1, keepdims=True)
-        return (centred**2).mean(1) / 2, centred / d.shape[1]
-    a = (v - v.max(1, keepdims=True)) / tau
-    log_q = a - np.log(np.exp(a).sum(1, keepdims=True))
+        centred = (u - v) - (u - v).mean(1, keepdims=True)
+        return (centred**2).mean(1) / 2, centred / u.shape[1]
+    log_p, log_q = log_softmax(u / tau, axis=1), log_softmax(v / tau, axis=1)
     q = np.exp(log_q)
-    d = d - np.take_along_axis(d, v.argmax(1)[:, None], 1)
-    x = (d - (q * d).sum(1, keepdims=True)) / tau
-    powers = log_q + x
-    far = powers.max(1, keepdims=True) > _LARGE  # there is no small divergence to be lost
-    top = powers.max(1, keepdims=True)
-    by_logarithms = top + np.log(np.exp(powers - top).sum(1, keepdims=True))
-    divergence = np.where(far, by_logarithms, np.log1p(_excess(q, log_q, x).sum(1, keepdims=True)))
-    rest = x - divergence
-    with np.errstate(over="ignore", invalid="ignore"):
-        near = q * np.expm1(rest)
-    difference = np.where(np.abs(rest) < 1, near, np.exp(log_q + rest) - q)
-    return tau**2 * divergence[:, 0], tau * difference
-
-
-def _excess(q: np.ndarray, log_q: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return ``q (e^x - 1 - x)`` without cancellation at small x and overflow at large."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        near = q * (np.expm1(x) - x)
-    series = q * x**2 * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x / 720))))
-    far = np.exp(np.minimum(log_q + x, _LARGE)) - q * (1 + x)
-    return np.where(np.abs(x) < 0.02, series, np.where(np.abs(x) < 1, near, far))
+    return tau**2 * (q * (log_q - log_p)).sum(1), tau * (np.exp(log_p) - q)
 
 
 def label_matching(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,12 +41,9 @@ def label_matching(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return u[rows, ours] - u[rows, theirs], one[ours] - one[theirs]
 
 
-# Figure 8: the losses themselves, against tau, and how far tau = 20 is from infinity.
-
-
 SAMPLES, CLASSES, SEED = 64, 100, 0
 MARKED = (1.0, 3.0, 5.0, 20.0, math.inf)
-_FINITE = np.unique(np.concatenate([np.logspace(-2, 4, 121), [1, 3, 5, 20]]))
+_TAUS = np.unique(np.concatenate([np.logspace(-2, 4, 121), [1, 3, 5, 20, math.inf]]))
 _TICKS = (0.0, 0.01, 0.1, 1.0, 3.0, 5.0, 20.0, 100.0, 1e3, 1e4, math.inf)
 _INKS = {"at the start": "#1c1c1c", "trained": "#8a6a45"}
 _DOTS: Any = (0, (1, 1.6))
@@ -83,26 +56,22 @@ _PAPER = (
 
 
 class Sweep(NamedTuple):
-    """One student's loss over temperatures, from tau near 0 to infinity.
+    """The value of a student's loss, or the norm of its gradient, over temperatures."""
 
-    Attributes:
-        taus: Ascending, the last is infinity.
-        value: Of ``tau^2 KL``, mean over samples.
-        gradient: Euclidean norm of its gradient in the logits of a sample, mean over samples.
-        value_off: Mean distance of a sample's value from that at infinity, as a share of the
-            mean there.
-        gradient_off: The same of the gradients, root of the sums of squares.
-        matching: The limits at 0 of value / tau and gradient / tau.
-        mse: Value and gradient of the MSE.
-    """
+    at: np.ndarray  # at _TAUS, mean over samples
+    off: np.ndarray  # distance from that at infinity, as a share of it
+    matching: float  # the limit at 0 of the quantity / tau
+    mse: float  # of the MSE
 
-    taus: np.ndarray
-    value: np.ndarray
-    gradient: np.ndarray
-    value_off: np.ndarray
-    gradient_off: np.ndarray
-    matching: tuple[float, float]
-    mse: tuple[float, float]
+    def share_at(self, tau: float) -> str:
+        """Return the distance at a temperature in percent."""
+        return f"{100 * self.off[tau == _TAUS][0]:.2g} %"
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the quantity and its distance at the temperatures that are marked."""
+        kept = {"inf" if math.isinf(tau) else tau: tau == _TAUS for tau in (0.01, *MARKED)}
+        at = {tau: dict(mean=self.at[k][0], off=self.off[k][0]) for tau, k in kept.items()}
+        return dict(at=at, label_matching=self.matching, mse=self.mse)
 
 
 def sample_logits() -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -115,23 +84,26 @@ def sample_logits() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return teacher, {"at the start": start, "trained": trained}
 
 
-def sweep(student: np.ndarray, teacher: np.ndarray) -> Sweep:
-    """Compute what is drawn of one student."""
-    taus = np.append(_FINITE, math.inf)
-    found = [kl_of_tau(student, teacher, float(tau)) for tau in taus]
+def sweep(student: np.ndarray, teacher: np.ndarray) -> dict[str, Sweep]:
+    """Compute what is drawn of one student: the value of its loss and the gradient."""
+    found = [kl_of_tau(student, teacher, float(tau)) for tau in _TAUS]
     values, gradients = (np.stack(each) for each in zip(*found, strict=True))
-    off = np.abs(values - values[-1]).mean(1) / values[-1].mean()
-    turn = np.linalg.norm((gradients - gradients[-1]).reshape(len(taus), -1), axis=1)
-    first = label_matching(student, teacher)
+    turned = np.linalg.norm((gradients - gradients[-1]).reshape(len(_TAUS), -1), axis=1)
+    first, turn = label_matching(student, teacher)
     d = student - teacher
-    return Sweep(
-        taus,
-        values.mean(1),
-        np.linalg.norm(gradients, axis=2).mean(1),
-        off,
-        turn / np.linalg.norm(gradients[-1]),
-        (float(first[0].mean()), float(np.linalg.norm(first[1], axis=1).mean())),
-        (float((d**2).mean()), float(np.linalg.norm(2 * d / CLASSES, axis=1).mean())),
+    return dict(
+        value=Sweep(
+            values.mean(1),
+            np.abs(values - values[-1]).mean(1) / values[-1].mean(),
+            float(first.mean()),
+            float((d**2).mean()),
+        ),
+        gradient=Sweep(
+            np.linalg.norm(gradients, axis=2).mean(1),
+            turned / np.linalg.norm(gradients[-1]),
+            float(np.linalg.norm(turn, axis=1).mean()),
+            float(np.linalg.norm(2 * d / CLASSES, axis=1).mean()),
+        ),
     )
 
 
@@ -140,26 +112,21 @@ def draw() -> list[Drawing]:
     teacher, students = sample_logits()
     sweeps = {name: sweep(student, teacher) for name, student in students.items()}
     figure = new_figure(height=6.6)
-    panels = figure.subplot_mosaic([["value"], ["gradient"], ["off"]])
-    axis = TauAxis([0.0, *_FINITE.tolist(), math.inf], ["MSE"], _TICKS)
-    for name, one in sweeps.items():
-        ink = _INKS[name]
-        _size(panels["value"], axis, one.value, one.matching[0], one.mse[0], ink)
-        _size(panels["gradient"], axis, one.gradient, one.matching[1], one.mse[1], ink)
-    for name, title in (
-        ("value", "KL between logits"),
-        ("gradient", "its gradient in the student's logits"),
-    ):
-        panels[name].set_yscale("log")
-        axis.dress(panels[name])
-        panels[name].set_title(title)
-    panels["value"].set_ylabel("value, mean")
-    panels["gradient"].set_ylabel("norm, mean")
-    _distances(panels["off"], sweeps)
+    value, gradient, off = figure.subplots(3, 1)
+    axis = TauAxis([0.0, *_TAUS.tolist()], ["MSE"], _TICKS)
+    for name, found in sweeps.items():
+        _draw_sweep(value, axis, found["value"], _INKS[name])
+        _draw_sweep(gradient, axis, found["gradient"], _INKS[name])
+    for axes in (value, gradient):
+        axes.set_yscale("log")
+        axis.dress(axes)
+    value.set(title="KL between logits", ylabel="value, mean")
+    gradient.set(title="its gradient in the student's logits", ylabel="norm, mean")
+    _draw_distances(off, sweeps)
     figure.align_ylabels()
     _legend(figure)
     foot(figure, f"{SAMPLES} samples of {CLASSES} classes, drawn with seed {SEED}; float64")
-    near = sweeps["trained"]
+    near = {what: found.share_at(20) for what, found in sweeps["trained"].items()}
     return [
         Drawing(
             name="losses",
@@ -172,105 +139,67 @@ def draw() -> list[Drawing]:
             "they are the teacher's with noise of 1.5. Dashed below τ = 1: times τ instead of τ², "
             "which has a limit at 0, label matching. At ∞ the value is half the variance over "
             "classes of the difference of logits, half the MSE once both sum to the same. "
-            f"τ = 20 is off by {_percent(_at(near, 20, near.value_off))} in value and "
-            f"{_percent(_at(near, 20, near.gradient_off))} in gradient for the trained student.",
+            f"τ = 20 is off by {near['value']} in value and {near['gradient']} in gradient for "
+            "the trained student.",
             figure=figure,
             paper=_PAPER,
-            numbers={name: _numbers(one) for name, one in sweeps.items()},
+            numbers={
+                name: {what: each.numbers() for what, each in found.items()}
+                for name, found in sweeps.items()
+            },
         )
     ]
 
 
-def _at(one: Sweep, tau: float, values: np.ndarray) -> float:
-    return float(values[one.taus == tau][0])
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
-
-
-def _size(
-    axes: Axes, axis: TauAxis, values: np.ndarray, matching: float, mse: float, ink: str
-) -> None:
-    """Draw values with their limits; below tau = 1 by both scales."""
-    taus = np.append(_FINITE, math.inf)
-    none = np.full(len(taus), np.nan)
-    axis.curve(axes, taus.tolist(), values, none, color=ink, linestyle="-")
-    small = _FINITE <= 1
-    scaled = np.concatenate([[matching], values[:-1][small] / _FINITE[small]])
-    below = [0.0, *_FINITE[small].tolist()]
-    axis.curve(axes, below, scaled, none[: len(below)], color=ink, linestyle=_DASHES)
+def _draw_sweep(axes: Axes, axis: TauAxis, found: Sweep, ink: str) -> None:
+    """Draw a quantity with its limits; below tau = 1 by both scales."""
+    axis.curve(axes, _TAUS, found.at, color=ink, linestyle="-")
+    small = _TAUS <= 1
+    scaled = np.append(found.matching, found.at[small] / _TAUS[small])
+    axis.curve(axes, np.append(0, _TAUS[small]), scaled, color=ink, linestyle=_DASHES)
     zero, end = axis.place(0.0), axis.place(math.inf)
-    axes.plot([zero, 3], [matching] * 2, color=ink, ls=_DOTS, lw=0.9)
-    axes.plot([1, end], [values[-1]] * 2, color=ink, ls=_DOTS, lw=0.9)
+    axes.plot([zero, 3], [found.matching] * 2, color=ink, ls=_DOTS, lw=0.9)
+    axes.plot([1, end], [found.at[-1]] * 2, color=ink, ls=_DOTS, lw=0.9)
     mark: dict[str, Any] = dict(ms=6, mec=ink, mew=0.7, ls="", zorder=3)
-    axes.plot(zero, matching, marker="o", mfc="white", **mark)
+    axes.plot(zero, found.matching, marker="o", mfc="white", **mark)
     for tau in MARKED:
         look = look_of(dict(kind="kl", tau=tau))
-        (value,) = values[taus == tau]
+        value = found.at[tau == _TAUS]
         axes.plot(axis.place(tau), value, marker=look.marker, mfc=look.color, **mark)
-    axes.plot(axis.place("MSE"), mse, marker=MSE.marker, mfc=MSE.color, **mark)
+    axes.plot(axis.place("MSE"), found.mse, marker=MSE.marker, mfc=MSE.color, **mark)
 
 
-def _distances(axes: Axes, sweeps: dict[str, Sweep]) -> None:
+def _draw_distances(axes: Axes, sweeps: dict[str, dict[str, Sweep]]) -> None:
     """Draw the distance from infinity, with the numbers at tau = 20."""
     look = look_of(dict(kind="kl", tau=20))
     axes.axvline(20, color=look.color, lw=1.2, zorder=1)
-    told = []
-    for name, one in sweeps.items():
-        kept = (one.taus >= 1) & np.isfinite(one.taus)
-        for what, off, dash in (
-            ("value", one.value_off, "-"),
-            ("gradient", one.gradient_off, _DASHES),
-        ):
-            axes.plot(one.taus[kept], off[kept], color=_INKS[name], ls=dash)
-            share = _at(one, 20, off)
-            axes.plot(20, share, look.marker, mfc=look.color, mec=_INKS[name], ms=7, mew=0.7)
-            told.append(f"{what}, {name}: {_percent(share)}")
+    texts = ["at τ = 20"]
+    kept = (_TAUS >= 1) & np.isfinite(_TAUS)
+    for name, found in sweeps.items():
+        for (what, each), dash in zip(found.items(), ("-", _DASHES), strict=True):
+            axes.plot(_TAUS[kept], each.off[kept], color=_INKS[name], ls=dash)
+            kind: dict[str, Any] = dict(mfc=look.color, mec=_INKS[name], ms=7, mew=0.7)
+            axes.plot(20, each.off[_TAUS == 20], look.marker, **kind)
+            texts.append(f"{what}, {name}: {each.share_at(20)}")
     axes.set(
         xscale="log",
         yscale="log",
-        xlim=(1, _FINITE[-1]),
+        xlim=(1, 1e4),
         title="distance from τ = ∞ (solid: value; dashed: gradient)",
+        ylabel="share of that at ∞",
+        xlabel="τ, temperature of KL",
     )
-    axes.set_ylabel("share of that at ∞")
-    axes.set_xlabel("τ, temperature of KL")
-    axes.text(
-        0.015,
-        0.06,
-        "\n".join(["at τ = 20", *told]),
-        transform=axes.transAxes,
-        fontsize=8,
-        linespacing=1.4,
-    )
+    text: dict[str, Any] = dict(transform=axes.transAxes, fontsize=8, linespacing=1.4)
+    axes.text(0.015, 0.06, "\n".join(texts), **text)
 
 
 def _legend(figure: Figure) -> None:
     black = "#555555"
-    entries: list[tuple[str, dict[str, Any]]] = [
-        *((f"student {name}", dict(color=ink)) for name, ink in _INKS.items()),
-        ("times τ²", dict(color=black)),
-        ("times τ", dict(color=black, ls=_DASHES)),
-        ("limits", dict(color=black, ls=_DOTS)),
-    ]
-    handles = [Line2D([], [], **kind) for _, kind in entries]
-    names = [name for name, _ in entries]
-    figure.legend(handles, names, loc="outside upper center", ncols=5, handlelength=3)
-
-
-def _numbers(one: Sweep) -> dict[str, Any]:
-    at = [
-        dict(
-            tau="inf" if math.isinf(tau) else tau,
-            value=_at(one, tau, one.value),
-            gradient_norm=_at(one, tau, one.gradient),
-            value_off=_at(one, tau, one.value_off),
-            gradient_off=_at(one, tau, one.gradient_off),
-        )
-        for tau in (0.01, *MARKED)
-    ]
-    return dict(
-        at=at,
-        label_matching=dict(value=one.matching[0], gradient_norm=one.matching[1]),
-        mse=dict(value=one.mse[0], gradient_norm=one.mse[1]),
-    )
+    entries: dict[str, dict[str, Any]] = {
+        **{f"student {name}": dict(color=ink) for name, ink in _INKS.items()},
+        "times τ²": dict(color=black),
+        "times τ": dict(color=black, ls=_DASHES),
+        "limits": dict(color=black, ls=_DOTS),
+    }
+    handles = [Line2D([], [], label=name, **kind) for name, kind in entries.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, handlelength=3)

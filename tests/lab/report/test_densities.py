@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde, norm
 
-from mmkd_logit.lab.report.curves import bandwidth, common_range, smooth_density, summarize
+from mmkd_logit.lab.report.densities import bandwidth, common_range, smooth_density, summarize
 
 
 @pytest.fixture

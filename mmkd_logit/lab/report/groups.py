@@ -1,0 +1,295 @@
+"""Group the runs of an experiment: by row of its table, by grid of alpha and tau, by teacher."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .style import TEACHER, Look, is_taught, look_of, name_of, noise_name, shades
+
+Run = dict[str, Any]
+Record = Mapping[str, Any]
+_LAST = "weights after the last epoch, nothing selected"
+
+
+@dataclass
+class Method:
+    """The finished runs of one method, and how they are drawn."""
+
+    name: str  # in legends
+    look: Look
+    runs: dict[int, Run]  # by seed
+    failed: int  # how many seeds did not finish
+
+
+@dataclass
+class Group:
+    """What one figure shows: methods in the order of legends."""
+
+    title: str
+    methods: list[Method]
+    notes: list[str] = field(default_factory=list)  # what is not shown
+    tag: str = ""  # for names of files, if the title is not in them
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs."""
+        return [run for method in self.methods for run in method.runs.values()]
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds, ascending."""
+        return sorted({seed for method in self.methods for seed in method.runs})
+
+
+def _methods(record: Record, names: Iterable[str], teachers: Collection[str] = ()) -> list[Method]:
+    """Name runs and give them looks; runs that would have one name are called as in the table."""
+    runs: dict[str, list[Run]] = {name: [] for name in names}
+    for run in record["runs"]:
+        if run["name"] in runs:
+            runs[run["name"]].append(run)
+    how = {name: found[0]["method"] for name, found in runs.items()}
+    labels = {name: "teacher" if name in teachers else name_of(how[name]) for name in runs}
+    looks = {name: TEACHER if name in teachers else look_of(how[name]) for name in runs}
+    called = list(labels.values())
+    for name in runs:
+        if called.count(labels[name]) > 1 or how[name]["kind"] == "other":
+            row, column = record["cells"].get(name, (name, ""))
+            labels[name] = column or row
+    for drawn in {look[:3] for look in looks.values()}:
+        same = [name for name in runs if looks[name][:3] == drawn]
+        looks.update(zip(same, shades(looks[same[0]], len(same)), strict=True))
+    methods = []
+    for name in sorted(runs, key=lambda name: looks[name].order):
+        finished = {run["seed"]: run for run in runs[name] if run["row"]}
+        failed = len(runs[name]) - len(finished)
+        methods.append(Method(labels[name], looks[name], finished, failed))
+    return methods
+
+
+def describe_seeds(counts: Iterable[int]) -> str:
+    """Return over how many seeds means are."""
+    found = sorted(set(counts) - {0})
+    if not found:
+        return "n = 0"
+    if found == [1]:
+        return "n = 1 seed, so no spread"
+    return f"n = {span(found)} seeds"
+
+
+def describe_epochs(runs: Iterable[Run]) -> str:
+    """Return how long finished runs were trained."""
+    found = sorted({run["epochs"] for run in runs if run["row"] and run["epochs"]})
+    if not found:
+        return "epochs unknown"
+    return f"{span(found)} epoch{'s' if found != [1] else ''}"
+
+
+def describe_cells(record: Record, names: Collection[str]) -> str:
+    """Return the protocol of the means in cells: seeds, epochs, weights."""
+    cells = [m["cells"][name] for m in record["metrics"] for name in names]
+    epochs = describe_epochs(run for run in record["runs"] if run["name"] in names)
+    return f"{describe_seeds(cell['n'] for cell in cells)}; {epochs}; {_LAST}"
+
+
+def span(counts: Iterable[int]) -> str:
+    """Return the least and the largest of counts."""
+    found = sorted(set(counts))
+    return f"{found[0]:,}" + (f" to {found[-1]:,}" if len(found) > 1 else "")
+
+
+# By grid: one student and teacher at several alphas.
+
+
+class Grid(NamedTuple):
+    """A student and its teacher at several alphas."""
+
+    title: str
+    names: dict[tuple[str, float], str]  # of runs, by method, as in legends, and alpha
+    methods: list[str]  # ascending in tau
+    alphas: list[float]  # ascending
+
+
+def find_grids(record: Record) -> list[Grid]:
+    """Find the grids of an experiment."""
+    groups: dict[str, dict[tuple[str, float], set[str]]] = {}
+    orders: dict[str, float] = {}
+    for run in record["runs"]:
+        how = run["method"]
+        if run["name"] in record["cells"] and is_taught(how):
+            key = json.dumps([how[k] for k in ("network", "teacher_config", "label_noise")])
+            name = name_of(how)
+            orders[name] = look_of(how).order
+            places = groups.setdefault(key, {})
+            places.setdefault((name, float(how["alpha"])), set()).add(run["name"])
+    grids = []
+    for places in groups.values():
+        alphas = sorted({alpha for _, alpha in places})
+        if len(alphas) > 1 and all(len(names) == 1 for names in places.values()):
+            methods = sorted({method for method, _ in places}, key=lambda each: orders[each])
+            names = {place: found.pop() for place, found in places.items()}
+            # What the labels of the rows say beside the temperature.
+            rows = {record["cells"][name][0] for name in names.values()}
+            titles = {re.sub(r"[\s,;:]*\b(KL\s+)?(tau|τ)\b.*$", "", row) for row in rows}
+            title = (titles.pop() if len(titles) == 1 else "") or record["title"]
+            grids.append(Grid(title, names, methods, alphas))
+    return grids
+
+
+# By row of the table: for what was logged in training.
+
+
+def teachers_of_ce(record: Record) -> set[str]:
+    """Return the names of runs by cross-entropy that teach other runs."""
+    folders = {folder for run in record["runs"] for folder in run["teachers"]}
+    return {
+        run["name"]
+        for run in record["runs"]
+        if run["method"]["kind"] == "ce" and run["work_dir"] in folders
+    }
+
+
+def group_by_row(record: Record) -> list[Group]:
+    """Group the finished runs in cells by row.
+
+    A grid is one group, at its largest alpha; a table has one for each row; a list is one group.
+    A row that is cross-entropy alone joins all others.
+    """
+    runs = {run["name"]: run for run in record["runs"] if run["row"]}
+    runs = {name: run for name, run in runs.items() if name in record["cells"]}
+    groups = []
+    for grid in find_grids(record):
+        alpha = grid.alphas[-1]
+        names = [grid.names.get((method, alpha), "") for method in grid.methods]
+        notes = [f"Of all α, that of {alpha:g}."]
+        groups.append((grid.title, [name for name in names if name in runs], notes))
+    if not groups:
+        rows: dict[str, list[str]] = {}
+        is_table = any(column for _, column in record["cells"].values())
+        for name in runs:
+            rows.setdefault(record["cells"][name][0] if is_table else "", []).append(name)
+        single = [
+            row
+            for row, names in rows.items()
+            if len(names) == 1 and runs[names[0]]["method"]["kind"] == "ce"
+        ]
+        if len(single) < len(rows):
+            shared = [name for row in single for name in rows.pop(row)]
+            for names in rows.values():
+                names.extend(shared)
+        groups = [(row or record["title"], names, []) for row, names in rows.items()]
+    teachers = teachers_of_ce(record)
+    return [
+        Group(title, _methods(record, names, teachers), notes)
+        for title, names, notes in groups
+        if names
+    ]
+
+
+# By teacher: for logits of students beside those of their teacher.
+
+
+def group_by_teacher(record: Record) -> list[Group]:
+    """Group students by network, data and teacher, in and outside the table.
+
+    The students of a group are by one loss between logits, at the largest alpha. Those by
+    cross-entropy of the same network on the same data join each group.
+    """
+    runs = record["runs"]
+    by_folder = {run["work_dir"]: run for run in runs}
+    data = _training_data(runs)
+    students: dict[tuple, list[Run]] = {}
+    for run in runs:
+        if is_taught(run["method"]):
+            names = [by_folder[f]["name"] if f in by_folder else f for f in run["teachers"]]
+            teacher = tuple(names) or run["method"].get("teacher_config")
+            key = run["method"].get("network"), data[run["name"]], teacher
+            students.setdefault(key, []).append(run)
+    groups = []
+    for (network, place, _), taught in students.items():
+        alpha = max(run["method"]["alpha"] for run in taught)
+        taught = [run for run in taught if run["method"]["alpha"] == alpha]
+        folders = {folder for run in taught for folder in run["teachers"]}
+        teachers = {run["name"] for run in runs if run["work_dir"] in folders}
+        plain = [
+            run
+            for run in runs
+            if run["method"]["kind"] == "ce"
+            and (run["method"].get("network"), data[run["name"]]) == (network, place)
+            and run["name"] not in teachers
+        ]
+        methods = _methods(record, dict.fromkeys(run["name"] for run in [*plain, *taught]))
+        notes = [
+            f"{m.name} did not finish with {m.failed} seed{'s' * (m.failed > 1)}"
+            for m in methods
+            if m.failed
+        ]
+        notes += [f"α = {alpha:g}"] if alpha != 1 else []
+        finished = [run for run in taught if run["row"]]
+        if finished:
+            groups.append(Group(_teacher_title(finished[0], by_folder), methods, notes))
+    titles = [group.title for group in groups]
+    for group in groups:
+        if titles.count(group.title) > 1:
+            first = next(run for run in group.runs if is_taught(run["method"]))
+            group.title += f" ({first['name']})"
+        if len(groups) > 1:
+            words = group.title.replace("→", "to").replace(" % ", " ")
+            group.tag = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-.").lower()
+    return groups
+
+
+def _training_data(runs: Sequence[Run]) -> dict[str, str | None]:
+    """Identify the training data of runs, by name: label noise, or else the hash of the data.
+
+    Noisy labels differ by seed. A run that never finished, whose hash is unknown, has that of the
+    first one of its network.
+    """
+    found: dict[str, str | None] = {}
+    networks: dict[str | None, str | None] = {}
+    for run in sorted(runs, key=lambda run: not run["row"]):
+        how = run["method"]
+        data = ((run["row"] or {}).get("data") or {}).get("train")
+        if how.get("label_noise"):
+            data = json.dumps(how["label_noise"], sort_keys=True)
+        elif run["row"]:
+            networks.setdefault(how.get("network"), data)
+        else:
+            data = networks.get(how.get("network"))
+        found.setdefault(run["name"], data)
+    return found
+
+
+def _teacher_title(run: Run, by_folder: Mapping[str, Run]) -> str:
+    method = run["method"]
+    teachers = [by_folder.get(folder) for folder in run["teachers"]]
+    by = [network_name(t["method"].get("network")) for t in teachers if t and t["row"]]
+    if not by or len(by) < len(teachers):
+        config = str(method.get("teacher_config") or "its teacher")
+        by = [config.rpartition("/")[2].removesuffix(".py")]
+    title = f"{' + '.join(by)} → {network_name(method.get('network'))}"
+    noise = method.get("label_noise")
+    return f"{title}, {noise_name(noise)}" if noise else title
+
+
+def network_name(network: str | None) -> str:
+    """Return what papers call a network.
+
+    Example:
+        >>> network_name('WideResNetCIFAR depth=16 widen_factor=2')
+        'WRN-16-2'
+        >>> network_name('WideResNetCIFAR depth=10 widen_factor=1 base_channels=4')
+        'WRN-10-1 (4 channels)'
+        >>> network_name('ResNet depth=50')
+        'ResNet-50'
+    """
+    kind, *words = (network or "a network").split(" ")
+    sizes = dict(word.split("=", 1) for word in words if "=" in word)
+    if kind == "WideResNetCIFAR" and {"depth", "widen_factor"} <= sizes.keys():
+        thin = sizes.get("base_channels", "16")
+        name = f"WRN-{sizes['depth']}-{sizes['widen_factor']}"
+        return name if thin == "16" else f"{name} ({thin} channels)"
+    if kind.startswith("ResNet") and "depth" in sizes:
+        return f"{kind.replace('_', ' ')}-{sizes['depth']}"
+    return network or "a network"
