@@ -278,7 +278,7 @@ def described(tmp_path, monkeypatch):
 
 def test_cells_and_comparisons(described):
     record = described(dict(teacher=[90.0, 90.0], ce=[70.0, 72.0], mse=[None, 75.0]))
-    assert record["format"] == 1
+    assert record["format"] == 2
     assert (record["name"], record["command"]) == ("table9", ["python", "me"])
     assert record["cells"] == dict(ce=["CE", ""], mse=["MSE", ""], theirs=["only cited", ""])
     (metric,) = record["metrics"]
@@ -300,9 +300,9 @@ def test_runs(described):
     """Teachers without a cell and failed runs are there too."""
     record = described(dict(teacher=[90.0], ce=[None]))
     teacher, student = record["runs"]
-    assert (teacher["name"], teacher["row"]["test"]) == ("teacher", {"accuracy/top1": 90.0})
+    assert (teacher["name"], teacher["weights"]) == ("teacher", "abc")
     assert (teacher["seed"], teacher["epochs"], teacher["method"]["kind"]) == (0, 30, "ce")
-    assert student["row"] is None
+    assert student["weights"] is None
     assert student["files"] == dict(log=None, scalars=[], dumps={})
     words = ["teacher.py", "--seed", "1000", "--work-dir", "work_dirs/teacher/seed1000"]
     assert teacher["command"] == ["python", "tools/train.py", *words]
