@@ -88,7 +88,7 @@ _LOADERS = [
     ("val_dataloader.num_worker", "letter missing", 2, "did you mean num_workers?"),
     ("val_dataloader", "missing", MISSING, "val_dataloader is missing"),
     ("test_dataloader.batch_size", "fraction for a count", 1.5, "from 1 on"),
-    ("test_dataloader.num_workers", "negative", -2, "from 0 on"),
+    ("test_dataloader.num_workers", "fraction for a count", 0.5, "from 0 on"),
     ("val_evaluator.type", "unknown type", "Acuracy", "did you mean Accuracy?"),
     ("val_evaluator.topks", "letter too many", 5, "did you mean topk?"),
     ("val_evaluator", "text for a container", "Accuracy", "must be a dict"),
