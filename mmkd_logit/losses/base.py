@@ -19,12 +19,15 @@ class LogitLoss(nn.Module):
         label: Its name in legends; of a loss around another one with ``{loss}`` for that.
         shows_tau: Whether the label is followed by the temperature, as for curves over tau.
         shift_invariant: Whether adding a number to all logits of a sample changes nothing.
+        exclusive_classes: Whether it compares softmax probabilities, for one label an image
+            (True), sigmoid ones, for several (False), or serves both (None).
         needs_labels: Whether it takes the labels as a third argument.
     """
 
     label: ClassVar[str]
     shift_invariant: ClassVar[bool]
     shows_tau: ClassVar[bool] = False
+    exclusive_classes: ClassVar[bool | None] = None
     needs_labels: bool = False
 
 
@@ -95,9 +98,13 @@ def check_logits(
     teacher: Tensor,
     class_dim: int,
     extra: Mapping[str, Any],
+    classes: int = 2,
     dense: bool = True,
 ) -> int:
-    """Return the class dimension counted from the front; ``dense`` allows further dimensions."""
+    """Return the class dimension counted from the front.
+
+    ``classes`` are the fewest allowed; ``dense`` allows dimensions beside batch and class.
+    """
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
         raise ValueError(
             f"{loss} takes two tensors, got {type(student).__name__} as student_logits and "
@@ -112,12 +119,12 @@ def check_logits(
             f"{_describe(student)}, {got}. It cannot be the `loss` of a mmpretrain head, which "
             f"calls its loss with labels and avg_factor; distil like this instead:\n    {RECIPE}"
         )
-    problem = _problem(student, teacher, class_dim)
+    problem = _problem(student, teacher, class_dim, classes)
     if problem:
         raise ValueError(
             f"{loss}: {problem}. Given: student_logits {_describe(student)}, "
             f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: the same "
-            "floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= 2"
+            f"floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= {classes}"
         )
     if not dense and student.ndim != 2:
         raise ValueError(
@@ -131,7 +138,7 @@ def promoted_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _problem(student: Tensor, teacher: Tensor, class_dim: int) -> str:
+def _problem(student: Tensor, teacher: Tensor, class_dim: int, classes: int) -> str:
     """Say what is wrong with the two sets of logits; empty when nothing is."""
     if student.shape != teacher.shape:
         return "the two sets of logits differ in shape"
@@ -143,8 +150,8 @@ def _problem(student: Tensor, teacher: Tensor, class_dim: int) -> str:
         return "logits need a batch and a class dimension"
     if not -student.ndim < class_dim < student.ndim:
         return "class_dim is out of range or meets the batch dimension"
-    if student.shape[class_dim] < 2:
-        return "there must be at least 2 classes"
+    if student.shape[class_dim] < classes:
+        return f"there must be at least {classes} classes"
     if student.numel() == 0:
         return "the batch is empty"
     return ""

@@ -51,6 +51,7 @@ class DKDLoss(LogitLoss):
     """
 
     label = "DKD"
+    exclusive_classes = True
     shift_invariant = True
     needs_labels = True
 
