@@ -98,10 +98,13 @@ def check_logits(
     teacher: Tensor,
     class_dim: int,
     extra: Mapping[str, Any],
-    dense: bool = True,
     classes: int = 2,
+    dense: bool = True,
 ) -> int:
-    """Return the class dimension counted from the front; ``dense`` allows further dimensions."""
+    """Return the class dimension counted from the front.
+
+    ``classes`` are the fewest allowed; ``dense`` allows dimensions beside batch and class.
+    """
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
         raise ValueError(
             f"{loss} takes two tensors, got {type(student).__name__} as student_logits and "

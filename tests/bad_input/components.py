@@ -125,7 +125,7 @@ _LOSSES = [
     ("LogitStandardization", "eps", "zero", 0, "above 0"),
     ("ScaledBinaryKLDivLoss", "tau", "missing", MISSING, "needs tau"),
     ("ScaledBinaryKLDivLoss", "tau", "negative", -4, "from 0 to infinity"),
-    ("ScaledBinaryKLDivLoss", "scale", "container of another kind", ["tau"], "is not one of"),
+    ("ScaledBinaryKLDivLoss", "scale", "container of another kind", ["tau"], "must be one of"),
     ("ScaledBinaryKLDivLoss", "reduction", "number for text", 0, "'batchmean'"),
     ("ScaledKLDivLoss", "tau", "missing", MISSING, "needs tau"),
     ("ScaledKLDivLoss", "tau", "zero", 0, "take scale='max(tau, tau^2)'"),

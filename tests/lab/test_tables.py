@@ -79,6 +79,7 @@ def row(top1, **kwargs):
         epochs=30,
         device="CPU (x86_64, 2 cores)",
         versions=dict(torch="2.15.0"),
+        weights="abc",
     )
     return {**defaults, **kwargs}
 

@@ -27,6 +27,7 @@ REGISTERED = {
 SETTINGS = {
     "ScaledBinaryKLDivLoss": dict(tau=4),
     "ScaledKLDivLoss": dict(tau=4),
+    "ScaledBinaryKLDivLoss": dict(tau=4),
     "LogitStandardization": dict(loss=dict(type="mmkd_logit.ScaledKLDivLoss", tau=2)),
 }
 NAMES = ("ScaledKLDivLoss", "LogitMSELoss", "DKDLoss", "DISTLoss", "LogitStandardization")
