@@ -25,7 +25,6 @@ REGISTERED = {
     if isinstance(cls, type) and issubclass(cls, LogitLoss)
 }
 SETTINGS = {
-    "ScaledBinaryKLDivLoss": dict(tau=4),
     "ScaledKLDivLoss": dict(tau=4),
     "ScaledBinaryKLDivLoss": dict(tau=4),
     "LogitStandardization": dict(loss=dict(type="mmkd_logit.ScaledKLDivLoss", tau=2)),
