@@ -27,7 +27,7 @@ from .config import (
     read_config,
     teacher_options,
 )
-from .fingerprint import list_changes, origin_of, read_origin, row_fingerprint
+from .fingerprint import describe_run, list_changes, read_run, row_fingerprint
 from .lock import only_run_in
 from .results import find_row, read_lines
 from .resume import STATE, last_checkpoint
@@ -232,7 +232,7 @@ def run_chain(
 ) -> None:
     """Train the stages of a chain that are not finished, in order.
 
-    A stage is finished when its ``final.pth`` is there and ``origin.json`` says that it was made
+    A stage is finished when its ``final.pth`` is there and ``run.json`` says that it was made
     from the present config, seed, teacher, label files and number of processes. A stage that was
     cut off goes on from its last checkpoint. A stage of which one of those has changed is trained
     anew, and so are those behind it, whose teacher changes with it. A finished stage of which
@@ -289,14 +289,14 @@ def _write_final(cfg: Config, wanted: bool) -> None:
 
 
 def _state_of(cfg: Config, args: argparse.Namespace) -> _State:
-    folder, noted, origin = Path(cfg.work_dir), read_origin(cfg.work_dir), origin_of(cfg)
+    folder, noted, origin = Path(cfg.work_dir), read_run(cfg.work_dir), describe_run(cfg)
     final, checkpoint = folder / FINAL, last_checkpoint(folder)
     damaged = why_damaged(final, only_zip=True) if final.is_file() else None
-    if noted is None and not final.is_file():
+    if "computed" not in noted and not final.is_file():
         return _State(f"starts in {folder}")
-    if row_fingerprint(noted or {}) != origin["fingerprint"]:
+    if row_fingerprint(noted) != origin["fingerprint"]:
         why = f"nothing says what made {final}"
-        if noted is not None and "computed" in noted:
+        if "computed" in noted:
             changes = list_changes(noted["computed"], origin["computed"])
             why = "; ".join(changes) or "the number of epochs or processes has changed"
         return _State(f"starts anew in {folder}: {why}")

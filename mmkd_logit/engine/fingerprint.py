@@ -1,4 +1,4 @@
-"""What a run computes: the content that decides its weights, and the fingerprint of it."""
+"""What a run computes: the content that decides its weights, its fingerprint, and run.json."""
 
 import functools
 import hashlib
@@ -7,7 +7,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def _plain(value: Any, key: str = "") -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, str):
         if key in _FILES:
-            return file_hash(Path(value).expanduser()) or "missing"
+            return file_hash(value) or "missing"
         if key == "scores":  # of a DataSubset
             return _logits_hash(value) or "missing"
         if key == "checkpoint":  # of ``init_cfg``
@@ -157,6 +158,21 @@ def _plain(value: Any, key: str = "") -> Any:
     if value is None or isinstance(value, (int, float)):
         return value
     return type_name(value) or str(value)
+
+
+def _by_file(compute: Callable[[str], Any]) -> Callable[[str | Path], Any]:
+    """Compute something of a file once, until it changes; None where the file does not exist."""
+    cached = functools.lru_cache(maxsize=256)(lambda path, mtime, size: compute(path))
+
+    @functools.wraps(compute)
+    def of_file(path: str | Path) -> Any:
+        file = Path(path).expanduser()
+        if not file.is_file():
+            return None
+        status = file.stat()
+        return cached(str(file.resolve()), status.st_mtime_ns, status.st_size)
+
+    return of_file
 
 
 def _describe_teachers(content: dict[str, Any], weights: Mapping[str, str]) -> None:
@@ -174,28 +190,21 @@ def _describe_teacher(spec: Any, weights: Mapping[str, str]) -> Any:
     network: Any = config
     if isinstance(config, Mapping) or str(config).endswith((".py", ".json", ".yml", ".yaml")):
         try:
-            network = _resolve(config)
+            file = isinstance(config, str) and Path(config).is_file()
+            network = _network_of_file(config) if file else _network_of(config)
         except (ValueError, FileNotFoundError):
             network = config if isinstance(config, Mapping) else None  # building it will say why
     described = dict(network=network, weights=_teacher_weights(checkpoint, weights))
     return described | exact_options(teacher_options(spec))
 
 
-def _resolve(config: Any) -> Any:
-    if isinstance(config, str) and Path(config).is_file():
-        return _resolve_file(config, os.stat(config).st_mtime_ns)
-    return _network_of(config)
-
-
-@functools.lru_cache(maxsize=64)
-def _resolve_file(config: str, mtime: int) -> Any:
-    return _network_of(config)
-
-
 def _network_of(config: Any) -> Any:
     from mmkd_logit.models.teacher import resolve_teacher  # imports every network
 
     return resolve_teacher(dict(config=config, checkpoint=None)).model
+
+
+_network_of_file = _by_file(_network_of)
 
 
 def _teacher_weights(checkpoint: Any, weights: Mapping[str, str]) -> str | None:
@@ -232,17 +241,15 @@ def teacher_hashes(cfg: Config) -> list[str | None]:
     ]
 
 
-def weights_hash(checkpoint: str | Path) -> str | None:
+@_by_file
+def file_hash(path: str) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@_by_file
+def weights_hash(path: str) -> str | None:
     """Return the SHA-256 of a checkpoint's ``state_dict``, whatever else the file holds."""
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        return None
-    status = path.stat()
-    return _weights_hash(str(path.resolve()), status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=256)
-def _weights_hash(path: str, mtime: int, size: int) -> str | None:
     try:
         content = read_lazily(path)
     except (ValueError, OSError):
@@ -253,23 +260,8 @@ def _weights_hash(path: str, mtime: int, size: int) -> str | None:
     return state_hash(state)
 
 
-def file_hash(path: str | Path) -> str | None:
-    """Return the SHA-256 of a file, or None where it does not exist."""
-    if not Path(path).is_file():
-        return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
+@_by_file
 def _logits_hash(path: str) -> str | None:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        return None
-    status = file.stat()
-    return _hash_of_logits(str(file.resolve()), status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=16)
-def _hash_of_logits(path: str, mtime: int, size: int) -> str | None:
     """Hash the arrays that rank samples; the file also says when and where it was exported."""
     from mmkd_logit.datasets.subset import read_logits
 
@@ -290,16 +282,18 @@ def count_processes(cfg: Config) -> int:
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 
 
-# What a run was made of: config, teachers, code, machine.
+# ``run.json`` of a work folder: what its run computes, its logs and its checkpoints, oldest first.
+#
+# The folder may also hold those of earlier runs, and names made of times say neither that nor,
+# where a clock was set back, what came first.
 
 
-ORIGIN = "origin.json"
-_PACKAGES = ("torch", "torchvision", "numpy")
-_STACK = ("mmengine", "mmcv", "mmpretrain")
+RUN = "run.json"
+_ORIGIN = "origin.json"  # held what describe_run returns before run.json did
 
 
-def origin_of(cfg: Config, processes: int | None = None) -> dict[str, Any]:
-    """Return what decides a run's weights."""
+def describe_run(cfg: Config, processes: int | None = None) -> dict[str, Any]:
+    """Return what identifies a run, in ``run.json`` and in results rows."""
     content = computed_content(cfg, processes)
     return dict(
         fingerprint=fingerprint(content),
@@ -310,24 +304,46 @@ def origin_of(cfg: Config, processes: int | None = None) -> dict[str, Any]:
     )
 
 
-def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:
-    """Note in a work folder whose checkpoints it holds."""
-    write_text(Path(work_dir, ORIGIN), json.dumps(origin))
+def read_run(work_dir: str | Path) -> dict[str, Any]:
+    """Return what a work folder records of its run; empty where it records nothing."""
+    run: dict[str, Any] = {}
+    for name in (_ORIGIN, RUN):
+        with suppress(OSError, ValueError):
+            content = json.loads(Path(work_dir, name).read_text(encoding="utf-8"))
+            run.update(content if isinstance(content, dict) else {})
+    for key in ("logs", "checkpoints"):
+        names = run.get(key)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            run.pop(key, None)
+    return run
 
 
-def read_origin(work_dir: str | Path) -> dict[str, Any] | None:
-    """Return what :func:`write_origin` noted, or None."""
-    try:
-        origin = json.loads(Path(work_dir, ORIGIN).read_text())
-    except (OSError, ValueError):
-        return None
-    return origin if isinstance(origin, dict) else None
+def write_run(work_dir: str | Path, **fields: Any) -> None:
+    """Change fields of ``run.json``."""
+    content = read_run(work_dir) | fields
+    write_text(Path(work_dir, RUN), json.dumps(content, indent=1) + "\n")
+    Path(work_dir, _ORIGIN).unlink(missing_ok=True)
 
 
-def is_origin(cfg: Config, processes: int | None = None) -> bool:
-    """Return whether the checkpoints in a run's work folder are of this very run."""
-    noted = read_origin(cfg.work_dir)
-    return noted is not None and row_fingerprint(noted) == fingerprint_of(cfg, processes)
+def log_folders(work_dir: str | Path, among: Collection[str]) -> list[str]:
+    """Return the folders of the run's logs in the order in which they were begun."""
+    logs = read_run(work_dir).get("logs")
+    return [name for name in logs if name in among] if logs else sorted(among)
+
+
+def should_resume(cfg: Config, processes: int | None = None) -> bool:
+    """Return whether the work folder of a config holds this very run, finished or cut off.
+
+    Then it is resumed; otherwise it starts anew.
+    """
+    return row_fingerprint(read_run(cfg.work_dir)) == fingerprint_of(cfg, processes)
+
+
+# The environment, which does not decide a run's weights.
+
+
+_PACKAGES = ("torch", "torchvision", "numpy")
+_STACK = ("mmengine", "mmcv", "mmpretrain")
 
 
 def dataset_hash(dataset: Any) -> str | None:

@@ -23,19 +23,26 @@ from mmkd_logit.checkpoint import install_safe_reading
 from mmkd_logit.registry import LOOPS
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import log_folders, note_logs, why_damaged, write_text
+from mmkd_logit.utils.files import why_damaged, write_text
 
 from .chain import start_processes
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import FINAL, explain_missing, find_missing_teachers, seed_of, teacher_specs
 from .config_check import check_config
-from .fingerprint import computed_content, fingerprint_of, is_origin, origin_of, write_origin
+from .fingerprint import (
+    computed_content,
+    describe_run,
+    fingerprint_of,
+    log_folders,
+    should_resume,
+    write_run,
+)
 from .launch import silence_known_warnings
 from .lock import only_run_in
 from .logits import dump_run
 from .results import ResultsRecorder, find_row, read_lines
 from .runner import end_workers
-from .save import POINTER, FinalCheckpointHook, point_to, save_atomically
+from .save import POINTER, FinalCheckpointHook, record_checkpoint, save_atomically
 from .train import build_config, run_training
 from .train import build_parser as build_train_parser
 
@@ -256,19 +263,19 @@ class MarkMembersHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self, cfgs: Sequence[Config]) -> None:
-        self.origins = [(cfg, origin_of(cfg)) for cfg in cfgs]
+        self.runs = [(cfg, describe_run(cfg)) for cfg in cfgs]
 
     def before_train(self, runner: Runner) -> None:
         """Do so, now that everything is built."""
         if not is_main_process():
             return
-        for cfg, origin in self.origins:
+        for cfg, run in self.runs:
             folder = Path(cfg.work_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            if runner.iter < runner.max_iters or not is_origin(cfg):
-                for name in (POINTER, FINAL):
-                    (folder / name).unlink(missing_ok=True)
-            write_origin(folder, origin)
+            if runner.iter < runner.max_iters or not should_resume(cfg):
+                (folder / FINAL).unlink(missing_ok=True)
+                write_run(folder, **run, logs=[], checkpoints=[])
+                (folder / POINTER).unlink(missing_ok=True)
 
 
 def finish(
@@ -288,7 +295,7 @@ def finish(
         _save_last(runner)
         _write_final(runner)  # where it is there, a run that was killed had done the rest
     elif _agree(_is_recorded(runner, member, recorder)):
-        dump_run(runner, member.args, recorder.origin, recorder.machine)
+        dump_run(runner, member.args, recorder.run, recorder.machine)
         return
     else:
         state = CheckpointLoader.load_checkpoint(str(final), map_location="cpu")["state_dict"]
@@ -297,7 +304,7 @@ def finish(
     recorder.record(
         runner, member.args, started, prefix=f"{name}/", together=len(_students(runner))
     )
-    dump_run(runner, member.args, recorder.origin, recorder.machine)
+    dump_run(runner, member.args, recorder.run, recorder.machine)
 
 
 def _write_final(runner: Runner) -> None:
@@ -335,7 +342,7 @@ def _save_last(runner: Runner) -> None:
     # Of the end, whether it was trained or resumed there; and other checkpoints are the group's.
     runner.message_hub.update_info_dict(dict(meta, keep_ckpt_ids=[]))
     save_atomically(runner, runner.work_dir, filename, meta=meta)
-    point_to(runner, str(Path(runner.work_dir, filename)))
+    record_checkpoint(runner, str(Path(runner.work_dir, filename)))
 
 
 def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
@@ -357,7 +364,7 @@ def split_scalars(common: str | Path, work_dir: str | Path, name: str) -> None:
                 lines.append(json.dumps(own))
         target = Path(work_dir, *sources[log].parts[-3:])
         write_text(target, "".join(f"{line}\n" for line in lines))
-    note_logs(work_dir, logs)
+    write_run(work_dir, logs=logs)
 
 
 _GROUP = "_mmkd_logit_group"
@@ -481,7 +488,7 @@ def _train(
     """Train what is joined, and leave to each run what is its own."""
     for name, recorder in recorders.items():
         recorder.start(names[name].cfg)
-    resumes = is_origin(cfg)
+    resumes = should_resume(cfg)
     if is_main_process():
         _announce(names, cfg)
     mark = MarkMembersHook([member.cfg for member in names.values()])

@@ -16,7 +16,6 @@ from mmengine.runner import Runner
 from mmkd_logit.checkpoint import install_safe_checkpoint_loading, install_safe_reading
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import note_start
 
 from .chain import check_build, is_chain, run_chain, start_processes
 from .cli import TrainingStarted, one_line_errors, resume_command
@@ -33,7 +32,7 @@ from .config import (
     use_amp,
 )
 from .config_check import check_config
-from .fingerprint import is_origin, origin_of, write_origin
+from .fingerprint import describe_run, should_resume
 from .launch import prepare_launch, silence_known_warnings
 from .lock import only_run_in
 from .logits import (
@@ -47,9 +46,8 @@ from .logits import (
 from .precompute import log_caches
 from .preemption import PreemptionHook
 from .results import ResultsRecorder, training_data_loader
-from .resume import FingerprintHook, allow_other_labels, find_checkpoint, missing_text
-from .runner import ResumableRunner, end_workers, use_resumable_loop
-from .save import POINTER
+from .resume import FingerprintHook, allow_other_labels, find_checkpoint, record_start
+from .runner import ResumableRunner, end_workers, make_resumable
 
 
 def build_parser(place: str | None = None) -> argparse.ArgumentParser:
@@ -161,10 +159,11 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
         broadcast_object_list(found)  # a disk may show another process something else
         last, problems = found
         if is_main_process() and problems:
-            text = missing_text(cfg.work_dir, problems)
-            if last is not None:
-                text = f"warning: {'; '.join(problems)}; going on from {last}"
-            print(text, file=sys.stderr, flush=True)
+            text = f"{'; '.join(problems)}; going on from {last}"
+            if last is None:
+                text = f"no checkpoint of {cfg.work_dir} is whole ({'; '.join(problems)}); "
+                text += "starting from the beginning"
+            print(f"warning: {text}", file=sys.stderr, flush=True)
         elif is_main_process() and last is None:
             text = f"there is nothing to resume in {cfg.work_dir}; starting from the beginning"
             print(text, flush=True)
@@ -177,7 +176,6 @@ _ALWAYS = (
     "mmkd_logit.ProgressBarHook",
     "mmkd_logit.LabelNoiseHook",
     "mmkd_logit.ResumeStateHook",
-    "mmkd_logit.OwnBestCheckpointHook",
     "mmkd_logit.SyncBuffersBeforeEvalHook",
     "mmkd_logit.PreflightHook",
     "mmkd_logit.FiniteLossHook",
@@ -190,19 +188,14 @@ class _MarkStart(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, started: TrainingStarted, origin: dict[str, Any]) -> None:
+    def __init__(self, started: TrainingStarted, run: dict[str, Any]) -> None:
         self.started = started
-        self.origin = origin
+        self.run = run
 
     def before_train(self, runner: Runner) -> None:
         Runner.dump_config(runner)  # which a QuietRunner does not by itself
         if is_main_process():
-            if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
-                Path(runner.work_dir, POINTER).unlink(missing_ok=True)
-            if runner.iter < runner.max_iters:  # nor may they be taken for it by its origin
-                Path(runner.work_dir, FINAL).unlink(missing_ok=True)
-            write_origin(runner.work_dir, self.origin)
-            note_start(runner.work_dir, Path(runner.log_dir).name, anew=runner.iter == 0)
+            record_start(runner, self.run)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if not self.started.value:
@@ -225,16 +218,16 @@ def run_training(
     cfg.custom_hooks = [*hooks, *(dict(type=name) for name in added)]
     if resume_changed:
         allow_other_labels(cfg)
-    origin = origin_of(cfg)
+    run = describe_run(cfg)
     _save_whole_checkpoints(cfg)
     apply_resume(cfg, resume)
-    keeper = FingerprintHook(origin["computed"], resume_changed)
+    keeper = FingerprintHook(run["computed"], resume_changed)
     keeper.look_ahead(cfg)
-    use_resumable_loop(cfg)
+    make_resumable(cfg)
     runner = ResumableRunner.from_cfg(cfg)
-    runner.computed = origin["computed"]
+    runner.computed = run["computed"]
     preemption = PreemptionHook()
-    for each in (_MarkStart(started, origin), keeper, *more_hooks, preemption):
+    for each in (_MarkStart(started, run), keeper, *more_hooks, preemption):
         runner.register_hook(each)
     try:
         with _told_of(preemption, started):
@@ -298,8 +291,7 @@ def _train_teacher(
             _train_teacher(missing, args, outer, (*students, teacher.checkpoint))
         start_processes(cfg)
         with only_run_in(cfg.work_dir):
-            cut_off = is_origin(cfg)  # then it goes on
-            run_training(cfg, "auto" if cut_off else None, started)
+            run_training(cfg, "auto" if should_resume(cfg) else None, started)
     gc.collect()
 
 
@@ -323,7 +315,7 @@ def _train(
         changed = args.resume_changed
         runner = run_training(cfg, args.resume, started, resume_changed=changed)
         recorder.record(runner, args, started)
-        dump_run(runner, args, recorder.origin, recorder.machine)
+        dump_run(runner, args, recorder.run, recorder.machine)
         end_workers(runner)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mmkd_logit.engine.fingerprint import is_origin
+from mmkd_logit.engine.fingerprint import should_resume
 from mmkd_logit.engine.group import main as train_together
 from mmkd_logit.engine.logits import main as dump_logits
 from mmkd_logit.engine.precompute import main as cache
@@ -83,7 +83,7 @@ def resumed(words: Sequence[str], tool: str) -> list[str]:
     if tool != "train.py" or "--resume" in words:
         return list(words)
     cfg = build_config(build_parser().parse_args(list(words)))
-    begun = is_origin(cfg)
+    begun = should_resume(cfg)
     return [words[0], *["--resume", "auto"] * begun, *words[1:]]
 
 

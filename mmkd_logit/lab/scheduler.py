@@ -18,7 +18,7 @@ from mmkd_logit.engine.config import (
     seed_of,
     teacher_specs,
 )
-from mmkd_logit.engine.fingerprint import ORIGIN, describe_machine, is_origin
+from mmkd_logit.engine.fingerprint import describe_machine, read_run, should_resume
 from mmkd_logit.engine.group import batches_key, common_work_dir, why_alone
 from mmkd_logit.engine.lock import FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.logits import SPLITS, lacking_dumps, loader_of
@@ -346,7 +346,7 @@ class Execution:
             return self._start_together(unit if whole else missing)
         (folder,) = missing
         words = self._words(folder)
-        cut_off = is_origin(self.configs[folder], self.pool.processes)
+        cut_off = should_resume(self.configs[folder], self.pool.processes)
         with only_run_in(folder):
             if not cut_off:  # should it fail, no student may take older weights for its teacher's
                 Path(folder, FINAL).unlink(missing_ok=True)
@@ -400,7 +400,7 @@ class Execution:
 
     def _was_together(self, unit: list[str]) -> bool:
         """Whether all of a unit were begun together, so that they go on so."""
-        return len(unit) > 1 and Path(self._common(unit), ORIGIN).is_file()
+        return len(unit) > 1 and "computed" in read_run(self._common(unit))
 
     def _common(self, unit: list[str]) -> str:
         return common_work_dir([self.configs[folder] for folder in unit])
@@ -482,7 +482,7 @@ def describe_plan(execution: Execution, rows: Sequence[dict]) -> list[str]:
             bare = execution.lacks_dumps(folder)
             state, cost = "done, but for its logits" if bare else "done", ""
         else:
-            cut_off = is_origin(cfg, execution.pool.processes)
+            cut_off = should_resume(cfg, execution.pool.processes)
             state = "cut off, would go on" if cut_off else "to do"
             epochs, numerics = cfg.train_cfg.get("max_epochs"), describe_numerics(cfg)
             alike = [row for row in rows if row.get("numerics", EXACT) == numerics]

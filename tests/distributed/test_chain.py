@@ -12,7 +12,7 @@ import pytest
 import torch
 from commands import PROJECT, folder_of, long_chain, write_chain
 
-from mmkd_logit.engine.fingerprint import read_origin, weights_hash
+from mmkd_logit.engine.fingerprint import read_run, weights_hash
 from mmkd_logit.engine.results import read_lines
 
 
@@ -98,7 +98,7 @@ def test_two_processes_agree_on_what_is_finished_cut_off_or_changed(workplace, f
     ]
     assert [row["teachers"] for row in rows[1:]] == [[row["weights"]] for row in rows[:2]]
     assert [row["processes"] for row in rows] == [2] * 3
-    assert read_origin(third)["processes"] == 2
+    assert read_run(third)["processes"] == 2
     assert rows[1]["resumed_at"] == int(epoch) * rows[1]["iterations"] // 10
 
     stages[2]["overrides"] = ["model.alpha=0.9"]

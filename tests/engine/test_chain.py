@@ -21,7 +21,7 @@ from mmkd_logit.checkpoint import load_from_file
 from mmkd_logit.engine import chain as chain_run
 from mmkd_logit.engine import test as test_tool
 from mmkd_logit.engine.chain import is_chain, read_chain
-from mmkd_logit.engine.fingerprint import origin_of, read_origin, weights_hash
+from mmkd_logit.engine.fingerprint import describe_run, read_run, weights_hash
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import build_config, build_parser, main
 
@@ -144,7 +144,7 @@ def test_a_changed_stage_invalidates_those_behind_it(workplace, capsys):
     assert len(texts) == 3
     assert all("processes x train_dataloader.batch_size: 1 x " in text for text in texts), texts
     assert [iterations(final) for final in finals(chain)] == [4, 4, 4]
-    assert read_origin(first)["fingerprint"] == read_chain_origin(
+    assert read_run(first)["fingerprint"] == read_chain_origin(
         chain, "train_dataloader.batch_size=16"
     )
 
@@ -153,7 +153,7 @@ def read_chain_origin(chain, *options):
     words = [chain, "--cfg-options", *options]
     cfg = read_chain(build_parser().parse_args(words), build_config)[0].cfg
     assert cfg.optim_wrapper.optimizer.lr == 0.05
-    return origin_of(cfg)["fingerprint"]
+    return describe_run(cfg)["fingerprint"]
 
 
 def test_a_replaced_config_has_a_folder_of_its_own(workplace, capsys):
@@ -179,7 +179,7 @@ def test_weights_that_nobody_answers_for_are_not_finished(workplace, capsys):
     chain, _ = three()
     train(chain)
     second = stage_folders(chain)[1]
-    (second / "origin.json").unlink()
+    (second / "run.json").unlink()
     said(capsys)
     train(chain)
     texts = said(capsys)
@@ -236,7 +236,7 @@ def test_another_seed_is_another_chain(workplace, capsys):
     train(chain, "--work-dir", folder_of(chain, 4), "--seed", 5)
     changed = "randomness.seed: 4 -> 5"
     assert said(capsys)[0] == f"starts anew in {stage_folders(chain, 4)[0]}: {changed}"
-    assert read_origin(stage_folders(chain, 4)[0])["seed"] == 5
+    assert read_run(stage_folders(chain, 4)[0])["seed"] == 5
 
 
 def test_folder_and_epochs(workplace, capsys):
@@ -261,7 +261,7 @@ def test_what_overrides_make_of_a_network_teaches(workplace):
     words = [stages[1]["config"], "--cfg-options", f"model.teacher={[teacher]!r}"]
     words += ["--work-dir", str(stage_folders(chain)[1])]
     again = build_config(build_parser().parse_args(words))
-    assert origin_of(again)["fingerprint"] == rows[1]["fingerprint"]
+    assert describe_run(again)["fingerprint"] == rows[1]["fingerprint"]
 
 
 def test_teacher_of_a_first_distilling_stage(workplace, capsys):
@@ -543,11 +543,11 @@ def test_resuming_under_another_config_disowns_the_weights_at_once(workplace, mo
     seen = []
 
     def stop(self, runner):
-        seen.append((read_origin(folder), (folder / "final.pth").is_file()))
+        seen.append((read_run(folder), (folder / "final.pth").is_file()))
         raise OSError("killed")
 
     monkeypatch.setattr("mmkd_logit.engine.save.FinalCheckpointHook.before_train", stop)
-    old = read_origin(folder)
+    old = read_run(folder)
     with pytest.raises(SystemExit):
         train(tiny.student, "--resume", train_cfg__max_epochs=2)
     ((origin, final),) = seen
@@ -563,11 +563,11 @@ def test_processes_are_counted_before_they_have_met(project, monkeypatch, launch
     cfg.launcher = launcher
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv(variable, "4")
-    assert origin_of(cfg)["processes"] == 4
+    assert describe_run(cfg)["processes"] == 4
     cfg.launcher = "none"  # an interactive job of one process
-    assert origin_of(cfg)["processes"] == 1
+    assert describe_run(cfg)["processes"] == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert origin_of(cfg)["processes"] == 2
+    assert describe_run(cfg)["processes"] == 2
 
 
 def test_processes_meet_before_states_are_compared(monkeypatch):

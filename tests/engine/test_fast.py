@@ -133,8 +133,8 @@ def test_a_fast_run_is_not_an_exact_one(workplace):
     for key, value in first.items():
         assert value.dtype == second[key].dtype
         assert value.is_contiguous()
-    origin = json.loads((folder_of(tiny.teacher) / "origin.json").read_text())
-    assert origin["fingerprint"] == fingerprint_of(config_of(tiny.teacher, "--fast"))
+    run = json.loads((folder_of(tiny.teacher) / "run.json").read_text())
+    assert run["fingerprint"] == fingerprint_of(config_of(tiny.teacher, "--fast"))
 
 
 def test_chains(workplace):

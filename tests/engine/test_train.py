@@ -18,7 +18,7 @@ from commands import (
 )
 from mmengine.config import Config
 
-from mmkd_logit.engine.fingerprint import fingerprint_of, read_origin, weights_hash, write_origin
+from mmkd_logit.engine.fingerprint import fingerprint_of, read_run, weights_hash, write_run
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
 
@@ -174,9 +174,10 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     assert {"python", "torch", "numpy", "mmkd-logit"} < set(row["versions"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["finished"])
     assert row["commit"] is None or re.fullmatch("[0-9a-f]{40}", row["commit"])
-    origin = read_origin(student)
-    assert set(origin) == {"fingerprint", "computed", "seed", "teachers", "processes"}
-    assert {key: row[key] for key in origin} == origin
+    run = read_run(student)
+    own = {"logs", "checkpoints"}
+    assert set(run) - own == {"fingerprint", "computed", "seed", "teachers", "processes"}
+    assert {key: row[key] for key in set(run) - own} == {k: run[k] for k in set(run) - own}
 
     # The next run finds the teacher.
     before = (teacher / "final.pth").stat().st_mtime_ns
@@ -210,7 +211,7 @@ def test_teachers_of_later_stages_come_first_too(workplace, capsys):
     files = [folder_of(tiny.teacher) / "final.pth", later]
     (row,) = read_lines(Path("runs.jsonl"))
     assert row["teachers"] == [weights_hash(file) for file in files]
-    assert read_origin(folder_of(config))["teachers"] == row["teachers"]
+    assert read_run(folder_of(config))["teachers"] == row["teachers"]
     assert row["iterations"] == 4
 
 
@@ -239,8 +240,7 @@ def test_teacher_cut_off_goes_on_and_an_older_one_starts_anew(workplace):
     train(tiny.kd, "--train-teacher")
     assert (folder / "epoch_1.pth").stat().st_mtime_ns == written
     (folder / "final.pth").unlink()
-    origin = read_origin(folder)
-    write_origin(folder, dict(origin, computed=dict(origin["computed"], model="of before")))
+    write_run(folder, computed=dict(read_run(folder)["computed"], model="of before"))
     train(tiny.kd, "--train-teacher", "--seed", 1)
     assert (folder / "epoch_1.pth").stat().st_mtime_ns != written
 
@@ -253,8 +253,8 @@ def test_teachers_of_teachers_are_trained_in_order(workplace, capsys):
     assert f"make it with: python tools/train.py {first.kd} --seed 0" in message
     train(second.kd, "--train-teacher", "--results", "runs.jsonl")
     big, medium, small = map(folder_of, (first.teacher, first.kd, second.kd))
-    assert read_origin(medium)["teachers"] == [weights_hash(big / "final.pth")]
-    assert read_origin(small)["teachers"] == [weights_hash(medium / "final.pth")]
+    assert read_run(medium)["teachers"] == [weights_hash(big / "final.pth")]
+    assert read_run(small)["teachers"] == [weights_hash(medium / "final.pth")]
 
 
 def test_a_teacher_is_not_taught_by_its_student(workplace, capsys):
@@ -322,7 +322,7 @@ def test_a_new_run_disowns_older_checkpoints(workplace, monkeypatch, capsys):
     assert not (folder / "last_checkpoint").exists()
     assert not (folder / "final.pth").exists()
     cfg = configure(tiny.student, "--cfg-options", option)
-    assert read_origin(folder)["fingerprint"] == fingerprint_of(cfg)
+    assert read_run(folder)["fingerprint"] == fingerprint_of(cfg)
 
 
 def test_what_resume_changes(tmp_path, capsys):

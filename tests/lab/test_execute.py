@@ -9,7 +9,7 @@ import pytest
 
 from mmkd_logit.engine import logits as dump_tool
 from mmkd_logit.engine import precompute as cache_tool
-from mmkd_logit.engine.fingerprint import origin_of, weights_hash, write_origin
+from mmkd_logit.engine.fingerprint import describe_run, weights_hash, write_run
 from mmkd_logit.engine.lock import only_run_in
 from mmkd_logit.engine.logits import FORMAT, dump_path, find_dumps
 from mmkd_logit.engine.results import append_line, read_lines
@@ -67,7 +67,7 @@ class Machine:
         if how == "before" or missing:
             Path(folder, "train.log").write_text("noise\nerror: no disk\n")
             return False
-        write_origin(folder, origin_of(cfg, self.processes))
+        write_run(folder, **describe_run(cfg, self.processes))
         if how == "cut off":
             return False
         final = folder / "final.pth"
@@ -76,7 +76,7 @@ class Machine:
             final.write_text(f"weights {self.trained}")
         if how == "killed":
             return False
-        row = dict(origin_of(cfg, self.processes), weights=weights_hash(final))
+        row = dict(describe_run(cfg, self.processes), weights=weights_hash(final))
         row["train"] = {"accuracy/top1": 99.0} if args.train_metrics else None
         append_line(Path(args.results), dict(row, test={"accuracy/top1": 90.0}, train_seconds=1.0))
         return True
@@ -135,7 +135,7 @@ class DumpingMachine(Machine):
             return False
         self.dumped.append((cfg.work_dir, tuple(splits)))
         for split in splits:
-            identity = dict(origin_of(cfg, 1), format=FORMAT, split=split)
+            identity = dict(describe_run(cfg, 1), format=FORMAT, split=split)
             identity["weights"] = weights_hash(Path(cfg.work_dir, "final.pth"))
             path = dump_path(cfg.work_dir, split)
             path.parent.mkdir(exist_ok=True)
@@ -302,7 +302,7 @@ def test_weights_that_were_lost_or_replaced(machine):
     final.unlink()
     go(machine)
     final.write_text("of somebody's own run in this folder")
-    write_origin(final.parent, dict(computed=dict(model="another")))
+    write_run(final.parent, computed=dict(model="another"))
     go(machine)
     assert machine.calls == [("alone", 0, "auto"), ("alone", 0, None)]
 

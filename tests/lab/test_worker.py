@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import Tiny
 
-from mmkd_logit.engine.fingerprint import origin_of, write_origin
+from mmkd_logit.engine.fingerprint import describe_run, write_run
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.lab import pools as worker
 from mmkd_logit.lab.pools import Job, resumed
@@ -23,7 +23,7 @@ def calls(monkeypatch):
 def begun(words):
     cfg = build_config(build_parser().parse_args(words))
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-    write_origin(cfg.work_dir, origin_of(cfg))
+    write_run(cfg.work_dir, **describe_run(cfg))
 
 
 def test_a_job_that_was_queued_again_goes_on(workplace, calls, monkeypatch):
