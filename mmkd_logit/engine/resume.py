@@ -218,7 +218,6 @@ class ResumeStateHook(Hook):
         checkpoint[STATE] = dict(
             place=progress._asdict(),
             finished=progress.iter >= runner.max_iters,
-            images=_images_of_a_step(runner),
             processes=gathered or [capture_process(runner)],
             number=get_world_size(),
             hooks=capture_hooks(runner),
@@ -246,9 +245,6 @@ class ResumeStateHook(Hook):
             progress = Progress(**self._loaded["place"])
             if not all(type(count) is int and count >= 0 for count in progress[:3]):
                 raise ValueError(f"{progress} is no progress of a run")
-            before, now = self._loaded["images"], _images_of_a_step(runner)
-            if before and now and before != now:
-                progress = progress._replace(batch=progress.batch * before // now)
             self._has_validated = self._loaded["has_validated"]
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(runner, error) from None
@@ -290,13 +286,6 @@ class ResumeStateHook(Hook):
         loop = runner._train_loop  # the property would build one to validate alone
         if hasattr(loop, "progress"):
             loop.progress = loop.progress._replace(validated=True)
-
-
-def _images_of_a_step(runner: Runner) -> int | None:
-    """Return how many images all processes together make an iteration of."""
-    loader = runner.train_dataloader
-    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-    return size and size * get_world_size()
 
 
 def _count_steps(runner: Runner) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_choice, check_count, check_flag, check_text
-from mmkd_logit.utils.files import replacing, sealed, why_damaged, write_text
+from mmkd_logit.utils.files import write_bytes, write_text
 
 from .config import FINAL
 from .fingerprint import read_run, write_run
@@ -44,20 +44,13 @@ ATOMIC = "mmkd_logit.atomic"
 class AtomicBackend(LocalBackend):
     """MMEngine's local files, which appear whole or not at all.
 
-    Checkpoints get a seal, by which a later run sees whether they are whole. It is registered
-    as ``mmkd_logit.atomic``, for ``backend_args=dict(backend='mmkd_logit.atomic')``.
+    It is registered as ``mmkd_logit.atomic``, for
+    ``backend_args=dict(backend='mmkd_logit.atomic')``.
     """
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write a file."""
-        with replacing(filepath, len(obj)) as file:
-            for part in sealed(bytes(obj)):
-                file.write(part)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        """Write a text."""
-        assert encoding.lower() in ("utf-8", "utf8")
-        write_text(filepath, obj)
+        write_bytes(filepath, bytes(obj))
 
 
 register_backend(ATOMIC, AtomicBackend, force=True)
@@ -124,8 +117,8 @@ class AtomicCheckpointHook(CheckpointHook):
     whole or not at all, then the name, and the old ones go last, also the best ones. The checkpoint
     before is there until then, so the disk holds one more for a while.
 
-    Every file has a checksum in it, and ``run.json`` in the work folder lists the run's
-    checkpoints: where the last one is damaged, ``tools/train.py --resume`` takes the one before.
+    ``run.json`` in the work folder lists the run's checkpoints: where the last one does not fit the
+    checksums in it, ``tools/train.py --resume`` takes the one before.
     The best checkpoint that a resumed one names is looked for where the run writes its own: the
     folder may have been moved since, and MMEngine would delete a file elsewhere.
 
@@ -277,21 +270,14 @@ class FinalCheckpointHook(Hook):
             )
         self.filename = filename
         self._writing = False
-        self._trained = True
 
     def before_train(self, runner: Runner) -> None:
         """Remove the file of an earlier run in this folder, which this run replaces."""
-        self._trained = runner.iter < runner.max_iters
         if is_main_process() and runner.iter < runner.max_iters:
             Path(runner.work_dir, self.filename).unlink(missing_ok=True)
 
     def after_train(self, runner: Runner) -> None:
-        """Write the file, unless it is there, whole, and nothing was trained since."""
-        final = Path(runner.work_dir, self.filename)
-        there = [not self._trained and final.is_file() and why_damaged(final, True) is None]
-        broadcast_object_list(there)  # another process may look while the first one writes
-        if there[0]:
-            return
+        """Write the file; of a finished run that is resumed, the same bytes again."""
         self._writing = True
         save_atomically(
             runner,

@@ -1,13 +1,11 @@
-"""Files that appear whole or not at all, and checkpoints that know whether they are whole."""
+"""Files that appear whole or not at all, and what is wrong with those that are not."""
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import secrets
 import shutil
-import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -160,70 +158,19 @@ def _megabytes(size: int) -> str:
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 // 10 else f"{size / 2**10:.1f} KiB"
 
 
-# Checkpoints that know whether they are whole.
-#
-# A seal is the SHA-256 of all bytes before it, in the comment that a zip file may end with. PyTorch
-# and everybody else read such a file as any other; copied or moved, it keeps its seal.
-
-
-_BEGIN, _END, _END_LENGTH = b"PK\x03\x04", b"PK\x05\x06", 22
-_TAG = b"sha256="
-_SEAL_LENGTH = len(_TAG) + 64
-_CHUNK = 2**22
-
-
-def sealed(content: bytes) -> Iterator[bytes | memoryview]:
-    """Give the parts of a zip file with its seal; of anything else, the content as it is."""
-    end = content[-_END_LENGTH:]
-    if len(end) < _END_LENGTH or end[:4] != _END or end[-2:] != b"\0\0":
-        yield content
-        return
-    body, length = memoryview(content)[:-2], struct.pack("<H", _SEAL_LENGTH)
-    digest = hashlib.sha256(body)
-    digest.update(length)
-    yield from (body, length, _TAG, digest.hexdigest().encode())
-
-
 def why_damaged(path: str | Path, only_zip: bool = False) -> str | None:
     """Say what is wrong with the bytes of a checkpoint, or None where they are whole.
 
-    One without a seal is compared with the checksums that PyTorch writes, which leave some bytes
-    out. PyTorch's format of before 2020 has none.
+    PyTorch's zip files have a checksum of each part; its format of before 2020 has none.
     """
-    size = os.path.getsize(path)
-    if size == 0:
-        return "it is empty"
     with open(path, "rb") as file:
         begin = file.read(4)
-        file.seek(max(0, size - _SEAL_LENGTH))
-        seal = file.read()
-    if seal.startswith(_TAG):
-        own = _digest(path, size - _SEAL_LENGTH) == seal[len(_TAG) :]
-        return None if own else "it does not fit its checksum"
-    if begin != _BEGIN:
+    if not begin:
+        return "it is empty"
+    if begin != b"PK\x03\x04":
         return "it is no file of PyTorch's" if only_zip else None
-    if seal[-_END_LENGTH:][:4] == _END and seal[-2:] != b"\0\0":
-        return "it is cut short"
-    return _why_no_zip(path)
-
-
-def _digest(path: str | Path, length: int) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while length > 0:
-            chunk = file.read(min(length, _CHUNK))
-            if not chunk:
-                break
-            digest.update(chunk)
-            length -= len(chunk)
-    return digest.hexdigest().encode()
-
-
-def _why_no_zip(path: str | Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.comment:
-                return "its end is damaged"
             if not any(entry.CRC for entry in archive.infolist()):
                 return None  # written without checksums, torch.serialization.set_crc32_options
             wrong = archive.testzip()

@@ -144,10 +144,9 @@ def test_a_run_goes_on_from_the_one_before(workplace, capsys):
     (folder / "final.pth").unlink()
     capsys.readouterr()
     train(tiny.student, "--resume", "--results", "runs.jsonl", train_cfg__max_epochs=2)
-    assert warning_of(capsys) == (
-        f"warning: {folder}/epoch_2.pth is damaged: it does not fit its checksum; going on from "
-        f"{folder}/epoch_1.pth"
-    )
+    line = warning_of(capsys)
+    assert line.startswith(f"warning: {folder}/epoch_2.pth is damaged: ")
+    assert line.endswith(f" does not fit its checksum; going on from {folder}/epoch_1.pth")
     assert read_lines(Path("runs.jsonl"))[0]["resumed_at"] == 2
     assert_weights(folder / "final.pth", whole)
     for path in folder.glob("epoch_*.pth"):

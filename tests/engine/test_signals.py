@@ -175,6 +175,7 @@ def test_workers_leave_signals_to_their_process():
 
 def test_a_process_ends_with_workers_that_nothing_has_ended():
     def train():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of torch's stay behind
         loader = DataLoader(range(4), num_workers=2, persistent_workers=True)
         protect_workers(loader)
         next(iter(loader))

@@ -69,11 +69,11 @@ def _all_said(place):
     return "".join(path.read_text(errors="replace") for path in sorted(place.glob("said-*")))
 
 
-@trying("damaged small file", "kd", 8)
+@trying("damaged small file", "kd", 6)
 def small_files(lab, place, random, number):
     """What names the last checkpoint, lists them or says where they are from is damaged."""
     problems = cut_off(lab, "kd", place, file="iter_10.pth", at="within")
-    name = ("last_checkpoint", "run.json", "origin.json", "scalars.json")[number // 2]
+    name = ("last_checkpoint", "run.json", "scalars.json")[number // 2]
     path = next(place.glob(f"run/**/{name}"))
     how = _damage(path, random, 1 + number % 2) if name != "scalars.json" else _cut_line(path)
     return how, problems or lab.go_on("kd", place)

@@ -10,6 +10,7 @@ from same_runs import differences, row_differences
 
 from fault_campaign.children import finish, start, tracing
 from fault_campaign.kinds import KINDS, TEACHERS, Kind, copy_place, make_base
+from mmkd_logit.engine.fingerprint import read_run
 from mmkd_logit.engine.results import read_lines
 
 
@@ -149,11 +150,8 @@ class Whole:
 
 def checkpoint_named(place, folder="run"):
     """The iteration of the checkpoint that a cut-off run would go on from, or None."""
-    pointer = Path(place, folder, "last_checkpoint")
-    if not pointer.is_file():
-        return None
-    name = Path(pointer.read_text().strip()).stem
-    number = name.rpartition("_")[2]
+    names = read_run(Path(place, folder)).get("checkpoints")
+    number = Path(names[-1]).stem.rpartition("_")[2] if names else ""
     return int(number) if number.isdigit() else None
 
 
