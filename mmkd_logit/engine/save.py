@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_choice, check_count, check_flag, check_text
-from mmkd_logit.utils.files import write_bytes, write_text
+from mmkd_logit.utils.files import why_damaged, write_bytes, write_text
 
 from .config import FINAL
 from .fingerprint import read_run, write_run
@@ -270,14 +270,21 @@ class FinalCheckpointHook(Hook):
             )
         self.filename = filename
         self._writing = False
+        self._trained = True
 
     def before_train(self, runner: Runner) -> None:
         """Remove the file of an earlier run in this folder, which this run replaces."""
-        if is_main_process() and runner.iter < runner.max_iters:
+        self._trained = runner.iter < runner.max_iters
+        if is_main_process() and self._trained:
             Path(runner.work_dir, self.filename).unlink(missing_ok=True)
 
     def after_train(self, runner: Runner) -> None:
-        """Write the file; of a finished run that is resumed, the same bytes again."""
+        """Write the file, unless it is there, whole, and nothing was trained since."""
+        final = Path(runner.work_dir, self.filename)
+        there = [not self._trained and final.is_file() and why_damaged(final, True) is None]
+        broadcast_object_list(there)  # another process may look while the first one writes
+        if there[0]:
+            return
         self._writing = True
         save_atomically(
             runner,
