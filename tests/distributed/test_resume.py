@@ -4,7 +4,7 @@ import pytest
 import torch
 from cut_off import Cut, Killed, train
 from other_number import Served, steady
-from processes import run_on_two
+from processes import run_ranks
 from same_runs import assert_same_runs, differences
 
 from mmkd_logit.checkpoint import load_from_file
@@ -15,8 +15,8 @@ def folder(tmp_path_factory):
     """What both processes left; one process has begun what they went on with."""
     folder = tmp_path_factory.mktemp("resume")
     with pytest.raises(Killed):
-        train(steady(folder / "one to two", batch_size=16), None, Cut(3))
-    return run_on_two("resume_worker.py", folder)
+        train(steady(folder / "2/one to two", batch_size=16), None, Cut(3))
+    return run_ranks("distributed/resume_worker.py", folder, worlds=(2,)) / "2"
 
 
 @pytest.fixture(scope="module")

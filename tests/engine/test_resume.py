@@ -25,8 +25,7 @@ def test_cut_off_within_an_epoch_and_at_its_end(tmp_path, kind):
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("persistent", [True, False])
-@pytest.mark.parametrize("kind", ["with_workers", "by_iteration"])
+@pytest.mark.parametrize(("kind", "persistent"), [("with_workers", True), ("by_iteration", False)])
 def test_no_workers_are_left(tmp_path, kind, persistent):
     cfg = KINDS[kind](tmp_path)
     cfg.train_dataloader.update(num_workers=2, persistent_workers=persistent)
