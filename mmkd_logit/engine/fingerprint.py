@@ -347,7 +347,7 @@ _STACK = ("mmengine", "mmcv", "mmpretrain")
 
 
 def dataset_hash(dataset: Any) -> str | None:
-    """Identify the samples of a data set: pictures (or their files' names) and labels, in order."""
+    """Identify the samples of a data set: images (or their files' names) and labels, in order."""
     if not hasattr(dataset, "get_data_info"):
         return None
     digest = hashlib.sha256()
@@ -396,7 +396,7 @@ def _commit() -> dict[str, Any]:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != project:
-            return dict(commit=None, dirty=None)  # somebody else's repository around us
+            return dict(commit=None, dirty=None)  # another repository around an installed package
         changed = git("status", "--porcelain", "--untracked-files=no")
         return dict(commit=git("rev-parse", "HEAD"), dirty=bool(changed))
     except (OSError, subprocess.CalledProcessError):
@@ -421,15 +421,15 @@ def list_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
         raise ValueError("what the checkpoint says of its run is damaged; resume an earlier one")
     theirs, ours = (dict(_flatten(reduce_content(each))) for each in (before, now))
     changed = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
-    told = [
+    changes = [
         f"{key}: {_short(theirs.get(key))} -> {_short(ours.get(key))}"
         for key in changed
         if key not in _HARMLESS
     ]
     if _images(theirs) != _images(ours):
         sizes = [f"{each[_PROCESSES]} x {each.get(_BATCH)}" for each in (theirs, ours)]
-        told.append(f"processes x {_BATCH}: {' -> '.join(sizes)}")
-    return told
+        changes.append(f"processes x {_BATCH}: {' -> '.join(sizes)}")
+    return changes
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -387,7 +387,7 @@ class FingerprintHook(Hook):
     """Write into checkpoints what their run computes, and refuse to resume another run's.
 
     Compared are the config, the seed, the content of teachers' and of label files, and the
-    training data's pictures and labels.
+    training data's images and labels.
     """
 
     priority = "ABOVE_NORMAL"  # LabelNoiseHook knows more of labels, and comes first

@@ -198,7 +198,7 @@ def _warn_of_workers(loader: DataLoader, runner: Runner, within: bool) -> None:
     if lost and not isinstance(loader.sampler, SeededSampler):
         runner.logger.warning(
             "What transforms draw at random in the data loader's workers is not resumed. Where "
-            "they do, use mmkd_logit.SeededSampler with mmkd_logit.SeededDataset, whose pictures "
+            "they do, use mmkd_logit.SeededSampler with mmkd_logit.SeededDataset, whose images "
             "do not depend on workers."
         )
 
@@ -291,7 +291,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
             )
         self._sampler = SkippingSampler.install(dataloader, endless=True)
         # MMEngine 0.11.0rc3 opens the loader here, and workers would read ahead in an endless
-        # sampler, which nobody puts back.
+        # sampler, whose state cannot be put back.
         self._sampler.closed = True
         super().__init__(runner, dataloader, max_iters, **kwargs)
         self._sampler.closed = False

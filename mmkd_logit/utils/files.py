@@ -16,7 +16,7 @@ from typing import IO
 #
 # Content goes to a ``.part`` file in the same folder, from there to the disk, and then takes the
 # name of the file, which the system does at once. A writer holds a lock on its ``.part`` file,
-# which the kernel takes away when the process ends; one that nobody holds was left by a killed
+# which the kernel takes away when the process ends; one that is not held was left by a killed
 # process.
 
 _PART = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.part", re.DOTALL)
@@ -121,10 +121,10 @@ def _open_part(target: Path) -> tuple[Path, IO[bytes]]:
         file = open(part, "xb")  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # somebody who cleans up was faster
+        except BlockingIOError:  # remove_parts was faster
             file.close()
             continue
-        except OSError:  # a disk without locks, where nobody removes anything
+        except OSError:  # a disk without locks, where nothing is removed
             return part, file
         if os.fstat(file.fileno()).st_nlink:
             return part, file

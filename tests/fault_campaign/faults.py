@@ -106,22 +106,17 @@ def stages(lab, place, random, number):
     return how, problems or lab.go_on("chain", place, rows_again=True)
 
 
-@trying("SIGTERM or SIGUSR1", "plain", 6)
-def preemption(lab, place, random, number):
-    """A scheduler wants the machine back at any moment of training."""
-    return _preempt(lab, "plain", place, random, number)
+_PREEMPTED = (("plain", 6), ("two processes", 4), ("loader workers", 4))
 
 
-@trying("SIGTERM or SIGUSR1", "two processes", 4)
-def preemption_of_two(lab, place, random, number):
-    """One process or both are told."""
-    return _preempt(lab, "two processes", place, random, number)
+def preempting(name, tries):
+    """Send a scheduler's signal at any moment of training, also to all that the run started."""
 
+    @trying("SIGTERM or SIGUSR1", name, tries)
+    def preempt(lab, place, random, number):
+        return _preempt(lab, name, place, random, number)
 
-@trying("SIGTERM or SIGUSR1", "loader workers", 4)
-def preemption_of_workers(lab, place, random, number):
-    """Launchers tell all that a run has started, too."""
-    return _preempt(lab, "loader workers", place, random, number)
+    return preempt
 
 
 def _preempt(lab, name, place, random, number):
@@ -257,16 +252,12 @@ def _set_clock(shift, calls):
     time.localtime = lambda seconds=None: local(jumped() if seconds is None else seconds)
 
 
-def _row(*functions):
-    return lambda lab, random, say: [function(lab, random, say) for function in functions]
-
-
 FAULTS = {
-    "checkpoints": _row(checkpoints, small_files, stages),
-    "caches": _row(caches),
-    "signals": _row(preemption, preemption_of_two, preemption_of_workers),
-    "disk": _row(full_disk, read_only),
-    "folder": _row(two_runs),
-    "clock": _row(clocks),
-    "torchrun": _row(torchruns),
+    "checkpoints": (checkpoints, small_files, stages),
+    "caches": (caches,),
+    "signals": tuple(preempting(*each) for each in _PREEMPTED),
+    "disk": (full_disk, read_only),
+    "folder": (two_runs,),
+    "clock": (clocks,),
+    "torchrun": (torchruns,),
 }

@@ -15,15 +15,14 @@ from mmkd_logit.engine.results import read_lines
 
 
 class Lab:
-    """Makes places, and compares them with those of uninterrupted runs.
+    """Makes places in an empty folder, and compares them with those of uninterrupted runs.
 
-    Args:
-        folder: An empty one.
+    Attributes:
         sabotage: Called in each process that is killed or goes on, to break the product, or None.
     """
 
-    def __init__(self, folder, sabotage=None):
-        self.folder, self.sabotage = Path(folder), sabotage
+    def __init__(self, folder):
+        self.folder, self.sabotage = Path(folder), None
         self._number, self._wholes = 0, {}
         self.base = self.folder / "base"
         self.base.mkdir(parents=True)
