@@ -10,7 +10,7 @@ from fault_campaign.lab import checkpoint_named, resumed_at
 from fault_campaign.trying import trying
 
 _OTHERS_KNOW = 60  # seconds after which a process must have ended that waits for a dead one
-_FEWEST = 0.05  # of the whole run's CPU time, before which a kill does not come
+_FEWEST = 0.15  # of the whole CPU time: until processes have met, only a launcher sees one die
 _ENDED = "ended before"
 
 
