@@ -133,8 +133,12 @@ def accumulating(folder):
 
 
 def with_workers(folder):
-    """Persistent workers, of the training images and of those that are validated."""
-    cfg = from_memory(kd(folder), workers=2)
+    """Persistent workers, of the training images and of those that are validated.
+
+    The best checkpoint has that of iteration 4 written again, after the validation.
+    """
+    saved = dict(type="CheckpointHook", by_epoch=False, interval=2, save_best="accuracy/top1")
+    cfg = from_memory(kd(folder, saved=saved), workers=2)
     cfg.val_dataloader.update(num_workers=1, persistent_workers=True)
     return cfg
 

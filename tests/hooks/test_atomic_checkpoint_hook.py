@@ -95,15 +95,14 @@ def test_a_kill_at_any_moment(moments, monkeypatch):
     assert len(copies) >= 30
     before = 0
     for number, copy in enumerate(copies):
+        bests = [copy / name for name in files(copy) if name.startswith("best")]
+        assert all(why_damaged(path) is None for path in bests)
         found = last_checkpoint(copy)
         epoch = 0 if found is None else load(found)["meta"]["epoch"]
         assert epoch in (before, before + 1)  # never back, and never none once there was one
         assert found is None or found.parent == copy
         before = epoch
         if number % 9 == 4:
-            for name in files(copy):
-                if name.startswith("best"):
-                    assert why_damaged(copy / name) is None
             assert_same(weights(run(copy, resume=True, **settings)), weights(whole))
             names = [name for name in files(copy) if not name.startswith("best")]
             assert names == ["epoch_3.pth"]
@@ -140,7 +139,7 @@ def test_a_best_one_with_the_name_that_it_had(tmp_path):
 
 
 @pytest.mark.parametrize("save_best", ["a", ["a", "b"]])
-def test_only_a_best_one_of_its_own_is_removed(tmp_path, save_best):
+def test_only_a_best_one_of_its_own_is_removed(tmp_path, monkeypatch, save_best):
     """The folder was moved, or the checkpoint is of another run, whose best one must stay."""
     theirs = tmp_path / "theirs" / "best_a_epoch_1.pth"
     theirs.parent.mkdir()
@@ -158,7 +157,15 @@ def test_only_a_best_one_of_its_own_is_removed(tmp_path, save_best):
     (own / theirs.name).touch()
     runner.train_loop._epoch = 2
     runner.optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+    save, there = runner.save_checkpoint, []
+
+    def saving(*args, **kwargs):
+        there.append((own / theirs.name).is_file())
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(runner, "save_checkpoint", saving)
     hook.after_val_epoch(runner, dict(a=1.0, b=2.0))
+    assert there[0]  # until the new one is
     assert theirs.is_file()
     assert "best_a_epoch_2.pth" in files(own)
     assert theirs.name not in files(own)

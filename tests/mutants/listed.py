@@ -186,7 +186,7 @@ MUTANTS = {
         "engine/save.py",
         "self.remove = outdated.append",
         "self.remove = backend.remove",
-        "tests/hooks/test_atomic_checkpoint_hook.py::test_a_kill_at_any_moment",
+        "tests/hooks/test_atomic_checkpoint_hook.py::test_only_a_best_one_of_its_own_is_removed",
     ),
     "a second signal is left out": Mutant(
         "engine/preemption.py",
