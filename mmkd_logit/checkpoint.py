@@ -3,13 +3,12 @@
 import functools
 import hashlib
 import http.client
-import io
 import os
 import re
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,28 +20,29 @@ import mmengine.runner.checkpoint as mm
 import numpy as np
 import torch
 import yaml
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.fileio import PickleHandler, YamlHandler, get, register_handler
-from mmengine.logging import print_log
+from mmengine.dist import barrier, is_main_process
+from mmengine.fileio import PickleHandler, YamlHandler, register_handler
 from mmengine.logging.history_buffer import HistoryBuffer
 from torch import Tensor
 
+from mmkd_logit.utils.arguments import first_line
 from mmkd_logit.utils.files import why_damaged
 
-# Reading pickled arrays without running what is in the file.
+# What a checkpoint may name besides tensors and plain containers.
 #
-# torch's ``weights_only=True`` reads tensors and plain containers only. numpy's arrays pickle as
-# calls of ``numpy.dtype`` and numpy's array builders, which are harmful in general: a dtype whose
-# state is set from a file can pass bytes for objects. Under these names a file meets stand-ins that
-# do the harmless part.
+# MMEngine's training checkpoints hold ``HistoryBuffer`` objects. Their pickles call
+# ``builtins.getattr``, which leads to any code, and numpy's array builders, which are harmful in
+# general: a dtype whose state is set from a file can pass bytes for objects. Under these names a
+# checkpoint meets stand-ins that do the harmless part.
 
 _NUMBERS = "?bBhHiIlLqQefdFD"
+_STATISTICS = ("min", "max", "current", "mean")
 
 
 def _number_type(code: Any, *_: Any) -> np.dtype:
     """Return numpy's own dtype object, which ``__setstate__`` leaves as it is.
 
-    So it leaves the byte order too: files of big-endian machines are not for us.
+    It leaves the byte order too, so files of big-endian machines cannot be read.
     """
     found = np.dtype(code) if type(code) is str else None
     if found is None or not found.isnative or found.char not in _NUMBERS:
@@ -50,7 +50,13 @@ def _number_type(code: Any, *_: Any) -> np.dtype:
     return np.dtype(found.type)
 
 
-def stand_in(full_name: str, function: Callable) -> Callable:
+def _history_statistic(owner: Any, name: Any) -> Callable:
+    if owner is HistoryBuffer and type(name) is str and name in _STATISTICS:
+        return vars(HistoryBuffer)[name]
+    raise UnpicklingError(f"getattr({owner!r}, {name!r}) is not allowed in a checkpoint")
+
+
+def _stand_in(full_name: str, function: Callable) -> Callable:
     """Give a function the name by which torch looks up an allowed global."""
 
     def call(*args: Any) -> Any:
@@ -62,99 +68,16 @@ def stand_in(full_name: str, function: Callable) -> Callable:
 
 
 _multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
-ARRAY_GLOBALS: list[Any] = [
-    stand_in("numpy.dtype", _number_type),
+_ALLOWED: list[Any] = [
+    _stand_in("builtins.getattr", _history_statistic),
+    HistoryBuffer,
+    _stand_in("numpy.dtype", _number_type),
     np.ndarray,
     *{type(np.dtype(char)) for char in _NUMBERS},
 ]
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and numpy 2
-    ARRAY_GLOBALS.append(stand_in(f"{_module}._reconstruct", _multiarray._reconstruct))
-    ARRAY_GLOBALS.append(stand_in(f"{_module}.scalar", _multiarray.scalar))
-
-
-@contextmanager
-def only_globals(entries: Iterable[Any]) -> Iterator[None]:
-    """Make these, and no others, what ``torch.load(weights_only=True)`` allows."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(list(entries))
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
-def state_hash(state: Mapping[str, Any]) -> str:
-    """Hash tensors by their names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        if not isinstance(value, Tensor):  # a module's extra state
-            digest.update(f"{name} {value!r}".encode())
-            continue
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-# Weights of torchvision's networks under mmpretrain's names.
-
-
-# Every parameter and buffer of torchvision's ResNet, ResNeXt and Wide ResNet.
-_RESNET = re.compile(
-    r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01])|fc)"
-    r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
-)
-_RESNET_ENDS = {"conv1.weight", "fc.weight", "fc.bias"}
-
-
-def with_mmpretrain_names(state: dict[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Rename the weights of a torchvision ResNet as mmpretrain's classifier calls them.
-
-    ``conv1.weight`` becomes ``backbone.conv1.weight`` and ``fc.weight`` ``head.fc.weight``;
-    blocks have the same names in both. Nothing is renamed unless every name is torchvision's and
-    the network asks for mmpretrain's, so a file that does not fit still shows its own names.
-    """
-    if not any(key.startswith("backbone.") for key in wanted):
-        return state
-    if {key.partition(".")[0] for key in state} == {"features", "classifier"}:  # VGG, MobileNet ...
-        raise ValueError(
-            "the weights have torchvision's names (features.*, classifier.*), and of its "
-            "networks we translate ResNets alone. Take mmpretrain's weights: name the teacher "
-            "by its model name, such as 'mobilenet-v2_8xb32_in1k'"
-        )
-    torchvisions = state.keys() >= _RESNET_ENDS and all(map(_RESNET.fullmatch, state))
-    if not torchvisions or not {"backbone.conv1.weight", "head.fc.weight"} <= set(wanted):
-        return state
-    return {
-        f"head.{key}" if key.startswith("fc.") else f"backbone.{key}": value
-        for key, value in state.items()
-    }
-
-
-# What a checkpoint may name besides tensors and plain containers.
-#
-# MMEngine's training checkpoints hold ``HistoryBuffer`` objects. Their pickles call
-# ``builtins.getattr``, which leads to any code, and numpy's array builders. Under these names a
-# checkpoint meets stand-ins that do the harmless part.
-
-
-_STATISTICS = ("min", "max", "current", "mean")
-
-
-def _history_statistic(owner: Any, name: Any) -> Callable:
-    if owner is HistoryBuffer and type(name) is str and name in _STATISTICS:
-        return vars(HistoryBuffer)[name]
-    raise UnpicklingError(f"getattr({owner!r}, {name!r}) is not allowed in a checkpoint")
-
-
-_ALLOWED: list[Any] = [
-    stand_in("builtins.getattr", _history_statistic),
-    HistoryBuffer,
-    *ARRAY_GLOBALS,
-]
+    _ALLOWED.append(_stand_in(f"{_module}._reconstruct", _multiarray._reconstruct))
+    _ALLOWED.append(_stand_in(f"{_module}.scalar", _multiarray.scalar))
 
 
 def _name(entry: Any) -> str:
@@ -164,132 +87,58 @@ def _name(entry: Any) -> str:
 @contextmanager
 def only_safe_globals() -> Iterator[None]:
     """Allow our globals, and those that the user allowed torch, but for what ours stand for."""
-    taken = {_name(entry) for entry in _ALLOWED}
     users = torch.serialization.get_safe_globals()
-    kept = [entry for entry in users if _name(entry) not in taken]
+    taken = {_name(entry) for entry in _ALLOWED}
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([*(e for e in users if _name(e) not in taken), *_ALLOWED])
     statistics = HistoryBuffer._statistics_methods
-    defaults = {name: vars(HistoryBuffer)[name] for name in _STATISTICS} | statistics
+    before = {name: vars(HistoryBuffer)[name] for name in _STATISTICS} | statistics
     try:
-        with only_globals([*kept, *_ALLOWED]):
-            yield
+        yield
     finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(users)
         statistics.clear()  # a checkpoint may have set others, for the whole process
-        statistics.update(defaults)
+        statistics.update(before)
 
 
-# Downloading checkpoints: whole, once for all processes, and what their name says they are.
-
-
-# As PyTorch, torchvision and OpenMMLab name files: resnet50-0676ba61.pth.
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
-
-
-def published_hash(name: str) -> str | None:
-    """Return how the SHA-256 of a file begins, if its name says so, as published ones do.
-
-    Example:
-        >>> published_hash('resnet50_8xb32_in1k_20210831-ea4938fa.pth')
-        'ea4938fa'
-    """
-    found = _HASH_IN_NAME.search(name)
-    return found and found.group(1)
-
-
-def cached_path(url: str) -> Path:
-    """Return where a download is kept: in torch's cache, under the name that it has there."""
-    name = urlparse(url).path.rpartition("/")[2]
-    if name in ("", ".", ".."):
-        raise ValueError(f"{url} names no file to download")
-    return Path(torch.hub.get_dir(), "checkpoints", name)
-
-
-def fetch(url: str) -> tuple[Path, bool]:
-    """Download a file, or take it from torch's cache.
-
-    A file whose name holds its hash is compared with it, in the cache too, where another is
-    downloaded again. The first process downloads; all fail if it does.
-    """
-    path = cached_path(url)
-    outcome = [_try(url, path) if is_main_process() else None]
-    broadcast_object_list(outcome)  # else the others would wait for a download that failed
-    done = outcome[0]
-    if not is_main_process() and not isinstance(done, Exception):
-        done = _try(url, path)  # finds it, unless this is another machine
-    if isinstance(done, Exception):
-        raise done
-    return path, bool(done)
-
-
-def _try(url: str, path: Path) -> bool | ValueError | OSError:
-    try:
-        return _provide(url, path)
-    except (ValueError, OSError) as error:
-        return error
-
-
-def _provide(url: str, path: Path) -> bool:
-    """Have the file in the cache; say whether it was downloaded for that."""
-    expected, wrong = published_hash(path.name), ""
-    if path.is_file():
-        if expected is None or _hash(path).startswith(expected):
-            return False
-        wrong = f"; the one in {path} is another file than its name says"
-        print_log(f"{path} is not the file that its name says; it is downloaded again", "current")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(url, str(path), expected, progress=sys.stderr.isatty())
-    except RuntimeError as error:  # the hash is another; torch has removed its partial file
-        raise ValueError(
-            f"{url} is refused: it is not the file that its name says ({error}), so it was damaged "
-            "on its way or exchanged. If you trust it, download it yourself and name the file"
-        ) from None
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, HTTPError):
-            error.close()
-        raise OSError(f"{url} cannot be downloaded: {error}{wrong}") from None
-    return True
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-# Reading checkpoints without running what is in them.
+# Reading checkpoints through MMEngine.
 #
-# A checkpoint is a pickle, and a pickle can run any code. torch's ``weights_only=True`` reads
-# tensors and plain containers only; ``_ALLOWED`` says what we allow beyond them.
-# MMEngine instead allows ``getattr``, or falls back to the unsafe reader, and when it resumes it
-# executes the text ``meta['config']`` of the checkpoint.
+# MMEngine allows ``getattr``, or falls back to the unsafe reader, and when it resumes it executes
+# the text ``meta['config']`` of the checkpoint.
 
-
-_REMOTE_FILES = (r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
 FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-class UnsafeCheckpointError(ValueError):
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read."""
+
+
+class UnsafeCheckpointError(CheckpointError):
     """A checkpoint asks for more than tensors and plain containers."""
 
 
 @contextmanager
 def _weights_only_forced() -> Iterator[None]:
-    """Make every ``torch.load`` below us, whoever calls it, read safely."""
-    before = {name: os.environ.pop(name, None) for name in (FORCE, FORBID)}
+    """Make every ``torch.load`` below us, whatever calls it, read safely."""
+    variables = {name: os.environ.pop(name, None) for name in (FORCE, FORBID)}
     os.environ[FORCE] = "1"
-    theirs = getattr(mm, "get_torch_safe_globals", None)  # allows getattr
-    if theirs is not None:
-        mm.get_torch_safe_globals = list
+    ours = dict(
+        get_torch_safe_globals=list,  # theirs allows getattr
+        _safe_torch_load=functools.partial(torch.load, weights_only=True),
+        load_from_http=load_from_url,
+    )
+    theirs = {name: getattr(mm, name) for name in ours if hasattr(mm, name)}
+    for name in theirs:
+        setattr(mm, name, ours[name])
     try:
         with only_safe_globals():
             yield
     finally:
-        if theirs is not None:
-            mm.get_torch_safe_globals = theirs
+        for name, function in theirs.items():
+            setattr(mm, name, function)
         del os.environ[FORCE]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+        os.environ.update({name: value for name, value in variables.items() if value is not None})
 
 
 @contextmanager
@@ -304,12 +153,16 @@ def _clear_errors(filename: str) -> Iterator[None]:
             f"code when read ({(telling or lines)[0]}). Ask its author for a file with the "
             "state_dict alone."
         ) from None
-    except (UnsafeCheckpointError, OSError, ImportError, MemoryError):
+    except (CheckpointError, OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle may fail in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{filename} cannot be read as a checkpoint ({reason}); "
+        scheme, known, name = filename.partition("://")
+        if known and isinstance(error, KeyError) and error.args == (name,):
+            raise CheckpointError(
+                f"{filename} is not a published checkpoint: {scheme} has no {name!r}"
+            ) from None
+        raise CheckpointError(
+            f"{filename} cannot be read as a checkpoint ({first_line(error)}); "
             "it may be cut short or another kind of file"
         ) from None
 
@@ -317,18 +170,16 @@ def _clear_errors(filename: str) -> Iterator[None]:
 def _without_orders(checkpoint: Any, filename: str) -> Any:
     """Take out what MMEngine would execute, and refuse what it would delete, when resuming."""
     if not isinstance(checkpoint, dict):
-        raise ValueError(
+        raise CheckpointError(
             f"{filename} holds a {type(checkpoint).__name__} and no weights; a checkpoint is a "
             "dict with a state_dict, or a state_dict"
         )
     if isinstance(checkpoint.get("meta"), dict):
         checkpoint["meta"].pop("config", None)  # MMEngine itself writes ``cfg``
-    for key, value in _runtime_info(checkpoint).items():
-        numbers = isinstance(value, list) and all(type(item) is int for item in value)
-        best = value is None or _is_best(value)
-        if (key == "keep_ckpt_ids" and not numbers) or (
-            str(key).startswith("best_ckpt") and not best
-        ):
+    hub = checkpoint.get("message_hub")
+    info = hub.get("runtime_info") if isinstance(hub, dict) else None
+    for key, value in info.items() if isinstance(info, dict) else ():
+        if _deletes_other_files(key, value):
             raise UnsafeCheckpointError(
                 f"{filename} is refused: resuming from it would delete files that are no "
                 f"checkpoints ({key} = {value!r})"
@@ -336,29 +187,28 @@ def _without_orders(checkpoint: Any, filename: str) -> Any:
     return checkpoint
 
 
-def _runtime_info(checkpoint: dict) -> dict:
-    hub = checkpoint.get("message_hub")
-    info = hub.get("runtime_info") if isinstance(hub, dict) else None
-    return info if isinstance(info, dict) else {}
-
-
-def _is_best(value: Any) -> bool:
-    """Whether it is what MMEngine calls a best checkpoint; it would also delete a folder."""
-    path = Path(value) if type(value) is str else Path()
-    return path.name.startswith("best_") and path.suffix == ".pth" and not path.is_dir()
+def _deletes_other_files(key: Any, value: Any) -> bool:
+    """Whether resuming with this entry deletes what MMEngine has not saved, or a folder."""
+    if key == "keep_ckpt_ids":
+        return not isinstance(value, list) or not all(type(item) is int for item in value)
+    if str(key).startswith("best_ckpt") and value is not None:
+        path = Path(value) if type(value) is str else Path()
+        is_best = path.name.startswith("best_") and path.suffix == ".pth"
+        return not is_best or path.is_dir()
+    return False
 
 
 def _safely(loader: Callable) -> Callable:
-    """Make a loader of MMEngine's, of ours or of anybody's read safely."""
+    """Make a loader read safely, whether it is MMEngine's, ours or a plugin's."""
 
     @functools.wraps(loader)
-    def load_from_wrapped(filename: str, map_location: Any = None) -> Any:
+    def load(filename: str, map_location: Any = None, **options: Any) -> Any:
         with _clear_errors(filename), _weights_only_forced():
-            checkpoint = loader(filename, map_location)
+            checkpoint = loader(filename, map_location, **options)
         return _without_orders(checkpoint, filename)
 
-    load_from_wrapped.reads_safely = True  # type: ignore[attr-defined]
-    return load_from_wrapped
+    load.reads_safely = True  # type: ignore[attr-defined]
+    return load
 
 
 def existing(filename: str) -> Path:
@@ -369,7 +219,9 @@ def existing(filename: str) -> Path:
     return path
 
 
-def _undamaged(filename: str) -> Path:
+@_safely
+def load_from_file(filename: str, map_location: Any = None, mmap: bool = False) -> Any:
+    """Read a local checkpoint; with ``mmap``, only the tensors that are looked at."""
     path = existing(filename)
     with path.open("rb") as file:
         if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -377,30 +229,35 @@ def _undamaged(filename: str) -> Path:
     why = why_damaged(path)
     if why is not None:
         raise ValueError(why)
-    return path
+    mmap = mmap and zipfile.is_zipfile(path)  # older versions of torch wrote no zip files
+    return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
 
 
-@_safely
-def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """Read a local checkpoint."""
-    path = _undamaged(filename)
-    return torch.load(path, map_location=map_location, weights_only=True)
-
-
-@_safely
-def read_lazily(filename: str, map_location: Any = "cpu") -> Any:
+def read_lazily(filename: str) -> Any:
     """Read a local checkpoint, but keep of its tensors only those that are looked at."""
-    path = _undamaged(filename)
-    lazily = zipfile.is_zipfile(path)  # older versions of torch wrote no zip files
-    return torch.load(path, map_location=map_location, weights_only=True, mmap=lazily)
+    return load_from_file(filename, "cpu", mmap=True)
 
 
+@_safely
 def load_from_url(filename: str, map_location: Any = None) -> Any:
-    """Download a checkpoint, or take it from torch's cache, and read it."""
-    path, new = fetch(filename)
+    """Download a checkpoint to torch's cache, or take it from there, and read it.
+
+    A file whose name holds its hash is compared with it. The first process downloads; on other
+    machines, the others do.
+    """
+    name = urlparse(filename).path.rpartition("/")[2]
+    if name in ("", ".", ".."):
+        raise CheckpointError(f"{filename} names no file to download")
+    path = Path(torch.hub.get_dir(), "checkpoints", name)
+    new = not path.is_file()
+    if new and is_main_process():
+        _download(filename, path)
+    barrier()
+    if not path.is_file():
+        _download(filename, path)
     try:
         return load_from_file(str(path), map_location)
-    except ValueError as error:
+    except CheckpointError as error:
         if new and is_main_process():
             path.unlink(missing_ok=True)
         advice = "the download is not kept" if new else f"it was kept as {path}; delete it"
@@ -408,30 +265,23 @@ def load_from_url(filename: str, map_location: Any = None) -> Any:
         raise type(error)(f"{text} ({advice})") from None
 
 
-def load_from_zoo(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint by name: ``torchvision://``, ``open-mmlab://`` or ``mmcls://``."""
-    scheme, _, name = filename.partition("://")
-    if scheme in ("modelzoo", "torchvision"):
-        known = mm.get_torchvision_models()
-    elif scheme == "mmcls":
-        known = mm.get_mmcls_models()
-    else:
-        known = mm.get_external_models()
-        name = mm.get_deprecated_model_names().get(name, name)
-    if name not in known:
-        raise ValueError(f"{filename} is not a published checkpoint: {scheme} has no {name!r}")
-    target = known[name]
-    if not target.startswith(("http://", "https://")):
-        return load_from_file(str(Path(mm._get_mmengine_home(), target)), map_location)
-    checkpoint = load_from_url(target, map_location)
-    return mm._process_mmcls_checkpoint(checkpoint) if scheme == "mmcls" else checkpoint
-
-
-@_safely
-def load_from_store(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint from object storage through MMEngine's file backends."""
-    content = get(filename, backend_args={"backend": "petrel"})
-    return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+def _download(url: str, path: Path) -> None:
+    # As PyTorch, torchvision and OpenMMLab name files: resnet50-0676ba61.pth.
+    sha256 = re.search(r"-([0-9a-f]{8,64})\.", path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(
+            url, str(path), sha256 and sha256[1], progress=sys.stderr.isatty()
+        )
+    except RuntimeError as error:  # the hash is another; torch has removed its partial file
+        raise CheckpointError(
+            f"{url} is refused: it is not the file that its name says ({error}), so it was damaged "
+            "on its way or exchanged. If you trust it, download it yourself and name the file"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()
+        raise OSError(f"{url} cannot be downloaded: {error}") from None
 
 
 def install_safe_checkpoint_loading() -> None:
@@ -446,16 +296,11 @@ def install_safe_checkpoint_loading() -> None:
         >>> from mmkd_logit.engine import install_safe_checkpoint_loading
         >>> install_safe_checkpoint_loading()
     """
-    ours = {"": load_from_file, "http://": load_from_url, "https://": load_from_url}
-    ours |= dict.fromkeys(_REMOTE_FILES, load_from_store)
-    for scheme in ("modelzoo://", "torchvision://", "open-mmlab://", "openmmlab://", "mmcls://"):
-        ours[scheme] = load_from_zoo
+    ours = {mm.load_from_local: load_from_file, mm.load_from_http: load_from_url}
     for prefix, loader in list(mm.CheckpointLoader._schemes.items()):
-        if loader in ours.values() or getattr(loader, "reads_safely", False):
-            continue  # installed before
-        known = prefix in ours and loader.__module__ == mm.__name__
-        replacement = ours[prefix] if known else _safely(loader)
-        mm.CheckpointLoader.register_scheme(prefix, replacement, force=True)
+        if not hasattr(loader, "reads_safely"):
+            replacement = ours.get(loader) or _safely(loader)
+            mm.CheckpointLoader.register_scheme(prefix, replacement, force=True)
 
 
 # What a command line changes in its process before it reads a file that may be anybody's.
@@ -482,7 +327,7 @@ _PlainLoader.add_constructor(
 class _PlainYaml(YamlHandler):
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
         try:
-            return yaml.load(file, _PlainLoader)
+            return super().load_from_fileobj(file, Loader=_PlainLoader)
         except yaml.YAMLError as error:
             raise ValueError(f"YAML is refused: {' '.join(str(error).split())}") from None
 
@@ -518,3 +363,52 @@ def install_safe_reading() -> None:
     register_handler(["pkl", "pickle"])(_NoPickle)
     if hasattr(tarfile, "data_filter"):
         tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+
+
+# Tensors by name.
+
+
+def state_hash(state: Mapping[str, Any]) -> str:
+    """Hash tensors by their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        if not isinstance(value, Tensor):  # a module's extra state
+            digest.update(f"{name} {value!r}".encode())
+            continue
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+# Every parameter and buffer of torchvision's ResNet, ResNeXt and Wide ResNet.
+_RESNET = re.compile(
+    r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01])|fc)"
+    r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
+)
+_RESNET_ENDS = {"conv1.weight", "fc.weight", "fc.bias"}
+
+
+def with_mmpretrain_names(state: dict[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Rename the weights of a torchvision ResNet as mmpretrain's classifier calls them.
+
+    ``conv1.weight`` becomes ``backbone.conv1.weight`` and ``fc.weight`` ``head.fc.weight``;
+    blocks have the same names in both. Nothing is renamed unless every name is torchvision's and
+    the network asks for mmpretrain's, so a file that does not fit still shows its own names.
+    """
+    if not any(key.startswith("backbone.") for key in wanted):
+        return state
+    if {key.partition(".")[0] for key in state} == {"features", "classifier"}:  # VGG, MobileNet ...
+        raise ValueError(
+            "the weights have torchvision's names (features.*, classifier.*), and of its "
+            "networks we translate ResNets alone. Take mmpretrain's weights: name the teacher "
+            "by its model name, such as 'mobilenet-v2_8xb32_in1k'"
+        )
+    torchvisions = state.keys() >= _RESNET_ENDS and all(map(_RESNET.fullmatch, state))
+    if not torchvisions or not {"backbone.conv1.weight", "head.fc.weight"} <= set(wanted):
+        return state
+    return {
+        f"head.{key}" if key.startswith("fc.") else f"backbone.{key}": value
+        for key, value in state.items()
+    }

@@ -86,6 +86,6 @@ LOOPS = _Registry(
     scope="mmkd_logit",
     locations=[
         "mmkd_logit.engine.runner",
-        "mmkd_logit.engine.group",
+        "mmkd_logit.models",
     ],
 )

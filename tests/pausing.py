@@ -93,9 +93,9 @@ def _stop_in_rows(pause):
 
 
 def _stop_in_cache(pause):
-    from mmkd_logit.models import logit_store as _disk_store
+    from mmkd_logit.models import teacher_cache
 
-    write_runs = _disk_store._write_runs
+    write_rows = teacher_cache._write_rows
 
     def written(file, numbers, array):
         path = os.readlink(f"/proc/self/fd/{file}")
@@ -105,9 +105,9 @@ def _stop_in_cache(pause):
                 place = int(numbers[0]) * array[0].nbytes
                 os.pwrite(file, array[0, :half].tobytes(), place)
             pause.stop(path)
-        write_runs(file, numbers, array)
+        write_rows(file, numbers, array)
 
-    _disk_store._write_runs = written
+    teacher_cache._write_rows = written
 
 
 if __name__ == "__main__":

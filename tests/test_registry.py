@@ -38,6 +38,7 @@ COMPONENTS = {
     "DKDLoss": ("MODELS", {}),
     "LogitMSELoss": ("MODELS", {}),
     "LogitStandardization": ("MODELS", dict(loss=dict(type="mmkd_logit.LogitMSELoss"))),
+    "ScaledBinaryKLDivLoss": ("MODELS", dict(tau=4)),
     "ScaledKLDivLoss": ("MODELS", dict(tau=4)),
     "WideResNetCIFAR": ("MODELS", dict(depth=10, widen_factor=1)),
     "MobileNetV2CIFAR": ("MODELS", dict(widen_factor=0.25)),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.dataset import force_full_init
 
-from mmkd_logit.checkpoint import ARRAY_GLOBALS, only_globals
+from mmkd_logit.checkpoint import only_safe_globals
 from mmkd_logit.registry import DATASETS
 from mmkd_logit.utils.arguments import check_flag, check_text
 
@@ -94,7 +94,7 @@ def _from_numpy(file: Path, names: Collection[str]) -> dict[str, np.ndarray]:
 
 
 def _from_torch(file: Path) -> dict[str, np.ndarray]:
-    with only_globals(ARRAY_GLOBALS):
+    with only_safe_globals():
         content = torch.load(file, map_location="cpu", weights_only=True)
     named = content.items() if isinstance(content, dict) else [(_UNNAMED, content)]
     arrays = {}

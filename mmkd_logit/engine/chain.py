@@ -25,7 +25,6 @@ from .config import (
     model_teachers,
     parse_overrides,
     read_config,
-    teacher_options,
 )
 from .fingerprint import describe_run, list_changes, read_run, row_fingerprint
 from .lock import only_run_in
@@ -152,7 +151,7 @@ def _teacher(args: argparse.Namespace, build: Build, before: Stage) -> dict[str,
     """Return the teacher of a stage: the student of the one before."""
     cfg = build(copy.deepcopy(args))
     specs = model_teachers(cfg)
-    if len(specs) != 1 or not isinstance(specs[0], dict):
+    if len(specs) != 1:
         raise ValueError(
             f"{args.config} must be a distilling config with one teacher, "
             "dict(config=..., checkpoint=...), which the student of the stage before replaces"
@@ -160,7 +159,7 @@ def _teacher(args: argparse.Namespace, build: Build, before: Stage) -> dict[str,
     network, written = _network(before.cfg), _network(read_config(before.args.config))
     config = before.args.config if network == written else network
     checkpoint = str(Path(before.args.work_dir, FINAL))
-    return dict(config=config, checkpoint=checkpoint, **teacher_options(specs[0]))
+    return dict(config=config, checkpoint=checkpoint, **specs[0].options)
 
 
 def _network(cfg: Config) -> dict[str, Any]:

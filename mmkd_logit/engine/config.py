@@ -5,10 +5,10 @@ import ast
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
@@ -16,6 +16,9 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmkd_logit.utils.arguments import type_name
 
 from .config_check import fields_of
+
+if TYPE_CHECKING:
+    from mmkd_logit.models import TeacherSettings
 
 
 class _Overrides(DictAction):
@@ -320,37 +323,43 @@ class MissingTeacher(NamedTuple):
         return self.config is not None and Path(self.checkpoint).name == FINAL
 
 
-def teacher_specs(cfg: Config) -> list[Any]:
-    """List what a config says of its teachers; nothing where it has none."""
-    return [spec for _, spec in _named_teachers(cfg)]
+def teachers_of(cfg: Config) -> dict[str, "TeacherSettings"]:
+    """Return the teachers that a config names, by the fields that name them."""
+    found = {}
+    for name, holder in _holders(cfg):
+        given = holder.get("teacher") or []
+        if not isinstance(given, (list, tuple)):
+            found[name] = _read(given)
+            continue
+        for number, spec in enumerate(given):
+            found[f"{name}.{number}"] = _read(spec)
+    return found
 
 
-def model_teachers(cfg: Config) -> list[Any]:
-    """List what a config says of the teachers that a run begins with."""
-    return [spec for name, spec in _named_teachers(cfg) if name.startswith("model.")]
-
-
-def teacher_options(spec: Any) -> dict[str, Any]:
-    """Return what a config says of a teacher beside which one it is: how it computes."""
-    if not isinstance(spec, dict) or "config" not in spec:
-        return {}
-    plain = spec.to_dict() if isinstance(spec, ConfigDict) else spec
-    return {key: value for key, value in plain.items() if key not in ("config", "checkpoint")}
+def model_teachers(cfg: Config) -> list["TeacherSettings"]:
+    """List the teachers that a run begins with."""
+    return [each for name, each in teachers_of(cfg).items() if name.startswith("model.")]
 
 
 def later_teachers(cfg: Config) -> list[str]:
     """List the fields of a config that name the teachers of its hook's stages."""
-    return [name for name, _ in _named_teachers(cfg) if not name.startswith("model.")]
+    return [name for name in teachers_of(cfg) if not name.startswith("model.")]
 
 
-def change_teachers(cfg: Config, change: Callable[[Any], Any]) -> None:
+def change_teachers(cfg: Config, change: Callable[["TeacherSettings"], Any]) -> None:
     """Replace what a config says of each of its teachers."""
     for _, holder in _holders(cfg):
         given = holder.get("teacher")
         if isinstance(given, (list, tuple)):
-            holder["teacher"] = [change(spec) for spec in given]
+            holder["teacher"] = [change(_read(spec)) for spec in given]
         elif given:
-            holder["teacher"] = change(given)
+            holder["teacher"] = change(_read(given))
+
+
+def _read(spec: Any) -> "TeacherSettings":
+    from mmkd_logit.models import TeacherSettings  # imports every network
+
+    return TeacherSettings.from_config(spec)
 
 
 def _holders(cfg: Config) -> list[tuple[str, dict]]:
@@ -359,7 +368,7 @@ def _holders(cfg: Config) -> list[tuple[str, dict]]:
     for name, student in (cfg.model.get("students") or {}).items():  # of a StudentGroup
         holders.append((f"model.students.{name}.teacher", student))
     for i, hook in enumerate(cfg.get("custom_hooks") or []):
-        if isinstance(hook, dict) and type_name(hook) == "SequentialTeacherHook":
+        if type_name(hook) == "SequentialTeacherHook":
             stages = hook.get("stages")
             for k, stage in enumerate(stages if isinstance(stages, (list, tuple)) else []):
                 if isinstance(stage, dict):  # the hook refuses others
@@ -367,31 +376,16 @@ def _holders(cfg: Config) -> list[tuple[str, dict]]:
     return holders
 
 
-def _named_teachers(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """Give each teacher with the field of the config that names it."""
-    for name, holder in _holders(cfg):
-        teachers = holder.get("teacher") or []
-        if not isinstance(teachers, (list, tuple)):
-            yield name, teachers
-            continue
-        for number, spec in enumerate(teachers):
-            yield f"{name}.{number}", spec
-
-
 def find_missing_teachers(cfg: Config) -> list[MissingTeacher]:
     """List the teachers of a config whose local checkpoints do not exist."""
     if type_name(cfg.model) != "LogitDistiller":
         return []
     missing: dict[tuple, MissingTeacher] = {}
-    for name, spec in _named_teachers(cfg):
-        checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
-        if not isinstance(checkpoint, str) or not checkpoint or "://" in checkpoint:
+    for name, settings in teachers_of(cfg).items():
+        if settings.file is None or settings.file.is_file():
             continue
-        if Path(checkpoint).expanduser().is_file():
-            continue
-        config: Any = spec.get("config")
-        if not isinstance(config, str):
-            config = None
+        checkpoint = settings.checkpoint
+        config = settings.config if isinstance(settings.config, str) else None
         found = re.fullmatch(r"seed(\d+)", Path(checkpoint).parent.name)
         seed = int(found[1]) if found else None
         teacher = MissingTeacher(config, checkpoint, seed, f"{name}.checkpoint")
@@ -444,15 +438,8 @@ def make_fast(cfg: Config) -> None:
     hooks = list(cfg.get("custom_hooks") or [])
     if not _has_hook(cfg):
         cfg.custom_hooks = [*hooks, dict(type=f"mmkd_logit.{_CHANNELS_LAST}")]
-    change_teachers(cfg, _fast_teacher)
-
-
-def _fast_teacher(spec: Any) -> Any:
-    if not isinstance(spec, (str, dict)):
-        return spec
-    if isinstance(spec, str) or "config" not in spec:
-        spec = dict(config=spec)
-    return dict(channels_last=True, autocast="bfloat16") | dict(spec)
+    fast = dict(channels_last=True, autocast="bfloat16")
+    change_teachers(cfg, lambda teacher: fast | teacher.as_config())
 
 
 def describe_numerics(cfg: Config) -> str:
@@ -463,16 +450,14 @@ def describe_numerics(cfg: Config) -> str:
     compiled = ["compiled"] * bool(cfg.get("compile"))
     fused = ["fused"] * bool((wrapper.get("optimizer") or {}).get("fused"))
     texts = [", ".join([precision, *layout, *compiled, *fused])]
-    for spec in teacher_specs(cfg):
-        options = teacher_options(spec)
-        theirs = [options.get("autocast") or precision]
-        theirs += ["channels_last"] * bool(options.get("channels_last"))
-        theirs += ["compiled"] * bool(options.get("compile"))
-        cache = options.get("cache")
-        stored = cache.get("dtype", "float32") if isinstance(cache, dict) else "float32"
-        rounded = [f"logits stored in {stored}"] * (stored != "float32")
-        if theirs != [precision, *layout, *compiled] or rounded:
-            texts.append(f"teacher {', '.join([*theirs, *rounded])}")
+    for teacher in teachers_of(cfg).values():
+        theirs = [teacher.autocast or precision]
+        theirs += ["channels_last"] * bool(teacher.channels_last)
+        theirs += ["compiled"] * bool(teacher.compile)
+        rounded = teacher.arithmetic.get("cache")  # only where it is not float32
+        stored = [f"logits stored in {rounded['dtype']}"] if rounded else []
+        if theirs != [precision, *layout, *compiled] or stored:
+            texts.append(f"teacher {', '.join([*theirs, *stored])}")
     return "; ".join(dict.fromkeys(texts))
 
 

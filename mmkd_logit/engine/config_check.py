@@ -436,10 +436,9 @@ def _model_parts(path: str, spec: Any, known: bool) -> Iterator[Part]:
 
 
 def _teacher_parts(path: str, spec: dict) -> Iterator[Part]:
-    from mmkd_logit.models.teacher import OPTIONS
-    from mmkd_logit.models.teacher_cache import TeacherCache
+    from mmkd_logit.models import TeacherCache, TeacherSettings
 
-    yield Part(path, spec, None, None, ("config", "checkpoint", *OPTIONS))
+    yield Part(path, spec, None, TeacherSettings)
     if isinstance(spec.get("cache"), dict):
         yield Part(f"{path}.cache", spec["cache"], None, TeacherCache)
 

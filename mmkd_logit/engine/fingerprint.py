@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,8 @@ from mmkd_logit.checkpoint import read_lazily, state_hash
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.files import write_text
 
-from .config import change_teachers, seed_of, teacher_options, teacher_specs
+from .config import change_teachers, seed_of, teachers_of
 
-CACHED_MICRO_BATCH = 32  # of a FrozenTeacher with a cache
 _FILES = ("file", "matrix")  # fields in which the wrappers of a data set name files
 _TASKS = dict(slurm="SLURM_NTASKS", mpi="OMPI_COMM_WORLD_SIZE")
 
@@ -87,7 +87,7 @@ def reduce_content(content: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: _reduced(content[key]) for key in _COMPUTED if content.get(key)}
     hooks = content.get("custom_hooks") or []
     defaults = content.get("default_hooks") or {}
-    changing = [hook for hook in [*hooks, *defaults.values()] if _changes_training(hook)]
+    changing = [hook for hook in [*hooks, *defaults.values()] if changes_training(hook)]
     if "param_scheduler" in defaults and defaults["param_scheduler"] is None:
         changing.append(dict(without="param_scheduler"))
     kept["custom_hooks"] = [_reduced(hook) for hook in changing]
@@ -131,11 +131,13 @@ def _find_hook(name: str) -> Any:
     return next((each for each in found if each is not None), None)
 
 
-def _changes_training(hook: Any) -> bool:
+def changes_training(hook: Any) -> bool:
+    """Return whether the hook that a config names decides the weights that a run ends with."""
     name = hook.get("type") if isinstance(hook, Mapping) else None
     if not isinstance(name, str):
         return hook is not None
-    return name not in _WATCHING and getattr(_find_hook(name), "changes_training", True)
+    watching = type_name(name) in _WATCHING
+    return not watching and getattr(_find_hook(name), "changes_training", True)
 
 
 def _plain(value: Any, key: str = "") -> Any:
@@ -184,60 +186,43 @@ def _describe_teachers(content: dict[str, Any], weights: Mapping[str, str]) -> N
     content.update({key: value for key, value in holder.to_dict().items() if key in content})
 
 
-def _describe_teacher(spec: Any, weights: Mapping[str, str]) -> Any:
-    config = spec.get("config", spec) if isinstance(spec, Mapping) else spec
-    checkpoint = spec.get("checkpoint") if isinstance(spec, Mapping) else None
-    network: Any = config
-    if isinstance(config, Mapping) or str(config).endswith((".py", ".json", ".yml", ".yaml")):
-        try:
-            file = isinstance(config, str) and Path(config).is_file()
-            network = _network_of_file(config) if file else _network_of(config)
-        except (ValueError, FileNotFoundError):
-            network = config if isinstance(config, Mapping) else None  # building it will say why
-    described = dict(network=network, weights=_teacher_weights(checkpoint, weights))
-    return described | exact_options(teacher_options(spec))
+def _describe_teacher(teacher: Any, weights: Mapping[str, str]) -> dict[str, Any]:
+    checkpoint = teacher.checkpoint
+    known = weights.get(checkpoint) if isinstance(checkpoint, str) else None
+    described = dict(network=_network_of(teacher), weights=known or _teacher_weights(teacher))
+    return described | teacher.arithmetic
 
 
-def _network_of(config: Any) -> Any:
-    from mmkd_logit.models.teacher import resolve_teacher  # imports every network
-
-    return resolve_teacher(dict(config=config, checkpoint=None)).model
-
-
-_network_of_file = _by_file(_network_of)
-
-
-def _teacher_weights(checkpoint: Any, weights: Mapping[str, str]) -> str | None:
-    if not isinstance(checkpoint, str):
-        return None
-    if checkpoint in weights:
-        return weights[checkpoint]
-    if "://" in checkpoint:
-        return checkpoint
-    return weights_hash(checkpoint)
+def _network_of(teacher: Any) -> Any:
+    config = teacher.config
+    try:
+        if isinstance(config, str) and Path(config).is_file():
+            return _read_network(config)
+        if isinstance(config, str) and not config.endswith((".py", ".json", ".yml", ".yaml")):
+            return config  # the name of a published model
+        return replace(teacher, checkpoint=None).resolve().model
+    except (ValueError, FileNotFoundError):
+        return config if isinstance(config, Mapping) else None  # building it will say why
 
 
-def exact_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a teacher computes, and of its cache only what it does to the logits' bits.
+@_by_file
+def _read_network(config: str) -> Any:
+    from mmkd_logit.models import TeacherSettings  # imports every network
 
-    That is the type that one rounds to, and the batches in which misses are computed.
-    """
-    kept = dict(options)
-    cache = kept.pop("cache", None)
-    dtype = cache.get("dtype", "float32") if isinstance(cache, Mapping) else "float32"
-    if dtype != "float32":
-        kept["cache"] = dict(dtype=dtype)
-    if cache is not None and kept.get("micro_batch") is None:
-        kept["micro_batch"] = CACHED_MICRO_BATCH
-    return kept
+    return TeacherSettings(config, None).resolve().model
+
+
+def _teacher_weights(teacher: Any) -> str | None:
+    if teacher.file is not None:
+        return weights_hash(teacher.file)
+    return teacher.checkpoint if isinstance(teacher.checkpoint, str) else None
 
 
 def teacher_hashes(cfg: Config) -> list[str | None]:
     """Return the hash of each teacher's weights, or the name of published ones."""
-    specs = teacher_specs(cfg)
     return [
-        _teacher_weights(spec.get("checkpoint"), {}) if isinstance(spec, dict) else str(spec)
-        for spec in specs
+        str(teacher.config) if teacher.checkpoint is ... else _teacher_weights(teacher)
+        for teacher in teachers_of(cfg).values()
     ]
 
 

@@ -287,7 +287,7 @@ def _layers(network: Any) -> dict[str, np.ndarray]:
 
 def _load(runner: Runner, checkpoint: str) -> None:
     """Give the network a checkpoint's weights, all of them."""
-    from mmkd_logit.models.parts import without_adapters
+    from mmkd_logit.models.feature_kd import without_adapters
 
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
     state = content.get("state_dict", content) if isinstance(content, dict) else {}

@@ -97,7 +97,7 @@ def label_range(dataset: Any) -> tuple[int, int] | None:
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Let a network predict without leaving a trace in it, or in the random generators."""
     # Not above: command lines read the hooks before they silence mmpretrain's warnings.
-    from mmkd_logit.models.parts import preserve_random_state
+    from mmkd_logit.models.build import preserve_random_state
 
     modes = [(module, module.training) for module in network.modules()]
     own = network.training
@@ -261,14 +261,14 @@ def _unwrapped(runner: Runner) -> nn.Module:
 
 
 def _check_weights(network: nn.Module, prefix: str, runner: Runner) -> None:
-    from mmkd_logit.models.teacher import broken_weights, describe_broken
+    from mmkd_logit.models.teacher import broken_weights
 
     broken = broken_weights(network)
     if broken:
         source = runner._load_from or "its init_cfg"
         raise ValueError(
             f"the weights of the student {prefix.rstrip('/')}".rstrip()
-            + f" are not finite at the beginning: {describe_broken(broken)} hold NaN or infinity. "
+            + f" are not finite at the beginning: {broken} hold NaN or infinity. "
             f"They come from {source}; take a checkpoint from before training diverged"
         )
 
@@ -351,7 +351,7 @@ def _try_network(network: Any, inputs: Any, who: str, what: str) -> int | None:
 
 def _try_teacher(teacher: Any, inputs: Tensor, what: str) -> int:
     try:
-        logits = teacher.try_out(inputs)
+        logits = teacher.dry_run(inputs)
     except Exception as error:
         raise ValueError(
             f"teacher {teacher.name} cannot take the {what} images, (C, H, W) = "
@@ -379,8 +379,7 @@ def _teachers(network: Any, runner: Runner) -> list[tuple[Any, str]]:
     found = [(each, "here") for each in now]
     for hook in runner.hooks:
         for later in getattr(hook, "later_teachers", list)():
-            if later.inference.autocast != "float16":  # which many CPUs cannot
-                found.append((later, "cpu"))
+            found.append((later, "cpu"))
     return found
 
 

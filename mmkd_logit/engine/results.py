@@ -24,7 +24,7 @@ from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.files import explained
 
 from .cli import TrainingStarted
-from .config import EXACT, FINAL, describe_numerics, later_teachers, teacher_specs
+from .config import EXACT, FINAL, describe_numerics, later_teachers, teachers_of
 from .fingerprint import (
     dataset_hash,
     describe_machine,
@@ -82,8 +82,8 @@ def _label_noise(dataset: Any) -> dict[str, Any] | None:
 
 def _teachers(cfg: Config) -> str | None:
     configs = []
-    for spec in teacher_specs(cfg):
-        config = spec.get("config") if isinstance(spec, Mapping) else spec
+    for teacher in teachers_of(cfg).values():
+        config = teacher.config
         configs.append(config if isinstance(config, str) else _network(config) or "a network")
     joined = " + ".join(configs)
     return joined if not later_teachers(cfg) else f"{joined} (in turn)"

@@ -303,7 +303,7 @@ class FinalCheckpointHook(Hook):
             checkpoint.pop("message_hub", None)
             checkpoint["meta"] = _lasting(checkpoint["meta"], runner)
             # Not above: command lines read the hooks before they silence mmpretrain's warnings.
-            from mmkd_logit.models.parts import without_adapters
+            from mmkd_logit.models.feature_kd import without_adapters
 
             for name in ("state_dict", "ema_state_dict"):  # after EMAHook, which has priority
                 if name in checkpoint:

@@ -120,9 +120,9 @@ def _leave_missing_teachers_alone(cfg: Config) -> None:
 
 def _what_keeps_away(teachers: list[Any]) -> str | None:
     """Say why a teacher cannot be downloaded, as on a machine without network."""
-    for spec in teachers:
-        address = spec.get("checkpoint") if isinstance(spec, dict) else None
-        if isinstance(address, str) and "://" in address:
+    for teacher in teachers:
+        address = teacher.checkpoint
+        if isinstance(address, str) and teacher.file is None:
             try:
                 CheckpointLoader.load_checkpoint(address, map_location="cpu", logger="silent")
             except OSError as error:

@@ -1,6 +1,6 @@
 """Stopping at a loss that is not finite."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,19 +104,6 @@ def describe_terms(scalars: Any, prefix: str, records: Sequence[Record]) -> str:
     return ", ".join(found)
 
 
-def broken_entries(state: Any, parameters: Iterable[str]) -> list[str]:
-    """Name the weights of a checkpoint that are no numbers."""
-    strict = set(parameters)
-    found = []
-    for name, value in state.items() if isinstance(state, dict) else ():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            continue
-        finite = name in strict or name.endswith(("running_mean", "running_var"))
-        if not torch.isfinite(value).all() if finite else torch.isnan(value).any():
-            found.append(name)
-    return found
-
-
 # Training that has diverged, stopped.
 
 
@@ -165,20 +152,11 @@ class FiniteLossHook(Hook):
             head = logits_of(network)
             if head is not None:
                 self._handles.append(head.register_forward_hook(self._noting(f"{prefix}student")))
-            if hasattr(network, "on_teacher_logits"):
-                network.on_teacher_logits = self._noting_teacher(f"{prefix}teacher")
 
     def _noting(self, whose: str) -> Callable:
         def note(module: Any, args: Any, output: Any) -> None:
             logits = getattr(output, "logits", output)  # Hugging Face wraps them
             if self._sums is not None and isinstance(logits, Tensor) and logits.ndim == 2:
-                self._sums[whose] = row_sums(logits)
-
-        return note
-
-    def _noting_teacher(self, whose: str) -> Callable:
-        def note(logits: Tensor) -> None:
-            if self._sums is not None:
                 self._sums[whose] = row_sums(logits)
 
         return note
@@ -198,6 +176,10 @@ class FiniteLossHook(Hook):
         """Keep what is needed to explain it, and look at all since, if it is time."""
         # Copies: compiled with CUDA graphs, the next step overwrites what this one returned.
         sums = {whose: values.clone() for whose, values in (self._sums or {}).items()}
+        for prefix, network in self._networks.items():
+            step = getattr(network, "record", None)
+            if step is not None:
+                sums[f"{prefix}teacher"] = row_sums(step.teacher_logits)
         terms, self._done = tuple(outputs or ()), runner.iter + 1
         record = Record(runner.epoch, runner.iter, self._samples, sums, terms)
         self._records.append(record)
@@ -217,16 +199,16 @@ class FiniteLossHook(Hook):
         text = self._find(runner)
         if text is not None:
             raise ValueError(self._explain(runner, text))
+        # Not above: command lines read the hooks before they silence mmpretrain's warnings.
+        from mmkd_logit.models.teacher import broken_weights
+
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        names = [name for name, _ in model.named_parameters()]
         for key in ("state_dict", "ema_state_dict"):
-            broken = broken_entries(checkpoint.get(key), names)
+            broken = broken_weights(model, checkpoint.get(key) or {})
             if broken:
-                more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
                 text = (
-                    f"training stopped after iteration {self._done}: the weights "
-                    f"{broken[0]}{more} are NaN or infinite, though every loss was finite; the "
-                    "last gradient was not"
+                    f"training stopped after iteration {self._done}: the weights {broken} are NaN "
+                    "or infinite, though every loss was finite; the last gradient was not"
                 )
                 raise ValueError(self._explain(runner, text))
 
@@ -234,9 +216,6 @@ class FiniteLossHook(Hook):
         """Watch no longer."""
         for handle in self._handles:
             handle.remove()
-        for network in self._networks.values():
-            if hasattr(network, "on_teacher_logits"):
-                network.on_teacher_logits = None
         self._handles, self._networks, self._records = [], {}, []
 
     def _look(self, runner: Runner) -> None:

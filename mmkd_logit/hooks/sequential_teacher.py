@@ -75,13 +75,13 @@ def _read_stage(stage: Any, where: str) -> Stage:
 
 def _check(key: str, value: Any) -> None:
     # Not above: command lines read the hooks before they silence mmpretrain's warnings.
-    from mmkd_logit.models import build as parts
+    from mmkd_logit.models import build, distiller
 
     checks: dict[str, Any] = dict(
-        teacher=parts.build_teachers,
-        loss_kd=parts.build_loss,
-        alpha=parts.check_alpha,
-        ensemble=parts.check_ensemble,
+        teacher=distiller.read_teachers,
+        loss_kd=build.build_loss,
+        alpha=distiller.check_alpha,
+        ensemble=distiller.check_ensemble,
     )
     checks[key](value)
 

@@ -18,7 +18,6 @@ from mmkd_logit.engine.config import (
     later_teachers,
     model_teachers,
     read_config,
-    teacher_options,
 )
 from mmkd_logit.engine.logits import dump_path
 from mmkd_logit.engine.train import build_config, build_parser
@@ -310,8 +309,7 @@ class Experiment:
             usual = own == list(self.options) and not teacher.suffix and teacher.seed == seed
         else:
             usual = self._plain(teacher, seed)
-        same = isinstance(specs[0], dict) and specs[0].get("config") == teacher.config
-        return same and usual
+        return specs[0].config == teacher.config and usual
 
 
 def _names(teacher: Any) -> list[str]:
@@ -326,21 +324,16 @@ def _needed(row: dict) -> list[str]:
 def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> tuple[str, ...]:
     files = [str(Path(teacher.work_dir, FINAL)) for teacher in teachers]
     specs = model_teachers(read_once(config))
-    if len(teachers) == len(specs) == 1 and isinstance(specs[0], dict):
+    if len(teachers) == len(specs) == 1:
         checkpoint = f"model.teacher.checkpoint={files[0]}"
-        if specs[0].get("config") == teachers[0].config:
+        if specs[0].config == teachers[0].config:
             return (checkpoint,)
         return (f"model.teacher.config={teachers[0].config}", checkpoint)
     written = [
         dict(config=t.config, checkpoint=file) for t, file in zip(teachers, files, strict=True)
     ]
-    for spec, options in zip(written, _teacher_options(specs, len(teachers)), strict=True):
-        spec.update(options)
+    # Each computes as the config says of it, or of its only one.
+    said = [spec.options for spec in specs] * (len(teachers) if len(specs) == 1 else 1)
+    if len(said) == len(teachers):
+        written = [spec | options for spec, options in zip(written, said, strict=True)]
     return (f"model.teacher={written}",)
-
-
-def _teacher_options(specs: list[Any], count: int) -> list[dict[str, Any]]:
-    """Return how each teacher computes: as the config says of it, or of its only one."""
-    said = [teacher_options(spec) for spec in specs]
-    said = said * count if len(said) == 1 else said
-    return said if len(said) == count else [{}] * count

@@ -19,12 +19,12 @@ import torch
 from mmkd_logit.engine.fingerprint import should_resume
 from mmkd_logit.engine.group import main as train_together
 from mmkd_logit.engine.logits import main as dump_logits
-from mmkd_logit.engine.precompute import main as cache
+from mmkd_logit.engine.precompute import main as precompute
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.engine.train import main as train
 
 _TOOLS = {
-    "cache.py": cache,
+    "precompute.py": precompute,
     "train.py": train,
     "train_together.py": train_together,
     "dump_logits.py": dump_logits,

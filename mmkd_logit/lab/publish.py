@@ -110,14 +110,13 @@ def _is_usual(row: dict, rows: Sequence[dict]) -> bool:
     if row["seed"] >= 1000:  # of an ensemble, see ``seed_shift``
         return False
     weights = {}
-    for spec in model_teachers(read_once(row["config"])):
-        config = spec.get("config") if isinstance(spec, dict) else None
-        own = [each for each in rows if each["config"] == config]
+    for teacher in model_teachers(read_once(row["config"])):
+        own = [each for each in rows if each["config"] == teacher.config]
         known = [each["weights"] for each in own if each["weights"] in row["teachers"]]
-        if isinstance(config, str) and "://" not in str(spec["checkpoint"]):
+        if teacher.file is not None:
             if not any(_is_usual(each, rows) for each in own if each["weights"] in known):
                 return False
-            weights[spec["checkpoint"]] = known[0]
+            weights[teacher.checkpoint] = known[0]
     cfg = Run("", row["config"], (), row["seed"]).build_config()
     return row_fingerprint(row) == fingerprint(computed_content(cfg, weights=weights))
 

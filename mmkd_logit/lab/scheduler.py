@@ -16,7 +16,7 @@ from mmkd_logit.engine.config import (
     describe_numerics,
     model_teachers,
     seed_of,
-    teacher_specs,
+    teachers_of,
 )
 from mmkd_logit.engine.fingerprint import describe_machine, read_run, should_resume
 from mmkd_logit.engine.group import batches_key, common_work_dir, why_alone
@@ -69,12 +69,12 @@ def units_of(runs: Mapping[str, Run], configs: Mapping[str, Config], size: int) 
     open_units: dict[str, dict[str, list[str]]] = {}  # by batches, then by teachers
     for folder in [*_taught(runs, configs, True), *_taught(runs, configs, False)]:
         cfg, run = configs[folder], runs[folder]
-        teachers = json.dumps(teacher_specs(cfg), sort_keys=True, default=str)
+        teachers = repr(list(teachers_of(cfg).values()))
         if why_alone(cfg) or (folder in needed and not run.teachers):
             units.append([folder])
             continue
         mates = open_units.setdefault(batches_key(cfg), {})
-        if not teacher_specs(cfg) and mates:
+        if not teachers_of(cfg) and mates:
             teachers = next((key for key in mates if len(mates[key]) < size), teachers)
         unit = mates.get(teachers)
         if unit is None or len(unit) >= size or _depend(runs, unit, folder):
@@ -89,7 +89,7 @@ def units_of(runs: Mapping[str, Run], configs: Mapping[str, Config], size: int) 
 
 
 def _taught(runs: Mapping[str, Run], configs: Mapping[str, Config], wanted: bool) -> list[str]:
-    return [folder for folder in runs if bool(teacher_specs(configs[folder])) is wanted]
+    return [folder for folder in runs if bool(teachers_of(configs[folder])) is wanted]
 
 
 def _depend(runs: Mapping[str, Run], unit: list[str], folder: str) -> bool:
@@ -111,7 +111,7 @@ class Precompute:
 
     Attributes:
         key: The folder of the log.
-        words: Of ``tools/cache.py``.
+        words: Of ``tools/precompute.py``.
     """
 
     key: str
@@ -130,7 +130,7 @@ def plan_precomputes(
     for folder, run in runs.items():
         cfg = configs[folder]
         specs = model_teachers(cfg)
-        stored = [spec for spec in specs if _is_stored(spec)]
+        stored = [spec for spec in specs if (spec.cache or {}).get("storage") == "disk"]
         if not run.teachers or not stored or not cfg.train_cfg.get("max_epochs"):
             continue
         same = dict(teachers=specs, data=cfg.train_dataloader, by=cfg.get("data_preprocessor"))
@@ -144,15 +144,10 @@ def plan_precomputes(
     return found
 
 
-def _is_stored(spec: object) -> bool:
-    cache = spec.get("cache") if isinstance(spec, dict) else None
-    return isinstance(cache, dict) and cache.get("storage") == "disk"
-
-
 def _job(run: Run, epochs: int) -> Precompute:
     name = run.config.rpartition("/")[2].removesuffix(".py")
     key = str(Path(run.teachers[0].work_dir, "precompute", f"{name}-seed{run.seed}"))
-    words = ["fill", run.config, "--epochs", str(epochs), "--seed", str(run.seed)]
+    words = [run.config, "--epochs", str(epochs), "--seed", str(run.seed)]
     words += [*["--fast"] * run.fast, "--work-dir", key]
     options = [text for text in run.overrides if not text.startswith("model.loss_kd")]
     return Precompute(key, (*words, *["--cfg-options", *options] * bool(options)))
@@ -162,7 +157,7 @@ def _job(run: Run, epochs: int) -> Precompute:
 
 
 TRAIN, TOGETHER = Path("tools", "train.py"), Path("tools", "train_together.py")
-DUMP, CACHE = Path("tools", "dump_logits.py"), Path("tools", "cache.py")
+DUMP, CACHE = Path("tools", "dump_logits.py"), Path("tools", "precompute.py")
 _PAUSE = 0.2  # seconds between two looks at the processes
 _NEWS = 30  # seconds between two lines on the progress of one run
 _LOOK = 2  # seconds between two looks at a run that somebody else trains

@@ -1,5 +1,6 @@
 """Losses between two sets of logits, or of features: tensors in, scalar out."""
 
+from .binary_kl import ScaledBinaryKLDivLoss
 from .dist import DISTLoss
 from .dkd import DKDLoss
 from .feature import TorchdistillLoss
@@ -12,6 +13,7 @@ __all__ = [
     "DKDLoss",
     "LogitMSELoss",
     "LogitStandardization",
+    "ScaledBinaryKLDivLoss",
     "ScaledKLDivLoss",
     "TorchdistillLoss",
 ]

@@ -19,12 +19,15 @@ class LogitLoss(nn.Module):
         label: Its name in legends; of a loss around another one with ``{loss}`` for that.
         shows_tau: Whether the label is followed by the temperature, as for curves over tau.
         shift_invariant: Whether adding a number to all logits of a sample changes nothing.
+        exclusive_classes: Whether it compares softmax probabilities, for one label an image
+            (True), sigmoid ones, for several (False), or serves both (None).
         needs_labels: Whether it takes the labels as a third argument.
     """
 
     label: ClassVar[str]
     shift_invariant: ClassVar[bool]
     shows_tau: ClassVar[bool] = False
+    exclusive_classes: ClassVar[bool | None] = None
     needs_labels: bool = False
 
 
@@ -123,7 +126,12 @@ def check_labels(loss: str, labels: Any, logits: Tensor) -> Tensor:
 
 
 def check_logits(
-    loss: str, student: Tensor, teacher: Tensor, class_dim: int, extra: Mapping[str, Any]
+    loss: str,
+    student: Tensor,
+    teacher: Tensor,
+    class_dim: int,
+    extra: Mapping[str, Any],
+    classes: int = 2,
 ) -> int:
     """Return the class dimension counted from the front, or raise ValueError."""
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
@@ -133,12 +141,12 @@ def check_logits(
         )
     if extra or not (teacher.is_floating_point() or teacher.is_complex()):
         _raise_called_with_labels(loss, student, teacher, extra)
-    problem = _problem(student, teacher, class_dim)
+    problem = _problem(student, teacher, class_dim, classes)
     if problem:
         raise ValueError(
             f"{loss}: {problem}. Given: student_logits {_describe(student)}, "
             f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: the same "
-            "floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= 2"
+            f"floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= {classes}"
         )
     return class_dim % student.ndim
 
@@ -148,7 +156,7 @@ def promoted_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _problem(student: Tensor, teacher: Tensor, class_dim: int) -> str:
+def _problem(student: Tensor, teacher: Tensor, class_dim: int, classes: int) -> str:
     """Say what is wrong with the two sets of logits; empty when nothing is."""
     if student.shape != teacher.shape:
         return "the two sets of logits differ in shape"
@@ -160,8 +168,8 @@ def _problem(student: Tensor, teacher: Tensor, class_dim: int) -> str:
         return "logits need a batch and a class dimension"
     if not -student.ndim < class_dim < student.ndim:
         return "class_dim is out of range or meets the batch dimension"
-    if student.shape[class_dim] < 2:
-        return "there must be at least 2 classes"
+    if student.shape[class_dim] < classes:
+        return f"there must be at least {classes} classes"
     if student.numel() == 0:
         return "the batch is empty"
     return ""

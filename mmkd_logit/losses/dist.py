@@ -27,8 +27,13 @@ class DISTLoss(LogitLoss):
 
     ``eps`` is not only a guard: classes whose probabilities hardly vary within the batch, with
     :math:`\|a_c\|\|b_c\|` below it, lose their gradient. With ``eps=0`` they count like the
-    others, and only a vector that is constant to the last digit has ``d = 1`` without gradient;
-    so has every class in a batch of one sample.
+    others.
+
+    A vector that is constant to the last digit has ``d = 1``. Where it is the student's, as with
+    a head that starts at zero, the correlation has no gradient of its own, and ``d`` is
+    :math:`1 - \langle a_c, b_c\rangle / (\|a\|\|b_c\|)` with the length before centring: the same
+    value, and a gradient that points to the teacher's vector. Where it is the teacher's, there is
+    no gradient; so it is for every class in a batch of one sample.
 
     :math:`1 - \langle a, b\rangle` of unit vectors is found as :math:`\|a - b\|^2 / 2`, in
     float64, and keeps its digits where the student is close to the teacher.
@@ -52,6 +57,7 @@ class DISTLoss(LogitLoss):
     """
 
     label = "DIST"
+    exclusive_classes = True
     shift_invariant = True
 
     def __init__(
@@ -94,7 +100,12 @@ class DISTLoss(LogitLoss):
         if self.eps > 0:
             product = a_norm * b_norm
             distance = (self.eps + product * distance) / (product + self.eps)
-        return distance.masked_fill((a_norm == 0) | (b_norm == 0), 1.0)
+        # b is centred, so that <p, b> is that of the centred p; equal numbers are as long as
+        # the largest of them, whose square could leave float64, says.
+        length = p.shape[dim] ** 0.5 * p.detach().amax(dim)
+        constant = 1 - (p * b).sum(dim) / length.clamp(min=torch.finfo(p.dtype).tiny)
+        distance = torch.where(a_norm == 0, constant, distance)
+        return distance.masked_fill(b_norm == 0, 1.0)
 
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""

@@ -57,6 +57,7 @@ class DKDLoss(LogitLoss):
     """
 
     label = "DKD"
+    exclusive_classes = True
     shift_invariant = True
     needs_labels = True
 

@@ -265,6 +265,7 @@ class ScaledKLDivLoss(LogitLoss):
     label = "KL"
     shift_invariant = True
     shows_tau = True
+    exclusive_classes = True
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
@@ -28,8 +29,9 @@ class LogitStandardization(LogitLoss):
     Args:
         loss: Config of the base loss, or the module; the z-scores are over its ``class_dim``
             (the last dimension if it has none).
-        eps: Added to the standard deviation, above 0. A sample whose logits are all equal has
-            z-scores of 0 and a gradient of the order 1 / eps.
+        eps: Added to the standard deviation, above 0. A sample whose logits are all equal, as with
+            a head that starts at zero, is only centred: its z-scores are 0, and its gradient is
+            the base loss's and not of the order 1 / eps.
 
     Raises:
         ValueError: If ``loss`` is no config of a loss, or ``eps`` not such a number.
@@ -66,11 +68,17 @@ class LogitStandardization(LogitLoss):
             What the base loss returns; float64 for float64 logits, else float32.
 
         Raises:
-            ValueError: If the logits are no two equal batches, or the base loss says so.
+            ValueError: If the logits are no two equal batches, there are only two classes, whose
+                z-scores are the same for all logits, or the base loss says so.
         """
         base = self.loss
         name = f"{type(self).__name__} of {type(base).__name__}"
         dim = check_logits(name, student_logits, teacher_logits, getattr(base, "class_dim", -1), {})
+        if student_logits.shape[dim] == 2:
+            raise ValueError(
+                f"{name} cannot teach two classes: their z-scores are 0.71 and -0.71 whatever the "
+                "logits are. Take the base loss alone"
+            )
         student = self._standardise(student_logits, dim)
         teacher = self._standardise(teacher_logits.detach(), dim)
         return base(student, teacher, *labels, **kwargs).to(promoted_dtype(student_logits))
@@ -78,7 +86,11 @@ class LogitStandardization(LogitLoss):
     def _standardise(self, logits: Tensor, dim: int) -> Tensor:
         logits = logits.double()
         centred = logits - logits.mean(dim, keepdim=True)
-        return centred / (logits.std(dim, keepdim=True) + self.eps)
+        # Equal numbers differ from their mean in the last digits.
+        digits = 4 * torch.finfo(logits.dtype).eps * logits.detach().abs().amax(dim, keepdim=True)
+        equal = centred.detach().abs().amax(dim, keepdim=True) <= digits
+        deviation = logits.std(dim, keepdim=True).masked_fill(equal, 1.0)
+        return centred / (deviation + self.eps)
 
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""

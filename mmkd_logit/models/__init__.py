@@ -4,8 +4,13 @@ from .distiller import LogitDistiller
 from .feature_kd import FeatureDistilling, TorchdistillAdapter
 from .mobilenet_v2 import MobileNetV2CIFAR
 from .preprocessor import BatchPreprocessor
-from .student_group import StudentGroup, StudentGroupDDP, StudentGroupOptimConstructor
-from .teacher import FrozenTeacher
+from .student_group import (
+    StudentGroup,
+    StudentGroupDDP,
+    StudentGroupOptimConstructor,
+    StudentGroupValLoop,
+)
+from .teacher import FrozenTeacher, TeacherSettings
 from .teacher_cache import TeacherCache
 from .wide_resnet import WideResNetCIFAR
 
@@ -18,7 +23,9 @@ __all__ = [
     "StudentGroup",
     "StudentGroupDDP",
     "StudentGroupOptimConstructor",
+    "StudentGroupValLoop",
     "TeacherCache",
+    "TeacherSettings",
     "TorchdistillAdapter",
     "WideResNetCIFAR",
 ]

@@ -1,84 +1,72 @@
 """A student that learns from the logits of one or several frozen teachers."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from mmengine.model import BaseModel
 from mmpretrain.models import ClsHead, ImageClassifier
 from torch import Tensor, nn
 
 from mmkd_logit.datasets.in_memory import SampleBatch
 from mmkd_logit.registry import MODELS
+from mmkd_logit.utils.arguments import check_choice
 
-from .build import (
-    SHARED,
-    as_logits,
-    build_loss_kd,
-    build_student,
-    build_teachers,
-    check_alpha,
-    check_classes,
-    check_ensemble,
-    compare_logits,
-    join_logits,
-    logit_module,
-    weigh_student_losses,
-)
-from .feature_kd import FeatureDistilling
-from .parts import ADAPTERS, adapters_aside, load_around_adapters
+from .build import as_logits, build_loss, build_student, logit_module
+from .feature_kd import ADAPTERS, FeatureDistilling, find_module
 from .teacher import FrozenTeacher
 
-
-class _WholeBatch:
-    """Stands where a head looks for samples: one, whose label is those of the batch."""
-
-    def __init__(self, gt_label: Tensor) -> None:
-        self.gt_label = gt_label
-
-    def __contains__(self, key: str) -> bool:
-        return key == "gt_label"
-
-
-def samples_for_loss(student: nn.Module, data_samples: Any) -> Any:
-    """Return what stands for the samples in the student's own loss."""
-    if isinstance(data_samples, SampleBatch) and _needs_labels_alone(student):
-        labels = data_samples.labels
-        if labels is not None:
-            return [_WholeBatch(labels)]
-    return data_samples
+# What makes a module the module it is. The distiller shares these with its student, so that
+# names of parameters, checkpoints and hooks are those of the plain student.
+_SHARED = (
+    "_parameters",
+    "_buffers",
+    "_non_persistent_buffers_set",
+    "_modules",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 
 
-def losses_and_output(
-    student: nn.Module, head: nn.Module, inputs: Tensor, data_samples: Any
-) -> tuple[dict[str, Tensor], Any]:
-    """Return the student's own losses, and what its head gave in the same pass."""
-    data_samples = samples_for_loss(student, data_samples)
-    if _needs_labels_alone(student):
-        plain: Any = student
-        logits = plain.head(plain.extract_feat(inputs))
-        return plain.head._get_loss(logits, data_samples), logits
-    outputs: list[Any] = []
-    handle = head.register_forward_hook(lambda module, args, output: outputs.append(output))
-    try:
-        losses = student.loss(inputs, data_samples)
-    finally:
-        handle.remove()
-    return losses, outputs[-1] if outputs else None
+class TrainingRecord(NamedTuple):
+    """What the last training step computed, for hooks to look at.
+
+    Attributes:
+        student_logits: (N, K), without gradient.
+        teacher_logits: (N, K).
+        labels: (N,); None if the samples are not a :class:`SampleBatch`.
+        indices: Numbers (N,) of the samples in their data set, or None likewise.
+    """
+
+    student_logits: Tensor
+    teacher_logits: Tensor
+    labels: Tensor | None
+    indices: np.ndarray | None
 
 
-def _needs_labels_alone(student: nn.Module) -> bool:
-    """Whether the loss is the usual classifier's and head's, of logits and labels."""
-    head = getattr(student, "head", None)
-    return (
-        isinstance(student, ImageClassifier)
-        and type(student).loss is ImageClassifier.loss
-        and isinstance(head, ClsHead)
-        and type(head).loss is ClsHead.loss
-        and type(head)._get_loss is ClsHead._get_loss
-    )
+def check_alpha(alpha: float) -> float:
+    """Return alpha as a float in [0, 1], or raise ValueError."""
+    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be a number in [0, 1], got {alpha!r}")
+    return float(alpha)
 
 
-# A student network trained towards its teachers' logits.
+def check_ensemble(ensemble: str) -> str:
+    """Return the way several teachers become one, or raise ValueError."""
+    return check_choice("ensemble", ensemble, ("logits", "probs"))
+
+
+def read_teachers(teacher: Any) -> list[FrozenTeacher]:
+    """Read one teacher or several; their networks are built later."""
+    given = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    if not given:
+        raise ValueError("teacher is an empty list; name at least one")
+    return [each if isinstance(each, FrozenTeacher) else FrozenTeacher(each) for each in given]
 
 
 @MODELS.register_module()
@@ -113,8 +101,7 @@ class LogitDistiller(BaseModel):
             the top of a config here.
 
     Attributes:
-        on_teacher_logits: Called with the teachers' logits (N, K) of each training batch, where
-            somebody watches; None.
+        record: The :class:`TrainingRecord` of the last loss; None where no teacher ran.
 
     Raises:
         ValueError: If ``alpha``, ``ensemble``, ``teacher``, ``feature_kd``, the classes of teacher
@@ -147,18 +134,14 @@ class LogitDistiller(BaseModel):
         super().__init__()
         student = build_student(student, data_preprocessor)
         logit_module(student)  # for its check
-        for name in SHARED:
+        for name in _SHARED:
             self.__dict__[name] = student.__dict__[name]
         # Plain attributes, not submodules: see FrozenTeacher, and a loss has no state.
         self.__dict__["student"] = student
-        self.alpha = check_alpha(alpha)
-        self.__dict__["loss_kd"] = build_loss_kd(loss_kd, self.alpha, feature_kd)
-        self.ensemble = check_ensemble(ensemble)
-        self.on_teacher_logits: Callable[[Tensor], None] | None = None
-        self.teachers = build_teachers(teacher)
-        for each in self.teachers:
-            each.expect_inputs_of(student.data_preprocessor)
-        self.features = FeatureDistilling(feature_kd or (), student, len(self.teachers))
+        self.__dict__["loss_kd"] = None
+        self.features = FeatureDistilling(feature_kd or (), student)
+        self._set(loss_kd, alpha, ensemble, self._take(teacher))
+        self.record: TrainingRecord | None = None
         if len(self.features.adapters):
             self.add_module(ADAPTERS, self.features.adapters)
 
@@ -177,14 +160,11 @@ class LogitDistiller(BaseModel):
         return self
 
     def init_weights(self) -> None:
-        """Initialise the student as its config says, then build the teachers.
-
-        Raises:
-            FileNotFoundError: If a teacher's checkpoint does not exist.
-            ValueError: If it does not fit its network, or teacher and student differ in classes.
-        """
-        with adapters_aside(self):
-            self.student.init_weights()
+        """Initialise the student as its config says, then build the teachers."""
+        adapters = self._modules.pop(ADAPTERS, None)  # they are not the student's to initialise
+        self.student.init_weights()
+        if adapters is not None:
+            self.add_module(ADAPTERS, adapters)
         self.prepare(self.teachers)
 
     def prepare(self, teacher: Any) -> list[FrozenTeacher]:
@@ -198,15 +178,29 @@ class LogitDistiller(BaseModel):
             ValueError: If it does not fit its network or ``feature_kd``, or teacher and student
                 differ in classes.
         """
-        teachers = build_teachers(teacher)
+        teachers = self._take(teacher)
+        ours = getattr(getattr(self.student, "head", None), "num_classes", None)
         for each in teachers:
-            each.expect_inputs_of(self.student.data_preprocessor)
-        check_classes(teachers, self.student)
-        if self.features.terms:
-            if len(teachers) > 1:
-                raise ValueError("feature_kd takes one teacher; an ensemble has no features")
-            teachers[0].require_whole_forward("feature_kd")
-            self.features.check_teacher(teachers[0].model)
+            if None not in (each.num_classes, ours) and each.num_classes != ours:
+                raise ValueError(
+                    f"teacher {each.name} has {each.num_classes} classes and the student {ours}; "
+                    "distilling logits needs the same classes: set head.num_classes"
+                )
+        for term in self.features.terms:
+            find_module(teachers[0].model, term.teacher, "the teacher")
+        return teachers
+
+    def _take(self, teacher: Any) -> list[FrozenTeacher]:
+        teachers = read_teachers(teacher)
+        for each in teachers:
+            each.set_input_normalization(self.student.data_preprocessor)
+        if self.features.terms and len(teachers) > 1:
+            raise ValueError(f"feature_kd takes one teacher, got {len(teachers)}")
+        if self.features.terms and not teachers[0].settings.whole_forward:
+            raise ValueError(
+                f"feature_kd looks into the forward of teacher {teachers[0].name}, which cache, "
+                "compile and micro_batch leave out, hide or take apart; leave these out"
+            )
         return teachers
 
     def switch(
@@ -219,27 +213,29 @@ class LogitDistiller(BaseModel):
         """Train from now on towards another teacher, by another loss or with another weight.
 
         What is None stays, and if anything does not fit, all stays. Parameters, and with them
-        the optimizer and checkpoints, are untouched; the teachers so far are let go.
-
-        Args:
-            teacher: As in :meth:`prepare`.
-            loss_kd: As in the class, like the others.
-            alpha: From 0, where no teacher runs, to 1.
-            ensemble: How the teachers become one.
+        the optimizer and checkpoints, are untouched; the teachers so far are let go. The
+        arguments are those of the class; ``teacher`` also as in :meth:`prepare`.
 
         Raises:
-            FileNotFoundError: As in :meth:`prepare`.
+            FileNotFoundError: If a teacher's checkpoint does not exist.
             ValueError: If something does not fit.
         """
-        loss_kd = self.loss_kd if loss_kd is None else loss_kd
-        alpha = self.alpha if alpha is None else check_alpha(alpha)
-        changes = dict(
-            loss_kd=build_loss_kd(loss_kd, alpha, self.features.terms),
-            alpha=alpha,
-            ensemble=self.ensemble if ensemble is None else check_ensemble(ensemble),
-            teachers=self.teachers if teacher is None else self.prepare(teacher),
+        self._set(
+            self.loss_kd if loss_kd is None else loss_kd,
+            self.alpha if alpha is None else alpha,
+            self.ensemble if ensemble is None else ensemble,
+            self.teachers if teacher is None else self.prepare(teacher),
         )
-        self.__dict__.update(changes)
+
+    def _set(self, loss_kd: Any, alpha: Any, ensemble: Any, teachers: list[FrozenTeacher]) -> None:
+        alpha, ensemble = check_alpha(alpha), check_ensemble(ensemble)
+        if loss_kd is None and (alpha > 0 or not self.features.terms):
+            raise ValueError(
+                f"loss_kd is None with alpha={alpha}; set loss_kd=dict(type=...), or alpha=0 with "
+                "feature_kd to distil features alone"
+            )
+        loss_kd = None if loss_kd is None else build_loss(loss_kd)
+        self.__dict__.update(loss_kd=loss_kd, alpha=alpha, ensemble=ensemble, teachers=teachers)
 
     @property
     def needs_teacher(self) -> bool:
@@ -249,21 +245,15 @@ class LogitDistiller(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"
     ) -> Any:
-        """Do what the student does, but for ``mode='loss'``.
-
-        Args:
-            inputs: Images, (N, C, H, W).
-            data_samples: Their N annotations.
-            mode: ``'tensor'``, ``'predict'`` or ``'loss'``.
-        """
+        """Do what the student does, but for ``mode='loss'``."""
         if mode == "loss":
             return self.loss(inputs, data_samples)
         return self.student(inputs, data_samples, mode)
 
     def loss(
-        self, inputs: Tensor, data_samples: list | None, teacher_logits: Tensor | None = None
+        self, inputs: Tensor, data_samples: Any, teacher_logits: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Compute the loss terms.
+        """Compute the loss terms that the class describes.
 
         Args:
             inputs: Images, (N, C, H, W).
@@ -272,21 +262,24 @@ class LogitDistiller(BaseModel):
                 ``alpha=1`` looked at only for a ``loss_kd`` that declares ``needs_labels``, which
                 gets the labels as its third argument.
             teacher_logits: (N, K), where they are known already.
-
-        Returns:
-            The terms described in the class.
         """
+        self.record = None
         if not self.needs_teacher:
             samples = samples_for_loss(self.student, data_samples)
-            return weigh_student_losses(self.student.loss(inputs, samples), self.alpha)
+            return _weigh(self.student.loss(inputs, samples), self.alpha)
         with self.features.watch(self.student, self.teachers[0].model) as seen:
             losses, student_logits = self._run_student(inputs, data_samples)
             if teacher_logits is None:
                 teacher_logits = self.teacher_logits(inputs, data_samples)
-        if self.on_teacher_logits is not None:
-            self.on_teacher_logits(teacher_logits)
+        known = isinstance(data_samples, SampleBatch)
+        self.record = TrainingRecord(
+            student_logits.detach(),
+            teacher_logits,
+            data_samples.labels if known else None,
+            data_samples.index if known else None,
+        )
         if self.alpha > 0:
-            kd = compare_logits(self.loss_kd, student_logits, teacher_logits, data_samples)
+            kd = _compare(self.loss_kd, student_logits, teacher_logits, data_samples)
             losses["loss_kd"] = self.alpha * kd
             losses["kd"] = kd.detach()
         agreement = student_logits.detach().argmax(-1) == teacher_logits.argmax(-1)
@@ -294,42 +287,145 @@ class LogitDistiller(BaseModel):
         losses.update(self.features.losses(seen))
         return losses
 
-    def _run_student(
-        self, inputs: Tensor, data_samples: list | None
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def _run_student(self, inputs: Tensor, data_samples: Any) -> tuple[dict[str, Tensor], Tensor]:
         """Return the weighted terms of the student's own loss, if any, and its logits."""
+        student: Any = self.student
         if self.alpha == 1:
-            return {}, as_logits(self.student(inputs, mode="tensor"), "the student")
-        student_losses, output = losses_and_output(
-            self.student, logit_module(self.student), inputs, data_samples
-        )
-        logits = as_logits(output, "the student")
-        return weigh_student_losses(student_losses, self.alpha), logits
+            return {}, as_logits(student(inputs, mode="tensor"), "the student")
+        samples = samples_for_loss(student, data_samples)
+        outputs: list[Any] = []
+        if _needs_labels_alone(student):
+            outputs.append(student.head(student.extract_feat(inputs)))
+            losses = student.head._get_loss(outputs[0], samples)
+        else:
+            handle = logit_module(student).register_forward_hook(
+                lambda module, args, output: outputs.append(output)
+            )
+            try:
+                losses = student.loss(inputs, samples)
+            finally:
+                handle.remove()
+        return _weigh(losses, self.alpha), as_logits((outputs or [None])[-1], "the student")
 
-    def teacher_logits(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
-        """Logits of the teacher, or of the ensemble.
+    def teacher_logits(self, inputs: Tensor, data_samples: Any = None) -> Tensor:
+        """Return the logits (N, K) of the teacher, or of the ensemble.
 
-        Args:
-            inputs: Images as the student gets them, (N, C, H, W).
-            data_samples: Their annotations; a teacher with a cache needs those of a
-                :class:`SampleBatch`, which number the pictures.
-
-        Returns:
-            (N, K), without gradient.
+        A teacher with a cache needs the samples of a :class:`SampleBatch`, which number the views.
         """
         views = getattr(data_samples, "views", None)
         return join_logits([teacher(inputs, views) for teacher in self.teachers], self.ensemble)
 
     def reference_logits(self, inputs: Tensor) -> Tensor:
-        """Logits of the teacher, or of the ensemble, for pictures that no cache knows.
-
-        Args:
-            inputs: As of :meth:`teacher_logits`.
-
-        Returns:
-            (N, K), without gradient.
-        """
+        """Return the logits (N, K) of the teacher, or of the ensemble, past every cache."""
         return join_logits([teacher.compute(inputs) for teacher in self.teachers], self.ensemble)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        load_around_adapters(self, super()._load_from_state_dict, state_dict, prefix, *args)
+        """Load the student's state as if there were no adapters, then hand theirs on.
+
+        Students of other libraries rename every key on the way. Where a checkpoint has no
+        adapters, they stay as they are and nothing counts as missing.
+        """
+        begin = f"{prefix}{ADAPTERS}."
+        theirs = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(begin)}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        own = {begin + key: value for key, value in self.features.adapters.state_dict().items()}
+        if own:
+            state_dict.update(theirs or own)
+
+
+# The student's own loss, of logits and labels.
+
+
+class _WholeBatch:
+    """Stands where a head looks for samples: one, whose label is those of the batch."""
+
+    def __init__(self, gt_label: Tensor) -> None:
+        self.gt_label = gt_label
+
+    def __contains__(self, key: str) -> bool:
+        return key == "gt_label"
+
+
+def samples_for_loss(student: nn.Module, data_samples: Any) -> Any:
+    """Return what stands for the samples in the student's own loss."""
+    if isinstance(data_samples, SampleBatch) and _needs_labels_alone(student):
+        labels = data_samples.labels
+        if labels is not None:
+            return [_WholeBatch(labels)]
+    return data_samples
+
+
+def _needs_labels_alone(student: nn.Module) -> bool:
+    """Whether the loss is the usual classifier's and head's, of logits and labels."""
+    head = getattr(student, "head", None)
+    return (
+        isinstance(student, ImageClassifier)
+        and type(student).loss is ImageClassifier.loss
+        and isinstance(head, ClsHead)
+        and type(head).loss is ClsHead.loss
+        and type(head)._get_loss is ClsHead._get_loss
+    )
+
+
+def _weigh(student_losses: dict[str, Any], alpha: float) -> dict[str, Any]:
+    """Weigh the student's own losses by 1 - alpha, and add their unweighted sum as ``ce``."""
+    weighted: dict[str, Any] = {}
+    terms: list[Tensor] = []
+    for key, value in student_losses.items():
+        if "loss" not in key:
+            weighted[key] = value
+            continue
+        value = torch.stack(list(value)).sum() if isinstance(value, (list, tuple)) else value
+        weighted["loss_ce" if key == "loss" else key] = (1 - alpha) * value
+        terms.append(value.detach())
+    weighted["ce"] = torch.stack(terms).sum()
+    return weighted
+
+
+# The distillation loss.
+
+
+def join_logits(logits: list[Tensor], ensemble: str) -> Tensor:
+    """Make one (N, K) tensor of the teachers', by the mean of logits or of probabilities."""
+    if len(logits) == 1:
+        return logits[0]
+    stacked = torch.stack(logits)
+    if ensemble == "logits":
+        return stacked.mean(0)
+    log_probs = stacked.float().log_softmax(-1)
+    return log_probs.logsumexp(0) - math.log(len(logits))
+
+
+def _compare(loss_kd: Any, student: Tensor, teacher: Tensor, data_samples: Any) -> Tensor:
+    """Return the loss in the wider of the two types, giving it the labels if it needs them."""
+    if student.dtype != teacher.dtype:  # one of the two in half precision
+        dtype = torch.promote_types(student.dtype, teacher.dtype)
+        student, teacher = student.to(dtype), teacher.to(dtype)
+    if getattr(loss_kd, "needs_labels", False):
+        return loss_kd(student, teacher, _hard_labels(data_samples).to(student.device))
+    return loss_kd(student, teacher)
+
+
+def _hard_labels(data_samples: Any) -> Tensor:
+    """Return the classes (N,) of the batch, or raise ValueError if they are missing or mixed."""
+    if isinstance(data_samples, SampleBatch) and data_samples.labels is not None:
+        return data_samples.labels
+    wanted = "the distillation loss needs the class of each sample"
+    labels, scores = [], []
+    for sample in data_samples if data_samples is not None else ():
+        label = sample.get("gt_label")
+        if label is None or label.numel() != 1:
+            raise ValueError(f"{wanted}, got gt_label {label}; single-label samples have one")
+        labels.append(label)
+        if sample.get("gt_score") is not None:
+            scores.append(sample.gt_score)
+    if not labels:
+        raise ValueError(f"{wanted}, got no data_samples")
+    # A one-hot score is the label again. Looking waits for the device, so only where there are
+    # scores at all.
+    if scores and bool((torch.stack(scores).amax(-1) < 1).any()):
+        raise ValueError(
+            f"{wanted}, got mixed ones after MixUp or CutMix; take them out of the student's "
+            "train_cfg.augments, or take a loss_kd without labels"
+        )
+    return torch.cat(labels)

@@ -1,8 +1,10 @@
 """Distillation of features with the losses of torchdistill."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -13,8 +15,7 @@ from mmkd_logit.losses.feature import check_settings, find_class
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_number, refuse_unknown
 
-from .build import build_loss
-from .parts import preserve_random_state
+from .build import build_loss, preserve_random_state
 
 _MODULES = {
     "ConvReg": "models.adaptation",
@@ -69,35 +70,32 @@ class TorchdistillAdapter(nn.Module):
         return hasattr(self.module, "decoder")
 
     def forward(self, features: Tensor) -> Tensor:
-        """Adapt features.
-
-        Args:
-            features: (N, C, H, W).
-
-        Returns:
-            (N, C', H', W').
-        """
+        """Adapt features (N, C, H, W) to (N, C', H', W')."""
         return self.module.encoder(features) if self.reconstructs else self.module(features)
 
     def reconstruct(self, adapted: Tensor) -> Tensor:
-        """Restore the features.
-
-        Args:
-            adapted: What :meth:`forward` made of them.
-
-        Returns:
-            (N, C, H, W).
-        """
+        """Restore the features (N, C, H, W) from adapted ones."""
         return self.module.decoder(adapted)
 
 
-# What a distiller does with features beside logits.
+# Distilling features beside logits.
 
 
+ADAPTERS = "feature_adapters"  # the name of the trained adapters, as a child of a distiller
 _ADAPTER = "dict(type='mmkd_logit.TorchdistillAdapter', name='ConvReg', ...)"
 _KEYS = ("student", "teacher", "loss", "weight", "student_adapter", "teacher_adapter")
 
+# The outputs of a network's module, by whose network and the module's name.
 Seen = dict[tuple[str, str], list[Tensor]]
+
+
+def without_adapters(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a ``state_dict`` except those of adapters."""
+    return {
+        key: value
+        for key, value in state.items()
+        if not key.removeprefix("module.").startswith(f"{ADAPTERS}.")
+    }
 
 
 class _Term(NamedTuple):
@@ -129,13 +127,10 @@ class FeatureDistilling:
             ``weight`` (1 by default), ``student_adapter``, ``teacher_adapter`` (configs or
             modules; the teacher's with ``reconstruct``). A module that gives several tensors,
             such as a backbone, means its last.
-            Without terms nothing is done.
         student: The student's network.
-        teachers: How many teachers there are; features have one.
 
     Raises:
-        ValueError: If a term is not such a dict, the student has no such module, or there are
-            several teachers.
+        ValueError: If a term is not such a dict, or the student has no such module.
 
     Example:
         >>> import torch
@@ -149,17 +144,18 @@ class FeatureDistilling:
         ['loss_feature_0']
     """
 
-    def __init__(
-        self, terms: Sequence[Mapping[str, Any]], student: nn.Module, teachers: int = 1
-    ) -> None:
+    def __init__(self, terms: Sequence[Mapping[str, Any]], student: nn.Module) -> None:
         if not isinstance(terms, (list, tuple)):
             raise ValueError(f"feature_kd must be a list of dicts, got {terms!r}")
-        if terms and teachers != 1:
-            raise ValueError(f"feature_kd takes one teacher, got {teachers}; an ensemble has none")
         self.terms: list[_Term] = []
         self.adapters = nn.ModuleDict()
         for number, term in enumerate(terms):
-            _check_term(term)
+            if not isinstance(term, Mapping) or not {"student", "teacher", "loss"} <= set(term):
+                raise ValueError(
+                    f"a term of feature_kd is dict(student='backbone.groups.1', "
+                    f"teacher='backbone.groups.1', loss=dict(type=...)), got {term!r}"
+                )
+            refuse_unknown("a term of feature_kd", term, _KEYS)
             find_module(student, term["student"], "the student")
             loss = build_loss(term["loss"], "loss of a term of feature_kd")
             weight = check_number("weight", term.get("weight", 1.0))
@@ -168,55 +164,37 @@ class FeatureDistilling:
             if len(adapters):
                 self.adapters[str(number)] = adapters
 
-    def check_teacher(self, teacher: nn.Module) -> None:
-        """Look for the teacher's modules.
-
-        Args:
-            teacher: The teacher's network.
-
-        Raises:
-            ValueError: If it has no such module.
-        """
-        for term in self.terms:
-            find_module(teacher, term.teacher, "the teacher")
-
     @contextmanager
     def watch(self, student: nn.Module, teacher: nn.Module) -> Iterator[Seen]:
-        """Collect the features of the forward passes in the ``with`` block.
+        """Collect the features of the forward passes in the ``with`` block."""
+        seen: Seen = defaultdict(list)
 
-        Args:
-            student: The student's network.
-            teacher: The teacher's.
+        def hook(key: tuple[str, str], module: nn.Module, args: tuple, output: Any) -> None:
+            if isinstance(output, (list, tuple)) and output:
+                output = output[-1]
+            if not isinstance(output, Tensor):
+                given = type(output).__name__
+                raise ValueError(f"{key[1]} of the {key[0]} gives a {given}, no tensor")
+            seen[key].append(output.clone())  # a ReLU behind it may overwrite it in place
 
-        Raises:
-            ValueError: If one of them has no such module.
-        """
-        seen: Seen = {}
         with ExitStack() as stack:
             for whose, network in (("student", student), ("teacher", teacher)):
                 for path in dict.fromkeys(getattr(term, whose) for term in self.terms):
                     module = find_module(network, path, f"the {whose}")
                     # Hooks for one pass only: the teacher is shared by copies of the distiller.
-                    handle = module.register_forward_hook(_keep(seen, (whose, path)))
+                    handle = module.register_forward_hook(partial(hook, (whose, path)))
                     stack.callback(handle.remove)
             yield seen
 
     def losses(self, seen: Seen) -> dict[str, Tensor]:
-        """Compute the weighted terms.
+        """Compute the weighted terms from what :meth:`watch` has collected.
 
-        Args:
-            seen: Of :meth:`watch`, after one forward of each network.
-
-        Returns:
-            ``loss_feature_I`` and, for a teacher's adapter, ``loss_feature_I_reconstruction``.
-
-        Raises:
-            ValueError: If a module did not run once, or its output is no tensor.
+        They are ``loss_feature_I`` and, for a teacher's adapter, ``loss_feature_I_reconstruction``.
         """
         losses = {}
         for number, term in enumerate(self.terms):
-            student = _the_one(seen, ("student", term.student))
-            teacher = _the_one(seen, ("teacher", term.teacher)).detach()
+            student = _only(seen, ("student", term.student))
+            teacher = _only(seen, ("teacher", term.teacher)).detach()
             if str(number) in self.adapters:
                 adapters: Any = self.adapters[str(number)]
                 if "student" in adapters:
@@ -233,7 +211,7 @@ class FeatureDistilling:
 def find_module(network: nn.Module, path: str, whose: str) -> nn.Module:
     """Return a module by its name."""
     module, found = network, ""
-    for name in path.split(".") if isinstance(path, str) else [str(path)]:
+    for name in str(path).split("."):
         children = dict(module.named_children())
         if name not in children:
             inside = f" in {found}" if found else ""
@@ -245,20 +223,8 @@ def find_module(network: nn.Module, path: str, whose: str) -> nn.Module:
     return module
 
 
-def _keep(seen: Seen, key: tuple[str, str]) -> Callable:
-    def hook(module: nn.Module, args: tuple, output: Any) -> None:
-        if isinstance(output, (list, tuple)) and output:
-            output = output[-1]
-        if not isinstance(output, Tensor):
-            raise ValueError(f"{key[1]} of the {key[0]} gives a {type(output).__name__}, no tensor")
-        # A copy, as a ReLU behind it may overwrite it in place.
-        seen.setdefault(key, []).append(output.clone())
-
-    return hook
-
-
-def _the_one(seen: Seen, key: tuple[str, str]) -> Tensor:
-    outputs = seen.get(key, [])
+def _only(seen: Seen, key: tuple[str, str]) -> Tensor:
+    outputs = seen[key]
     if len(outputs) != 1:
         raise ValueError(
             f"{key[1]} of the {key[0]} ran {len(outputs)} times in one forward; name a module "
@@ -267,17 +233,8 @@ def _the_one(seen: Seen, key: tuple[str, str]) -> Tensor:
     return outputs[0]
 
 
-def _restores(adapter: nn.Module) -> bool:
+def _reconstructs(adapter: nn.Module) -> bool:
     return getattr(adapter, "reconstructs", hasattr(adapter, "reconstruct"))
-
-
-def _check_term(term: Any) -> None:
-    if not isinstance(term, Mapping) or not {"student", "teacher", "loss"} <= set(term):
-        raise ValueError(
-            f"a term of feature_kd is dict(student='backbone.groups.1', "
-            f"teacher='backbone.groups.1', loss=dict(type=...)), got {term!r}"
-        )
-    refuse_unknown("a term of feature_kd", term, _KEYS)
 
 
 def _build_adapters(term: Mapping[str, Any]) -> nn.ModuleDict:
@@ -285,10 +242,9 @@ def _build_adapters(term: Mapping[str, Any]) -> nn.ModuleDict:
     with preserve_random_state():  # the student starts as it would without them
         for whose in ("student", "teacher"):
             given = term.get(f"{whose}_adapter")
-            if given is None:
-                continue
-            adapters[whose] = build_module(f"{whose}_adapter", copy.deepcopy(given), _ADAPTER)
-    if "teacher" in adapters and not _restores(adapters["teacher"]):
+            if given is not None:
+                adapters[whose] = build_module(f"{whose}_adapter", copy.deepcopy(given), _ADAPTER)
+    if "teacher" in adapters and not _reconstructs(adapters["teacher"]):
         raise ValueError(
             f"teacher_adapter {term['teacher_adapter']!r} does not restore its input, and "
             "nothing else would train it; adapt the student's features instead"

@@ -2,15 +2,12 @@
 
 from typing import Any, ClassVar
 
-from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmpretrain.models.backbones.mobilenet_v2 import MobileNetV2
 
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_flag, check_number
 
-from .parts import check_init_cfg, check_layer
-
-_CONV, _NORM, _ACTIVATION = "dict(type='Conv2d')", "dict(type='BN')", "dict(type='ReLU6')"
+from .build import check_layers
 
 
 @MODELS.register_module()
@@ -43,31 +40,10 @@ class MobileNetV2CIFAR(MobileNetV2):
     ]
 
     def __init__(self, **kwargs: Any) -> None:
-        _check_settings(**kwargs)
+        check_number("widen_factor", kwargs.get("widen_factor", 1.0), zero=False)
+        for name in ("norm_eval", "with_cp"):
+            check_flag(name, kwargs.get(name, False))
+        names = ("init_cfg", "conv_cfg", "norm_cfg", "act_cfg")
+        check_layers(**{name: kwargs.get(name) for name in names})
         super().__init__(**kwargs)
         self.conv1.conv.stride = self.conv1.stride = (1, 1)  # fixed to 2 by the parent
-
-
-def _check_settings(
-    widen_factor: Any = 1.0,
-    conv_cfg: Any = None,
-    norm_cfg: Any = None,
-    act_cfg: Any = None,
-    norm_eval: Any = False,
-    with_cp: Any = False,
-    init_cfg: Any = None,
-    **others: Any,
-) -> None:
-    """Check what the parent takes as it comes."""
-    check_number("widen_factor", widen_factor, zero=False)
-    check_layer("conv_cfg", conv_cfg, lambda cfg: build_conv_layer(cfg, 8, 8, 1), _CONV)
-    check_layer("norm_cfg", norm_cfg, lambda cfg: build_norm_layer(cfg, 32), _NORM)
-    check_layer("act_cfg", act_cfg, build_activation_layer, _ACTIVATION)
-    check_flag("norm_eval", norm_eval)
-    check_flag("with_cp", with_cp)
-    check_init_cfg(init_cfg)
-    for name in ("out_indices", "frozen_stages"):
-        given = others.get(name)
-        for each in given if isinstance(given, (list, tuple)) else [given]:
-            if name in others and (type(each) is not int or not -1 <= each <= 7):
-                raise ValueError(f"{name}={given!r}: the stages are 0 to 7, and -1 is none")

@@ -49,12 +49,7 @@ class BatchPreprocessor(ClsDataPreprocessor):
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Do what the class says.
-
-        Args:
-            data: A batch of the loader: ``inputs``, uint8 (N, C, H, W), and ``data_samples``.
-            training: Whether ``batch_augments`` are done, and a :class:`SampleBatch` is kept.
-        """
+        """Make the network's input of a batch, as the class says."""
         samples = data.get("data_samples")
         if isinstance(samples, SampleBatch) and not self.to_onehot:
             samples = samples.to(self.device, non_blocking=True)
@@ -83,28 +78,25 @@ class BatchPreprocessor(ClsDataPreprocessor):
 
 def check_settings(settings: dict[str, Any]) -> None:
     """Check what mmpretrain's preprocessor takes as it comes."""
-    mean, std = settings.get("mean"), settings.get("std")
+    mean: Any = settings.get("mean")
+    std: Any = settings.get("std")
     if mean is not None or std is not None:
-        numbers = [_as_numbers(each) for each in (mean, std)]
-        if None in numbers or len(numbers[0] or ()) != len(numbers[1] or ()):
+        if not (_are_numbers(mean) and _are_numbers(std) and len(mean) == len(std)):
             raise ValueError(
                 "mean and std must be lists of one number a channel, both or neither, got "
                 f"mean={mean!r} and std={std!r}"
             )
-        if min(numbers[1] or (0.0,)) <= 0:
+        if min(std) <= 0:
             raise ValueError(f"std must be above 0, as images are divided by it, got {std!r}")
-    for name in ("to_rgb", "to_onehot"):
-        if name in settings:
-            check_flag(name, settings[name])
+    check_flag("to_rgb", settings.get("to_rgb", False))
+    check_flag("to_onehot", settings.get("to_onehot", False))
+    check_count("pad_size_divisor", settings.get("pad_size_divisor", 1))
     if settings.get("num_classes") is not None:
         check_count("num_classes", settings["num_classes"])
     elif settings.get("to_onehot"):
         raise ValueError("to_onehot=True needs num_classes")
-    if "pad_size_divisor" in settings:
-        check_count("pad_size_divisor", settings["pad_size_divisor"])
-    pad = settings.get("pad_value", 0)
-    if isinstance(pad, bool) or not isinstance(pad, (int, float)) or not math.isfinite(pad):
-        raise ValueError(f"pad_value must be a finite number, got {pad!r}")
+    if not _are_numbers([settings.get("pad_value", 0)]):
+        raise ValueError(f"pad_value must be a finite number, got {settings['pad_value']!r}")
     augments = settings.get("batch_augments")
     if augments is not None and not isinstance(augments, dict):
         raise ValueError(
@@ -113,12 +105,10 @@ def check_settings(settings: dict[str, Any]) -> None:
         )
 
 
-def _as_numbers(values: Any) -> list[float] | None:
-    """Return a list of finite numbers, or None if it is none."""
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        return None
-    good = [
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        for value in values
-    ]
-    return [float(value) for value in values] if all(good) else None
+def _are_numbers(values: Any) -> bool:
+    """Return whether this is a list of finite numbers."""
+    return (
+        isinstance(values, Sequence)
+        and len(values) > 0
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )

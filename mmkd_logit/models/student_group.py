@@ -1,4 +1,4 @@
-"""Several students on one pass of their teacher."""
+"""Student groups: several students on one pass of their teacher."""
 
 import copy
 import json
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel, MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapperDict, build_optim_wrapper
+from mmengine.runner import Runner, ValLoop
 from torch import Tensor, nn
 
-from mmkd_logit.registry import MODEL_WRAPPERS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmkd_logit.registry import LOOPS, MODEL_WRAPPERS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmkd_logit.utils.arguments import type_name
 
-from .build import build_student, join_logits
-from .distiller import LogitDistiller, samples_for_loss
-from .parts import preserve_random_state
+from .build import build_student, preserve_random_state
+from .distiller import LogitDistiller, join_logits, samples_for_loss
 from .teacher import FrozenTeacher
 from .teacher_cache import describe_preprocessor
 
@@ -71,41 +71,58 @@ class StudentGroup(BaseModel):
         super().__init__()
         if not isinstance(students, Mapping) or not students:
             raise ValueError(f"students must be a dict of configs by name, got {students!r}")
-        self._streams = _read_seeds(seeds, students)
-        built: dict[str, nn.Module] = {}
-        shared: dict[str, list[FrozenTeacher]] = {}
+        for name in students:
+            if not isinstance(name, str) or not name or "." in name:
+                raise ValueError(f"a student's name is text without dots, got {name!r}")
+        self._seeds = seeds if isinstance(seeds, Mapping) else dict.fromkeys(students, seeds)
+        if set(self._seeds) != set(students):
+            given = sorted(self._seeds)
+            raise ValueError(f"seeds are of {given}, the students are {sorted(students)}")
+        for seed in self._seeds.values():
+            if type(seed) is not int or not 0 <= seed < 2**32:
+                raise ValueError(f"a seed is an integer from 0 to 2**32 - 1, got {seed!r}")
+        self._states: dict[str, Tensor] = {}  # of each student's generator
+        self.students = nn.ModuleDict()
+        teachers: dict[str, list[FrozenTeacher]] = {}
         for name, cfg in students.items():
-            with self._streams[name].draw():
-                built[name] = _build_member(name, cfg, data_preprocessor, shared)
-        _check_preprocessors(built)
-        self.students = nn.ModuleDict(built)
-        self.data_preprocessor = next(iter(built.values())).data_preprocessor
+            with self._generator_of(name):
+                self.students[name] = _build_student(name, cfg, data_preprocessor, teachers)
+        first, *others = self.students
+        for other in others:
+            self._check_preprocessors(first, other)
+        self.data_preprocessor = self.students[first].data_preprocessor
+
+    @contextmanager
+    def _generator_of(self, name: str) -> Iterator[None]:
+        """Draw the numbers that a run of the student alone would draw next."""
+        with preserve_random_state():
+            torch.default_generator.manual_seed(self._seeds[name])
+            if torch.cuda.is_initialized():
+                torch.cuda.manual_seed_all(self._seeds[name])
+            if name in self._states:
+                torch.default_generator.set_state(self._states[name])
+            yield
+            self._states[name] = torch.default_generator.get_state()
+
+    def _check_preprocessors(self, first: str, second: str) -> None:
+        mine, theirs = (self.students[name].data_preprocessor for name in (first, second))
+        mix = any(getattr(each, "batch_augments", None) is not None for each in (mine, theirs))
+        if mix or describe_preprocessor(mine) != describe_preprocessor(theirs):
+            raise ValueError(
+                f"the students {first} and {second} share batches, but not their "
+                "data_preprocessor, or it mixes them (batch_augments); give all the same one"
+            )
 
     def init_weights(self) -> None:
-        """Initialise every student from its own generator, and build the teachers.
-
-        Raises:
-            FileNotFoundError: If a teacher's checkpoint does not exist.
-            ValueError: If it does not fit its network, or teacher and student differ in classes.
-        """
+        """Initialise every student from its own generator, and build the teachers."""
         for name, student in self.students.items():
-            with self._streams[name].draw():
+            with self._generator_of(name):
                 student.init_weights()
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "loss") -> Any:
-        """Do with every student what it does with a batch.
+        """Return the losses (mode ``'loss'``) or the logits (``'tensor'``) of each student.
 
-        Args:
-            inputs: Images, (N, C, H, W).
-            data_samples: Their N annotations.
-            mode: ``'loss'`` or ``'tensor'``. Predictions are each student's own business: they
-                are written into the annotations.
-
-        Returns:
-            What each student gives, by its name.
-
-        Raises:
-            ValueError: If ``mode`` is another.
+        Predictions are written into the samples, so each student makes its own.
         """
         if mode == "tensor":
             return {name: student(inputs, mode=mode) for name, student in self.students.items()}
@@ -114,122 +131,64 @@ class StudentGroup(BaseModel):
                 f"a StudentGroup has mode 'loss' or 'tensor', got {mode!r}; predict with one of "
                 f"its students: {', '.join(self.students)}"
             )
-        seen: dict[int, Tensor] = {}
+        computed: dict[FrozenTeacher, Tensor] = {}
+        views = getattr(data_samples, "views", None)
         losses = {}
         for name, student in self.students.items():
-            if not isinstance(student, LogitDistiller) or student.alpha == 0:
+            if not isinstance(student, LogitDistiller) or not student.needs_teacher:
                 samples = samples_for_loss(getattr(student, "student", student), data_samples)
                 losses[name] = student.loss(inputs, samples)
                 continue
             for teacher in student.teachers:
-                if id(teacher) not in seen:
-                    seen[id(teacher)] = teacher(inputs, getattr(data_samples, "views", None))
-            logits = join_logits([seen[id(t)] for t in student.teachers], student.ensemble)
+                if teacher not in computed:
+                    computed[teacher] = teacher(inputs, views)
+            logits = join_logits([computed[each] for each in student.teachers], student.ensemble)
             losses[name] = student.loss(inputs, data_samples, logits)
         return losses
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """Make a step of every student.
-
-        Args:
-            data: A batch of the data loader.
-            optim_wrapper: One optimizer for each student, by its name.
-
-        Returns:
-            What is logged, by ``NAME/KEY``.
-        """
-        with self.step_context(optim_wrapper):
-            data = self.data_preprocessor(data, True)
-            losses = self._run_forward(data, mode="loss")
-        return self.update(losses, optim_wrapper)
-
-    @contextmanager
-    def step_context(self, optim_wrapper: OptimWrapperDict) -> Iterator[None]:
-        """Enter the precision that the optimizers, which agree in it, ask for.
-
-        Args:
-            optim_wrapper: As of :meth:`train_step`.
-        """
-        first = next(iter(optim_wrapper.values()))
-        with first.optim_context(self):
-            yield
-
-    def update(
-        self, losses: Mapping[str, dict[str, Tensor]], optim_wrapper: OptimWrapperDict
-    ) -> dict[str, Tensor]:
-        """Let every student learn from its own loss.
-
-        Args:
-            losses: Of :meth:`forward`.
-            optim_wrapper: As of :meth:`train_step`.
-
-        Returns:
-            As :meth:`train_step`.
-        """
-        totals, logged = [], {}
-        for name, student in self.students.items():
-            loss, values = student.parse_losses(losses[name])
-            totals.append(loss)
-            logged.update({f"{name}/{key}": value for key, value in values.items()})
-        # Each loss enters with weight 1 and no student's graph meets another's, so this is every
-        # one's own gradient, also if another's loss is NaN; one pass lets DDP overlap it all.
-        torch.stack(totals).sum().backward()
-        for wrapper in optim_wrapper.values():
-            wrapper.step()
-            wrapper.zero_grad()
-        return logged
+        """Make a step of every student; return its logged values under ``NAME/KEY``."""
+        return group_step(self, self, data, optim_wrapper)
 
 
-class _Stream:
-    """The random numbers that build and initialise one student, as in a run of its own."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._state: Tensor | None = None
-
-    @contextmanager
-    def draw(self) -> Iterator[None]:
-        with preserve_random_state():
-            if self._state is None:
-                torch.default_generator.manual_seed(self._seed)
-            else:
-                torch.default_generator.set_state(self._state)
-                if torch.cuda.is_initialized():  # networks are built on the CPU
-                    torch.cuda.manual_seed_all(self._seed)
-            yield
-            self._state = torch.default_generator.get_state()
-
-
-def _read_seeds(seeds: Any, students: Mapping[str, dict]) -> dict[str, _Stream]:
-    for name in students:
-        if not isinstance(name, str) or not name or "." in name:
-            raise ValueError(f"a student's name is text without dots, got {name!r}")
-    each = seeds if isinstance(seeds, Mapping) else dict.fromkeys(students, seeds)
-    if set(each) != set(students):
-        raise ValueError(f"seeds are of {sorted(each)}, the students are {sorted(students)}")
-    for seed in each.values():
-        if type(seed) is not int or not 0 <= seed < 2**32:
-            raise ValueError(f"a seed is an integer from 0 to 2**32 - 1, got {seed!r}")
-    return {name: _Stream(seed) for name, seed in each.items()}
+def group_step(
+    model: Any, group: StudentGroup, data: Any, optim_wrapper: OptimWrapperDict
+) -> dict[str, Tensor]:
+    """Make a step of a group, which ``model`` is or wraps."""
+    precision = next(iter(optim_wrapper.values()))  # which all optimizers share
+    with precision.optim_context(group):
+        data = group.data_preprocessor(data, True)
+        losses = model._run_forward(data, mode="loss")
+    totals, logged = [], {}
+    for name, student in group.students.items():
+        loss, values = student.parse_losses(losses[name])
+        totals.append(loss)
+        logged.update({f"{name}/{key}": value for key, value in values.items()})
+    # Each loss enters with weight 1 and no student's graph meets another's, so this is every
+    # one's own gradient, also if another's loss is NaN; one pass lets DDP overlap it all.
+    torch.stack(totals).sum().backward()
+    for wrapper in optim_wrapper.values():
+        wrapper.step()
+        wrapper.zero_grad()
+    return logged
 
 
-def _check_preprocessors(students: Mapping[str, nn.Module]) -> None:
-    """Make sure that the first one's batches are what all expect."""
-    (name, first), *others = students.items()
-    for other, student in others:
-        mine, theirs = first.data_preprocessor, student.data_preprocessor
-        mixes = [getattr(each, "batch_augments", None) is not None for each in (mine, theirs)]
-        if any(mixes) or describe_preprocessor(mine) != describe_preprocessor(theirs):
-            raise ValueError(
-                f"the students {name} and {other} share batches, but not their data_preprocessor, "
-                "or it mixes them (batch_augments); give all the same one"
-            )
+@MODEL_WRAPPERS.register_module()
+class StudentGroupDDP(MMDistributedDataParallel):
+    """One ``DistributedDataParallel`` around all students of a :class:`StudentGroup`.
+
+    MMEngine's own makes one step of one optimizer. Arguments are its.
+    """
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """Make a step of every student."""
+        return group_step(self, self.module, data, optim_wrapper)
 
 
-def _build_member(
-    name: str, cfg: dict, data_preprocessor: Any, shared: dict[str, list[FrozenTeacher]]
+def _build_student(
+    name: str, cfg: Any, data_preprocessor: Any, built: dict[str, list[FrozenTeacher]]
 ) -> nn.Module:
-    """Build one student; its teachers are those that were built from the same words before."""
+    """Build one student; its teachers are those that were built from the same config before."""
     if not isinstance(cfg, Mapping) or "type" not in cfg:
         raise ValueError(f"the student {name} must be the config of a model, got {cfg!r}")
     cfg = copy.deepcopy(dict(cfg))
@@ -238,18 +197,12 @@ def _build_member(
     if cfg.get("feature_kd"):
         raise ValueError(f"the student {name} distils features; train it in a run of its own")
     spec = json.dumps(cfg.get("teacher"), sort_keys=True, default=repr)
-    cfg["teacher"] = shared.get(spec, cfg.get("teacher"))
+    cfg["teacher"] = built.get(spec, cfg.get("teacher"))
     if data_preprocessor is not None:
         cfg.setdefault("data_preprocessor", copy.deepcopy(data_preprocessor))
     student = MODELS.build(cfg)
-    shared.setdefault(spec, student.teachers)
+    built[spec] = student.teachers
     return student
-
-
-# An optimizer for each student of a group.
-
-
-_SHARED = ("type", "dtype")  # what the one forward pass takes from the optimizers
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -283,57 +236,69 @@ class StudentGroupOptimConstructor:
         self.students = {name: dict(cfg) for name, cfg in students.items()}
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
-        """Build them.
-
-        Args:
-            model: The group, wrapped or not.
-
-        Raises:
-            ValueError: As of the class.
-        """
+        """Build the optimizers for a group, wrapped or not."""
         group: Any = model.module if is_model_wrapper(model) else model
         if set(group.students) != set(self.students):
             raise ValueError(
                 f"there are optimizers for {sorted(self.students)} and students "
                 f"{sorted(group.students)}"
             )
+        # What the one forward pass takes from the optimizers.
+        precisions = {(str(c.get("type")), str(c.get("dtype"))) for c in self.students.values()}
+        if len(precisions) > 1:
+            raise ValueError(f"students of a group share one precision, got {sorted(precisions)}")
         wrappers = {}
         for name, cfg in self.students.items():
-            wrappers[name] = build_optim_wrapper(group.students[name], copy.deepcopy(cfg))
-            if cfg.get("accumulative_counts", 1) != 1 or isinstance(
-                wrappers[name], AmpOptimWrapper
-            ):
+            wrapper = build_optim_wrapper(group.students[name], copy.deepcopy(cfg))
+            if cfg.get("accumulative_counts", 1) != 1 or isinstance(wrapper, AmpOptimWrapper):
                 raise ValueError(
                     f"the optimizer of {name} accumulates gradients or scales its loss; train it "
                     "in a run of its own"
                 )
-            if hasattr(wrappers[name], "grad_name"):  # under which the norm is logged
-                wrappers[name].grad_name = f"{name}/{wrappers[name].grad_name}"
-        precisions = {tuple(str(cfg.get(key)) for key in _SHARED) for cfg in self.students.values()}
-        if len(precisions) > 1:
-            raise ValueError(f"students of a group share one precision, got {sorted(precisions)}")
+            if hasattr(wrapper, "grad_name"):  # under which the norm is logged
+                wrapper.grad_name = f"{name}/{wrapper.grad_name}"
+            wrappers[name] = wrapper
         return OptimWrapperDict(**wrappers)
 
 
-# A group of students over several processes.
+class _Evaluators(dict):
+    """The evaluators of the students, by name, as one."""
+
+    def evaluate(self, size: int) -> dict[str, Any]:
+        return {
+            f"{name}/{key}": value
+            for name, evaluator in self.items()
+            for key, value in evaluator.evaluate(size).items()
+        }
 
 
-@MODEL_WRAPPERS.register_module()
-class StudentGroupDDP(MMDistributedDataParallel):
-    """One ``DistributedDataParallel`` around all students of a :class:`StudentGroup`.
+@LOOPS.register_module()
+class StudentGroupValLoop(ValLoop):
+    """Show every batch to every student; metrics are named ``NAME/METRIC``.
 
-    MMEngine's own makes one step of one optimizer. Arguments are its.
+    Args:
+        runner: Of the group.
+        dataloader: As of MMEngine's loop.
+        evaluator: As of MMEngine's loop; each student has a copy.
+        fp16: As of MMEngine's loop.
     """
 
-    def train_step(self, data: Any, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """Make a step of every student.
+    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, fp16: bool = False) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.students = model.students
+        given: Any = self.evaluator
+        self.evaluator: Any = _Evaluators({n: copy.deepcopy(given) for n in self.students})
 
-        Args:
-            data: A batch of the data loader.
-            optim_wrapper: One optimizer for each student, by its name.
-        """
-        group = self.module
-        with group.step_context(optim_wrapper):
-            data = group.data_preprocessor(data, training=True)
-            losses = self._run_forward(data, mode="loss")
-        return group.update(losses, optim_wrapper)
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Show one batch to every student."""
+        self.runner.call_hook("before_val_iter", batch_idx=idx, data_batch=data_batch)
+        outputs: Any = None
+        for name, student in self.students.items():
+            with torch.autocast(next(student.parameters()).device.type, enabled=self.fp16):
+                outputs = student.val_step(data_batch)
+            self.evaluator[name].process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook(
+            "after_val_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs
+        )

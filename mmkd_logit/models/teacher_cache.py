@@ -3,46 +3,50 @@
 import hashlib
 import json
 import logging
+import mmap
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
 from mmkd_logit.checkpoint import state_hash
 from mmkd_logit.datasets.in_memory import Views
-from mmkd_logit.utils.files import FULL
+from mmkd_logit.utils.arguments import check_choice, check_number
+from mmkd_logit.utils.files import FULL, write_text
 
-from .logit_store import DeviceStore, LogitStore, available_memory, words_of_row
+# What decides a teacher's logits. The hash of it names the folder of a cache, so a change of these
+# descriptions makes every cache on disk useless.
 
 _FORMAT = 1  # of the files; another number where their layout or checksum changes
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Hash a network's parameters and buffers, wherever and however they lie in memory."""
+    """Hash a network's parameters and buffers, whatever their device and memory layout."""
     return state_hash({**dict(model.named_buffers()), **model.state_dict()})
 
 
 def describe_preprocessor(preprocessor: Any) -> dict[str, Any]:
-    """Say how a data preprocessor makes a network's input of the pictures."""
-    # A class of its own may do anything with the pictures.
+    """Describe how a data preprocessor turns images into a network's input."""
+    # A class of its own may do anything with the images.
     described: dict[str, Any] = dict(type=type(preprocessor).__name__)
     for name in ("mean", "std"):
         value = getattr(preprocessor, name, None)
         described[name] = value.flatten().tolist() if isinstance(value, Tensor) else value
-    for name in ("_enable_normalize", "_channel_conversion", "to_rgb"):
+    for name in ("_enable_normalize", "_channel_conversion", "to_rgb", "pad_size_divisor"):
         described[name] = getattr(preprocessor, name, None)
-    for name in ("pad_size_divisor", "pad_value"):
-        described[name] = getattr(preprocessor, name, None)
+    described["pad_value"] = getattr(preprocessor, "pad_value", None)
     return described
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Name what computes; other kinds of processor and versions of torch round otherwise."""
+    """Describe the processor and torch's version: others round differently."""
     if device.type == "cuda":
         return dict(
             torch=torch.__version__,
@@ -60,164 +64,206 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     )
 
 
-def as_identity(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Hash a description."""
-    text = json.dumps(dict(content, format=_FORMAT), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32], json.loads(text)
+# Rows of logits, each with a checksum.
+
+META, ROWS, SUMS = "meta.json", "logits.bin", "checksums.bin"
 
 
-# Where a teacher's logits are kept, and how many of them.
+def words_of_row(num_classes: int, dtype: str) -> int:
+    """Return how many 32-bit words the logits of a view take."""
+    return -(-num_classes * np.dtype(dtype).itemsize // 4)
 
 
-class Store(Protocol):
-    """What :class:`LogitStore` and :class:`DeviceStore` have in common."""
+def _odd_numbers(count: int) -> np.ndarray:
+    """Return odd 64-bit numbers that look random (splitmix64), the same ones every time."""
+    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed | np.uint64(1)
 
-    size: int
-    num_classes: int
-    dtype: str
+
+class LogitStore:
+    """Logits (K,) of ``size`` views, in memory, or in the files of a folder.
+
+    A row counts only if its checksum, which is written after it, fits its content and its number;
+    0 marks an empty row. What was cut short, torn between two writers or damaged is therefore
+    missing, never wrong, and any number of processes may share the files without a lock.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        num_classes: int,
+        dtype: str,
+        folder: Path | None = None,
+        meta: str = "",
+    ) -> None:
+        self.size, self.num_classes, self.dtype, self.folder = size, num_classes, dtype, folder
+        words = words_of_row(num_classes, dtype)
+        self._factors = _odd_numbers(words)
+        self._files: list[int] = []  # to be written
+        self._pending: tuple[np.ndarray, Tensor, Any] | None = None
+        if folder is None:
+            self._rows = np.zeros((size, words), np.uint32)  # the system fills it lazily
+            self._sums = np.zeros(size, np.uint32)
+        else:
+            self._open(folder, meta, {ROWS: size * words * 4, SUMS: size * 4})
+            self._rows = _mapped(folder / ROWS).reshape(size, words)
+            self._sums = _mapped(folder / SUMS)
+
+    def _open(self, folder: Path, meta: str, lengths: dict[str, int]) -> None:
+        """Create what is missing, and open the files for writing where that is allowed."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, length in lengths.items():
+                file = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+                weakref.finalize(self, os.close, file)
+                if name == SUMS and hasattr(os, "posix_fallocate"):
+                    # On a tmpfs, reading what was never written takes memory, and where none is
+                    # left it ends the process. Rows are read only where the checksums have a mark.
+                    os.posix_fallocate(file, 0, length)
+                os.ftruncate(file, length)  # a file that was cut short reads as zeros: missing
+                self._files.append(file)
+            if not (folder / META).is_file() or (folder / META).read_bytes() != meta.encode():
+                write_text(folder / META, meta)
+        except OSError as error:
+            paths = [folder / name for name in lengths]
+            if [p.stat().st_size if p.is_file() else None for p in paths] != [*lengths.values()]:
+                raise
+            self._stop_writing(error)
+
+    def _stop_writing(self, error: OSError) -> None:
+        self._files = []
+        print_log(
+            f"The teacher cache {self.folder} is only read from now on: {error}. What it lacks is "
+            "computed each time; results do not change.",
+            "current",
+            level=logging.WARNING,
+        )
 
     def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]:
-        """Look rows up."""
+        """Look views up: their logits (N, K), and for which of them these are there (N,)."""
+        sums = self._sums[numbers]
+        marked = np.flatnonzero(sums)
+        # Compared with a copy: another process may be writing the row this moment.
+        words = np.zeros((len(numbers), len(self._factors)), np.uint32)
+        words[marked] = self._rows[numbers[marked]]
+        found = sums == self._checksum(words, numbers)
+        logits = torch.from_numpy(words.view(self.dtype)[:, : self.num_classes])
+        if device.type == "cuda":
+            logits = logits.pin_memory()
+        return logits.to(device, non_blocking=True), found
 
     def put(self, numbers: np.ndarray, logits: Tensor) -> None:
-        """Store rows."""
+        """Store logits; those on a GPU at the next call, so that nothing waits for the copy."""
+        if logits.shape != (len(numbers), self.num_classes):
+            raise ValueError(
+                f"the teacher cache is for {self.num_classes} classes, got logits of shape "
+                f"{tuple(logits.shape)} for {len(numbers)} images"
+            )
+        self.flush()
+        copied = None
+        if logits.is_cuda:
+            logits = logits.to("cpu", non_blocking=True)  # into pinned memory
+            copied = torch.cuda.Event()
+            copied.record()
+        self._pending = (numbers, logits, copied)
+        if copied is None:
+            self.flush()
 
-    def flush(self, wait: bool = True) -> None:
-        """Store what is under way."""
+    def flush(self) -> None:
+        """Store what the last call of ``put`` left under way."""
+        if self._pending is None:
+            return
+        (numbers, logits, copied), self._pending = self._pending, None
+        if copied is not None:
+            copied.synchronize()
+        rows = logits.numpy()
+        if self.dtype == "float16" and not np.isfinite(rows).all():
+            raise ValueError(
+                "a logit of the teacher does not fit float16, whose largest number is 65504; set "
+                "dtype='float32' in the teacher's cache"
+            )
+        words = np.zeros((len(rows), len(self._factors)), np.uint32)
+        words.view(self.dtype)[:, : self.num_classes] = rows
+        sums = self._checksum(words, numbers)
+        if self.folder is None:
+            self._rows[numbers], self._sums[numbers] = words, sums
+        elif self._files:
+            try:
+                for file, array in zip(self._files, (words, sums), strict=True):
+                    _write_rows(file, numbers, array)
+            except OSError as error:  # most likely the disk is full; training need not end for it
+                self._stop_writing(error)
+
+    def _checksum(self, words: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        # Multiply-shift hashing (Dietzfelbinger 1996): two different rows agree by a chance of
+        # 2**-32, also those whose words end in zeros, as bfloat16 kept as float32 does.
+        total = words.astype(np.uint64) @ self._factors
+        total += numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return np.maximum((total >> np.uint64(32)).astype(np.uint32), np.uint32(1))
+
+    @property
+    def writable(self) -> bool:
+        """Whether logits are still stored."""
+        return self.folder is None or bool(self._files)
 
     def filled(self) -> int:
-        """Count the rows that are there."""
+        """Count the rows with a checksum, right or wrong."""
+        self.flush()
+        return int(np.count_nonzero(self._sums))
 
 
-class _Settings(Protocol):
-    """What is asked for."""
-
-    storage: str
-    dtype: str
-    max_gib: float
-    root: Path
-
-
-def open_store(
-    settings: _Settings, device: torch.device, views: Views, content: dict[str, Any]
-) -> Store:
-    """Make or open the store for the views of a data set."""
-    classes = content["num_classes"]
-    row = 4 * (words_of_row(classes, settings.dtype) + 1)
-    images = min(views.samples, int(settings.max_gib * 2**30 / (row * views.per_sample)))
-    size, wanted = images * views.per_sample, views.samples * views.per_sample * row
-    if images == 0:
-        raise ValueError(
-            f"max_gib={settings.max_gib:g} has no room for the {views.per_sample} views of one "
-            f"image, {row * views.per_sample / 2**30:.3g} GiB; raise it, or leave the cache out"
-        )
-    if images < views.samples:
-        print_log(
-            f"The teacher cache keeps images 0 to {images - 1} of {views.samples}: all would take "
-            f"{wanted / 2**30:.2f} GiB and max_gib is {settings.max_gib:g}.",
-            "current",
-        )
-    if settings.storage == "device":
-        return DeviceStore(size, classes, settings.dtype, device)
-    if settings.storage == "memory":
-        _check_memory(size * row)
-        return LogitStore(size, classes, settings.dtype)
-    return _open_on_disk(settings, size, views, content)
+def _mapped(path: Path) -> np.ndarray:
+    with open(path, "rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_RANDOM"):
+        content.madvise(mmap.MADV_RANDOM)  # views are random: reading ahead reads for nothing
+    return np.frombuffer(content, np.uint32)
 
 
-def _check_memory(wanted: int) -> None:
-    free = available_memory()
-    if free is not None and wanted > free:
-        raise ValueError(
-            f"the teacher cache may grow to {wanted / 2**30:.2f} GiB and this machine has "
-            f"{free / 2**30:.2f} GiB of memory left; set a smaller max_gib, dtype='float16' or "
-            "storage='disk'"
-        )
+def _write_rows(file: int, numbers: np.ndarray, rows: np.ndarray) -> None:
+    """Write rows to their places; on a full disk this is an error, in a mapping it is a signal."""
+    for number, row in zip(numbers.tolist(), rows, strict=True):
+        os.pwrite(file, row.tobytes(), number * row.nbytes)
 
 
-def _open_on_disk(settings: _Settings, size: int, views: Views, content: dict[str, Any]) -> Store:
-    from .logit_store import DiskStore  # needs a POSIX system
-
-    name, meta = as_identity(
-        dict(
-            content,
-            dtype=settings.dtype,
-            pictures=views.pictures,
-            samples=views.samples,
-            per_sample=views.per_sample,
-            rows=views.samples * views.per_sample,
-        )
-    )
-    try:
-        store = DiskStore(settings.root / name, meta, size)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        print_log(
-            f"No teacher cache: {error}. Every logit is computed; results do not change.",
-            "current",
-            level=logging.WARNING,
-        )
-        return LogitStore(0, content["num_classes"], settings.dtype)
-    print_log(
-        f"The teacher cache {store.folder} holds {store.filled()} of {size} logits.", "current"
-    )
-    more, free = store.space()
-    if more > free and store.writable:
-        print_log(
-            f"The teacher cache {store.folder} may take {more / 2**30:.2f} GiB more and the disk "
-            f"has {free / 2**30:.2f} GiB; what does not fit is computed each time.",
-            "current",
-            level=logging.WARNING,
-        )
-    return store
-
-
-# The logits of a frozen teacher, computed once for each picture.
-
+# The cache.
 
 ROOT_VARIABLE = "MMKD_LOGIT_TEACHER_CACHE"
 DEFAULT_ROOT = "work_dirs/teacher_cache"
 
 UNKEYED = (
-    "a teacher with a cache needs pictures that have a number (Views), and these have none: after "
-    "MixUp, CutMix, Cutout or noise no picture comes twice, and mmpretrain's own pipelines do not "
-    "say which one they drew. Take the data from mmkd_logit.InMemoryDataset with crops and flips "
-    "alone, or leave out the teacher's cache"
+    "a teacher with a cache needs images whose views have a number, and these have none: MixUp, "
+    "CutMix, Cutout and noise show no image twice, and mmpretrain's own pipelines do not say which "
+    "view they drew. Take the data from mmkd_logit.InMemoryDataset with crops and flips alone, or "
+    "leave out the teacher's cache"
 )
-
-
-def default_root() -> Path:
-    """Return the folder of caches where a config names none."""
-    return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).expanduser()
 
 
 class TeacherCache:
     """Keep a teacher's logits by the number of image and view.
 
-    A hit gives the very bits that a miss gives: misses are computed in micro-batches of one
-    shape, rounded to ``dtype`` and only then used. So cold, warm and resumed runs agree, and it
-    is of no importance who filled the cache. It is told apart by the hash of the teacher's
-    weights and config, the normalisation of its input, the pictures, the settings of its
-    computation, torch's version and the kind of processor; a change of any of these begins
-    another cache.
+    A hit gives the same bits as a miss: misses are computed in micro-batches of one shape, rounded
+    to ``dtype`` and only then used. Cold, warm and resumed runs therefore agree, and it does not
+    matter which run filled the cache. A cache belongs to the hash of the teacher's weights, its
+    config, the normalization of its input, the images, the settings of its computation, torch's
+    version and the kind of processor; a change of any of these begins another cache.
 
     Size: images x views x classes x 4 or 2 bytes, and 4 for a checksum. The 162 views of
     CIFAR-100's 50,000 training images (9 x 9 crops, two flips) take 3.24 GB in float32 and
-    1.62 GB in float16. 200 epochs draw 162 (1 - (161/162)^200) = 115 of an image's views, so
-    that 57.5 % of what a first run looks up is missing.
+    1.62 GB in float16. E epochs draw V (1 - (1 - 1/V)^E) of the V views of an image, 115 of 162
+    in 200 epochs, so that 57.5 % of what a first run looks up is missing.
+    ``tools/precompute.py`` computes these views before the run.
 
-    Bound: where not all views of all images fit into ``max_gib``, those of the images with the
-    lowest numbers are kept and the teacher is asked for the others each time. Nothing is ever
-    thrown out. A teacher has its own bound, also in an ensemble.
+    Bound: data whose views do not all fit into ``max_gib`` are not cached at all; a warning says
+    so. A teacher has its own bound, also in an ensemble.
 
-    Where memory is short from the start, that is an error: it is better known now than at the
-    hundredth epoch. A disk that cannot be written is one too, unless the cache is there to be
-    read. A disk that fills up while training only ends the filling, with a warning.
+    A disk that cannot be written is an error, unless the cache is there to be read. A disk that
+    fills up while training only ends the filling, with a warning.
 
     Args:
-        storage: ``'memory'`` of each process; ``'disk'``, for all processes and later runs;
-            ``'device'``, where the teacher computes.
+        storage: ``'memory'`` of each process, or ``'disk'``, for all processes and later runs.
         dtype: ``'float32'``, or ``'float16'``, which rounds the logits to 11 bits.
         root: Folder of the caches on disk; by default that of the environment variable
             ``MMKD_LOGIT_TEACHER_CACHE``, or ``work_dirs/teacher_cache``.
@@ -240,27 +286,21 @@ class TeacherCache:
         self,
         storage: str = "disk",
         dtype: str = "float32",
-        root: str | None = None,
+        root: str | Path | None = None,
         max_gib: float = 4.0,
     ) -> None:
-        if storage not in ("memory", "disk", "device"):
-            raise ValueError(
-                f"a teacher cache's storage is 'memory', 'disk' or 'device', got {storage!r}"
-            )
-        if dtype not in ("float32", "float16"):
-            raise ValueError(f"a teacher cache's dtype is 'float32' or 'float16', got {dtype!r}")
+        what = "of a teacher's cache"
+        self.storage = check_choice(f"storage {what}", storage, ("memory", "disk"))
+        self.dtype = check_choice(f"dtype {what}", dtype, ("float32", "float16"))
+        self.max_gib = check_number(f"max_gib {what}", max_gib, zero=False)
         if root is not None and (not isinstance(root, (str, Path)) or not str(root)):
-            raise ValueError(f"a teacher cache's root is the name of a folder, got {root!r}")
-        number = isinstance(max_gib, (int, float)) and not isinstance(max_gib, bool)
-        if not number or not 0 < max_gib < float("inf"):
-            raise ValueError(f"a teacher cache's max_gib is a number above 0, got {max_gib!r}")
-        self.storage, self.dtype, self.max_gib = storage, dtype, float(max_gib)
-        self.root = Path(root).expanduser() if root else default_root()
+            raise ValueError(f"root {what} must be the name of a folder, got {root!r}")
+        root = root or os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT
+        self.root = Path(root).expanduser()
         if storage == "disk" and self.root.exists() and not self.root.is_dir():
-            raise ValueError(f"a teacher cache's root is a folder, and {self.root} is a file")
+            raise ValueError(f"root {what} must be a folder, and {self.root} is a file")
         self.hits = self.misses = 0
-        self._stores: dict[tuple, Store] = {}
-        self._bytes = 0
+        self._stores: dict[tuple, LogitStore | None] = {}
 
     def __call__(
         self,
@@ -272,111 +312,139 @@ class TeacherCache:
         """Return the logits of a batch.
 
         Args:
-            inputs: The pictures (N, ...) as the teacher takes them.
-            views: Which ones they are.
+            inputs: The images (N, ...) as the teacher takes them.
+            views: Which views of which images they are.
             compute: Gives the logits (N, K) of some of them.
-            describe: Names all that decides them, with ``num_classes``; asked once.
+            describe: Names all that decides them, with ``num_classes``; called once.
 
         Returns:
             (N, K), float32.
 
         Raises:
-            ValueError: If the pictures have no numbers or not those of this batch, or the cache
-                does not fit anywhere.
-            OSError: If its folder can neither be written nor read.
+            ValueError: If the views have no numbers or not those of this batch.
+            OSError: If the folder can neither be written nor read.
         """
         if views is None:
             raise ValueError(UNKEYED)
         if not len(views.index) == len(views.view) == len(inputs):
             raise ValueError(
-                f"{len(inputs)} pictures have {len(views.index)} numbers of images and "
+                f"{len(inputs)} images have {len(views.index)} numbers of images and "
                 f"{len(views.view)} of views; one each is needed"
             )
+        dtype = getattr(torch, self.dtype)
+        numbers = np.ravel_multi_index((views.index, views.view), (views.samples, views.per_sample))
         store = self._store(inputs, views, describe)
-        numbers = _numbers(views)
-        logits, there = store.get(numbers, inputs.device)
-        missing = np.flatnonzero(~there)
+        if store is None:
+            self.misses += len(numbers)
+            return compute(inputs).to(dtype).float()
+        logits, found = store.get(numbers, inputs.device)
+        missing = np.flatnonzero(~found)
         self.hits += len(numbers) - len(missing)
         self.misses += len(missing)
         if len(missing):
-            where = torch.from_numpy(missing).to(inputs.device, non_blocking=True)
-            whole = len(missing) == len(numbers)
-            fresh = compute(inputs if whole else inputs.index_select(0, where))
-            fresh = fresh.to(getattr(torch, self.dtype))
-            store.put(numbers[missing], fresh)
-            logits = fresh if whole else logits.index_copy_(0, where, fresh)
+            rows = torch.from_numpy(missing).to(inputs.device, non_blocking=True)
+            computed = compute(inputs.index_select(0, rows)).to(dtype)
+            store.put(numbers[missing], computed)
+            logits = logits.index_copy(0, rows, computed)
         return logits.float()
 
     def _store(
         self, inputs: Tensor, views: Views, describe: Callable[[Views], dict[str, Any]]
-    ) -> Store:
-        # All of it may change from batch to batch: validation has other pictures, AMP may be on.
-        device = inputs.device
-        precision = torch.is_autocast_enabled(device.type)
-        key = (
-            views.pictures,
-            device,
-            inputs.dtype,
-            precision and torch.get_autocast_dtype(device.type),
-        )
+    ) -> LogitStore | None:
+        # All of it may change from batch to batch: validation has other images, AMP may be on.
+        device = inputs.device.type
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        key = (views.pictures, inputs.device, inputs.dtype, autocast)
         if key not in self._stores:
-            store = open_store(self, device, views, describe(views))
-            self._stores[key] = store
-            self._bytes += store.size * 4 * (words_of_row(store.num_classes, self.dtype) + 1)
+            self._stores[key] = self._open(views, describe(views))
         return self._stores[key]
 
-    def lacking(
-        self, inputs: Tensor, views: Views, describe: Callable[[Views], dict[str, Any]]
-    ) -> np.ndarray:
-        """Tell which pictures are not there but may be kept.
+    def _open(self, views: Views, content: dict[str, Any]) -> LogitStore | None:
+        """Make or open the store for the views of a data set; None where it does not fit."""
+        size, classes = views.samples * views.per_sample, content["num_classes"]
+        room = size * _bytes_of_row(classes, self.dtype)
+        if room > self.max_gib * 2**30:
+            _say_no_cache(
+                f"the {views.per_sample} views of {views.samples} images would take "
+                f"{room / 2**30:.3g} GiB, and max_gib is {self.max_gib:g}; raise it, or set "
+                "dtype='float16'"
+            )
+            return None
+        if self.storage == "memory":
+            store, where = LogitStore(size, classes, self.dtype), "in memory"
+        else:
+            try:
+                store = self._open_on_disk(views, content)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                _say_no_cache(str(error))
+                return None
+            where = f"{store.folder} ({shutil.disk_usage(self.root).free / 2**30:.2f} GiB free)"
+        filled = store.filled()
+        text = (
+            f"The teacher cache {where} holds {filled} of {size} logits and takes "
+            f"{room / 2**30:.3g} GiB when full."
+        )
+        epochs = MessageHub.get_current_instance().get_info("max_epochs")
+        if epochs:
+            expected = _expected_hits(views.per_sample, epochs, filled / size)
+            text += f" At least {expected:.1%} of the look-ups of {epochs} epochs will be hits."
+        print_log(text, "current")
+        return store
 
-        Args:
-            inputs: As for a call, of which only device and type are looked at.
-            views: Which pictures they are.
-            describe: As for a call.
-
-        Returns:
-            Bools (N,).
-        """
-        store = self._store(inputs, views, describe)
-        numbers = _numbers(views)
-        return ~store.get(numbers, torch.device("cpu"))[1] & (numbers < store.size)
+    def _open_on_disk(self, views: Views, content: dict[str, Any]) -> LogitStore:
+        content = dict(
+            content,
+            dtype=self.dtype,
+            pictures=views.pictures,
+            samples=views.samples,
+            per_sample=views.per_sample,
+            rows=views.samples * views.per_sample,
+            format=_FORMAT,
+        )
+        text = json.dumps(content, sort_keys=True, default=str)
+        folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:32]
+        meta = json.dumps(content, sort_keys=True, default=str, indent=1)
+        return LogitStore(content["rows"], content["num_classes"], self.dtype, folder, meta)
 
     @property
-    def folders(self) -> list[Path]:
-        """Where what is open lies on disk."""
-        return [store.folder for store in self._stores.values() if hasattr(store, "folder")]
-
-    @property
-    def stores(self) -> list[Store]:
-        """Where the logits are, for each kind of pictures that was asked for."""
-        return list(self._stores.values())
+    def stores(self) -> list[LogitStore]:
+        """The open stores, one for each data set and precision."""
+        return [store for store in self._stores.values() if store is not None]
 
     def forget(self) -> None:
-        """Let go of what is open; the next batch opens the cache that fits then."""
-        for store in self._stores.values():
+        """Close what is open; the next batch opens the cache that fits then."""
+        for store in self.stores:
             store.flush()
         self._stores.clear()
-        self._bytes = 0
 
     def report(self) -> dict[str, int]:
         """Return ``hits`` and ``misses`` so far, ``entries`` there, and ``bytes`` when full.
 
         Hits and misses are those of this process.
         """
-        entries = sum(store.filled() for store in self._stores.values())
-        return dict(hits=self.hits, misses=self.misses, entries=entries, bytes=self._bytes)
+        rows = [store.size * _bytes_of_row(store.num_classes, store.dtype) for store in self.stores]
+        entries = sum(store.filled() for store in self.stores)
+        return dict(hits=self.hits, misses=self.misses, entries=entries, bytes=sum(rows))
 
 
-def _numbers(views: Views) -> np.ndarray:
-    """Return the place of each picture among all; ValueError if one is outside."""
-    shape = (views.samples, views.per_sample)
-    try:
-        numbers = np.ravel_multi_index((views.index, views.view), shape)
-    except ValueError:
-        raise ValueError(
-            f"an image of {views.samples} or a view of {views.per_sample} has a number outside: "
-            f"images {views.index.min()} to {views.index.max()}, views {views.view.min()} to "
-            f"{views.view.max()}"
-        ) from None
-    return numbers.astype(np.int64, copy=False)
+def _say_no_cache(why: str) -> None:
+    print_log(
+        f"No teacher cache: {why}. Every logit is computed; results do not change.",
+        "current",
+        level=logging.WARNING,
+    )
+
+
+def _bytes_of_row(num_classes: int, dtype: str) -> int:
+    return 4 * (words_of_row(num_classes, dtype) + 1)
+
+
+def _expected_hits(per_sample: int, epochs: int, filled: float) -> float:
+    """Return the share of hits of random views, where a share of all is there before the run.
+
+    A lower bound: those that are there may be of the run's own seed.
+    """
+    drawn = per_sample * (1 - (1 - 1 / per_sample) ** epochs)
+    return 1 - (1 - filled) * drawn / epochs

@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd_logit.registry import MODELS
-from mmkd_logit.utils.arguments import check_count, check_flag, check_number
+from mmkd_logit.utils.arguments import check_choice, check_count, check_flag, check_number
 
-from .parts import check_init_cfg, check_layer
-
-_NORM = "dict(type='BN'), or dict(type='GN', num_groups=8)"
+from .build import check_layers
 
 
 class _PreActivationBlock(nn.Module):
@@ -105,21 +103,34 @@ class WideResNetCIFAR(BaseBackbone):
         norm_cfg: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
-        check_init_cfg(init_cfg)
+        check_layers(init_cfg, norm_cfg=norm_cfg)
         if init_cfg is None:
             init_cfg = [
                 dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"),
                 dict(type="Constant", layer=["_BatchNorm", "GroupNorm"], val=1, bias=0),
             ]
         super().__init__(init_cfg)
-        _check_arguments(depth, strides, drop_rate, out_indices, frozen_stages)
+        if type(depth) is not int or depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"depth must be 6n + 4 (10, 16, 22, 28, 40 ...), got {depth!r}")
+        if not isinstance(strides, (list, tuple)) or len(strides) != 3:
+            raise ValueError(f"strides must be three integers from 1 on, got {strides!r}")
+        if drop_rate is False or check_number("drop_rate", drop_rate) >= 1:
+            raise ValueError(f"drop_rate must be in [0, 1), got {drop_rate!r}")
+        if not isinstance(out_indices, (list, tuple)) or not out_indices:
+            raise ValueError(f"out_indices must be a list of 0, 1 and 2, got {out_indices!r}")
+        for stride in strides:
+            check_count("each of strides", stride)
+        for index in out_indices:
+            check_choice("each of out_indices", index, (0, 1, 2))
+        if len(set(out_indices)) < len(out_indices):
+            raise ValueError(f"out_indices must be different, got {out_indices!r}")
+        check_choice("frozen_stages", frozen_stages, (-1, 0, 1, 2, 3))
         check_count("widen_factor", widen_factor)
         check_count("in_channels", in_channels)
         check_count("stem_channels", stem_channels)
         check_count("base_channels", base_channels)
         check_flag("norm_eval", norm_eval)
         norm_cfg = dict(type="BN") if norm_cfg is None else norm_cfg
-        check_layer("norm_cfg", norm_cfg, lambda cfg: build_norm_layer(cfg, stem_channels), _NORM)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -129,28 +140,19 @@ class WideResNetCIFAR(BaseBackbone):
         self.groups = nn.ModuleList()
         channels = stem_channels
         for width, stride in zip(widths, strides, strict=True):
-            blocks = []
+            group = nn.Sequential()
             for i in range((depth - 4) // 6):
-                block_stride = stride if i == 0 else 1
-                blocks.append(
-                    _PreActivationBlock(channels, width, block_stride, drop_rate, norm_cfg)
-                )
+                first = stride if i == 0 else 1
+                group.append(_PreActivationBlock(channels, width, first, drop_rate, norm_cfg))
                 channels = width
-            self.groups.append(nn.Sequential(*blocks))
+            self.groups.append(group)
         self.norm = build_norm_layer(norm_cfg, channels)[1]
         self.relu = nn.ReLU(inplace=True)
         self.feat_dim = channels
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the feature maps.
-
-        Args:
-            x: Images, (N, ``in_channels``, H, W).
-
-        Returns:
-            One (N, C, H', W') feature map for each of ``out_indices``.
-        """
+        """Compute a feature map (N, C, H', W') for each of ``out_indices``."""
         outs = []
         x = self.stem(x)
         for i, group in enumerate(self.groups):
@@ -179,26 +181,3 @@ class WideResNetCIFAR(BaseBackbone):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
-
-
-def _check_arguments(
-    depth: int,
-    strides: Sequence[int],
-    drop_rate: float,
-    out_indices: Sequence[int],
-    frozen_stages: int,
-) -> None:
-    if type(depth) is not int or depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"depth must be 6n + 4 (10, 16, 22, 28, 40 ...), got {depth!r}")
-    three = isinstance(strides, (list, tuple)) and len(strides) == 3
-    if not three or any(type(stride) is not int or stride < 1 for stride in strides):
-        raise ValueError(f"strides must be three integers from 1 on, got {strides!r}")
-    if drop_rate is False or check_number("drop_rate", drop_rate) >= 1:
-        raise ValueError(f"drop_rate must be in [0, 1), got {drop_rate!r}")
-    listed = isinstance(out_indices, (list, tuple)) and len(out_indices) > 0
-    if not listed or any(type(i) is not int or i not in (0, 1, 2) for i in out_indices):
-        raise ValueError(f"out_indices must be a list of 0, 1 and 2, got {out_indices!r}")
-    if len(set(out_indices)) < len(out_indices):
-        raise ValueError(f"out_indices must be different, got {out_indices!r}")
-    if type(frozen_stages) is not int or not -1 <= frozen_stages <= 3:
-        raise ValueError(f"frozen_stages must be among -1, 0, 1, 2, 3, got {frozen_stages!r}")

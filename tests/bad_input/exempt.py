@@ -40,10 +40,10 @@ IN_CONFIG = {
 }
 
 OPTIONS = {
-    **{(tool, "--no-pin-memory"): FLAG for tool in ("train", "test", "cache", "dump_logits")},
+    **{(tool, "--no-pin-memory"): FLAG for tool in ("train", "test", "precompute", "dump_logits")},
     **{("train", name): FLAG for name in ("--no-validate", "--no-persistent-workers")},
     **{("test", name): FLAG for name in ("--tta", "--amp")},
-    ("cache", "--fast"): FLAG,
+    ("precompute", "--fast"): FLAG,
     ("dump_logits", "--fast"): FLAG,
     **{("reproduce", name): FLAG for name in ("--fast", "--dry-run", "--no-report")},
     ("publish_results", "--check"): FLAG,

@@ -8,8 +8,7 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from mmkd_logit.engine import group as together
 from mmkd_logit.engine import logits as dump
-from mmkd_logit.engine import precompute as cache
-from mmkd_logit.engine import test, train
+from mmkd_logit.engine import precompute, test, train
 from mmkd_logit.lab import publish as published
 from mmkd_logit.lab import reproduce
 from mmkd_logit.lab.benchmark import command as benchmark
@@ -20,7 +19,7 @@ TOOLS = {
     "train": train,
     "test": test,
     "train_together": together,
-    "cache": cache,
+    "precompute": precompute,
     "dump_logits": dump,
     "reproduce": reproduce,
     "publish_results": published,

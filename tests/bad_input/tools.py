@@ -5,12 +5,12 @@ In words, {student}, {kd} and {checkpoint} are those of a finished run in the cu
 
 from mmkd_logit.lab.report.command import FIGURES
 
-_COMMON = ("train", "test", "cache", "dump_logits")
+_COMMON = ("train", "test", "precompute", "dump_logits")
 # What comes first on a command line that is right.
 FIRST = {
     "train": ["{student}"],
     "test": ["{student}", "{checkpoint}"],
-    "cache": ["fill", "{kd}"],
+    "precompute": ["{kd}"],
     "dump_logits": ["{student}", "{checkpoint}"],
     "train_together": ["two.txt"],
     "reproduce": ["digits"],
@@ -32,7 +32,7 @@ _SHARED = [
     *_each("--launcher", "not a choice", ["--launcher", "slrum"], "'slurm'"),
     *_each("--local_rank", "text for a number", ["--local_rank", "first"], "invalid int value"),
     *_each("--amp", "without the device", ["--amp"], "leave",
-           ("train", "cache", "dump_logits")),
+           ("train", "precompute", "dump_logits")),
 ]
 
 _TRAIN = [
@@ -92,15 +92,10 @@ _TEST = [
      "from 0 on"),
 ]
 _OTHERS = [
-    ("cache", "command", "not a choice", ["fil", "{kd}"], "'fill'"),
-    ("cache", "command", "missing", [], "required: command"),
-    ("cache", "config", "missing file", ["fill", "no.py"], "no.py does not exist"),
-    ("cache", "--views", "not a choice", ["fill", "{kd}", "--views", "some"], "'all'"),
-    ("cache", "--views", "contradiction", ["fill", "{kd}", "--views", "all", "--epochs", "1"],
-     "excludes --views"),
-    ("cache", "--epochs", "zero", ["fill", "{kd}", "--epochs", "0"], "positive number"),
-    ("cache", "--seed", "contradiction", ["fill", "{kd}", "--seed", "1"], "goes with --epochs"),
-    ("cache", "root", "missing folder", ["inspect", "nowhere"], "nowhere"),
+    ("precompute", "config", "missing file", ["no.py"], "no.py does not exist"),
+    ("precompute", "config", "missing", [], "required: config"),
+    ("precompute", "--epochs", "zero", ["{kd}", "--epochs", "0"], "at least 1"),
+    ("precompute", "--seed", "negative", ["{kd}", "--seed", "-1"], "from 0 to 2**32 - 1"),
     ("dump_logits", "config", "missing file", ["no.py", "{checkpoint}"], "no.py does not exist"),
     ("dump_logits", "checkpoint", "missing file", ["{student}", "no.pth"], "no.pth"),
     ("dump_logits", "--splits", "not a choice", ["{student}", "{checkpoint}", "--splits", "tset"],

@@ -14,7 +14,7 @@ from networks import raw_batch
 
 from mmkd_logit.engine.chain import is_chain, read_chain
 from mmkd_logit.engine.train import build_config, build_parser
-from mmkd_logit.models.teacher import resolve_teacher
+from mmkd_logit.models import TeacherSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = {"wrn": "wrn", "res": "resnet", "mob": "mobilenet"}  # by the name of a network
@@ -390,12 +390,12 @@ def test_chain(name, project):
         (teacher,) = stage.cfg.model.teacher
         assert teacher.checkpoint == f"{before.work_dir}/final.pth"
         taught = before.model.get("student", before.model)
-        found = resolve_teacher(teacher.to_dict()).model
+        found = TeacherSettings.from_config(teacher).resolve().model
         assert found.pop("data_preprocessor") == before.data_preprocessor
         assert found == {k: v for k, v in taught.to_dict().items() if k != "train_cfg"}
         # The config's own teacher is that network too: alone it trains the same pair.
         own = load("kd", Path(stage.args.config).stem).model.teacher
-        assert resolve_teacher(own.to_dict()).model == {
+        assert TeacherSettings.from_config(own).resolve().model == {
             **found,
             "data_preprocessor": before.data_preprocessor,
         }

@@ -1,64 +1,18 @@
 """Downloads are what their names say, whole, or not kept."""
 
-import functools
 import hashlib
-import http.server
-import threading
 
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
 from payloads import as_checkpoint
 
-from mmkd_logit.checkpoint import cached_path, fetch, published_hash
 from mmkd_logit.engine import UnsafeCheckpointError, install_safe_checkpoint_loading
 
 
 @pytest.fixture(autouse=True)
 def safe_loading():
     install_safe_checkpoint_loading()
-
-
-@pytest.fixture
-def served(tmp_path):
-    folder = tmp_path / "served"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def asked():
-    return []
-
-
-@pytest.fixture
-def server(served, asked, tmp_path, monkeypatch):
-    """The address of a folder over HTTP, with torch's cache elsewhere."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch home"))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-        def do_GET(self):
-            asked.append(self.path)
-            if "short" not in self.path:
-                return super().do_GET()
-            content = (served / self.path[1:]).read_bytes()  # the line breaks half-way
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-
-    handler = functools.partial(Handler, directory=str(served))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-        httpd.shutdown()
-        thread.join()
 
 
 def publish(folder, stem="model", content=None, digits=8):
@@ -97,23 +51,6 @@ def test_a_wrong_hash_is_refused_and_not_kept(served, server, tmp_path):
     assert CheckpointLoader.load_checkpoint(f"{server}/model.pth")
 
 
-def test_an_exchanged_file_in_the_cache_is_found(served, server, asked, tmp_path):
-    name = publish(served).name
-    CheckpointLoader.load_checkpoint(f"{server}/{name}")
-    cached = cached_path(f"{server}/{name}")
-    genuine = cached.read_bytes()
-    torch.save({"state_dict": {"weight": torch.zeros(2)}}, cached)
-    loaded = CheckpointLoader.load_checkpoint(f"{server}/{name}")
-    assert loaded["state_dict"]["weight"].tolist() == [1, 1]
-    assert cached.read_bytes() == genuine
-    assert len(asked) == 2
-    # Without the network it is not used, and the message says so.
-    torch.save({"state_dict": {"weight": torch.zeros(2)}}, cached)
-    (served / name).unlink()
-    with pytest.raises(OSError, match=r"404.*; the one in .* is another file than its name says"):
-        CheckpointLoader.load_checkpoint(f"{server}/{name}")
-
-
 def test_a_broken_line_leaves_nothing(served, server, tmp_path):
     name = publish(served, stem="short").name
     with pytest.raises((ValueError, OSError), match=f"{name} (is refused|cannot be downloaded)"):
@@ -136,7 +73,7 @@ def test_what_cannot_be_read_is_not_kept(served, server, tmp_path):
 
 
 def test_what_was_in_the_cache_before_stays_there(served, server, tmp_path):
-    cached = cached_path(f"{server}/page.pth")
+    cached = tmp_path / "torch home" / "hub" / "checkpoints" / "page.pth"
     cached.parent.mkdir(parents=True)
     cached.write_text("<html><body>Sign in</body></html>")
     with pytest.raises(ValueError, match=r"page.pth .*it was kept as .*; delete it\)$"):
@@ -144,14 +81,14 @@ def test_what_was_in_the_cache_before_stays_there(served, server, tmp_path):
     assert kept(tmp_path) == ["page.pth"]
 
 
-def test_published_names():
-    assert published_hash("resnet50-0676ba61.pth") == "0676ba61"
-    assert published_hash("resnet18_b16x8_cifar10_20210528-bd6371c8.pth") == "bd6371c8"
-    for name in ("model.pth", "vit-b-16.pt", "epoch_200.pth", "a-0676BA61.pth", "a-20210528x.pth"):
-        assert published_hash(name) is None
+def test_what_is_not_there(server):
+    with pytest.raises(OSError, match=r"absent.pth cannot be downloaded: .*404"):
+        CheckpointLoader.load_checkpoint(f"{server}/absent.pth")
+    with pytest.raises(OSError, match="cannot be downloaded"):
+        CheckpointLoader.load_checkpoint("http://127.0.0.1:9/other.pth")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://127.0.0.1:9/a/.."])
 def test_addresses_without_a_file(url):
     with pytest.raises(ValueError, match="names no file to download"):
-        fetch(url)
+        CheckpointLoader.load_checkpoint(url)

@@ -1,6 +1,7 @@
 """Fewer digits: what --fast sets, what rows say of it, and that it is never taken for exact."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from commands import KD, STUDENT, Tiny, error_of, folder_of, train, write_chain
 from mmengine.config import Config
 
-from mmkd_logit.engine.config import describe_numerics, make_fast, read_config, teacher_specs
+from mmkd_logit.engine.config import describe_numerics, make_fast, read_config, teachers_of
 from mmkd_logit.engine.fingerprint import fingerprint_of
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.engine.train import build_config, build_parser
@@ -27,8 +28,8 @@ def test_what_it_sets(project):
     assert fast.optim_wrapper.dtype == "bfloat16"
     assert fast.optim_wrapper.optimizer == dict(exact.optim_wrapper.optimizer, fused=True)
     assert fast.optim_wrapper.paramwise_cfg == exact.optim_wrapper.paramwise_cfg
-    (teacher,) = teacher_specs(fast)
-    assert teacher == dict(teacher_specs(exact)[0], channels_last=True, autocast="bfloat16")
+    (before,), (teacher,) = (teachers_of(cfg).values() for cfg in (exact, fast))
+    assert teacher == replace(before, channels_last=True, autocast="bfloat16")
     assert fast.custom_hooks == [*exact.custom_hooks, dict(type="mmkd_logit.ChannelsLastHook")]
     changed = {"optim_wrapper", "custom_hooks", "model", "work_dir"}
     assert {key for key in fast if fast[key] != exact[key]} == changed
@@ -45,7 +46,7 @@ def test_plain_models_and_what_a_config_says_itself(project):
     options = "optim_wrapper.optimizer.foreach=True", "model.teacher.autocast=float32"
     fast = config_of(KD, "--fast", "--cfg-options", *options)
     assert "fused" not in fast.optim_wrapper.optimizer
-    assert teacher_specs(fast)[0].autocast == "float32"
+    assert fast.model.teacher.autocast == "float32"
 
 
 def test_teachers_in_every_form():
@@ -88,7 +89,7 @@ def test_teachers_in_every_form():
             {"model.teacher.channels_last": True, "model.teacher.compile": dict(backend="eager")},
             "float32; teacher float32, channels_last, compiled",
         ),
-        ({"model.teacher.cache": dict(where="memory")}, "float32"),
+        ({"model.teacher.cache": dict(storage="memory")}, "float32"),
         (
             {"model.teacher.cache": dict(dtype="float16")},
             "float32; teacher float32, logits stored in float16",

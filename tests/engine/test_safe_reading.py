@@ -1,7 +1,6 @@
 """Whatever MMEngine, mmpretrain or torch read in our processes runs no code."""
 
 import hashlib
-import json
 import pickle
 import tarfile
 import urllib.request
@@ -10,11 +9,10 @@ import mmengine
 import pytest
 import torch
 import yaml
-from commands import error_of
 from mmengine.config import Config
 from mmengine.fileio import PickleHandler, YamlHandler
 from mmengine.fileio.handlers.registry_utils import file_handlers
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 from mmpretrain.datasets import CIFAR100
 from payloads import (
     as_checkpoint,
@@ -29,7 +27,6 @@ from payloads import (
 
 from mmkd_logit import checkpoint as safe_reading
 from mmkd_logit.engine import install_safe_reading
-from mmkd_logit.engine.train import main as train
 
 
 @pytest.fixture
@@ -125,24 +122,6 @@ def test_torchscript_is_refused(tmp_path, safe):
         mmengine.runner.CheckpointLoader.load_checkpoint(str(tmp_path / "a.pth"))
     with pytest.raises((RuntimeError, pickle.UnpicklingError)):
         torch.load(tmp_path / "a.pth")
-
-
-def test_annotations_of_a_data_set(tmp_path, marker, safe):
-    """MMEngine's data sets read their annotations by the ending of the file's name."""
-    init_default_scope("mmpretrain")
-    for write, name in ((as_pickle, "a.pkl"), (as_yaml, "a.yaml")):
-        write(tmp_path / name, marker)
-        with pytest.raises(ValueError, match="is refused"):
-            DATASETS.build(dict(type="BaseDataset", ann_file=str(tmp_path / name), pipeline=[]))
-    content = dict(metainfo={}, data_list=[dict(img_path="a.png", gt_label=1)])
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    dataset = DATASETS.build(dict(type="BaseDataset", ann_file=str(tmp_path / "a.json")))
-    assert dataset.get_data_info(0)["gt_label"] == 1
-
-
-def test_a_config_in_yaml(workplace, marker, capsys):
-    as_yaml(workplace / "config.yaml", marker)
-    assert "YAML is refused" in error_of(capsys, train, "config.yaml")
 
 
 @pytest.fixture

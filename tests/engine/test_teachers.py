@@ -1,13 +1,13 @@
 import re
 
+import pytest
 from mmengine.config import Config
 
 from mmkd_logit.engine.config import (
     MissingTeacher,
     explain_missing,
     find_missing_teachers,
-    teacher_options,
-    teacher_specs,
+    teachers_of,
 )
 from mmkd_logit.engine.fingerprint import teacher_hashes
 
@@ -38,18 +38,20 @@ def test_what_is_there_or_elsewhere_is_not_missing(tmp_path, monkeypatch):
         "resnet50_8xb32_in1k",
     ]
     assert find_missing_teachers(config(*there)) == []
-    assert find_missing_teachers(config(spec(3))) == []  # the distiller refuses it
+    with pytest.raises(ValueError, match="checkpoint must be a path"):
+        find_missing_teachers(config(spec(3)))
 
 
 OPTIONS = dict(micro_batch=8, autocast="bfloat16", cache=dict(storage="memory"))
 
 
 def test_options_of_a_teacher():
-    teacher = config(dict(spec("a.pth"), **OPTIONS)).model.teacher
-    assert teacher_options(teacher) == OPTIONS
-    assert type(teacher_options(teacher)["cache"]) is dict
-    assert teacher_options("resnet50_8xb32_in1k") == {}
-    assert teacher_options(dict(type="ImageClassifier", backbone={})) == {}
+    (teacher,) = teachers_of(config(dict(spec("a.pth"), **OPTIONS))).values()
+    assert teacher.options == OPTIONS
+    assert type(teacher.options["cache"]) is dict
+    for plain in ("resnet50_8xb32_in1k", dict(type="ImageClassifier", backbone={})):
+        (teacher,) = teachers_of(config(plain)).values()
+        assert teacher.options == {}
 
 
 def test_a_teacher_with_options_is_found_by_its_checkpoint(tmp_path):
@@ -92,14 +94,14 @@ def test_teachers_of_later_stages_are_teachers():
     stages = [dict(begin=1, alpha=0.5), dict(begin=2, teacher=second)]
     stages += [dict(begin=3, teacher=[first, third])]
     cfg = sequential(*stages, teacher=first)
-    assert teacher_specs(cfg) == [first, second, first, third]
+    assert [t.as_config() for t in teachers_of(cfg).values()] == [first, second, first, third]
     assert [teacher.seed for teacher in find_missing_teachers(cfg)] == [0, 1, 2]
     # Another hook's stages are none of ours, and what the hook refuses is its own to refuse.
     assert find_missing_teachers(sequential(*stages, type="SwitchRecipeHook")) == []
     assert find_missing_teachers(sequential(3, dict(begin=1))) == []
     broken = sequential()
     broken.custom_hooks[1].stages = None
-    assert teacher_specs(broken) == [spec("open-mmlab://x")]
+    assert list(teachers_of(broken)) == ["model.teacher"]
 
 
 def test_where_a_stages_teacher_is_set(tmp_path):

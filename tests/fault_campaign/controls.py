@@ -18,9 +18,9 @@ def in_place(rank):
 def unseen_damage(rank):
     """Take every checkpoint for whole."""
     from mmkd_logit import checkpoint
-    from mmkd_logit.engine import chain, group, resume, save
+    from mmkd_logit.engine import chain, resume, save
 
-    for module in (chain, checkpoint, group, resume, save):
+    for module in (chain, checkpoint, resume, save):
         module.why_damaged = lambda path, only_zip=False: None
 
 

@@ -11,7 +11,7 @@ from same_runs import assert_same_runs, curves, row_differences, value_differenc
 
 from mmkd_logit.engine import group as together
 from mmkd_logit.engine import train as train_tool
-from mmkd_logit.engine.group import common_work_dir, read_members
+from mmkd_logit.engine.group import common_work_dir, read_runs
 from mmkd_logit.engine.results import read_lines
 
 EVERY = dict(default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=1)
@@ -109,7 +109,7 @@ def test_runs_together(two_places):
     together.main(["runs.txt", "--results", "runs.jsonl"])
     _, parts = assert_same_rows()
     assert [row["resumed_at"] for row in parts] == [3, 3]
-    folder = common_work_dir([member.cfg for member in read_members("runs.txt")])
+    folder = common_work_dir([member.cfg for member in read_runs("runs.txt")])
     for run in (folder, "together/LogitMSELoss", "together/ScaledKLDivLoss"):
         assert_same_runs(Path("../whole", run), Path(run))
     # Alone again, from what it left.

@@ -539,7 +539,7 @@ class CachingMachine(Machine):
     def start(self, key, words, tool="train.py"):
         if tool == "train.py":
             return super().start(key, words)
-        assert tool == "cache.py"
+        assert tool == "precompute.py"
         args = cache_tool.build_parser().parse_args(words)
         cfg = cache_tool.build_config(args)
         self.calls.append(("fill", args.seed, args.epochs, cfg.model.teacher.checkpoint))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from commands import KD, PROJECT, STUDENT
 
-from mmkd_logit.engine.config import teacher_specs
+from mmkd_logit.engine.config import teachers_of
 from mmkd_logit.engine.fingerprint import describe_run, fingerprint_of
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.lab.experiment import Experiment, Run, refuse_shared_folders
@@ -77,7 +77,7 @@ def test_fast_runs_are_apart_and_their_teachers_fast(project):
             assert all(teacher.fast for teacher in run.teachers)
             cfg = run.build_config()
             assert cfg.optim_wrapper.type == "mmkd_logit.AutocastOptimWrapper"
-            named = {str(spec["checkpoint"]) for spec in teacher_specs(cfg)}
+            named = {str(teacher.checkpoint) for teacher in teachers_of(cfg).values()}
             assert named == {f"{teacher.work_dir}/final.pth" for teacher in run.teachers}
 
 

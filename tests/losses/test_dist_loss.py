@@ -106,9 +106,15 @@ def test_inter_and_intra_are_each_others_transpose():
 
 @pytest.mark.parametrize("eps", [0, 1e-8])
 @pytest.mark.parametrize("classes", [5, 7, 1000])
-def test_constant_vectors_have_distance_one_and_no_gradient(classes, eps):
+def test_constant_vectors_have_distance_one(classes, eps):
+    """And a gradient to the teacher's vector, unless that one is constant."""
     _, v = logits(samples=3, classes=classes)
     value, gradient = evaluate(DISTLoss(2, 0, eps=eps), np.ones((3, classes)), v)
+    assert value == pytest.approx(2, abs=1e-6)
+    q = softmax(v, 1) - 1 / classes
+    want = -2 / 3 * q / np.linalg.norm(q, axis=1, keepdims=True) / classes**0.5
+    np.testing.assert_allclose(gradient, want, 1e-5, 1e-9)
+    value, gradient = evaluate(DISTLoss(2, 0, eps=eps), v, np.ones((3, classes)))
     assert value == 2
     assert not gradient.any()
     value, gradient = evaluate(DISTLoss(0, 3, eps=eps), v[:1], v[1:2])  # one sample

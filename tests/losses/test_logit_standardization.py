@@ -92,12 +92,20 @@ def test_class_dim_is_the_base_losss():
     torch.testing.assert_close(loss(u.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2), last)
 
 
-def test_equal_logits_are_zero_and_finite():
+@pytest.mark.parametrize("constant", [0.0, 3.0, -1e4])
+def test_equal_logits_are_only_centred(constant):
+    """A head that starts at zero learns at the base loss's pace."""
     _, v = logits(samples=2)
-    value, gradient = evaluate(kl(), np.full((2, 7), 3.0), v)
-    assert value > 0
-    assert np.isfinite(gradient).all()
-    assert gradient.any()
+    z = (v - v.mean(1, keepdims=True)) / (v.std(1, ddof=1, keepdims=True) + 1e-7)
+    value, gradient = evaluate(kl(), np.full((2, 7), constant), v)
+    want, base = evaluate(ScaledKLDivLoss(2), np.zeros((2, 7)), z)
+    np.testing.assert_allclose(value, want, 1e-6)
+    np.testing.assert_allclose(gradient, base, 1e-6, 1e-9)
+
+
+def test_two_classes_are_refused():
+    with pytest.raises(ValueError, match="cannot teach two classes"):
+        kl()(torch.randn(4, 2), torch.randn(4, 2))
 
 
 def test_teacher_receives_no_gradient():

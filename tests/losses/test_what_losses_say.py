@@ -15,6 +15,7 @@ LOSSES = {
     if isinstance(cls, type) and issubclass(cls, LogitLoss)
 }
 SETTINGS = {
+    "ScaledBinaryKLDivLoss": dict(tau=3),
     "ScaledKLDivLoss": dict(tau=3),
     "LogitStandardization": dict(loss=dict(type="mmkd_logit.LogitMSELoss")),
 }

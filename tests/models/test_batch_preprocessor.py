@@ -139,7 +139,7 @@ def test_in_a_classifier_and_for_a_teacher():
     assert type(model.data_preprocessor) is BatchPreprocessor
     plain = build(wrn(data_preprocessor=dict(cfg, type="ClsDataPreprocessor")))
     teacher = FrozenTeacher(dict(config=wrn(data_preprocessor=cfg), checkpoint=None))
-    teacher.expect_inputs_of(model.data_preprocessor)
+    teacher.set_input_normalization(model.data_preprocessor)
     teacher.build()
     assert teacher._conversion is None
     batch = a_batch()

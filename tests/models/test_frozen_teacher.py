@@ -8,7 +8,6 @@ from networks import batch, build, distiller, wrn
 from torch import nn
 
 from mmkd_logit.models import FrozenTeacher
-from mmkd_logit.models.teacher import TeacherInference
 
 
 @pytest.fixture
@@ -70,8 +69,8 @@ def test_distilling_config_means_its_student(checkpoint):
 
 def test_published_model_is_found_by_name():
     teacher = FrozenTeacher("resnet18_8xb16_cifar10")
-    assert teacher._spec.checkpoint.startswith("https://")
-    assert teacher._spec.model["backbone"]["type"] == "ResNet_CIFAR"
+    assert teacher.network.checkpoint.startswith("https://")
+    assert teacher.network.model["backbone"]["type"] == "ResNet_CIFAR"
 
 
 def test_building_leaves_every_generator_as_it_was(checkpoint):
@@ -100,7 +99,7 @@ def test_other_normalisation_is_converted():
     spec = dict(config=wrn(data_preprocessor=theirs), checkpoint=None)
     teacher = FrozenTeacher(spec)
     student = build(wrn(data_preprocessor=mine))
-    teacher.expect_inputs_of(student.data_preprocessor)
+    teacher.set_input_normalization(student.data_preprocessor)
     seen_by_student = student.data_preprocessor(dict(inputs=images.byte()))["inputs"]
     raw = teacher.model.data_preprocessor(dict(inputs=images.byte()))["inputs"]
     torch.testing.assert_close(teacher(seen_by_student), teacher.model(raw))
@@ -110,7 +109,7 @@ def test_other_normalisation_is_converted():
 def test_equal_normalisation_changes_no_bit():
     same = dict(mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0])
     teacher = FrozenTeacher(dict(config=wrn(data_preprocessor=same), checkpoint=None))
-    teacher.expect_inputs_of(build(wrn(data_preprocessor=same)).data_preprocessor)
+    teacher.set_input_normalization(build(wrn(data_preprocessor=same)).data_preprocessor)
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(teacher(x), teacher.model(x))
 
@@ -146,7 +145,7 @@ def test_missing_batch_counters_are_fine(checkpoint):
 @pytest.mark.parametrize(
     ("spec", "error", "words"),
     [
-        (7, ValueError, "cannot read a teacher from 7"),
+        (7, ValueError, "needs a model with a type, got 7"),
         ({}, ValueError, "cannot read a teacher"),
         (dict(config=wrn()), ValueError, "no checkpoint"),
         (wrn(), ValueError, "no checkpoint"),
@@ -154,7 +153,7 @@ def test_missing_batch_counters_are_fine(checkpoint):
         (dict(config=wrn(), checkpoint="x", weights="y"), ValueError, "weights"),
         ("no_such_model", ValueError, "neither a config file nor an mmpretrain model"),
         ("nowhere/wrn.py", FileNotFoundError, "nowhere/wrn.py does not exist"),
-        (dict(config=5, checkpoint="x"), ValueError, "cannot read a teacher's config"),
+        (dict(config=5, checkpoint="x"), ValueError, "needs a model with a type, got 5"),
     ],
 )
 def test_wrong_specs(spec, error, words):
@@ -182,7 +181,6 @@ OPTIONS = [
     dict(micro_batch=4),
     dict(autocast="bfloat16"),
     dict(autocast="float32"),
-    dict(compile=dict(backend="eager")),
     dict(compile=dict(backend="aot_eager"), micro_batch=2, channels_last=True),
 ]
 
@@ -206,20 +204,8 @@ def test_cpu_float16(checkpoint):
     path, model = checkpoint
     teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, autocast="float16"))
     x = torch.randn(5, 3, 8, 8)
-    if not torch.ops.mkldnn._is_mkldnn_fp16_supported():
-        with pytest.raises(ValueError, match=r"no float16 instructions.*bfloat16"):
-            teacher(x)
-        return
     assert teacher(x).dtype == torch.float32
     torch.testing.assert_close(teacher(x), model(x), rtol=0.01, atol=0.01)
-
-
-def test_cpu_without_float16_says_so(checkpoint, monkeypatch):
-    path, _ = checkpoint
-    monkeypatch.setattr("mmkd_logit.models.teacher._cpu_has_float16", lambda: False)
-    teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, autocast="float16"))
-    with pytest.raises(ValueError, match=r"no float16 instructions.*bfloat16"):
-        teacher(torch.randn(5, 3, 8, 8))
 
 
 class Sizes(nn.Module):
@@ -234,11 +220,11 @@ class Sizes(nn.Module):
         return x.flatten(1)[:, :3]
 
 
-@pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 8])
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 8])
 def test_micro_batches_have_one_size_and_end_in_zeros(n):
     network = Sizes()
     x = torch.rand(n, 1, 2, 2)
-    logits = TeacherInference(micro_batch=4)(network, x)
+    logits = FrozenTeacher(dict(config=network, micro_batch=4))(x)
     assert torch.equal(logits, x.flatten(1)[:, :3])
     assert {len(piece) for piece in network.seen} == {4}
     together = torch.cat(network.seen)
@@ -282,23 +268,29 @@ def test_as_the_surrounding_says_or_not(checkpoint):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(channels_last="yes"), "channels_last is True or False, got 'yes'"),
-        (dict(autocast="int8"), "autocast is None or one of 'bfloat16', 'float16', 'float32'"),
-        (dict(autocast=torch.bfloat16), "autocast is None or one of"),
-        (dict(autocast=True), "autocast is None or one of.*got True"),
-        (dict(compile="inductor"), "compile is True, False or a dict"),
-        (dict(micro_batch=0), "micro_batch is a positive integer or None, got 0"),
-        (dict(micro_batch=2.0), "micro_batch is a positive integer"),
-        (dict(micro_batch=True), "micro_batch is a positive integer"),
+        (dict(channels_last="yes"), "channels_last must be True or False, got 'yes'"),
+        (dict(autocast="int8"), "autocast must be one of 'bfloat16', 'float16', 'float32'"),
+        (dict(autocast=torch.bfloat16), "autocast must be one of"),
+        (dict(autocast=True), "autocast must be one of.*got True"),
+        (dict(compile="inductor"), "compile must be True, False or a dict"),
+        (dict(micro_batch=0), "micro_batch must be an integer from 1 on, got 0"),
+        (dict(micro_batch=2.0), "micro_batch must be an integer from 1 on"),
+        (dict(micro_batch=True), "micro_batch must be an integer from 1 on"),
         (dict(cache=True), "cache is a dict of storage, dtype, root, max_gib, or None, got True"),
         (dict(cache=dict(size=3)), "no setting 'size'; it takes storage, dtype, root, max_gib"),
-        (dict(cache=dict(storage="tape")), "storage is 'memory', 'disk' or 'device', got 'tape'"),
-        (dict(cache=dict(dtype="bfloat16")), "dtype is 'float32' or 'float16', got 'bfloat16'"),
-        (dict(cache=dict(max_gib=0)), "max_gib is a number above 0, got 0"),
-        (dict(cache=dict(max_gib=float("nan"))), "max_gib is a number above 0, got nan"),
-        (dict(cache=dict(max_gib="4")), "max_gib is a number above 0, got '4'"),
-        (dict(cache=dict(root=3)), "root is the name of a folder, got 3"),
-        (dict(cache=dict(root="")), "root is the name of a folder, got ''"),
+        (
+            dict(cache=dict(storage="tape")),
+            "storage of .* one of 'memory', 'disk', got 'tape'",
+        ),
+        (
+            dict(cache=dict(dtype="bfloat16")),
+            "dtype of .* one of 'float32', 'float16', got",
+        ),
+        (dict(cache=dict(max_gib=0)), "max_gib of .*=0 must be a finite number above 0"),
+        (dict(cache=dict(max_gib=float("nan"))), "max_gib of .*=nan must be a finite number"),
+        (dict(cache=dict(max_gib="4")), "max_gib of .*='4' must be a finite number"),
+        (dict(cache=dict(root=3)), "root of .* must be the name of a folder, got 3"),
+        (dict(cache=dict(root="")), "root of .* must be the name of a folder, got ''"),
         (dict(chanels_last=True), r"no setting 'chanels_last'; did you mean channels_last\?"),
     ],
 )
@@ -329,4 +321,4 @@ def test_teachers_of_an_ensemble_have_their_own_options(checkpoint):
     logits = [teacher(x) for teacher in model.teachers]
     assert torch.equal(model.teacher_logits(x), torch.stack(logits).mean(0))
     assert not torch.equal(logits[0], logits[2])
-    assert [teacher.inference.micro_batch for teacher in model.teachers] == [None, 2, None]
+    assert [teacher.settings.micro_batch for teacher in model.teachers] == [None, 2, None]

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from networks import batch, build, distiller, raw_batch, wrn
 from torch import nn
 
+from mmkd_logit.datasets import SampleBatch
 from mmkd_logit.models import LogitDistiller
 
 
@@ -41,6 +43,23 @@ def test_terms_are_the_formula(alpha):
     torch.testing.assert_close(total, (1 - alpha) * ce + alpha * kd)
     for key in ("ce", "kd", "teacher_agreement"):
         assert key not in losses or not losses[key].requires_grad
+
+
+def test_a_step_leaves_its_record():
+    model = build(distiller(alpha=0.5))
+    inputs, samples = batch()
+    labels = torch.cat([sample.gt_label for sample in samples])
+    whole = SampleBatch(labels, np.arange(7, 13), (8, 8))
+    for given in (samples, whole):
+        model(inputs, given, mode="loss")
+        assert torch.equal(model.record.student_logits, model.student(inputs))
+        assert torch.equal(model.record.teacher_logits, model.teachers[0](inputs))
+        assert not model.record.student_logits.requires_grad
+    assert torch.equal(model.record.labels, labels)
+    assert model.record.indices.tolist() == list(range(7, 13))
+    model.switch(alpha=0)
+    model(inputs, whole, mode="loss")
+    assert model.record is None
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1])
@@ -298,7 +317,7 @@ def test_classes_that_differ():
         (dict(alpha=float("nan")), "alpha"),
         (dict(alpha="1"), "alpha"),
         (dict(alpha=True), "alpha"),
-        (dict(ensemble="sum"), "ensemble must be 'logits' or 'probs'"),
+        (dict(ensemble="sum"), "ensemble must be one of 'logits', 'probs'"),
         (dict(teacher=[]), "cannot read a teacher|empty list"),
         (dict(loss_kd=nn.Linear(2, 2)), "parameters or buffers"),
     ],

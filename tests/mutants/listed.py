@@ -51,13 +51,13 @@ MUTANTS = {
     ),
     "a teacher's weights do not count": Mutant(
         "engine/fingerprint.py",
-        "weights=_teacher_weights(checkpoint, weights))",
+        "weights=known or _teacher_weights(teacher))",
         "weights=None)",
         _CONFIG,
     ),
     "a teacher's network does not count": Mutant(
         "engine/fingerprint.py",
-        "described = dict(network=network,",
+        "described = dict(network=_network_of(teacher),",
         "described = dict(network=0,",
         _CONFIG,
     ),
@@ -71,7 +71,7 @@ MUTANTS = {
         "engine/fingerprint.py", '"num_workers", "prefetch_factor"', '"prefetch_factor"', _CONFIG
     ),
     "no hook counts": Mutant(
-        "engine/fingerprint.py", "return name not in _WATCHING and", "return False and", _CONFIG
+        "engine/fingerprint.py", "return not watching and", "return False and", _CONFIG
     ),
     "every hook counts": Mutant(
         "engine/fingerprint.py", '"changes_training", True)', '"_changes_training", True)', _CONFIG
@@ -89,7 +89,10 @@ MUTANTS = {
         _CONFIG,
     ),
     "float16 caches do not count": Mutant(
-        "engine/fingerprint.py", 'kept["cache"] = dict(dtype=dtype)', 'kept["cache"] = {}', _CONFIG
+        "models/teacher.py",
+        'options["cache"] = dict(dtype=cache["dtype"])',
+        'options["cache"] = {}',
+        _CONFIG,
     ),
     "files of labels count by their path": Mutant(
         "engine/fingerprint.py",
@@ -288,26 +291,68 @@ MUTANTS = {
         "models/teacher_cache.py", "pictures=views.pictures,", 'pictures="",', _CACHE
     ),
     "the type of stored logits is no part of the key": Mutant(
-        "models/teacher_cache.py", "            dtype=settings.dtype,\n", "", _CACHE
+        "models/teacher_cache.py", "            dtype=self.dtype,\n", "", _CACHE
     ),
     "max_gib is ignored": Mutant(
+        "models/teacher_cache.py", "if room > self.max_gib * 2**30:", "if False:", _CACHE
+    ),
+    "damaged rows count": Mutant(
         "models/teacher_cache.py",
-        "min(views.samples, int(settings.max_gib * 2**30 / (row * views.per_sample)))",
-        "views.samples",
+        "found = sums == self._checksum(words, numbers)",
+        "found = sums != 0",
         _CACHE,
+    ),
+    "a row in the place of another counts": Mutant(
+        "models/teacher_cache.py",
+        "total += numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)",
+        "total += np.uint64(0x9E3779B97F4A7C15)",
+        _CACHE,
+    ),
+    "a full disk ends training": Mutant(
+        "models/teacher_cache.py",
+        "            except OSError as error:  # most likely",
+        "            except KeyError as error:  # most likely",
+        _CACHE,
+    ),
+    "every epoch is the first": Mutant(
+        "engine/precompute.py",
+        "sampler.set_epoch(epoch)",
+        "sampler.set_epoch(0)",
+        "tests/engine/test_precompute.py",
+    ),
+    "precomputed outside the precision of the run": Mutant(
+        "engine/precompute.py",
+        "with wrapper.optim_context(model):",
+        "if True:",
+        "tests/engine/test_precompute.py",
     ),
     # safe reading
     "pickles may run code": Mutant(
         "checkpoint.py",
-        "return torch.load(path, map_location=map_location, weights_only=True)\n",
-        "return torch.load(path, map_location=map_location, weights_only=False)\n",
+        "with _clear_errors(filename), _weights_only_forced():",
+        "with _clear_errors(filename):",
         _CHECKPOINT,
+    ),
+    "plugins may read carelessly": Mutant(
+        "checkpoint.py",
+        '    os.environ[FORCE] = "1"\n',
+        '    os.environ[FORCE] = "0"\n',
+        _CHECKPOINT,
+    ),
+    "getattr is allowed": Mutant(
+        "checkpoint.py",
+        "if owner is HistoryBuffer and type(name) is str and name in _STATISTICS:",
+        "if owner is HistoryBuffer and type(name) is str:",
+        _CHECKPOINT,
+    ),
+    "a download is not compared with its name": Mutant(
+        "checkpoint.py", "sha256 and sha256[1]", "None", "tests/engine/test_download.py"
     ),
     "the config of a checkpoint is executed": Mutant(
         "checkpoint.py", 'checkpoint["meta"].pop("config", None)', "pass", _CHECKPOINT
     ),
     "a checkpoint may delete files": Mutant(
-        "checkpoint.py", '(key == "keep_ckpt_ids" and not numbers)', "False", _CHECKPOINT
+        "checkpoint.py", 'if key == "keep_ckpt_ids":', "if False:", _CHECKPOINT
     ),
     "a checkpoint may delete a folder": Mutant(
         "checkpoint.py",
@@ -325,5 +370,41 @@ MUTANTS = {
     "the teacher trains": Mutant(
         "models/teacher.py", "requires_grad_(False)", "requires_grad_(True)", _TEACHER
     ),
-    "alpha the other way round": Mutant("models/build.py", "(1 - alpha)", "alpha", _DISTILLER),
+    "alpha the other way round": Mutant(
+        "models/distiller.py", "(1 - alpha) * value", "alpha * value", _DISTILLER
+    ),
+    "micro-batches of a cache do not count": Mutant(
+        "models/teacher.py", "self.micro_batch = 32", "pass", _CONFIG
+    ),
+    "the teacher's images stay in the student's normalisation": Mutant(
+        "models/teacher.py", "inputs = inputs * scale + shift", "pass", _TEACHER
+    ),
+    "a teacher without some of its weights": Mutant(
+        "models/teacher.py", "if missing or result.unexpected_keys:", "if False:", _TEACHER
+    ),
+    "a mean of logarithms of probabilities": Mutant(
+        "models/distiller.py",
+        "return log_probs.logsumexp(0) - math.log(len(logits))",
+        "return log_probs.mean(0)",
+        _DISTILLER,
+    ),
+    # student groups
+    "students draw from one generator": Mutant(
+        "models/student_group.py",
+        "torch.default_generator.set_state(self._states[name])",
+        "pass",
+        "tests/models/test_student_group.py",
+    ),
+    "a group tests what it has trained": Mutant(
+        "engine/group.py",
+        'runner.model.load_state_dict(checkpoint["state_dict"])',
+        "pass",
+        "tests/engine/test_group.py",
+    ),
+    "a run teaches another of its group": Mutant(
+        "engine/group.py",
+        "teacher.file.resolve() in made",
+        "False",
+        "tests/engine/test_group.py",
+    ),
 }

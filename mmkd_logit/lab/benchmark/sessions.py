@@ -18,7 +18,7 @@ from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.engine import train
 from mmkd_logit.engine.config import change_teachers, model_teachers
 from mmkd_logit.engine.config_check import check_config
-from mmkd_logit.models.teacher import resolve_teacher
+from mmkd_logit.models import TeacherSettings
 from mmkd_logit.models.teacher_cache import TeacherCache
 from mmkd_logit.utils.arguments import type_name
 
@@ -117,8 +117,8 @@ def base_config(
         cfg.train_dataloader.batch_size = batch_size
     if synthetic is not None:
         _use_random_images(cfg, synthetic)
-    change_teachers(cfg, _without_cache)
-    notes = _without_checkpoints(cfg)
+    notes: list[str] = []
+    change_teachers(cfg, lambda teacher: _bare_teacher(teacher, notes))
     cfg.train_dataloader.drop_last = True
     cfg.default_hooks = dict(cfg.get("default_hooks") or {}, checkpoint=None)
     cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or [] if _stays(hook)]
@@ -142,22 +142,14 @@ def _stays(hook: dict) -> bool:
     return type_name(hook) not in ("FinalCheckpointHook", "ProgressBarHook")
 
 
-def _without_cache(spec: Any) -> Any:
-    if not isinstance(spec, dict):
-        return spec
-    return {key: value for key, value in spec.items() if key != "cache"}
-
-
-def _without_checkpoints(cfg: Config) -> list[str]:
-    notes = []
-    for spec in model_teachers(cfg):
-        checkpoint = spec.get("checkpoint") if isinstance(spec, dict) else None
-        if not isinstance(checkpoint, str) or "://" in checkpoint:
-            continue
-        if not Path(checkpoint).expanduser().is_file():
-            spec["checkpoint"] = None
-            notes.append(f"teacher: random weights, as there is no {checkpoint}")
-    return notes
+def _bare_teacher(teacher: TeacherSettings, notes: list[str]) -> dict[str, Any]:
+    spec = teacher.as_config()
+    if spec.pop("cache", None) is not None:
+        spec.pop("micro_batch", None)
+    if teacher.file is not None and not teacher.file.is_file():
+        spec["checkpoint"] = None
+        notes.append(f"teacher: random weights, as there is no {teacher.checkpoint}")
+    return spec
 
 
 def _use_random_images(cfg: Config, number: int) -> None:
@@ -292,10 +284,9 @@ class BareSession:
         self.batch_size: int = loader.batch_size
         optimizer = cfg.optim_wrapper.optimizer
         (teacher,) = model_teachers(cfg)
-        taught = teacher if isinstance(teacher, nn.Module) else resolve_teacher(teacher).model
         self.loop = BareLoop(
             _network(cfg.model.student),
-            _network(taught),
+            _network(teacher.resolve().model),
             _data(cfg),
             batch_size=self.batch_size,
             alpha=cfg.model.get("alpha", 1.0),

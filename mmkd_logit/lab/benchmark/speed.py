@@ -391,14 +391,8 @@ def _student(cfg: Config) -> None:
 
 
 def _cached(cfg: Config) -> None:
-    storage = "device" if torch.cuda.is_available() else "memory"
-
-    def change(spec: Any) -> Any:
-        if not isinstance(spec, dict) or "config" not in spec:
-            spec = dict(config=spec)
-        return dict(spec, cache=dict(storage=storage))
-
-    change_teachers(cfg, change)
+    cache = dict(storage="memory")
+    change_teachers(cfg, lambda teacher: dict(teacher.as_config(), cache=cache))
 
 
 _FAST: dict[str, Any] = dict(bf16=True, channels_last=True, fused=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Teachers' caches: python tools/cache.py fill CONFIG | inspect [ROOT] | verify [ROOT]."""
+"""Store the teacher's logits that a run looks up: python tools/precompute.py CONFIG --seed 0."""
 
 from mmkd_logit.engine.precompute import main
 

@@ -1,0 +1,76 @@
+"""Temperature-scaled Kullback-Leibler divergence for several labels an image."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkd_logit.registry import MODELS
+
+from .base import check_logits
+from .kl import ScaledKLDivLoss, scaled_kl
+
+
+@MODELS.register_module()
+class ScaledBinaryKLDivLoss(ScaledKLDivLoss):
+    r"""KL divergence of each class by itself, for several labels an image (sigmoid heads).
+
+    .. math:: \ell_{nk} = s(\tau)\,\mathrm{KL}\big(\sigma(v_{nk} / \tau)\,\|\,
+        \sigma(u_{nk} / \tau)\big)
+
+    between Bernoulli distributions, with the teacher's logits ``v``, the student's ``u`` and the
+    logistic function :math:`\sigma`. It is :class:`ScaledKLDivLoss` between the pairs
+    ``(u, 0)`` and ``(v, 0)``, as exact and with the same limits: as tau grows, ``'tau^2'`` gives
+    :math:`(u - v)^2 / 8`.
+
+    Args:
+        tau: Temperature, dimensionless, in ``[0, inf]``; a string such as ``'inf'`` will do.
+        scale: The factor s(tau), as in :class:`ScaledKLDivLoss`.
+        reduction: ``'mean'`` over samples and classes; ``'batchmean'``, the sum divided by N;
+            ``'sum'``; ``'none'``.
+
+    Raises:
+        ValueError: If an argument is not one of the above, or :class:`ScaledKLDivLoss` refuses
+            this tau with this scale.
+
+    Example:
+        >>> import torch
+        >>> student = torch.tensor([[0.0, 2.0]])
+        >>> teacher = torch.tensor([[0.0, -2.0]])
+        >>> ScaledBinaryKLDivLoss(tau='inf', reduction='none')(student, teacher)
+        tensor([[0., 2.]])
+    """
+
+    label = "binary KL"
+    shift_invariant = False
+    exclusive_classes = False
+
+    def __init__(self, tau: float | str, scale: str = "tau^2", reduction: str = "mean") -> None:
+        super().__init__(tau, scale, reduction)
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, **kwargs: Any) -> Tensor:
+        """Compare the logits; only the student receives gradient, in its own dtype.
+
+        Args:
+            student_logits: ``(N, K)`` or dense ``(N, ..., K)``, K >= 1; finite numbers.
+            teacher_logits: The same shape and dtype.
+            **kwargs: Must be empty; taken to explain a call with labels.
+
+        Returns:
+            A scalar, or for ``'none'`` the logits' shape. Never negative. float64 for float64
+            logits, else float32.
+
+        Raises:
+            ValueError: If shapes or dtypes differ, the logits are no batch of at least one
+                sample, or labels or further arguments are given.
+        """
+        check_logits(type(self).__name__, student_logits, teacher_logits, -1, kwargs, classes=1)
+        u, v = (
+            torch.stack((logits, torch.zeros_like(logits)), -1)
+            for logits in (student_logits, teacher_logits.detach())
+        )
+        return scaled_kl(u, v, self.tau, self.scale, self.reduction)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``repr``."""
+        return f"tau={self.tau}, scale={self.scale!r}, reduction={self.reduction!r}"
