@@ -21,7 +21,7 @@ from mmkd_logit.checkpoint import load_from_file
 from mmkd_logit.engine import chain as chain_run
 from mmkd_logit.engine import test as test_tool
 from mmkd_logit.engine.chain import is_chain, read_chain
-from mmkd_logit.engine.fingerprint import describe_run, read_run, weights_hash
+from mmkd_logit.engine.fingerprint import describe_run, read_run, weights_hash, write_run
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import build_config, build_parser, main
 
@@ -336,8 +336,8 @@ def test_rows_of_finished_stages_are_made_up_for(workplace, capsys):
 
     # Without the checkpoint of the end, or with an earlier one, nothing is trained again.
     first, second, _ = stage_folders(chain)
-    (first / "last_checkpoint").unlink()
-    (second / "last_checkpoint").write_text("epoch_0.pth")
+    write_run(first, checkpoints=[])
+    write_run(second, checkpoints=["epoch_0.pth"])
     checkpoint = load_from_file(str(second / "epoch_1.pth"))
     checkpoint["resume_state"]["finished"] = False  # which counts, and not its name
     torch.save(checkpoint, second / "epoch_0.pth")
