@@ -100,14 +100,11 @@ def kd(folder, epochs=3, **kwargs):
     return kind_of_run(folder, digits_distiller(student, alpha=0.5), epochs, **kwargs)
 
 
-def ensemble(folder):
+def noisy_ensemble(folder):
+    """Noisy labels, images from memory, two teachers."""
     teachers = [dict(config=digits_student(widen_factor=w), checkpoint=None) for w in (1, 2)]
     model = digits_distiller(digits_student(drop_rate=0.3), teacher=teachers, ensemble="probs")
-    return kind_of_run(folder, model, hooks=[EMA])
-
-
-def noisy(folder):
-    return from_memory(kd(folder, val_evaluator=dict(type="Accuracy")), noise=True)
+    return from_memory(kind_of_run(folder, model, hooks=[EMA]), noise=True)
 
 
 def sequential(folder):
@@ -136,8 +133,12 @@ def accumulating(folder):
 
 
 def with_workers(folder):
-    """Persistent workers, of the training images and of those that are validated."""
-    cfg = from_memory(kd(folder), workers=2)
+    """Persistent workers, of the training images and of those that are validated.
+
+    The best checkpoint has that of iteration 4 written again, after the validation.
+    """
+    saved = dict(type="CheckpointHook", by_epoch=False, interval=2, save_best="accuracy/top1")
+    cfg = from_memory(kd(folder, saved=saved), workers=2)
     cfg.val_dataloader.update(num_workers=1, persistent_workers=True)
     return cfg
 
@@ -165,9 +166,7 @@ def by_passes(folder):
 
 KINDS = dict(
     plain=plain,
-    kd=kd,
-    ensemble=ensemble,
-    noisy=noisy,
+    noisy_ensemble=noisy_ensemble,
     sequential=sequential,
     accumulating=accumulating,
     with_workers=with_workers,

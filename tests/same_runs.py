@@ -4,7 +4,6 @@
 each thing that differs, so that a campaign may print them.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from mmkd_logit.checkpoint import load_from_file
+from mmkd_logit.engine.fingerprint import log_folders, read_run
 from mmkd_logit.engine.resume import last_checkpoint
 from mmkd_logit.engine.save import VOLATILE
 from mmkd_logit.lab.report.data import read_scalars
@@ -27,11 +27,11 @@ def differences(first, second):
 
     These are ``final.pth``, of which each byte counts, the names of all checkpoints and the
     content of the last one (weights, optimizer, averages, schedules, logged values, random states,
-    hooks), ``origin.json`` and the merged log curves.
+    hooks), what ``run.json`` says of its content and the merged log curves.
     """
     folders = [Path(first), Path(second)]
     found = []
-    names, finals, origins = zip(*map(_files, folders), strict=True)
+    names, finals, runs = zip(*map(_files, folders), strict=True)
     if names[0] != names[1]:
         found.append(f"checkpoints: {names[0]} != {names[1]}")
     if finals[0] != finals[1]:
@@ -39,8 +39,8 @@ def differences(first, second):
         if None not in finals:
             contents = [load_from_file(str(folder / "final.pth")) for folder in folders]
             found += value_differences(*contents, "final.pth")
-    if origins[0] != origins[1]:
-        found.append("origin.json")
+    if runs[0] != runs[1]:
+        found.append("run.json")
     lasts = [last_checkpoint(folder) for folder in folders]
     if None in lasts:
         found += ["no last checkpoint"] * (lasts[0] != lasts[1])
@@ -51,17 +51,19 @@ def differences(first, second):
 
 
 def _files(folder):
-    final, origin = folder / "final.pth", folder / "origin.json"
+    final = folder / "final.pth"
+    of_files = {"logs", "checkpoints"}
     return (
         sorted(path.name for path in folder.glob("*.pth*")),
         final.read_bytes() if final.is_file() else None,
-        json.loads(origin.read_text()) if origin.is_file() else None,
+        {key: value for key, value in read_run(folder).items() if key not in of_files},
     )
 
 
 def curves(folder):
     """The log curves of a run, of all its parts: by name steps and values."""
-    files = sorted(Path(folder).glob("*/vis_data/scalars.json"), key=lambda path: path.parts[-3])
+    files = {path.parts[-3]: path for path in Path(folder).glob("*/vis_data/scalars.json")}
+    files = [files[name] for name in log_folders(folder, files)]
     assert files, folder
     return {name: value for name, value in read_scalars(files).items() if name not in VOLATILE}
 

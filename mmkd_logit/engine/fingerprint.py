@@ -1,4 +1,4 @@
-"""What a run computes: the content that decides its weights, and the fingerprint of it."""
+"""What a run computes: the content that decides its weights, its fingerprint, and run.json."""
 
 import functools
 import hashlib
@@ -7,7 +7,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -147,7 +148,7 @@ def _plain(value: Any, key: str = "") -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, str):
         if key in _FILES:
-            return file_hash(Path(value).expanduser()) or "missing"
+            return file_hash(value) or "missing"
         if key == "scores":  # of a DataSubset
             return _logits_hash(value) or "missing"
         if key == "checkpoint":  # of ``init_cfg``
@@ -159,6 +160,21 @@ def _plain(value: Any, key: str = "") -> Any:
     if value is None or isinstance(value, (int, float)):
         return value
     return type_name(value) or str(value)
+
+
+def _by_file(compute: Callable[[str], Any]) -> Callable[[str | Path], Any]:
+    """Compute something of a file once, until it changes; None where the file does not exist."""
+    cached = functools.lru_cache(maxsize=256)(lambda path, mtime, size: compute(path))
+
+    @functools.wraps(compute)
+    def of_file(path: str | Path) -> Any:
+        file = Path(path).expanduser()
+        if not file.is_file():
+            return None
+        status = file.stat()
+        return cached(str(file.resolve()), status.st_mtime_ns, status.st_size)
+
+    return of_file
 
 
 def _describe_teachers(content: dict[str, Any], weights: Mapping[str, str]) -> None:
@@ -181,7 +197,7 @@ def _network_of(teacher: Any) -> Any:
     config = teacher.config
     try:
         if isinstance(config, str) and Path(config).is_file():
-            return _read_network(config, os.stat(config).st_mtime_ns)
+            return _read_network(config)
         if isinstance(config, str) and not config.endswith((".py", ".json", ".yml", ".yaml")):
             return config  # the name of a published model
         return replace(teacher, checkpoint=None).resolve().model
@@ -189,8 +205,8 @@ def _network_of(teacher: Any) -> Any:
         return config if isinstance(config, Mapping) else None  # building it will say why
 
 
-@functools.lru_cache(maxsize=64)
-def _read_network(config: str, mtime: int) -> Any:
+@_by_file
+def _read_network(config: str) -> Any:
     from mmkd_logit.models import TeacherSettings  # imports every network
 
     return TeacherSettings(config, None).resolve().model
@@ -210,17 +226,15 @@ def teacher_hashes(cfg: Config) -> list[str | None]:
     ]
 
 
-def weights_hash(checkpoint: str | Path) -> str | None:
+@_by_file
+def file_hash(path: str) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@_by_file
+def weights_hash(path: str) -> str | None:
     """Return the SHA-256 of a checkpoint's ``state_dict``, whatever else the file holds."""
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        return None
-    status = path.stat()
-    return _weights_hash(str(path.resolve()), status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=256)
-def _weights_hash(path: str, mtime: int, size: int) -> str | None:
     try:
         content = read_lazily(path)
     except (ValueError, OSError):
@@ -231,23 +245,8 @@ def _weights_hash(path: str, mtime: int, size: int) -> str | None:
     return state_hash(state)
 
 
-def file_hash(path: str | Path) -> str | None:
-    """Return the SHA-256 of a file, or None where it does not exist."""
-    if not Path(path).is_file():
-        return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
+@_by_file
 def _logits_hash(path: str) -> str | None:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        return None
-    status = file.stat()
-    return _hash_of_logits(str(file.resolve()), status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=16)
-def _hash_of_logits(path: str, mtime: int, size: int) -> str | None:
     """Hash the arrays that rank samples; the file also says when and where it was exported."""
     from mmkd_logit.datasets.subset import read_logits
 
@@ -268,16 +267,18 @@ def count_processes(cfg: Config) -> int:
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 
 
-# What a run was made of: config, teachers, code, machine.
+# ``run.json`` of a work folder: what its run computes, its logs and its checkpoints, oldest first.
+#
+# The folder may also hold those of earlier runs, and names made of times say neither that nor,
+# where a clock was set back, what came first.
 
 
-ORIGIN = "origin.json"
-_PACKAGES = ("torch", "torchvision", "numpy")
-_STACK = ("mmengine", "mmcv", "mmpretrain")
+RUN = "run.json"
+_ORIGIN = "origin.json"  # held what describe_run returns before run.json did
 
 
-def origin_of(cfg: Config, processes: int | None = None) -> dict[str, Any]:
-    """Return what decides a run's weights."""
+def describe_run(cfg: Config, processes: int | None = None) -> dict[str, Any]:
+    """Return what identifies a run, in ``run.json`` and in results rows."""
     content = computed_content(cfg, processes)
     return dict(
         fingerprint=fingerprint(content),
@@ -288,28 +289,50 @@ def origin_of(cfg: Config, processes: int | None = None) -> dict[str, Any]:
     )
 
 
-def write_origin(work_dir: str | Path, origin: dict[str, Any]) -> None:
-    """Note in a work folder whose checkpoints it holds."""
-    write_text(Path(work_dir, ORIGIN), json.dumps(origin))
+def read_run(work_dir: str | Path) -> dict[str, Any]:
+    """Return what a work folder records of its run; empty where it records nothing."""
+    run: dict[str, Any] = {}
+    for name in (_ORIGIN, RUN):
+        with suppress(OSError, ValueError):
+            content = json.loads(Path(work_dir, name).read_text(encoding="utf-8"))
+            run.update(content if isinstance(content, dict) else {})
+    for key in ("logs", "checkpoints"):
+        names = run.get(key)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            run.pop(key, None)
+    return run
 
 
-def read_origin(work_dir: str | Path) -> dict[str, Any] | None:
-    """Return what :func:`write_origin` noted, or None."""
-    try:
-        origin = json.loads(Path(work_dir, ORIGIN).read_text())
-    except (OSError, ValueError):
-        return None
-    return origin if isinstance(origin, dict) else None
+def write_run(work_dir: str | Path, **fields: Any) -> None:
+    """Change fields of ``run.json``."""
+    content = read_run(work_dir) | fields
+    write_text(Path(work_dir, RUN), json.dumps(content, indent=1) + "\n")
+    Path(work_dir, _ORIGIN).unlink(missing_ok=True)
 
 
-def is_origin(cfg: Config, processes: int | None = None) -> bool:
-    """Return whether the checkpoints in a run's work folder are of this very run."""
-    noted = read_origin(cfg.work_dir)
-    return noted is not None and row_fingerprint(noted) == fingerprint_of(cfg, processes)
+def log_folders(work_dir: str | Path, among: Collection[str]) -> list[str]:
+    """Return the folders of the run's logs in the order in which they were begun."""
+    logs = read_run(work_dir).get("logs")
+    return [name for name in logs if name in among] if logs else sorted(among)
+
+
+def should_resume(cfg: Config, processes: int | None = None) -> bool:
+    """Return whether the work folder of a config holds this very run, finished or cut off.
+
+    Then it is resumed; otherwise it starts anew.
+    """
+    return row_fingerprint(read_run(cfg.work_dir)) == fingerprint_of(cfg, processes)
+
+
+# The environment, which does not decide a run's weights.
+
+
+_PACKAGES = ("torch", "torchvision", "numpy")
+_STACK = ("mmengine", "mmcv", "mmpretrain")
 
 
 def dataset_hash(dataset: Any) -> str | None:
-    """Identify the samples of a data set: pictures (or their files' names) and labels, in order."""
+    """Identify the samples of a data set: images (or their files' names) and labels, in order."""
     if not hasattr(dataset, "get_data_info"):
         return None
     digest = hashlib.sha256()
@@ -358,7 +381,7 @@ def _commit() -> dict[str, Any]:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != project:
-            return dict(commit=None, dirty=None)  # somebody else's repository around us
+            return dict(commit=None, dirty=None)  # another repository around an installed package
         changed = git("status", "--porcelain", "--untracked-files=no")
         return dict(commit=git("rev-parse", "HEAD"), dirty=bool(changed))
     except (OSError, subprocess.CalledProcessError):
@@ -383,15 +406,15 @@ def list_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
         raise ValueError("what the checkpoint says of its run is damaged; resume an earlier one")
     theirs, ours = (dict(_flatten(reduce_content(each))) for each in (before, now))
     changed = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
-    told = [
+    changes = [
         f"{key}: {_short(theirs.get(key))} -> {_short(ours.get(key))}"
         for key in changed
         if key not in _HARMLESS
     ]
     if _images(theirs) != _images(ours):
         sizes = [f"{each[_PROCESSES]} x {each.get(_BATCH)}" for each in (theirs, ours)]
-        told.append(f"processes x {_BATCH}: {' -> '.join(sizes)}")
-    return told
+        changes.append(f"processes x {_BATCH}: {' -> '.join(sizes)}")
+    return changes
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,17 +20,18 @@ from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, Runner
 from mmkd_logit.checkpoint import install_safe_reading
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import log_folders, note_logs, write_text
+from mmkd_logit.utils.files import write_text
 
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import FINAL, explain_missing, find_missing_teachers, seed_of, teachers_of
 from .fingerprint import (
     changes_training,
     computed_content,
+    describe_run,
     fingerprint_of,
-    is_origin,
-    origin_of,
-    write_origin,
+    log_folders,
+    should_resume,
+    write_run,
 )
 from .launch import silence_known_warnings, start_processes
 from .lock import only_run_in
@@ -38,7 +39,7 @@ from .logits import export_run
 from .preflight import check_config
 from .results import ResultsRecorder, find_row, read_lines
 from .runner import end_workers
-from .save import POINTER, FinalCheckpointHook, point_to, save_atomically
+from .save import POINTER, FinalCheckpointHook, record_checkpoint, save_atomically
 from .train import build_config, run_training
 from .train import build_parser as build_train_parser
 
@@ -171,17 +172,17 @@ class GroupRunHook(FinalCheckpointHook):
     def __init__(self, name: str, cfg: Config) -> None:
         super().__init__()
         self.name, self.cfg = name, cfg
-        self.origin = origin_of(cfg)
+        self.run = describe_run(cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Remove the weights of another run in the folder, now that everything is built."""
         folder = Path(self.cfg.work_dir)
         if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
-            if runner.iter < runner.max_iters or not is_origin(self.cfg):
-                for name in (POINTER, FINAL):
-                    (folder / name).unlink(missing_ok=True)
-            write_origin(folder, self.origin)
+            if runner.iter < runner.max_iters or not should_resume(self.cfg):
+                (folder / FINAL).unlink(missing_ok=True)
+                write_run(folder, **self.run, logs=[], checkpoints=[])
+                (folder / POINTER).unlink(missing_ok=True)
         with as_run(runner, self.name, self.cfg):
             super().before_train(runner)
 
@@ -196,7 +197,7 @@ class GroupRunHook(FinalCheckpointHook):
             # Of the end, whether it was trained or resumed there; others are the group's.
             runner.message_hub.update_info_dict(dict(meta, keep_ckpt_ids=[]))
             save_atomically(runner, runner.work_dir, filename, meta=meta)
-            point_to(runner, str(Path(runner.work_dir, filename)))
+            record_checkpoint(runner, str(Path(runner.work_dir, filename)))
             super().after_train(runner)
 
 
@@ -219,7 +220,7 @@ def split_scalars(group_dir: str | Path, work_dir: str | Path, name: str) -> Non
             if own:
                 text += json.dumps({**own, **shared}) + "\n"
         write_text(Path(work_dir, *sources[log].parts[-3:]), text)
-    note_logs(work_dir, logs)
+    write_run(work_dir, logs=logs)
 
 
 # ``tools/train_together.py``: several runs of ``tools/train.py`` as one group.
@@ -303,7 +304,7 @@ def train_group(
             for name, run in zip(names, runs, strict=True):
                 print(f"{name}: {run.args.config} in {run.cfg.work_dir}", flush=True)
             print(f"student group in {cfg.work_dir}", flush=True)
-        resume = "auto" if is_origin(cfg) else None
+        resume = "auto" if should_resume(cfg) else None
         hooks = [GroupRunHook(name, each) for name, each in zip(names, cfgs, strict=True)]
         runner = run_training(cfg, resume, started, *hooks)
         for recorder in recorders:
@@ -350,7 +351,7 @@ def _record(
         checkpoint = CheckpointLoader.load_checkpoint(final, map_location="cpu")
         runner.model.load_state_dict(checkpoint["state_dict"])
         recorder.record(runner, run.args, started, prefix=f"{name}/", together=count)
-    export_run(runner, run.args, recorder.origin, recorder.machine)
+    export_run(runner, run.args, recorder.run, recorder.machine)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

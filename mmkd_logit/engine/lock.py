@@ -1,4 +1,9 @@
-"""One run in a work folder at a time."""
+"""One run in a work folder at a time.
+
+The lock is the kernel's (``flock``), which takes it away when the process ends in whatever way.
+The package filelock falls back to marker files on disks without locks, and a run that is killed
+leaves those behind.
+"""
 
 import fcntl
 import json
@@ -17,7 +22,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmkd_logit.utils.files import explained, remove_parts
 
 LOCK = ".lock"
-_TRIES, _PAUSE = 5, 0.05  # somebody who only looks holds the lock for a moment
+_TRIES, _PAUSE = 5, 0.05  # user_of holds the lock for a moment
 _held: set[IO[bytes]] = set()
 
 
@@ -29,10 +34,9 @@ class FolderInUseError(ValueError):
 def only_run_in(*folders: str | Path) -> Iterator[None]:
     """Keep other runs out of work folders, for all processes of this run.
 
-    The first process holds a lock on a file in each (``flock``). The kernel takes it away when
-    the process ends in whatever way, so that nothing is left to be cleaned up. Over NFS it holds
-    between machines where the server has locks (not with ``nolock`` or ``local_lock``), on Lustre
-    with ``-o flock``; a disk without locks gives a warning and no protection.
+    The first process holds a lock on a file in each. Over NFS it holds between machines where the
+    server has locks (not with ``nolock`` or ``local_lock``), on Lustre with ``-o flock``; a disk
+    without locks gives a warning and no protection.
 
     What a killed run left half written is removed.
     """
@@ -41,11 +45,9 @@ def only_run_in(*folders: str | Path) -> Iterator[None]:
         if is_main_process():
             try:
                 for folder in folders:
-                    file = _lock(Path(folder))
-                    if file is not None:
-                        stack.callback(_release, file)
+                    stack.enter_context(_locked(Path(folder)))
                     remove_parts(folder)
-            except (ValueError, OSError) as error:  # the others wait for it
+            except (ValueError, OSError) as error:  # the other processes wait for it
                 refused = [error if isinstance(error, ValueError) else OSError(str(error))]
         broadcast_object_list(refused)
         if refused[0] is not None:
@@ -54,7 +56,7 @@ def only_run_in(*folders: str | Path) -> Iterator[None]:
 
 
 def user_of(folder: str | Path) -> str | None:
-    """Say which other process trains in a folder, or None where nobody does."""
+    """Say which other process trains in a folder, or None where none does."""
     try:
         with open(Path(folder, LOCK), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -65,46 +67,47 @@ def user_of(folder: str | Path) -> str | None:
     return None
 
 
-def _lock(folder: Path) -> IO[bytes] | None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)  # noqa: SIM115
     except OSError as error:
         raise explained(error, path, None, f"the work folder {folder}") from error
-    for left in range(_TRIES, 0, -1):
+    with file:
+        for left in reversed(range(_TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise FolderInUseError(
+                        f"the work folder {folder} is in use by {_describe(folder)}; wait for it, "
+                        "end it, or give this run another --work-dir"
+                    ) from None
+                time.sleep(_PAUSE)
+            except OSError as error:
+                text = f"warning: the disk of {folder} has no locks ({error.strerror or error}); "
+                text += "see to it that no other run writes there"
+                print(text, file=sys.stderr, flush=True)
+                break
+        user = dict(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            since=time.strftime("%Y-%m-%d %H:%M:%S"),
+            command=shlex.join(["python", *sys.argv])[:500],
+        )
+        with suppress(OSError):  # only a text; the disk may be full
+            file.truncate(0)
+            file.write(json.dumps(user).encode())
+        _held.add(file)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if left == 1:
-                file.close()
-                raise FolderInUseError(
-                    f"the work folder {folder} is in use by {_describe(folder)}; wait for it, end "
-                    "it, or give this run another --work-dir"
-                ) from None
-            time.sleep(_PAUSE)
-        except OSError as error:
-            file.close()
-            text = error.strerror or str(error)
-            print(
-                f"warning: the disk of {folder} has no locks ({text}); see to it that no other run "
-                "writes there",
-                file=sys.stderr,
-                flush=True,
-            )
-            return None
-    _held.add(file)
-    with suppress(OSError):  # only a text; the disk may be full
-        file.truncate(0)
-        file.write(json.dumps(_myself()).encode())
-    return file
-
-
-def _myself() -> dict:
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    command = shlex.join(["python", *sys.argv])[:500]
-    return dict(host=socket.gethostname(), pid=os.getpid(), since=since, command=command)
+            yield
+        finally:
+            _held.discard(file)
+            with suppress(OSError):
+                file.truncate(0)
 
 
 def _describe(folder: Path) -> str:
@@ -113,13 +116,6 @@ def _describe(folder: Path) -> str:
         return f"process {user['pid']} on {user['host']} since {user['since']} ({user['command']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-
-
-def _release(file: IO[bytes]) -> None:
-    _held.discard(file)
-    with suppress(OSError):
-        file.truncate(0)
-        file.close()
 
 
 def _forget() -> None:

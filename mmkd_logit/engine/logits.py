@@ -35,10 +35,10 @@ from .config import (
 from .fingerprint import (
     dataset_hash,
     describe_machine,
+    describe_run,
     fingerprint,
     fingerprint_of,
-    origin_of,
-    read_origin,
+    read_run,
     row_fingerprint,
     weights_hash,
 )
@@ -272,7 +272,7 @@ def export_checkpoint(
 ) -> list[str]:
     """Export the logits of a checkpoint without training."""
     install_safe_checkpoint_loading()  # after the config's custom_imports
-    origin = origin_of(cfg)
+    origin = describe_run(cfg)
     runner = QuietRunner.from_cfg(cfg)
     _finish_stages(runner)
     machine = describe_machine()
@@ -327,7 +327,7 @@ def build_config(args: argparse.Namespace) -> Config:
         raise ValueError("logits are computed as the config tests; leave out --amp")
     checkpoint = None if "://" in args.checkpoint else existing(args.checkpoint)
     cfg = read_config(args.config)
-    noted = (checkpoint and read_origin(checkpoint.parent)) or {}
+    noted = (checkpoint and read_run(checkpoint.parent)) or {}
     seed = noted.get("seed") if args.seed is None else args.seed
     if seed is not None:
         cfg.randomness = dict(cfg.get("randomness") or {}, seed=seed)

@@ -28,8 +28,8 @@ from .config import EXACT, FINAL, describe_numerics, later_teachers, teachers_of
 from .fingerprint import (
     dataset_hash,
     describe_machine,
+    describe_run,
     fingerprint_of,
-    origin_of,
     row_fingerprint,
     weights_hash,
 )
@@ -174,7 +174,7 @@ class ResultsRecorder:
         self.command = ["python", f"tools/{tool}", *argv]
         self.begin = time.time()
         self.end: float | None = None
-        self.origin: dict[str, Any] = {}
+        self.run: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}
         self.numerics = EXACT
         if self.path is None:
@@ -198,7 +198,7 @@ class ResultsRecorder:
     def start(self, cfg: Config) -> None:
         """Start the clock; called when the teachers are there."""
         self.begin = time.time()
-        self.origin = origin_of(cfg)
+        self.run = describe_run(cfg)
         self.numerics = describe_numerics(cfg)
         self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
@@ -224,7 +224,7 @@ class ResultsRecorder:
             return None
         label_noise = train_metainfo(runner).get("label_noise")
         row = dict(
-            self.origin,
+            self.run,
             label_noise=plain(label_noise),
             labels=label_noise and label_noise["sha256"],
             config=args.config,

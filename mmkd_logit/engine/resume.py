@@ -1,7 +1,7 @@
-"""What a run resumes from: its last checkpoint, and all state that decides what comes next."""
+"""Resuming a run exactly: its last checkpoint, and all state that decides what comes next."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,33 +10,31 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import (
     all_gather_object,
-    broadcast_object_list,
     get_rank,
     get_world_size,
-    is_main_process,
 )
-from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook, SyncBuffersHook
+from mmengine.hooks import EarlyStoppingHook, Hook, SyncBuffersHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 
 from mmkd_logit.checkpoint import UnsafeCheckpointError, load_from_file, read_lazily
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import type_name
-from mmkd_logit.utils.files import read_run, why_damaged
+from mmkd_logit.utils.files import why_damaged
 
-from .config import seed_of
-from .fingerprint import dataset_hash, list_changes
+from .config import FINAL, seed_of
+from .fingerprint import dataset_hash, list_changes, read_run, write_run
 from .save import POINTER
 
 
-class Place(NamedTuple):
-    """Where a run goes on from a checkpoint that is written now.
+class Progress(NamedTuple):
+    """Where a run continues from a checkpoint that is written now.
 
     Attributes:
         epoch: Of the next iteration.
         iter: Iterations done.
-        batch: Batches served of that epoch, or of an endless stream.
+        batch: Batches consumed of that epoch, or of an endless stream.
         validated: Whether the validation that is due before the next iteration, if any, is done.
     """
 
@@ -46,17 +44,7 @@ class Place(NamedTuple):
     validated: bool = True
 
 
-def read_place(value: object) -> Place:
-    """Read the place that a checkpoint holds."""
-    numbers = Place._fields[:3]
-    if isinstance(value, dict) and set(value) == set(Place._fields):
-        right = all(type(value[name]) is int and value[name] >= 0 for name in numbers)
-        if right and isinstance(value["validated"], bool):
-            return Place(**value)
-    raise ValueError(f"{value!r} is no place in a run, which has {', '.join(Place._fields)}")
-
-
-# The random generators of a process, in and out of a checkpoint.
+# The random generators of a process, as tensors and numbers that a safe checkpoint may hold.
 
 
 def capture_random_states() -> dict[str, Any]:
@@ -75,90 +63,54 @@ def capture_random_states() -> dict[str, Any]:
     return states
 
 
-def restore_random_states(states: Any) -> None:
+def restore_random_states(states: dict[str, Any]) -> None:
     """Put the generators into the states of :func:`capture_random_states`."""
-    try:
-        version, gauss = states["python_more"]
-        random.setstate((version, tuple(states["python"].tolist()), gauss))
-        keys = states["numpy"].cpu().numpy().astype(np.uint32)
-        position, has_gauss, cached = states["numpy_more"]
-        np.random.set_state(("MT19937", keys, int(position), int(has_gauss), float(cached)))
-        torch.set_rng_state(states["torch"].cpu())
-        if "cuda" in states and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states["cuda"].cpu())
-    except Exception as error:  # torch, NumPy and Python each complain in their own way
-        raise ValueError(f"the checkpoint's random states are damaged ({error})") from None
-
-
-def seed_random_states(seed: int, iteration: int, rank: int) -> None:
-    """Put the generators into states that follow from three numbers."""
-    words = np.random.SeedSequence([seed, iteration, rank]).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    torch.manual_seed(int(words[2]))
+    version, gauss = states["python_more"]
+    random.setstate((version, tuple(states["python"].tolist()), gauss))
+    keys = states["numpy"].cpu().numpy().astype(np.uint32)
+    position, has_gauss, cached = states["numpy_more"]
+    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), float(cached)))
+    torch.set_rng_state(states["torch"].cpu())
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())
 
 
 # What one process of a run has and the others have not.
 
 
-def gather_processes(runner: Runner) -> list[dict[str, Any]]:
-    """Collect the states of all processes, of which each calls this at the same time."""
-    states = all_gather_object(capture_process(runner))
-    first = states[0]["buffers"]
-    for state in states[1:]:
-        own = state["buffers"]
-        state["buffers"] = {n: v for n, v in own.items() if not torch.equal(v, first[n])}
-    states[0]["buffers"] = {}
-    return states
-
-
 def capture_process(runner: Runner) -> dict[str, Any]:
-    """Copy the random states of this process, its buffers and gradients that still grow.
+    """Copy the random states of this process, its buffers and its accumulated gradients.
 
     BatchNorm's statistics are each process's own until an epoch ends. Gradients are there while
     the optimizer accumulates them, before DDP has averaged them.
     """
-    gradients = {name: p.grad for name, p in _model(runner).named_parameters()}
-    alone = get_world_size() == 1
+    parameters = _model(runner).named_parameters()
+    buffers = _buffers(runner) if get_world_size() > 1 else ()
     return dict(
         random=capture_random_states(),
-        buffers={} if alone else {n: _copy(b) for n, b in _buffers(runner)},
-        gradients={name: _copy(grad) for name, grad in gradients.items() if grad is not None},
+        buffers={name: _copy(buffer) for name, buffer in buffers},
+        gradients={name: _copy(p.grad) for name, p in parameters if p.grad is not None},
     )
 
 
-def restore_process(runner: Runner, states: Sequence[dict], rank: int) -> None:
-    """Give a process its state, when the model and the optimizer are loaded."""
-    same_number = len(states) == get_world_size()
+def restore_process(runner: Runner, states: Sequence[dict[str, Any]]) -> None:
+    """Give a process its state, once the model and the optimizer are loaded.
+
+    Another number of processes starts from the buffers of the first one, without accumulated
+    gradients, and from new random states.
+    """
+    if len(states) != get_world_size():
+        numbers = np.random.SeedSequence([runner.seed, runner.iter, get_rank()]).generate_state(1)
+        set_random_seed(int(numbers[0]))
+        return
+    state = states[get_rank()]
     buffers = dict(_buffers(runner))
-    if same_number:
-        for name, value in states[rank]["buffers"].items():
-            buffers[name].data.copy_(value)
-    else:
-        _average_buffers(buffers, states)
-    gradients = states[rank]["gradients"] if same_number else _average_gradients(states)
+    for name, value in state["buffers"].items():
+        buffers[name].data.copy_(value)
     parameters = dict(_model(runner).named_parameters())
-    for name, value in gradients.items():
+    for name, value in state["gradients"].items():
         parameters[name].grad = torch.empty_like(parameters[name]).copy_(value)
-    if rank < len(states):
-        restore_random_states(states[rank]["random"])
-    else:
-        seed_random_states(runner.seed, runner.iter, rank)
-
-
-def _average_buffers(buffers: Mapping[str, Tensor], states: Sequence[dict]) -> None:
-    """Give all the mean, as MMEngine does at the end of an epoch."""
-    for name in {name for state in states for name in state["buffers"]}:
-        buffer = buffers[name]
-        if buffer.is_floating_point():
-            values = [state["buffers"].get(name, buffer).to(buffer) for state in states]
-            buffer.data.copy_(torch.stack(values).mean(0))
-
-
-def _average_gradients(states: Sequence[dict]) -> dict[str, Tensor]:
-    """Give the mean, which DDP makes of the sums of several processes."""
-    names = states[0]["gradients"]
-    return {name: torch.stack([s["gradients"][name] for s in states]).mean(0) for name in names}
+    restore_random_states(state["random"])
 
 
 def _model(runner: Runner) -> nn.Module:
@@ -178,10 +130,7 @@ def _copy(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True)
 
 
-# What MMEngine's hooks remember and do not save.
-
-
-# By class, so that settings of a hook stay the config's.
+# What MMEngine's hooks remember and do not save; their settings stay the config's.
 _REMEMBERED: dict[type, tuple[str, ...]] = {
     EarlyStoppingHook: ("wait_count", "best_score"),
     SyncBuffersHook: ("called_in_train",),
@@ -192,14 +141,14 @@ def capture_hooks(runner: Runner) -> list[dict[str, Any]]:
     """Copy what hooks of known kinds remember, in the order of the hooks."""
     return [
         dict(kind=kind.__name__, values=[_plain(getattr(hook, name)) for name in names])
-        for hook in runner.hooks
         for kind, names in _REMEMBERED.items()
+        for hook in runner.hooks
         if isinstance(hook, kind)
     ]
 
 
 def restore_hooks(runner: Runner, states: list[dict[str, Any]]) -> None:
-    """Give hooks back what they remembered."""
+    """Give hooks back what they remembered, where a kind has as many hooks as before."""
     for kind, names in _REMEMBERED.items():
         hooks = [hook for hook in runner.hooks if isinstance(hook, kind)]
         known = [state["values"] for state in states if state["kind"] == kind.__name__]
@@ -209,33 +158,10 @@ def restore_hooks(runner: Runner, states: list[dict[str, Any]]) -> None:
     for hook in runner.hooks:
         if isinstance(hook, EarlyStoppingHook) and hook.wait_count >= hook.patience:
             runner.train_loop.stop_training = True
-        last = runner.message_hub.runtime_info.get("last_ckpt")
-        if isinstance(hook, CheckpointHook) and hook.last_ckpt is None and last:
-            # Without it a better validation would not have the checkpoint before it rewritten.
-            hook.last_ckpt = str(Path(hook.out_dir, Path(last).name))
-
-
-def count_steps(runner: Runner) -> None:
-    """Let schedulers know that the optimizer has stepped, or they warn where an epoch ends now."""
-    schedulers = runner.param_schedulers or []
-    lists = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
-    for scheduler in (each for some in lists for each in some):
-        if runner.iter and getattr(scheduler.optimizer, "_global_step", 0) < 0:
-            scheduler.optimizer._global_step = 0
-
-
-def tell_early_stopping(runner: Runner, metrics: dict[str, float]) -> None:
-    """Let the hooks that may stop a run hear of a validation that they missed."""
-    for hook in runner.hooks:
-        if isinstance(hook, EarlyStoppingHook):
-            hook.after_val_epoch(runner, metrics=metrics)
 
 
 def _plain(value: Any) -> bool | int | float:
     return value if isinstance(value, (bool, int)) else float(value)
-
-
-# What a run needs to go on exactly.
 
 
 STATE = "resume_state"
@@ -243,7 +169,7 @@ STATE = "resume_state"
 
 @HOOKS.register_module()
 class ResumeStateHook(Hook):
-    """Put into checkpoints what a run needs to go on as if it had never stopped.
+    """Save and restore what a run needs to continue as if it had never stopped.
 
     Beside what MMEngine saves these are the random states of every process, the buffers in which
     processes differ, gradients that are being accumulated, the place in the epoch, whether the
@@ -258,9 +184,9 @@ class ResumeStateHook(Hook):
     ``runner.save_checkpoint``, as MMEngine's hooks do, of a Runner that then calls
     ``gather_state``; MMEngine's own does not, and keeps the state of the first process alone.
 
-    With another number of processes, the first ones take the states that there are and the
-    others are seeded from seed, iteration and rank. What data loader's workers draw, and what
-    other hooks remember, is not saved: use :class:`SeededSampler`.
+    With another number of processes a run continues, but not exactly: random states are seeded
+    from seed, iteration and rank. What workers of data loaders draw, and what other hooks
+    remember, is not saved: use :class:`SeededSampler`.
 
     ``tools/train.py`` adds hook, loop and Runner by itself.
 
@@ -274,207 +200,159 @@ class ResumeStateHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
-        self._gathered: list[dict] | None = None
+        self._gathered: list[dict[str, Any]] | None = None
         self._loaded: dict[str, Any] | None = None
         self._has_validated = False
-        self._opens_loader = False  # for a validation whose workers the run had already
-        self._random: dict | None = None
-        self._metrics: dict[str, float] | None = None
-        self._remembered: list[dict] = []
         self._counted: dict[str, int] = {}
 
     def gather_state(self, runner: Runner) -> None:
         """Collect the states of the processes; every one calls this before one of them saves."""
-        self._gathered = gather_processes(runner)
+        self._gathered = all_gather_object(capture_process(runner))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the state to a checkpoint that can be resumed."""
         gathered, self._gathered = self._gathered, None
-        place = getattr(runner.train_loop, "place", None)
-        if "optimizer" not in checkpoint or place is None:
+        progress = getattr(runner.train_loop, "progress", None)
+        if "optimizer" not in checkpoint or progress is None:
             return
-        hooks = capture_hooks(runner)
-        unheard = self._metrics if hooks == self._remembered else None
         checkpoint[STATE] = dict(
-            place=place._asdict(),
-            finished=place.iter >= runner.max_iters,
-            images=_images_of_a_step(runner),
+            place=progress._asdict(),
+            finished=progress.iter >= runner.max_iters,
             processes=gathered or [capture_process(runner)],
             number=get_world_size(),
-            hooks=hooks,
+            hooks=capture_hooks(runner),
             has_validated=self._has_validated,
-            unheard=unheard,
         )
-        # Whoever saves names the place by what it knows; the loop knows it better.
-        checkpoint["meta"].update(epoch=place.epoch, iter=place.iter)
+        # The hook that saves may count differently; the loop knows.
+        checkpoint["meta"].update(epoch=progress.epoch, iter=progress.iter)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Find where the run that is resumed was, and tell the loop."""
         loop: Any = runner.train_loop if runner._resume else None
-        if not hasattr(loop, "go_on_from"):
+        if not hasattr(loop, "resume_from"):
             return
         info = (checkpoint.get("message_hub") or {}).get("runtime_info") or {}
         self._counted = {key: info[key] for key in ("iter", "epoch") if type(info.get(key)) is int}
-        state = checkpoint.get(STATE)
-        if state is None:
+        self._loaded = checkpoint.get(STATE)
+        if self._loaded is None:
             meta = checkpoint.get("meta") or {}
-            loop.go_on_from(_place_without_state(runner, meta))
+            done = meta.get("iter", 0)
+            by_epoch = isinstance(loop, EpochBasedTrainLoop)
+            batch = done % len(loop.dataloader) if by_epoch else done
+            loop.resume_from(Progress(meta.get("epoch", 0), done, batch))
             return
-        self._loaded = _check(state)
-        place = read_place(state["place"])
-        before, now = state["images"], _images_of_a_step(runner)
-        if before and now and before != now:
-            place = place._replace(batch=place.batch * before // now)
-        loop.go_on_from(place)
-        self._has_validated = self._opens_loader = state["has_validated"]
+        try:
+            progress = Progress(**self._loaded["place"])
+            if not all(type(count) is int and count >= 0 for count in progress[:3]):
+                raise ValueError(f"{progress} is no progress of a run")
+            self._has_validated = self._loaded["has_validated"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(runner, error) from None
+        loop.resume_from(progress)
 
     def restore_state(self, runner: Runner) -> None:
         """Put everything back; the loop calls this once no more is drawn before the next batch."""
         state, self._loaded = self._loaded, None
-        count_steps(runner)
+        _count_steps(runner)
         # Hooks have counted on when training began again.
         runner.message_hub.update_info_dict(self._counted)
         where = f"epoch {runner.epoch + 1}, after {runner.iter} iterations"
         if state is None:
             runner.logger.warning(
-                f"Going on in {where}, not exactly: the checkpoint has no random states, as other "
-                "versions and programs wrote it; what is drawn at random differs from an "
+                f"Continuing in {where}, not exactly: the checkpoint has no random states, as "
+                "other versions and programs wrote it; what is drawn at random differs from an "
                 "uninterrupted run."
             )
             return
+        if self._has_validated and runner.val_loop is not None:
+            loader = runner.val_dataloader
+            if loader.persistent_workers:
+                iter(loader)  # the run had these workers already, and to start them draws a seed
         try:
-            restore_process(runner, state["processes"], get_rank())
+            restore_process(runner, state["processes"])
             restore_hooks(runner, state["hooks"])
-        except (KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
-            raise ValueError(
-                f"the state in {runner._load_from} is damaged or of another model ({error!r}); "
-                "resume an earlier checkpoint"
-            ) from None
-        if state["unheard"] is not None:
-            tell_early_stopping(runner, state["unheard"])
-        runner.logger.info(f"Going on in {where}{_in_words(state)}.")
+        except Exception as error:  # torch, NumPy and Python each complain in their own way
+            raise _damaged(runner, error) from None
+        before, now = len(state["processes"]), get_world_size()
+        changed = f", not exactly: with {now} processes instead of {before}"
+        runner.logger.info(f"Continuing in {where}{changed if now != before else ''}.")
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Note the random states, if this validation starts workers that the run had already."""
+        """Note that the run has validated."""
         self._has_validated = True
-        if self._opens_loader and runner.val_dataloader.persistent_workers:
-            self._random = capture_random_states()
-        self._opens_loader = False
-
-    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Put back what starting workers drew."""
-        if self._random is not None:
-            restore_random_states(self._random)
-            self._random = None
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note that the validation is done, for checkpoints that hooks write of it."""
-        self._random = None
         loop = runner._train_loop  # the property would build one to validate alone
-        if hasattr(loop, "place"):
-            loop.place = loop.place._replace(validated=True)
-            numbers = (int, float)
-            self._metrics = {k: v for k, v in (metrics or {}).items() if isinstance(v, numbers)}
-            self._remembered = capture_hooks(runner)
-
-    def after_val(self, runner: Runner) -> None:
-        """Note that all hooks have heard of the metrics."""
-        self._metrics = None
+        if hasattr(loop, "progress"):
+            loop.progress = loop.progress._replace(validated=True)
 
 
-def _images_of_a_step(runner: Runner) -> int | None:
-    """Return how many images all processes together make an iteration of."""
-    loader = runner.train_dataloader
-    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-    return size and size * get_world_size()
+def _count_steps(runner: Runner) -> None:
+    """Let schedulers know that the optimizer has stepped, or they warn where an epoch ends now."""
+    schedulers = runner.param_schedulers or []
+    lists = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+    for scheduler in (each for some in lists for each in some):
+        if runner.iter and getattr(scheduler.optimizer, "_global_step", 0) < 0:
+            scheduler.optimizer._global_step = 0
 
 
-def _place_without_state(runner: Runner, meta: dict) -> Place:
-    """Return where a checkpoint without our state was written, as far as its numbers say."""
-    epoch, done = meta.get("epoch", 0), meta.get("iter", 0)
-    before = getattr(runner.train_loop, "batches_before", None)
-    return Place(epoch, done, done if before is None else max(0, done - before(epoch)))
+def _damaged(runner: Runner, error: Exception) -> ValueError:
+    return ValueError(
+        f"the state in {runner._load_from} is damaged or of another model ({error!r}); resume an "
+        "earlier checkpoint"
+    )
 
 
-def _check(state: Any) -> dict[str, Any]:
-    kinds = dict(processes=list, hooks=list, number=int, has_validated=bool, place=dict)
-    known = isinstance(state, dict) and {"images", "unheard", *kinds} <= set(state)
-    if not known or not all(isinstance(state[name], kind) for name, kind in kinds.items()):
-        raise ValueError(
-            "the checkpoint's resume_state is damaged or of a later version; resume an earlier "
-            "checkpoint"
-        )
-    return state
+# The work folder of a run: its beginning, and the checkpoint to resume from.
 
 
-def _in_words(state: dict[str, Any]) -> str:
-    """Say what was not restored exactly."""
-    before, saved, now = state["number"], len(state["processes"]), get_world_size()
-    if saved < before:
-        text = f"; of {before} processes the state of the first is there alone"
-    elif now != before:
-        text = f" with {now} processes instead of {before}; sums may differ in the last bits"
-    else:
-        return ""
-    fresh = range(saved, now)
-    seeded = ", ".join(map(str, fresh))
-    return text + (f"; rank {seeded} is seeded from seed, iteration and rank" if fresh else "")
-
-
-# The checkpoint that a run goes on from.
+def record_start(runner: Runner, run: dict[str, Any]) -> None:
+    """Make the work folder that of a run, which this Runner starts or continues."""
+    folder, log, loaded = Path(runner.work_dir), Path(runner.log_dir).name, str(runner._load_from)
+    logs: list[str] = []
+    checkpoints: list[str] = []
+    if runner.iter:
+        known = read_run(folder)
+        written = {path.parts[-3] for path in folder.glob("*/vis_data/scalars.json")} - {log}
+        logs = known.get("logs") or sorted(written)  # of version 0.1.0, which lists none
+        for name in known.get("checkpoints", []):  # what came after the loaded one is given up
+            checkpoints.append(name)
+            if Path(name).name == Path(loaded).name:
+                break
+        else:
+            checkpoints = [loaded]
+    if runner.iter < runner.max_iters:  # no student may take them for the weights of this run
+        Path(folder, FINAL).unlink(missing_ok=True)
+    write_run(folder, **run, logs=[*logs, log], checkpoints=checkpoints)
+    if not runner.iter:
+        Path(folder, POINTER).unlink(missing_ok=True)
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """Find the checkpoint that a run would go on from; its folder may have been moved since."""
+    """Find the checkpoint to resume from; its folder may have been moved since."""
     return find_checkpoint(work_dir)[0]
 
 
 def find_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """Find the last checkpoint that is whole, and say what is wrong with later ones.
 
-    That is the one that ``last_checkpoint`` names, or else those before it in ``run.json``. A
-    folder without the first holds no checkpoint of its run, whatever lies there.
+    ``run.json`` lists them. Of a folder without it, MMEngine's ``last_checkpoint`` names the one.
     """
+    folder = Path(work_dir)
     problems: list[str] = []
-    for name in _names(Path(work_dir)):
-        found = _locate(Path(work_dir), name)
+    names = read_run(folder).get("checkpoints")
+    pointer = folder / POINTER
+    if names is None and pointer.is_file():
+        names = [pointer.read_text(encoding="utf-8", errors="replace").strip()]
+    for name in reversed(names or []):
+        paths = (folder / Path(name).name, Path(name))
+        found = next((path for path in paths if path.is_file()), None)
         why = "does not exist" if found is None else _why_not(found)
         if why is None:
             return found, problems
         problems.append(f"{found or name} {why}")
     return None, problems
-
-
-def _names(folder: Path) -> Iterator[str]:
-    pointer = folder / POINTER
-    if not pointer.is_file():
-        return
-    named = pointer.read_text(encoding="utf-8", errors="replace").strip()
-    if named:
-        yield named
-    known = read_run(folder)
-    before = known["checkpoints"] if known is not None else _numbered_before(folder, named)
-    if named in before:  # one that is not named yet may have been meant for other settings
-        before = before[: before.index(named)]
-    yield from reversed([name for name in before if name != named])
-
-
-def _numbered_before(folder: Path, named: str) -> list[str]:
-    """List the checkpoints of a folder of MMEngine's own, with lower numbers than the last one."""
-    kind, _, number = Path(named).stem.rpartition("_")
-    if not number.isdigit():
-        return []
-    found = {}
-    for path in folder.glob(f"{kind}_*.pth"):
-        own = path.stem.rpartition("_")[2]
-        if own.isdigit() and int(own) < int(number):
-            found[int(own)] = str(path)
-    return [found[key] for key in sorted(found)]
-
-
-def _locate(folder: Path, name: str) -> Path | None:
-    named = Path(name)
-    return next((path for path in (folder / named.name, named) if path.is_file()), None)
 
 
 def _why_not(path: Path) -> str | None:
@@ -490,18 +368,10 @@ def _why_not(path: Path) -> str | None:
     return None
 
 
-def missing_text(work_dir: str | Path, problems: list[str]) -> str:
-    """Say that no checkpoint of a folder is whole."""
-    return (
-        f"warning: no checkpoint of {work_dir} is whole ({'; '.join(problems)}); starting from the "
-        "beginning"
-    )
+# Runs are not resumed from checkpoints of other runs unnoticed.
 
 
-# Runs do not go on from checkpoints of other runs unnoticed.
-
-
-MADE_OF = "made_of"
+MADE_OF = "made_of"  # the key in checkpoints
 _RESUMABLE = {"optimizer", "meta", "message_hub"}  # what only a checkpoint to resume has
 _SHOWN = 8  # differences in one message
 
@@ -514,10 +384,10 @@ def allow_other_labels(cfg: Config) -> None:
 
 
 class FingerprintHook(Hook):
-    """Say in checkpoints what their run is made of, and refuse to resume another run's.
+    """Write into checkpoints what their run computes, and refuse to resume another run's.
 
-    Looked at are the config, the seed, the content of teachers' and of label files, and the
-    training data's pictures and labels.
+    Compared are the config, the seed, the content of teachers' and of label files, and the
+    training data's images and labels.
     """
 
     priority = "ABOVE_NORMAL"  # LabelNoiseHook knows more of labels, and comes first
@@ -525,41 +395,40 @@ class FingerprintHook(Hook):
     def __init__(self, computed: dict[str, Any], resume_changed: bool = False) -> None:
         self.computed = computed
         self.resume_changed = resume_changed
-        self._looked = False
+        self._compared = False
         self._changes: list[str] = []
         self._data: list[str | None] = []
 
     def look_ahead(self, cfg: Config) -> None:
-        """Look into the checkpoint before anything is built or written.
+        """Compare the checkpoint before anything is built or written.
 
         The run takes the checkpoint's seed, as MMEngine does, but before the data loader is made.
         """
-        path = cfg.get("load_from") or last_checkpoint(cfg.work_dir)
+        path = cfg.get("load_from")
         if not cfg.get("resume") or path is None or "://" in str(path):
             return
         checkpoint = read_lazily(str(path))
-        self._look(checkpoint, str(path))
+        self._compare(checkpoint, str(path))
         seed = checkpoint["meta"].get("seed")
         if type(seed) is int and seed != seed_of(cfg):
             cfg.randomness = dict(cfg.get("randomness") or {}, seed=seed)
 
-    def _look(self, checkpoint: Any, path: str) -> None:
+    def _compare(self, checkpoint: Any, path: str) -> None:
         if not isinstance(checkpoint, dict) or not set(checkpoint) >= _RESUMABLE:
             raise ValueError(
                 f"{path} holds weights alone and cannot be resumed; take an epoch_N.pth, or set "
                 "load_from to begin a new training with these weights"
             )
-        self._looked = True
-        if MADE_OF in checkpoint:
-            made_of = checkpoint[MADE_OF]
-            if isinstance(made_of, dict) and "config" in made_of:
-                changes = ["the version of mmkd_logit (0.1.0), whose settings cannot be compared"]
-            else:
-                content = made_of.get("computed") if isinstance(made_of, dict) else None
-                changes = list_changes(content, self.computed)
-            self._settle(changes, path)
+        self._compared = True
+        made_of = checkpoint.get(MADE_OF)
+        if isinstance(made_of, dict) and "config" in made_of:
+            changes = ["the version of mmkd_logit (0.1.0), whose settings cannot be compared"]
+            self._refuse(changes, path)
+        elif MADE_OF in checkpoint:
+            content = made_of.get("computed") if isinstance(made_of, dict) else None
+            self._refuse(list_changes(content, self.computed), path)
 
-    def _settle(self, changes: list[str], path: str) -> None:
+    def _refuse(self, changes: list[str], path: str) -> None:
         if changes and not self.resume_changed:
             more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
             raise ValueError(
@@ -574,29 +443,26 @@ class FingerprintHook(Hook):
         if not runner._resume:
             return
         path = str(runner._load_from)
-        if not self._looked:
-            self._look(checkpoint, path)
+        if not self._compared:
+            self._compare(checkpoint, path)
         if MADE_OF not in checkpoint:
             runner.logger.warning(
                 f"{Path(path).name} does not say of what run it is; nothing is compared with it"
             )
             return
-        self._read_data(runner)
-        broadcast_object_list(self._data)  # the first process has read it for all
-        before, now = checkpoint[MADE_OF].get("data"), self._data[0]
+        before, now = checkpoint[MADE_OF].get("data"), self._data_hash(runner)
         if before is not None and before != now:
-            self._settle([f"the training images or labels (hash {before} -> {now})"], path)
+            self._refuse([f"the training images or labels (hash {before} -> {now})"], path)
         if self._changes:
             runner.logger.warning(f"Going on all the same with {'; '.join(self._changes)}")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Say of what run it is."""
+        """Write what the run computes."""
         if "optimizer" in checkpoint:
-            self._read_data(runner)
             computed = getattr(runner, "computed", None) or self.computed
-            checkpoint[MADE_OF] = dict(computed=computed, data=self._data[0])
+            checkpoint[MADE_OF] = dict(computed=computed, data=self._data_hash(runner))
 
-    def _read_data(self, runner: Runner) -> None:
+    def _data_hash(self, runner: Runner) -> str | None:
         if not self._data:
-            main = is_main_process()
-            self._data = [dataset_hash(runner.train_dataloader.dataset) if main else None]
+            self._data = [dataset_hash(runner.train_dataloader.dataset)]
+        return self._data[0]

@@ -1,15 +1,13 @@
-"""MMEngine's Runner and loops, in an order and from a place that can be resumed exactly."""
+"""MMEngine's Runner and loops, with what resuming exactly needs of them."""
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -20,66 +18,33 @@ from mmkd_logit.datasets.seeding import SeededSampler
 from mmkd_logit.registry import LOOPS
 from mmkd_logit.utils.arguments import type_name
 
-from .resume import Place
+from .resume import Progress
 
-_FORMAT, _STAMP = "%Y%m%d_%H%M%S", re.compile(r"\d{8}_\d{6}")
+_STAMP = "%Y%m%d_%H%M%S"  # of the names of MMEngine's folders of logs
 
 
-class OrderedRunner(Runner):
-    """MMEngine's Runner, whose folder of logs is a new one, with a name after those that exist.
+class QuietRunner(Runner):
+    """MMEngine's Runner, which writes over nothing that an earlier run left in the work folder.
 
-    MMEngine names it by the second of the start. Two starts in one second would write into the
-    same ``scalars.json``, and after the clock was set back a later start has an earlier name.
+    Its folder of logs is a new one: two starts in one second would write into the same
+    ``scalars.json``. MMEngine's copy of the config is written when training begins, by
+    ``tools/train.py``, and not when the model is built.
     """
 
     _timestamp: str
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Do so when the processes know each other."""
+        """Name the folder of logs once the processes know each other."""
         super().setup_env(env_cfg)
-        stamps: list[Any] = [self._timestamp]
-        if is_main_process():
-            stamps = [later_stamp(self._timestamp, self._work_dir)]
+        stamps = [self._timestamp]
+        while Path(self._work_dir, stamps[0]).exists():
+            later = time.mktime(time.strptime(stamps[0], _STAMP)) + 1
+            stamps = [time.strftime(_STAMP, time.localtime(later))]
         broadcast_object_list(stamps)
         (self._timestamp,) = stamps
 
-
-def later_stamp(stamp: str, work_dir: str | Path) -> str:
-    """Return a time in a name, or the first second after all those in a folder."""
-    known = [path.name for path in Path(work_dir).iterdir() if _seconds(path.name) is not None]
-    last = max(known, default="")
-    seconds = _seconds(last)
-    while seconds is not None and stamp <= last:  # summer time may repeat an hour
-        seconds += 1
-        stamp = time.strftime(_FORMAT, time.localtime(seconds))
-    return stamp
-
-
-def _seconds(name: str) -> float | None:
-    if not _STAMP.fullmatch(name):
-        return None
-    try:
-        return time.mktime(time.strptime(name, _FORMAT))
-    except (ValueError, OverflowError):
-        return None
-
-
-# MMEngine's Runner, without what it writes before anything has been checked.
-
-
-class QuietRunner(OrderedRunner):
-    """A Runner that leaves the config of an earlier run in the work folder where it is.
-
-    MMEngine writes its own over it when the model is built; ``tools/train.py`` lets it be written
-    when training begins, and ``tools/test.py``, whose config is not the one that was trained by,
-    never.
-    """
-
     def dump_config(self) -> None:
         """Write nothing."""
-
-
-# A Runner that measures the weights of a checkpoint and no others.
 
 
 class ExactRunner(QuietRunner):
@@ -124,33 +89,20 @@ class _LeaveOthers(Hook):
             print_log(f"Leaving out {others[0]}{more}, of no part of the network.", "current")
 
 
-# The validation that belongs to a place in a training.
+class ResumableRunner(QuietRunner):
+    """A Runner that collects the state of every process before the first one saves.
 
-
-def validate_if_due(loop: Any, done: int, end: int) -> None:
-    """Validate, if it is time, as MMEngine's training loops do, and note that it is done."""
-    loop._decide_current_val_interval()
-    due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
-    if loop.runner.val_loop is not None and due:
-        loop.runner.val_loop.run()
-    loop.place = loop.place._replace(validated=True)
-
-
-# What the workers of data loaders draw, and their end.
-
-
-def say_what_workers_draw(loader: DataLoader, runner: Runner, within: bool) -> None:
-    """Say in the log if a run is resumed whose workers' random states are gone.
-
-    Workers that begin with an epoch are seeded alike in each.
+    Attributes:
+        computed: What the run computes, for its checkpoints; None where a hook knows.
     """
-    lost = loader.num_workers and (within or loader.persistent_workers)
-    if lost and not isinstance(loader.sampler, SeededSampler):
-        runner.logger.warning(
-            "What transforms draw at random in the data loader's workers is not resumed. Where "
-            "they do, use mmkd_logit.SeededSampler with mmkd_logit.SeededDataset, whose pictures "
-            "do not depend on workers."
-        )
+
+    computed: dict[str, Any] | None = None
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint; every process calls this."""
+        if kwargs.get("save_optimizer", True):  # otherwise it cannot be resumed
+            self.call_hook("gather_state")
+        super().save_checkpoint(*args, **kwargs)
 
 
 def end_workers(runner: Runner) -> None:
@@ -161,35 +113,43 @@ def end_workers(runner: Runner) -> None:
     """
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         # The loader has those that persist, and a loop by iterations the pass that it is in.
-        for name in ("dataloader", "dataloader_iterator"):
-            owner: Any = getattr(loop, name, None)
+        for owner in (getattr(loop, "dataloader", None), loop):
             iterator: Any = getattr(owner, "_iterator", None)
             if hasattr(iterator, "_shutdown_workers"):
-                owner._iterator = None
+                owner._iterator = None  # type: ignore[union-attr]
                 iterator._shutdown_workers()
 
 
-# The batches of indices of a data loader, of which some were served before.
+# Training loops that continue within an epoch.
 
 
-class ServedBatches:
-    """Stands for a loader's batch sampler, and passes over batches without loading them."""
+class SkippingSampler:
+    """A data loader's batch sampler that skips the batches which a run has consumed.
 
-    def __init__(self, sampler: Any) -> None:
+    They are not loaded.
+
+    Args:
+        sampler: The loader's own.
+        endless: Whether it begins again when it ends, as MMEngine's loop by iterations does.
+
+    Attributes:
+        skip: How many batches the next iterator leaves out.
+        closed: Whether an iterator gives nothing at all.
+    """
+
+    def __init__(self, sampler: Any, endless: bool = False) -> None:
         self._sampler = sampler
-        self._rest: _Rest | None = None
-        self._closed = False
+        self._endless = endless
+        self.skip = 0
+        self.closed = False
 
     @classmethod
-    def install(cls, loader: DataLoader) -> "ServedBatches":
+    def install(cls, loader: DataLoader, endless: bool = False) -> "SkippingSampler":
         """Let a loader read its indices from here."""
         name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-        found = getattr(loader, name)
-        if not isinstance(found, cls):
-            found = cls(found)
-            # torch refuses an assignment, since others might not fit the batch size.
-            vars(loader)[name] = found
-        return found
+        # torch refuses an assignment, since others might not fit the batch size.
+        vars(loader)[name] = cls(getattr(loader, name), endless)
+        return vars(loader)[name]
 
     def __getattr__(self, name: str) -> Any:
         if name == "_sampler":  # of an object that is being made
@@ -200,92 +160,47 @@ class ServedBatches:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator:
-        if self._closed:
-            return iter(())
-        if self._rest is not None and not self._rest.begun:
-            return self._rest  # a loader with workers asks twice before it reads
-        self._rest = None
-        return iter(self._sampler)
+        # Runs when the first batch is asked for: a loader with workers makes two iterators, and
+        # reads the second.
+        if self.closed:
+            return
+        batches = self._passes() if self._endless else iter(self._sampler)
+        for _ in range(self.skip):
+            next(batches, None)
+        self.skip = 0
+        yield from batches
 
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        """Serve nothing meanwhile, whoever opens the loader."""
-        self._closed = True
-        try:
-            yield
-        finally:
-            self._closed = False
-
-    def pass_over(self, count: int, begin_pass: Callable[[int], None] | None = None) -> int:
-        """Let the next iterator begin after some batches."""
-        batches, passes = iter(self._sampler), 0
-        for _ in range(count):
-            if next(batches, None) is not None:
-                continue
-            if begin_pass is None:
-                break
-            passes += 1
-            begin_pass(passes)
-            batches = iter(self._sampler)
-            next(batches)
-        self._rest = _Rest(batches)
-        return passes
+    def _passes(self) -> Iterator:
+        sampler = getattr(self._sampler, "sampler", self._sampler)
+        number = 0
+        while len(self._sampler):
+            yield from self._sampler
+            number += 1
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(number)
 
 
-class _Rest:
-    """What is left of the batches, which knows whether somebody reads it."""
-
-    def __init__(self, batches: Iterator) -> None:
-        self._batches = batches
-        self.begun = False
-
-    def __iter__(self) -> "_Rest":
-        return self
-
-    def __next__(self) -> Any:
-        self.begun = True
-        return next(self._batches)
+def _validate_if_due(loop: Any, done: int, end: int) -> None:
+    """Validate, if it is time, as MMEngine's training loops do, and note that it is done."""
+    loop._decide_current_val_interval()
+    due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
+    if loop.runner.val_loop is not None and due:
+        loop.runner.val_loop.run()
+    loop.progress = loop.progress._replace(validated=True)
 
 
-# A data loader that begins again when it ends.
+def _warn_of_workers(loader: DataLoader, runner: Runner, within: bool) -> None:
+    """Warn of a resumed run whose workers' random states are gone.
 
-
-class EndlessBatches:
-    """What MMEngine's loop by iterations reads, opened when it is first read on either stack."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self._loader = loader
-        self._iterator: Any = None
-        self._passes = 0
-
-    def __iter__(self) -> "EndlessBatches":
-        return self
-
-    def __next__(self) -> Any:
-        if self._iterator is None:
-            self.open()
-        try:
-            return next(self._iterator)
-        except StopIteration:
-            self.begin_pass(self._passes + 1)
-            self.open()
-            return next(self._iterator)
-
-    def open(self) -> None:
-        """Make the loader ready to be read."""
-        self._iterator = iter(self._loader)
-
-    def begin_pass(self, number: int) -> None:
-        """Tell the sampler which pass through the data begins."""
-        self._passes = number
-        sampler = self._loader.sampler
-        if not hasattr(sampler, "set_epoch"):
-            sampler = getattr(self._loader.batch_sampler, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(number)
-
-
-# Training by epochs that can go on within one.
+    Workers that begin with an epoch are seeded alike in each.
+    """
+    lost = loader.num_workers and (within or loader.persistent_workers)
+    if lost and not isinstance(loader.sampler, SeededSampler):
+        runner.logger.warning(
+            "What transforms draw at random in the data loader's workers is not resumed. Where "
+            "they do, use mmkd_logit.SeededSampler with mmkd_logit.SeededDataset, whose images "
+            "do not depend on workers."
+        )
 
 
 @LOOPS.register_module()
@@ -293,9 +208,9 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     """MMEngine's loop, exact when a run is resumed; see :class:`ResumeStateHook`.
 
     A checkpoint may be written after any iteration. The epoch is then entered where it was left:
-    batches that were served are passed over in the batch sampler and not loaded, iterations keep
-    their numbers, and hooks see each iteration once. A validation that a run did not live to do
-    is done first. Without interruption it does what MMEngine's does, bit for bit.
+    consumed batches are skipped in the batch sampler and not loaded, iterations keep their
+    numbers, and hooks see each iteration once. A validation that was due is done first. Without
+    interruption it does what MMEngine's does, bit for bit.
 
     Args:
         runner: Of the run.
@@ -306,172 +221,113 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: Any, max_epochs: int, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, max_epochs, **kwargs)
-        self.place = Place()
-        self._served = ServedBatches.install(self.dataloader)
+        self.progress = Progress()
+        self._sampler = SkippingSampler.install(self.dataloader)
         self._resumed = False
-        self._passed_over = 0
 
-    def go_on_from(self, place: Place) -> None:
-        """Begin elsewhere than at the beginning.
-
-        Args:
-            place: Of a checkpoint.
-        """
-        size = len(self.dataloader)
-        self.place = place._replace(batch=place.batch if 0 <= place.batch <= size else 0)
-        self._resumed = True
-
-    def batches_before(self, epoch: int) -> int:
-        """Return how many batches the epochs before one have.
-
-        Args:
-            epoch: From 0 on.
-        """
-        return epoch * len(self.dataloader)
+    def resume_from(self, progress: Progress) -> None:
+        """Begin where a checkpoint was written."""
+        self.progress, self._resumed = progress, True
 
     def run(self) -> torch.nn.Module:
         """Train."""
         self.runner.call_hook("before_train")
         if self._resumed:
-            self._go_on()
+            _warn_of_workers(self.dataloader, self.runner, within=bool(self.progress.batch))
+            if not self.progress.batch:
+                self._begin_at_an_epoch()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            validate_if_due(self, self._epoch, self._max_epochs)
+            _validate_if_due(self, self._epoch, self._max_epochs)
         self.runner.call_hook("after_train")
         return self.runner.model
 
-    def _go_on(self) -> None:
-        self._passed_over = self.place.batch
-        say_what_workers_draw(self.dataloader, self.runner, within=bool(self.place.batch))
-        if not self.place.batch:
-            self.runner.call_hook("restore_state")
-            if not self.place.validated:
-                validate_if_due(self, self._epoch, self._max_epochs)
+    def _begin_at_an_epoch(self) -> None:
+        if self.dataloader.persistent_workers and self._iter:
+            iter(self.dataloader)  # the run had these workers already, and to start them draws
+        self.runner.call_hook("restore_state")
+        if not self.progress.validated:
+            _validate_if_due(self, self._epoch, self._max_epochs)
 
     def run_epoch(self) -> None:
         """Train for an epoch, or for the rest of one."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        first, self._passed_over = self._passed_over, 0
-        for idx, data_batch in enumerate(self._open(first), first):
+        first = self._sampler.skip = self.progress.batch
+        batches = iter(self.dataloader)
+        if first:
+            self.runner.call_hook("restore_state")
+        for idx, data_batch in enumerate(batches, first):
             self.run_iter(idx, data_batch)
-        self.place = Place(self._epoch + 1, self._iter, 0, validated=False)
+        self.progress = Progress(self._epoch + 1, self._iter, 0, validated=False)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Train for an iteration.
-
-        Args:
-            idx: Of the batch in the epoch.
-            data_batch: Of the data loader.
-        """
-        # What hooks save of this iteration goes on after it.
-        self.place = Place(self._epoch, self._iter + 1, idx + 1)
+        """Train for an iteration, after which a checkpoint that hooks save of it continues."""
+        self.progress = Progress(self._epoch, self._iter + 1, idx + 1)
         super().run_iter(idx, data_batch)
-
-    def _open(self, first: int) -> Iterator:
-        """Make the loader ready; afterwards the random states are those of a run without a stop."""
-        if not self._resumed:
-            return iter(self.dataloader)
-        self._resumed = False
-        if first:
-            self._served.pass_over(first)
-            batches = iter(self.dataloader)
-            self.runner.call_hook("restore_state")
-            return batches
-        with self._as_before():
-            return iter(self.dataloader)
-
-    def _as_before(self) -> Any:
-        """Keep the random states where the run had its workers already."""
-        # Not above: command lines read this before they silence mmpretrain's warnings.
-        from mmkd_logit.models.build import preserve_random_state
-
-        had = self.dataloader.persistent_workers and self._iter > 0
-        return preserve_random_state() if had else nullcontext()
-
-
-# Training by iterations that goes on where it was.
 
 
 @LOOPS.register_module()
 class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
     """MMEngine's loop, exact when a run is resumed; see :class:`ResumeStateHook`.
 
-    Batches that were served are passed over in the batch sampler and not loaded, with an
-    endless sampler and with others, and a validation that a run did not live to do is done first.
+    Consumed batches are skipped in the batch sampler and not loaded, with an endless sampler and
+    with others, and a validation that was due is done first.
 
     Args:
         runner: Of the run.
         dataloader: As of MMEngine's loop.
         max_iters: As of MMEngine's loop.
-        **kwargs: As of MMEngine's loop: when to validate, and whether nothing is passed over.
+        **kwargs: As of MMEngine's loop: when to validate.
     """
 
     def __init__(self, runner: Runner, dataloader: Any, max_iters: int, **kwargs: Any) -> None:
         if isinstance(dataloader, dict):
-            # MMEngine 0.10 opens the loader here, and workers would read ahead in an endless
-            # sampler, which nobody puts back.
             diff_rank_seed = runner._randomness_cfg.get("diff_rank_seed", False)
             dataloader = runner.build_dataloader(
                 dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
             )
-        self._served = ServedBatches.install(dataloader)
-        with self._served.closed():
-            super().__init__(runner, dataloader, max_iters, **kwargs)
-        self.dataloader_iterator = EndlessBatches(self.dataloader)
-        self.place = Place()
+        self._sampler = SkippingSampler.install(dataloader, endless=True)
+        # MMEngine 0.11.0rc3 opens the loader here, and workers would read ahead in an endless
+        # sampler, whose state cannot be put back.
+        self._sampler.closed = True
+        super().__init__(runner, dataloader, max_iters, **kwargs)
+        self._sampler.closed = False
+        self.progress = Progress()
         self._resumed = False
-        self._ahead = 0  # of batches before iterations, where these have another size now
+        self._iterator: Any = None
 
-    def go_on_from(self, place: Place) -> None:
-        """Begin elsewhere than at the beginning.
-
-        Args:
-            place: Of a checkpoint.
-        """
-        self.place = place
-        self._resumed = True
+    def resume_from(self, progress: Progress) -> None:
+        """Begin where a checkpoint was written."""
+        self.progress, self._resumed = progress, True
 
     def run(self) -> torch.nn.Module:
         """Train."""
         self.runner.call_hook("before_train")
         # The whole training is one epoch to hooks.
         self.runner.call_hook("before_train_epoch")
+        self._sampler.skip = self.progress.batch
+        self._iterator = iter(self.dataloader)
         if self._resumed:
-            self._go_on()
+            _warn_of_workers(self.dataloader, self.runner, within=True)
+            self.runner.call_hook("restore_state")
+            if not self.progress.validated:
+                _validate_if_due(self, self._iter, self._max_iters)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
-            validate_if_due(self, self._iter, self._max_iters)
+            self.run_iter(next(self._iterator))
+            _validate_if_due(self, self._iter, self._max_iters)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
 
-    def _go_on(self) -> None:
-        self._resumed = False
-        self._ahead = self.place.batch - self.place.iter
-        say_what_workers_draw(self.dataloader, self.runner, within=True)
-        if not getattr(self, "fast_forward_on_resume", False):
-            self._served.pass_over(self.place.batch, self.dataloader_iterator.begin_pass)
-        self.dataloader_iterator.open()
-        self.runner.call_hook("restore_state")
-        if not self.place.validated:
-            validate_if_due(self, self._iter, self._max_iters)
-
     def run_iter(self, data_batch: Any) -> None:
-        """Train for an iteration.
-
-        Args:
-            data_batch: Of the data loader.
-        """
-        done = self._iter + 1
-        self.place = Place(self._epoch, done, done + self._ahead, validated=False)
+        """Train for an iteration, after which a checkpoint that hooks save of it continues."""
+        batch = self.progress.batch + 1
+        self.progress = Progress(self._epoch, self._iter + 1, batch, validated=False)
         super().run_iter(data_batch)
-
-
-# MMEngine's train loops replaced by ours.
 
 
 _OURS = dict(
@@ -480,10 +336,10 @@ _OURS = dict(
 )
 
 
-def use_resumable_loop(cfg: Config) -> None:
+def make_resumable(cfg: Config) -> None:
     """Let a config that trains by one of MMEngine's loops do so by ours, which can be resumed.
 
-    Called when the config's hash is taken: the loops do the same.
+    Called when the config's fingerprint is taken: the loops do the same.
     """
     settings = dict(cfg.train_cfg)
     kind = settings.pop("type", None)
@@ -492,22 +348,6 @@ def use_resumable_loop(cfg: Config) -> None:
     ours = _OURS.get(type_name(kind) or "")
     if ours is not None:
         cfg.train_cfg = dict(type=ours, **settings)
-
-
-# A Runner whose checkpoints are of all its processes.
-
-
-class ResumableRunner(QuietRunner):
-    """A Runner that collects the state of every process before the first one saves.
-
-    Attributes:
-        made_of: What the run is made of, as its checkpoints say (:mod:`.run_identity`).
-    """
-
-    made_of: dict[str, Any] | None = None
-
-    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint; every process calls this."""
-        if kwargs.get("save_optimizer", True):  # else nobody can resume it
-            self.call_hook("gather_state")
-        super().save_checkpoint(*args, **kwargs)
+    for hook in (*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])):
+        if isinstance(hook, dict) and type_name(hook) == "EarlyStoppingHook":
+            hook.setdefault("priority", "LOW")  # before a checkpoint of the validation is written

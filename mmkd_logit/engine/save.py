@@ -1,22 +1,22 @@
 """Saving checkpoints that are there whole or not at all."""
 
-import hashlib
-import os
-import pickle
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast_object_list, is_main_process, master_only
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_choice, check_count, check_flag, check_text
-from mmkd_logit.utils.files import note_checkpoint, replacing, sealed, why_damaged, write_text
+from mmkd_logit.utils.files import why_damaged, write_bytes, write_text
+
+from .config import FINAL
+from .fingerprint import read_run, write_run
 
 # Fields, wherever they stand: in checkpoints, scalars and rows of results. Everything else of a
 # run that was cut off and resumed equals that of one that was not, bit for bit.
@@ -44,20 +44,13 @@ ATOMIC = "mmkd_logit.atomic"
 class AtomicBackend(LocalBackend):
     """MMEngine's local files, which appear whole or not at all.
 
-    Checkpoints get a seal, by which a later run sees whether they are whole. It is registered
-    as ``mmkd_logit.atomic``, for ``backend_args=dict(backend='mmkd_logit.atomic')``.
+    It is registered as ``mmkd_logit.atomic``, for
+    ``backend_args=dict(backend='mmkd_logit.atomic')``.
     """
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write a file."""
-        with replacing(filepath, len(obj)) as file:
-            for part in sealed(bytes(obj)):
-                file.write(part)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        """Write a text."""
-        assert encoding.lower() in ("utf-8", "utf8")
-        write_text(filepath, obj)
+        write_bytes(filepath, bytes(obj))
 
 
 register_backend(ATOMIC, AtomicBackend, force=True)
@@ -72,24 +65,24 @@ INTERRUPTED = "interrupted.pth"  # of a run that was asked to stop, until its ne
 
 def save_atomically(runner: Runner, folder: str, filename: str, **kwargs: Any) -> None:
     """Save a checkpoint that appears whole or not at all."""
-    chosen = kwargs.get("backend_args"), kwargs.get("file_client_args")
-    if chosen == (None, None) and "://" not in str(folder):
+    if kwargs.get("backend_args") is None and "://" not in str(folder):
         kwargs["backend_args"] = dict(backend=ATOMIC)
     runner.save_checkpoint(folder, filename, **kwargs)
 
 
-def point_to(runner: Runner, checkpoint: str, gone: Sequence[str] = ()) -> None:
-    """Make a saved checkpoint the one that the run goes on from."""
+def record_checkpoint(runner: Runner, checkpoint: str, gone: Sequence[str] = ()) -> None:
+    """Make a saved checkpoint the one that the run is resumed from."""
     if is_main_process():
-        note_checkpoint(runner.work_dir, checkpoint, gone)
-        write_text(Path(runner.work_dir, POINTER), checkpoint)
+        known = read_run(runner.work_dir).get("checkpoints", [])
+        others = [each for each in known if each != checkpoint and each not in gone]
+        write_run(runner.work_dir, checkpoints=[*others, checkpoint])
+        write_text(Path(runner.work_dir, POINTER), checkpoint)  # for MMEngine's own tools
 
 
 # Arguments of MMEngine's ``CheckpointHook``, which takes most of them as they come.
 
 
-def check_checkpoint_arguments(given: Mapping[str, Any]) -> None:
-    """Check what a checkpoint hook of ours hands on to its parent."""
+def _check_arguments(given: Mapping[str, Any]) -> None:
     for name in ("by_epoch", "save_optimizer", "save_param_scheduler", "save_last"):
         check_flag(name, given.get(name, True))
     for name in ("interval", "max_keep_ckpts"):  # -1 is never, and all
@@ -100,26 +93,19 @@ def check_checkpoint_arguments(given: Mapping[str, Any]) -> None:
     template = given.get("filename_tmpl")
     if template is not None and not (isinstance(template, str) and "{" in template):
         raise ValueError(f"filename_tmpl must be text such as 'epoch_{{}}.pth', got {template!r}")
-    for name in ("save_best", "greater_keys", "less_keys", "published_keys"):
-        for each in _several(given.get(name)):
-            check_text(name, each, "text, a list of texts or None")
-    for each in _several(given.get("rule")):
-        if each is not None:
-            check_choice("rule", each, ("greater", "less"))
+    for name in ("save_best", "greater_keys", "less_keys", "published_keys", "rule"):
+        value = given.get(name)
+        several = value if isinstance(value, (list, tuple)) else [value]
+        for each in (each for each in several if each is not None):
+            if name == "rule":
+                check_choice(name, each, ("greater", "less"))
+            else:
+                check_text(name, each, "text, a list of texts or None")
     for name in ("backend_args", "file_client_args"):
         if not isinstance(given.get(name), (Mapping, type(None))):
             raise ValueError(
                 f"{name} must be a dict such as dict(backend='local'), or None, got {given[name]!r}"
             )
-
-
-def _several(value: Any) -> tuple:
-    if isinstance(value, (list, tuple)):
-        return tuple(value)
-    return () if value is None else (value,)
-
-
-# Checkpoints that a kill leaves whole.
 
 
 @HOOKS.register_module()
@@ -131,8 +117,10 @@ class AtomicCheckpointHook(CheckpointHook):
     whole or not at all, then the name, and the old ones go last, also the best ones. The checkpoint
     before is there until then, so the disk holds one more for a while.
 
-    Every file has a checksum in it, and ``run.json`` in the work folder lists the run's
-    checkpoints: where the last one is damaged, ``tools/train.py --resume`` takes the one before.
+    ``run.json`` in the work folder lists the run's checkpoints: where the last one does not fit the
+    checksums in it, ``tools/train.py --resume`` takes the one before.
+    The best checkpoint that a resumed one names is looked for where the run writes its own: the
+    folder may have been moved since, and MMEngine would delete a file elsewhere.
 
     Args:
         **kwargs: As of MMEngine's hook. With a ``backend_args`` of their own, files are as whole as
@@ -149,28 +137,42 @@ class AtomicCheckpointHook(CheckpointHook):
     keep_ckpt_ids: deque
 
     def __init__(self, **kwargs: Any) -> None:
-        check_checkpoint_arguments(kwargs)
+        _check_arguments(kwargs)
         super().__init__(**kwargs)
-        self._waiting: list[str] = []
-        self.saved_after: int | None = None  # iterations, within an epoch
+        self._outdated: list[str] = []
 
     def before_train(self, runner: Runner) -> None:
         """Prepare; what a killed run had still to remove is removed."""
+        local = "://" not in str(self.out_dir or runner.work_dir)
+        if self.backend_args is None and self.file_client_args is None and local:
+            self.backend_args = dict(backend=ATOMIC)
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)  # not bounded: removing comes later
-        self.file_backend = _RemovingLater(self.file_backend, self._waiting)
+        self.file_backend = _RemoveLater(self.file_backend, self._outdated)
+        info = runner.message_hub.runtime_info
+        if runner.iter and info.get("last_ckpt"):
+            # Without it a better validation would not have the checkpoint before it rewritten.
+            self.last_ckpt = self._own(info["last_ckpt"])
+        for key in [key for key in info if key.startswith("best_ckpt") and info[key]]:
+            runner.message_hub.update_info(key, self._own(info[key]))
+        if self.save_best is not None and len(self.key_indicators) == 1:
+            self.best_ckpt_path = info.get("best_ckpt")
+        elif self.save_best is not None:
+            self.best_ckpt_path_dict = {k: info.get(f"best_ckpt_{k}") for k in self.key_indicators}
+
+    def _own(self, path: str) -> str:
+        return self.file_backend.join_path(self.out_dir, Path(path).name)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        # When MMEngine saves the last one again for a better validation, the best one is whole and
-        # will be made again should this one not be: afterwards nobody would know the one before.
-        self._remove_waiting()
+        # MMEngine saves the last one again after a better validation. By then the best one is
+        # whole, and the one before it must go: from here on no checkpoint names it.
+        self._remove_outdated()
         many = self._keep(runner, step)
         filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        self.last_ckpt = self._own(filename)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        save_atomically(
-            runner,
+        runner.save_checkpoint(
             self.out_dir,
             filename,
             file_client_args=self.file_client_args,
@@ -181,13 +183,12 @@ class AtomicCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        gone = [*many, self.file_backend.join_path(self.out_dir, INTERRUPTED)]
-        point_to(runner, self.last_ckpt, gone)
-        self.saved_after = None if self.by_epoch else runner.iter + 1
+        gone = [*many, self._own(INTERRUPTED)]
+        record_checkpoint(runner, self.last_ckpt, gone)
         for _ in many:
             self.keep_ckpt_ids.popleft()
-        self._waiting += gone
-        self._remove_waiting()
+        self._outdated += gone
+        self._remove_outdated()
 
     def _keep(self, runner: Runner, step: int) -> list[str]:
         """Note a new checkpoint; return the paths of those that it makes too many.
@@ -201,64 +202,39 @@ class AtomicCheckpointHook(CheckpointHook):
             self.keep_ckpt_ids.append(step)
         runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
         many = list(self.keep_ckpt_ids)[: -self.max_keep_ckpts]
-        names = [self.filename_tmpl.format(each) for each in many]
-        return [self.file_backend.join_path(self.out_dir, name) for name in names]
+        return [self._own(self.filename_tmpl.format(each)) for each in many]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        given = self.backend_args
-        if self.file_client_args is None and given is None and "://" not in str(self.out_dir):
-            self.backend_args = dict(backend=ATOMIC)
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        finally:
-            self.backend_args = given
-        self._remove_waiting()
+        super()._save_best_checkpoint(runner, metrics)
+        self._remove_outdated()
 
-    def _remove_waiting(self) -> None:
-        if not is_main_process():
-            return
+    def _remove_outdated(self) -> None:
         # Where a validation is done again, the best one may get the name that it had.
-        best = [getattr(self, "best_ckpt_path", None)]
+        best = [getattr(self, "best_ckpt_path", None), self.last_ckpt]
         best += getattr(self, "best_ckpt_path_dict", {}).values()
-        self.file_backend.remove_now(but={str(path) for path in (*best, self.last_ckpt)})
-
-    @master_only
-    def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
-        from mmengine.runner import save_checkpoint
-        from mmengine.runner.checkpoint import _load_checkpoint
-
-        checkpoint = _load_checkpoint(ckpt_path)
-        kept = {key: checkpoint[key] for key in checkpoint if key in (self.published_keys or ())}
-        sha = hashlib.sha256(pickle.dumps(kept)).hexdigest()
-        path = f"{os.path.splitext(ckpt_path)[0]}-{sha[:8]}.pth"
-        save_checkpoint(kept, path, backend_args=self.backend_args or dict(backend=ATOMIC))
-        runner.logger.info(f"The checkpoint ({ckpt_path}) is published to {path}.")
+        for path in self._outdated:
+            if is_main_process() and path not in best and self.file_backend.isfile(path):
+                self.file_backend.remove_now(path)
+        self._outdated.clear()
 
 
-class _RemovingLater:
-    """A file backend that removes files only when asked to a second time."""
+class _RemoveLater:
+    """A file backend that only notes the files to remove."""
 
-    def __init__(self, backend: Any, waiting: list[str]) -> None:
-        self._backend, self._waiting = backend, waiting
+    def __init__(self, backend: Any, outdated: list[str]) -> None:
+        self._backend = backend
+        self.remove_now = backend.remove
+        self.remove = outdated.append
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def remove(self, path: str) -> None:
-        self._waiting.append(str(path))
 
-    rmtree = remove
+@HOOKS.register_module()
+class OwnBestCheckpointHook(Hook):
+    """Do nothing: dumped configs name this hook, whose work AtomicCheckpointHook does."""
 
-    def remove_now(self, but: set[str]) -> None:
-        """Remove them."""
-        while self._waiting:
-            path = self._waiting.pop(0)
-            if path in but:
-                continue
-            if self._backend.isfile(path):
-                self._backend.remove(path)
-            elif self._backend.isdir(path):  # of deepspeed
-                self._backend.rmtree(path)
+    changes_training = False
 
 
 # The one file that a finished run leaves to others.
@@ -285,7 +261,7 @@ class FinalCheckpointHook(Hook):
     changes_training = False
     priority = "VERY_LOW"
 
-    def __init__(self, filename: str = "final.pth") -> None:
+    def __init__(self, filename: str = FINAL) -> None:
         check_text("filename", filename, "the name of a file, such as 'final.pth'")
         if Path(filename).name != filename:
             raise ValueError(
@@ -299,7 +275,7 @@ class FinalCheckpointHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Remove the file of an earlier run in this folder, which this run replaces."""
         self._trained = runner.iter < runner.max_iters
-        if is_main_process() and runner.iter < runner.max_iters:
+        if is_main_process() and self._trained:
             Path(runner.work_dir, self.filename).unlink(missing_ok=True)
 
     def after_train(self, runner: Runner) -> None:
@@ -341,42 +317,3 @@ def _lasting(meta: dict[str, Any], runner: Runner) -> dict[str, Any]:
     cfg["randomness"] = dict(cfg.get("randomness") or {}, seed=runner.seed)
     kept = {key: value for key, value in meta.items() if key not in VOLATILE}
     return dict(kept, cfg=Config(cfg).pretty_text)
-
-
-# No checkpoint has files deleted elsewhere.
-
-
-@HOOKS.register_module()
-class OwnBestCheckpointHook(Hook):
-    """Let the best checkpoint that a resumed one names lie where the run writes its own.
-
-    MMEngine deletes it when a better one comes. A checkpoint of somebody else names a file in
-    another place, and so does one whose folder was moved since. ``tools/train.py`` adds this
-    hook.
-
-    Example:
-        >>> from mmkd_logit.engine.save import OwnBestCheckpointHook
-        >>> hook = OwnBestCheckpointHook()
-    """
-
-    changes_training = False
-    priority = "VERY_HIGH"
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Change the names in what was loaded, before MMEngine takes them over."""
-        hub = checkpoint.get("message_hub") if isinstance(checkpoint, dict) else None
-        info = hub.get("runtime_info") if isinstance(hub, dict) else None
-        if not isinstance(info, dict):
-            return
-        folder = _folder_of_checkpoints(runner)
-        for key in [key for key in info if str(key).startswith("best_ckpt") and info[key]]:
-            named = Path(info[key])
-            if named.resolve().parent != folder.resolve():
-                info[key] = str(folder / named.name)
-
-
-def _folder_of_checkpoints(runner: Runner) -> Path:
-    saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-    out = saving[0].out_dir if saving else None
-    folder = Path(runner.work_dir)
-    return folder if out in (None, runner.work_dir) else Path(out, folder.name)

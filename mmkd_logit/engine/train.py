@@ -21,7 +21,7 @@ from mmkd_logit.checkpoint import (
 )
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import note_start, why_damaged
+from mmkd_logit.utils.files import why_damaged
 
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import (
@@ -41,12 +41,11 @@ from .config import (
 )
 from .fingerprint import (
     computed_content,
+    describe_run,
     fingerprint,
     list_changes,
-    origin_of,
-    read_origin,
+    read_run,
     row_fingerprint,
-    write_origin,
 )
 from .launch import from_first_process, prepare_launch, silence_known_warnings, start_processes
 from .lock import only_run_in
@@ -65,10 +64,9 @@ from .resume import (
     allow_other_labels,
     find_checkpoint,
     last_checkpoint,
-    missing_text,
+    record_start,
 )
-from .runner import ResumableRunner, end_workers, use_resumable_loop
-from .save import POINTER
+from .runner import ResumableRunner, end_workers, make_resumable
 
 _SWITCHES = {
     "--resume-changed": "with --resume: go on also where config, data, labels or teacher differ",
@@ -155,10 +153,11 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
     if resume == "auto":
         last, problems = from_first_process(lambda: find_checkpoint(cfg.work_dir))
         if is_main_process() and problems:
-            text = missing_text(cfg.work_dir, problems)
-            if last is not None:
-                text = f"warning: {'; '.join(problems)}; going on from {last}"
-            print(text, file=sys.stderr, flush=True)
+            text = f"{'; '.join(problems)}; going on from {last}"
+            if last is None:
+                text = f"no checkpoint of {cfg.work_dir} is whole ({'; '.join(problems)}); "
+                text += "starting from the beginning"
+            print(f"warning: {text}", file=sys.stderr, flush=True)
         elif is_main_process() and last is None:
             text = f"there is nothing to resume in {cfg.work_dir}; starting from the beginning"
             print(text, flush=True)
@@ -168,8 +167,8 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
 
 
 _ALWAYS = (
-    *("ProgressBarHook", "LabelNoiseHook", "ResumeStateHook", "OwnBestCheckpointHook"),
-    *("SyncBuffersBeforeEvalHook", "PreflightHook", "FiniteLossHook"),
+    *("ProgressBarHook", "LabelNoiseHook", "ResumeStateHook", "PreflightHook"),
+    *("SyncBuffersBeforeEvalHook", "FiniteLossHook"),
 )
 
 
@@ -178,19 +177,14 @@ class _MarkStart(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, started: TrainingStarted, origin: dict[str, Any]) -> None:
+    def __init__(self, started: TrainingStarted, run: dict[str, Any]) -> None:
         self.started = started
-        self.origin = origin
+        self.run = run
 
     def before_train(self, runner: Runner) -> None:
         Runner.dump_config(runner)  # which a QuietRunner does not by itself
         if is_main_process():
-            if runner.iter == 0:  # checkpoints of an earlier run here are not this run's
-                Path(runner.work_dir, POINTER).unlink(missing_ok=True)
-            if runner.iter < runner.max_iters:  # nor may they be taken for it by its origin
-                Path(runner.work_dir, FINAL).unlink(missing_ok=True)
-            write_origin(runner.work_dir, self.origin)
-            note_start(runner.work_dir, Path(runner.log_dir).name, anew=runner.iter == 0)
+            record_start(runner, self.run)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if not self.started.value:
@@ -210,15 +204,15 @@ def run_training(
     _add_hooks(cfg)
     if resume_changed:
         allow_other_labels(cfg)
-    origin = origin_of(cfg)
+    run = describe_run(cfg)
     apply_resume(cfg, resume)
-    keeper = FingerprintHook(origin["computed"], resume_changed)
+    keeper = FingerprintHook(run["computed"], resume_changed)
     keeper.look_ahead(cfg)
-    use_resumable_loop(cfg)
+    make_resumable(cfg)
     runner = ResumableRunner.from_cfg(cfg)
-    runner.computed = origin["computed"]
+    runner.computed = run["computed"]
     preemption = PreemptionHook()
-    for each in (_MarkStart(started, origin), keeper, *more_hooks, preemption):
+    for each in (_MarkStart(started, run), keeper, *more_hooks, preemption):
         runner.register_hook(each)
     try:
         runner.train()
@@ -335,7 +329,7 @@ def _check_build(cfg: Config, name: str) -> None:
 
 def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | None]:
     """Say what a teacher's folder holds, and what to do: ``train``, ``resume`` or nothing."""
-    final, noted = Path(cfg.work_dir, FINAL), read_origin(cfg.work_dir) or {}
+    final, noted = Path(cfg.work_dir, FINAL), read_run(cfg.work_dir)
     # Of a teacher's teacher that is gone, the folder says what its weights were.
     gone = {teacher.checkpoint for teacher in find_missing_teachers(cfg)}
     named = [teacher.checkpoint for teacher in teachers_of(cfg).values()]
@@ -396,7 +390,7 @@ def _train(run: PlannedRun, started: TrainingStarted) -> None:
     recorder.start(cfg)
     runner = run_training(cfg, args.resume, started, resume_changed=args.resume_changed)
     recorder.record(runner, args, started)
-    export_run(runner, args, recorder.origin, recorder.machine)
+    export_run(runner, args, recorder.run, recorder.machine)
     end_workers(runner)
 
 

@@ -20,7 +20,7 @@ from mmkd_logit.engine.config import (
     seed_of,
     teachers_of,
 )
-from mmkd_logit.engine.fingerprint import ORIGIN, describe_machine, is_origin
+from mmkd_logit.engine.fingerprint import describe_machine, read_run, should_resume
 from mmkd_logit.engine.group import batches_key, common_work_dir, why_alone
 from mmkd_logit.engine.lock import FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.logits import SPLITS, loader_of, missing_exports
@@ -260,7 +260,7 @@ class Scheduler:
         missing = [folder for folder in group if not self._is_settled(folder)]
         failed = any(folder in self.found and not self.found[folder] for folder in group)
         # A group that was cut off is resumed whole: its checkpoints are of all its students.
-        begun = len(group) > 1 and Path(self._log_folder(group), ORIGIN).is_file()
+        begun = len(group) > 1 and "computed" in read_run(self._log_folder(group))
         members = group if begun and missing and not failed else tuple(missing)
         try:
             if len(members) > 1:
@@ -318,7 +318,7 @@ class Scheduler:
         return bool(users)
 
     def _start_run(self, step: Step, folder: str) -> None:
-        cut_off = is_origin(self.configs[folder], self.pool.processes)
+        cut_off = should_resume(self.configs[folder], self.pool.processes)
         with only_run_in(folder):
             if not cut_off:  # should it fail, no student may take older weights for its teacher's
                 Path(folder, FINAL).unlink(missing_ok=True)
@@ -461,7 +461,7 @@ def describe_plan(scheduler: Scheduler, rows: Sequence[dict]) -> list[str]:
         if row is not None:
             state = "done, but for its logits" if scheduler.needs_export(folder) else "done"
         else:
-            cut_off = is_origin(cfg, scheduler.pool.processes)
+            cut_off = should_resume(cfg, scheduler.pool.processes)
             state = "cut off, would go on" if cut_off else "to do"
             numerics = describe_numerics(cfg)
             alike = [each for each in rows if each.get("numerics", EXACT) == numerics]

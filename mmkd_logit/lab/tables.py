@@ -13,9 +13,10 @@ import numpy as np
 from mmengine.config import Config
 from scipy import stats
 
+from mmkd_logit.engine.fingerprint import log_folders
 from mmkd_logit.engine.logits import find_exports
 from mmkd_logit.engine.results import describe_method, plain
-from mmkd_logit.utils.files import log_folders, write_text
+from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, Run
 from .pools import LOG

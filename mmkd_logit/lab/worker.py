@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmkd_logit.engine.fingerprint import is_origin
+from mmkd_logit.engine.fingerprint import should_resume
 from mmkd_logit.engine.train import build_config, build_parser
 
 TOOLS = {
@@ -91,7 +91,7 @@ def resumed(tool: str, argv: Sequence[str]) -> list[str]:
     if tool != "train.py" or "--resume" in argv:
         return list(argv)
     try:
-        begun = is_origin(build_config(build_parser().parse_args(list(argv))))
+        begun = should_resume(build_config(build_parser().parse_args(list(argv))))
     except (ValueError, OSError):  # the tool says so in its log
         begun = False
     return [argv[0], *["--resume", "auto"] * begun, *argv[1:]]

@@ -1,16 +1,13 @@
-"""Files that appear whole or not at all, sealed checkpoints, and a run's log files."""
+"""Files that appear whole or not at all, and what is wrong with those that are not."""
 
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import re
 import secrets
 import shutil
-import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -19,7 +16,7 @@ from typing import IO
 #
 # Content goes to a ``.part`` file in the same folder, from there to the disk, and then takes the
 # name of the file, which the system does at once. A writer holds a lock on its ``.part`` file,
-# which the kernel takes away when the process ends; one that nobody holds was left by a killed
+# which the kernel takes away when the process ends; one that is not held was left by a killed
 # process.
 
 _PART = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.part", re.DOTALL)
@@ -124,10 +121,10 @@ def _open_part(target: Path) -> tuple[Path, IO[bytes]]:
         file = open(part, "xb")  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # somebody who cleans up was faster
+        except BlockingIOError:  # remove_parts was faster
             file.close()
             continue
-        except OSError:  # a disk without locks, where nobody removes anything
+        except OSError:  # a disk without locks, where nothing is removed
             return part, file
         if os.fstat(file.fileno()).st_nlink:
             return part, file
@@ -161,70 +158,19 @@ def _megabytes(size: int) -> str:
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 // 10 else f"{size / 2**10:.1f} KiB"
 
 
-# Checkpoints that know whether they are whole.
-#
-# A seal is the SHA-256 of all bytes before it, in the comment that a zip file may end with. PyTorch
-# and everybody else read such a file as any other; copied or moved, it keeps its seal.
-
-
-_BEGIN, _END, _END_LENGTH = b"PK\x03\x04", b"PK\x05\x06", 22
-_TAG = b"sha256="
-_SEAL_LENGTH = len(_TAG) + 64
-_CHUNK = 2**22
-
-
-def sealed(content: bytes) -> Iterator[bytes | memoryview]:
-    """Give the parts of a zip file with its seal; of anything else, the content as it is."""
-    end = content[-_END_LENGTH:]
-    if len(end) < _END_LENGTH or end[:4] != _END or end[-2:] != b"\0\0":
-        yield content
-        return
-    body, length = memoryview(content)[:-2], struct.pack("<H", _SEAL_LENGTH)
-    digest = hashlib.sha256(body)
-    digest.update(length)
-    yield from (body, length, _TAG, digest.hexdigest().encode())
-
-
 def why_damaged(path: str | Path, only_zip: bool = False) -> str | None:
     """Say what is wrong with the bytes of a checkpoint, or None where they are whole.
 
-    One without a seal is compared with the checksums that PyTorch writes, which leave some bytes
-    out. PyTorch's format of before 2020 has none.
+    PyTorch's zip files have a checksum of each part; its format of before 2020 has none.
     """
-    size = os.path.getsize(path)
-    if size == 0:
-        return "it is empty"
     with open(path, "rb") as file:
         begin = file.read(4)
-        file.seek(max(0, size - _SEAL_LENGTH))
-        seal = file.read()
-    if seal.startswith(_TAG):
-        own = _digest(path, size - _SEAL_LENGTH) == seal[len(_TAG) :]
-        return None if own else "it does not fit its checksum"
-    if begin != _BEGIN:
+    if not begin:
+        return "it is empty"
+    if begin != b"PK\x03\x04":
         return "it is no file of PyTorch's" if only_zip else None
-    if seal[-_END_LENGTH:][:4] == _END and seal[-2:] != b"\0\0":
-        return "it is cut short"
-    return _why_no_zip(path)
-
-
-def _digest(path: str | Path, length: int) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while length > 0:
-            chunk = file.read(min(length, _CHUNK))
-            if not chunk:
-                break
-            digest.update(chunk)
-            length -= len(chunk)
-    return digest.hexdigest().encode()
-
-
-def _why_no_zip(path: str | Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.comment:
-                return "its end is damaged"
             if not any(entry.CRC for entry in archive.infolist()):
                 return None  # written without checksums, torch.serialization.set_crc32_options
             wrong = archive.testzip()
@@ -235,68 +181,3 @@ def _why_no_zip(path: str | Path) -> str | None:
     except Exception:  # a damaged archive may fail in any way
         return "it is cut short or damaged"
     return None if wrong is None else f"{wrong} in it does not fit its checksum"
-
-
-# ``run.json`` of a work folder: which logs and checkpoints are of the run that it holds.
-#
-# A folder may hold those of earlier runs too, and names made of times say neither that nor, where a
-# clock was set back, what came first.
-
-
-RUN = "run.json"
-
-
-def read_run(work_dir: str | Path) -> dict[str, list[str]] | None:
-    """Return ``logs`` and ``checkpoints``, oldest first, or None where nothing says them."""
-    try:
-        content = json.loads(Path(work_dir, RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    found = {}
-    for key in ("logs", "checkpoints"):
-        names = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            return None
-        found[key] = names
-    return found
-
-
-def note_start(work_dir: str | Path, log: str, anew: bool) -> None:
-    """Note that training starts."""
-    known = read_run(work_dir)
-    if known is None or anew:
-        known = dict(logs=[] if anew else _older_logs(work_dir, log), checkpoints=[])
-    _write(work_dir, [*known["logs"], log], known["checkpoints"])
-
-
-def note_checkpoint(work_dir: str | Path, name: str, gone: Sequence[str] = ()) -> None:
-    """Note a checkpoint that is whole."""
-    known = read_run(work_dir) or dict(logs=[], checkpoints=[])
-    others = [each for each in known["checkpoints"] if each != name and each not in gone]
-    _write(work_dir, known["logs"], [*others, name])
-
-
-def note_logs(work_dir: str | Path, logs: Sequence[str]) -> None:
-    """Note that the logs of the run are these."""
-    known = read_run(work_dir) or dict(logs=[], checkpoints=[])
-    _write(work_dir, logs, known["checkpoints"])
-
-
-def log_folders(work_dir: str | Path, among: Sequence[str]) -> list[str]:
-    """Return the folders of the run's logs in the order in which they were begun."""
-    known = read_run(work_dir)
-    if known is None or not known["logs"]:
-        return sorted(among)
-    return [name for name in known["logs"] if name in among]
-
-
-def _older_logs(work_dir: str | Path, log: str) -> list[str]:
-    """List the logs of a run that was begun before there was such a file."""
-    paths = Path(work_dir).glob("*/vis_data/scalars.json")
-    return sorted({path.parts[-3] for path in paths} - {log})
-
-
-def _write(work_dir: str | Path, logs: Sequence[str], checkpoints: Sequence[str]) -> None:
-    unique = list(dict.fromkeys(logs))
-    content = dict(logs=unique, checkpoints=list(checkpoints))
-    write_text(Path(work_dir, RUN), json.dumps(content, indent=1) + "\n")

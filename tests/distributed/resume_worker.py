@@ -1,13 +1,11 @@
-"""What each of the two processes of test_resume.py does; run by torchrun."""
+"""What each of the two processes of test_resume.py does; see ranks.py."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import yapf.yapflib.yapf_api
 from cut_off import EMA, Cut, Killed, kd, train
 from mmengine.config import Config
 from other_number import Served, steady
@@ -45,8 +43,6 @@ def with_states_swapped(source, target):
 
 
 def main(folder):
-    # MMEngine formats each config five times a run.
-    yapf.yapflib.yapf_api.FormatCode = lambda text, **_: (text, True)
     prepare_launch(Config(dict(model=dict(type="x"))), "pytorch")
     folder = Path(folder)
     parts = folder / "parts"
@@ -69,7 +65,3 @@ def other_number(folder):
     cfg = steady(folder / "two to one", batch_size=HALF)
     prepare_launch(cfg, "pytorch")
     cut_off(cfg, 3)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import PROJECT, Tiny, folder_of, taught_by
 
-from mmkd_logit.engine.fingerprint import read_origin, weights_hash
+from mmkd_logit.engine.fingerprint import read_run, weights_hash
 from mmkd_logit.engine.results import read_lines
 
 LONG = """
@@ -97,7 +97,7 @@ def test_two_processes_agree_on_what_is_there_or_cut_off(workplace, free_ports):
     assert [row["weights"] for row in rows] == [weights_hash(f / "final.pth") for f in folders]
     assert [row["teachers"] for row in rows[1:]] == [[row["weights"]] for row in rows[:2]]
     assert [row["processes"] for row in rows] == [2] * 3
-    assert read_origin(folders[2])["processes"] == 2
+    assert read_run(folders[2])["processes"] == 2
     assert rows[1]["resumed_at"] == epoch * rows[1]["iterations"] // 10
 
 

@@ -134,7 +134,7 @@ def test_a_fast_run_is_not_an_exact_one(workplace, capsys):
     for key, value in first.items():
         assert value.dtype == second[key].dtype
         assert value.is_contiguous()
-    origin = json.loads((folder_of(tiny.teacher) / "origin.json").read_text())
+    origin = json.loads((folder_of(tiny.teacher) / "run.json").read_text())
     assert origin["fingerprint"] == fingerprint_of(config_of(tiny.teacher, "--fast"))
     message = error_of(capsys, train_main, tiny.kd, "--train-teacher")
     assert 'optim_wrapper.dtype: "bfloat16" -> not set' in message

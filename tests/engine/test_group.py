@@ -14,7 +14,7 @@ from runs import assert_same
 
 from mmkd_logit.engine import group
 from mmkd_logit.engine import train as training
-from mmkd_logit.engine.fingerprint import weights_hash
+from mmkd_logit.engine.fingerprint import read_run, should_resume, weights_hash
 from mmkd_logit.engine.group import (
     batches_key,
     common_work_dir,
@@ -112,8 +112,8 @@ def test_each_run_leaves_what_it_leaves_alone(copied):
     assert rows[1]["test"] != rows[2]["test"]
     for name in ("ce", "mse", "kl"):
         assert_same(state(f"group/{name}"), state(f"alone/{name}"))
-        origins = [Path(folder, name, "origin.json").read_text() for folder in ("group", "alone")]
-        assert origins[0] == origins[1]
+        runs = [read_run(Path(folder, name)) for folder in ("group", "alone")]
+        assert runs[0]["computed"] == runs[1]["computed"]
     kept, expected = logged("group/mse"), logged("alone/mse")
     assert kept == expected[: len(kept)]  # then the test that --results asked for
     assert {"loss_kd", "accuracy/top1"} <= {key for line in kept for key in line}
@@ -137,7 +137,7 @@ def test_a_group_that_was_cut_off_goes_on(untrained, monkeypatch):
             group.main([write(lines)])
     for run in read_runs("runs.txt"):
         assert not Path(run.cfg.work_dir, "final.pth").is_file()
-        assert Path(run.cfg.work_dir, "origin.json").is_file()
+        assert should_resume(run.cfg)
     group.main(["runs.txt", "--results", "rows.jsonl"])
     assert {row["resumed_at"] for row in read_lines(Path("rows.jsonl"))} == {when - 1}
     train_alone(lines[2:])

@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from mmkd_logit.engine import launch
-from mmkd_logit.engine.fingerprint import origin_of
+from mmkd_logit.engine.fingerprint import describe_run
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -67,11 +67,11 @@ def test_processes_are_counted_before_they_have_met(project, monkeypatch, launch
     cfg.launcher = launcher
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv(variable, "4")
-    assert origin_of(cfg)["processes"] == 4
+    assert describe_run(cfg)["processes"] == 4
     cfg.launcher = "none"  # an interactive job of one process
-    assert origin_of(cfg)["processes"] == 1
+    assert describe_run(cfg)["processes"] == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert origin_of(cfg)["processes"] == 2
+    assert describe_run(cfg)["processes"] == 2
 
 
 def test_processes_meet_before_they_decide(monkeypatch):

@@ -17,7 +17,7 @@ from runs import digits_distiller, digits_student, run_config
 
 from mmkd_logit.datasets import DataSubset, Digits
 from mmkd_logit.engine import group as together
-from mmkd_logit.engine.fingerprint import origin_of, weights_hash
+from mmkd_logit.engine.fingerprint import describe_run, weights_hash
 from mmkd_logit.engine.logits import (
     export_logits,
     find_exports,
@@ -284,7 +284,7 @@ def test_averaged_weights(tmp_path):
     """final.pth holds EMAHook's, and so does the dump; the network of training is another."""
     hooks = [dict(type="EMAHook", momentum=0.3), dict(type="mmkd_logit.FinalCheckpointHook")]
     cfg = run_config(digits_distiller(), tmp_path, custom_hooks=hooks)
-    origin = origin_of(cfg)
+    origin = describe_run(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
     trained = runner.model.head.fc.weight.detach().clone()
@@ -310,7 +310,7 @@ def test_a_checkpoint_of_another_network(tmp_path):
     state["head.fc.weight"], state["head.fc.bias"] = torch.zeros(7, 16), torch.zeros(7)
     torch.save(dict(state_dict=state), tmp_path / "wide.pth")
     for name, says in (("lacks", "Missing key"), ("bare", "Missing key"), ("wide", "size mism")):
-        origin = origin_of(runner.cfg)
+        origin = describe_run(runner.cfg)
         checkpoint = str(tmp_path / f"{name}.pth")
         with pytest.raises(ValueError, match=rf"{name}.pth does not fit .*{says}"):
             export_logits(runner, ["test"], tmp_path, checkpoint, "x.py", origin, {})

@@ -1,10 +1,9 @@
 """Runs whose machine is wanted back."""
 
-import multiprocessing
+import multiprocessing.util
 import os
 import shlex
 import signal
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -13,15 +12,16 @@ import pytest
 import stop_hooks  # noqa: F401
 import torch
 from commands import Tiny, train
-from processes import fork, run
+from processes import fork
 from torch.utils.data import DataLoader
 
 from mmkd_logit.checkpoint import load_from_file
-from mmkd_logit.engine import preemption as _stop_signals
+from mmkd_logit.engine import preemption
 from mmkd_logit.engine.cli import resume_command
-from mmkd_logit.engine.preemption import StaysUntilToldTwice, StopSignals, start_protected
+from mmkd_logit.engine.fingerprint import read_run
+from mmkd_logit.engine.preemption import StopSignals, protect_workers
 from mmkd_logit.engine.resume import last_checkpoint
-from mmkd_logit.utils.files import read_run, why_damaged
+from mmkd_logit.utils.files import why_damaged
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -111,12 +111,6 @@ def in_a_child(do):
     return os.waitstatus_to_exitcode(os.waitpid(fork(do), 0)[1])
 
 
-def until(so, seconds=10):
-    end = time.monotonic() + seconds
-    while not so() and time.monotonic() < end:
-        time.sleep(0.01)
-
-
 def send(*numbers):
     for number in numbers:
         os.kill(os.getpid(), number)
@@ -135,7 +129,7 @@ def send(*numbers):
     ],
 )
 def test_a_second_signal_ends_it_at_once(monkeypatch, pause, sent, ends):
-    monkeypatch.setattr(_stop_signals, "_ONE_EVENT", pause)
+    monkeypatch.setattr(preemption, "_ONE_EVENT", pause)
 
     def listen():
         signals = StopSignals()
@@ -147,96 +141,47 @@ def test_a_second_signal_ends_it_at_once(monkeypatch, pause, sent, ends):
 
 def test_restored_as_they_were():
     signals = StopSignals()
-    before = [signal.getsignal(number) for number in _stop_signals.EXIT_CODES]
+    before = [signal.getsignal(number) for number in preemption.EXIT_CODES]
     signals.listen()
     assert signal.getsignal(signal.SIGTERM) not in before
     signals.listen()
     signals.restore()
-    assert [signal.getsignal(number) for number in _stop_signals.EXIT_CODES] == before
+    assert [signal.getsignal(number) for number in preemption.EXIT_CODES] == before
 
 
-def test_workers_leave_the_first_signal_to_their_process():
-    def worker(*sent):
-        def work():
-            StaysUntilToldTwice(None)(0)
-            for number in sent:
-                os.kill(os.getpid(), number)
-                until(lambda: not signal.sigpending())
-            time.sleep(0.3)
+def test_workers_leave_signals_to_their_process():
+    started = multiprocessing.Value("i", 0)
 
-        return work
+    def start(worker):
+        started.value = 5
 
-    assert in_a_child(worker(signal.SIGTERM)) == 7
-    assert in_a_child(worker(signal.SIGUSR1, signal.SIGUSR1)) == 7
-    assert in_a_child(worker(signal.SIGTERM, signal.SIGTERM)) == -signal.SIGTERM
-    seen = []
-    assert (
-        in_a_child(lambda: os._exit(3 if StaysUntilToldTwice(seen.append)(5) or seen else 4)) == 3
-    )
-
-
-def test_workers_obey_their_process_at_once():
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-
-    def work():
-        StaysUntilToldTwice(None)(0)
-        ready.set()
-        time.sleep(60)
-
+    loader = DataLoader(range(4), num_workers=1, persistent_workers=True, worker_init_fn=start)
+    protect_workers(loader)
+    protect_workers(loader)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads of torch's stay behind
-        worker = context.Process(target=work, daemon=True)
-        worker.start()
-    assert ready.wait(10)
-    worker.terminate()
-    worker.join(10)
+        batches = iter(loader)
+    assert int(next(batches)) == 0  # it has begun
+    (worker,) = batches._workers
+    for name in ("SIGTERM", "SIGUSR1", "SIGTERM"):
+        os.kill(worker.pid, getattr(signal, name))
+    assert [int(batch) for batch in batches] == [1, 2, 3]
+    assert started.value == 5
+    begin = time.monotonic()
+    loader._iterator._shutdown_workers()
+    assert time.monotonic() - begin < 4  # a worker that does not end is waited for five seconds
     assert worker.exitcode == 0
 
 
-def test_a_signal_before_a_worker_is_ready_is_left_to_its_process(monkeypatch):
-    """torch's handlers are there before ours, and end a worker."""
-    context = multiprocessing.get_context("fork")
-    begun, go = context.Event(), context.Event()
-    set_num_threads = torch.set_num_threads
-
-    def wait(count):
-        begun.set()
-        go.wait(10)
-        set_num_threads(count)
-
-    loader = DataLoader(range(4), num_workers=1, worker_init_fn=StaysUntilToldTwice(None))
-    start_protected(loader)
-    with warnings.catch_warnings():
+def test_a_process_ends_with_workers_that_nothing_has_ended():
+    def train():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads of torch's stay behind
-        with monkeypatch.context() as patch:
-            patch.setattr("torch.set_num_threads", wait)
-            batches = iter(loader)
-    assert begun.wait(10)
-    (worker,) = batches._workers
-    assert in_a_child(lambda: os.kill(worker.pid, signal.SIGTERM)) == 7
-    go.set()
-    assert [int(batch) for batch in batches] == [0, 1, 2, 3]
+        loader = DataLoader(range(4), num_workers=2, persistent_workers=True)
+        protect_workers(loader)
+        next(iter(loader))
+        multiprocessing.util._exit_function()  # as when a program ends
 
-
-FORGETFUL = """
-from torch.utils.data import DataLoader
-from mmkd_logit.engine.preemption import StaysUntilToldTwice
-
-class Owner:
-    loader = DataLoader(range(4), num_workers=2, persistent_workers=True,
-                        worker_init_fn=StaysUntilToldTwice(None), multiprocessing_context="fork")
-    def __init__(self):
-        self.me, self.batches = self, iter(self.loader)
-
-print(next(Owner().batches))
-raise SystemExit(3)
-"""
-
-
-def test_a_program_ends_with_workers_that_nobody_has_ended():
-    done = run(sys.executable, "-c", FORGETFUL)
-    assert (done.returncode, done.stdout) == (3, "tensor([0])\n"), done.stderr[-2000:]
+    assert in_a_child(train) == 7
 
 
 def test_the_command_that_goes_on(monkeypatch):

@@ -18,7 +18,7 @@ from commands import (
 )
 from mmengine.config import Config
 
-from mmkd_logit.engine.fingerprint import fingerprint_of, read_origin, weights_hash
+from mmkd_logit.engine.fingerprint import fingerprint_of, read_run, weights_hash
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
 
@@ -173,9 +173,10 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     assert {"python", "torch", "numpy", "mmkd-logit"} < set(row["versions"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["finished"])
     assert row["commit"] is None or re.fullmatch("[0-9a-f]{40}", row["commit"])
-    origin = read_origin(student)
-    assert set(origin) == {"fingerprint", "computed", "seed", "teachers", "processes"}
-    assert {key: row[key] for key in origin} == origin
+    run = read_run(student)
+    own = {"logs", "checkpoints"}
+    assert set(run) - own == {"fingerprint", "computed", "seed", "teachers", "processes"}
+    assert {key: row[key] for key in set(run) - own} == {k: run[k] for k in set(run) - own}
 
     # The next run finds the teacher.
     before = (teacher / "final.pth").stat().st_mtime_ns
@@ -209,7 +210,7 @@ def test_teachers_of_later_stages_come_first_too(workplace, capsys):
     files = [folder_of(tiny.teacher) / "final.pth", later]
     *_, row = read_lines(Path("runs.jsonl"))
     assert row["teachers"] == [weights_hash(file) for file in files]
-    assert read_origin(folder_of(config))["teachers"] == row["teachers"]
+    assert read_run(folder_of(config))["teachers"] == row["teachers"]
     assert row["iterations"] == 4
 
 
@@ -268,11 +269,11 @@ def test_resuming_under_another_config_disowns_the_weights_at_once(workplace, mo
     seen = []
 
     def stop(self, runner):
-        seen.append((read_origin(folder), (folder / "final.pth").is_file()))
+        seen.append((read_run(folder), (folder / "final.pth").is_file()))
         raise OSError("killed")
 
     monkeypatch.setattr("mmkd_logit.engine.save.FinalCheckpointHook.before_train", stop)
-    old = read_origin(folder)
+    old = read_run(folder)
     with pytest.raises(SystemExit):
         train(tiny.student, "--resume", train_cfg__max_epochs=2)
     ((origin, final),) = seen
@@ -305,7 +306,7 @@ def test_a_new_run_disowns_older_checkpoints(workplace, monkeypatch, capsys):
     assert not (folder / "last_checkpoint").exists()
     assert not (folder / "final.pth").exists()
     cfg = configure(tiny.student, "--cfg-options", option)
-    assert read_origin(folder)["fingerprint"] == fingerprint_of(cfg)
+    assert read_run(folder)["fingerprint"] == fingerprint_of(cfg)
 
 
 def test_what_resume_changes(tmp_path, capsys):

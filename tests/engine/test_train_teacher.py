@@ -13,7 +13,7 @@ from commands import Tiny, error_of, folder_of, make_workplace, taught_by, train
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmkd_logit.engine.fingerprint import read_origin, weights_hash, write_origin
+from mmkd_logit.engine.fingerprint import read_run, weights_hash, write_run
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import build_config, build_parser, main, plan_runs
 
@@ -87,7 +87,7 @@ def test_each_student_teaches_the_next(chain):
     assert [row["config"] for row in rows] == chain.configs
     assert [row["weights"] for row in rows] == chain.hashes
     assert [row["teachers"] for row in rows] == [[], chain.hashes[:1], chain.hashes[1:2]]
-    assert [read_origin(f)["teachers"] for f in chain.folders] == [row["teachers"] for row in rows]
+    assert [read_run(f)["teachers"] for f in chain.folders] == [row["teachers"] for row in rows]
     assert [row["command"][2] for row in rows] == [chain.last] * 3
     assert len(set(chain.hashes)) == 3
 
@@ -150,9 +150,9 @@ def test_other_weights_are_another_teacher_of_the_next(chain, capsys):
 def test_a_teacher_of_unknown_origin_is_taken(chain, capsys):
     first, second, _ = chain.folders
     for origin in (None, dict(fingerprint="of version 0.1.0")):
-        (second / "origin.json").unlink(missing_ok=True)
+        (second / "run.json").unlink(missing_ok=True)
         if origin:
-            write_origin(second, origin)
+            write_run(second, **origin)
         chain.look()
         why = f"since nothing says what made {chain.finals[1]}"
         assert said(capsys)[second] == f"is taken as it is, {why}"
@@ -195,8 +195,8 @@ def test_a_teacher_that_was_cut_off_goes_on(chain, capsys, damage):
 def test_checkpoints_of_another_run_are_not_gone_on_from(chain, capsys):
     _, second, _ = chain.folders
     chain.finals[1].unlink()
-    noted = read_origin(second)
-    write_origin(second, dict(noted, computed=dict(noted["computed"], model="of before")))
+    noted = read_run(second)
+    write_run(second, computed=dict(noted["computed"], model="of before"))
     chain.train()
     assert said(capsys)[second] == "is trained first"
     assert read_lines(Path("runs.jsonl"))[3]["resumed_at"] == 0
@@ -344,7 +344,7 @@ def test_generations_teach_each_other(workplace, capsys, monkeypatch):
     teacher = dict(model__teacher__config=tiny.kd, model__teacher__checkpoint=finals[1])
     train(tiny.kd, "--seed", 5, "--work-dir", "alone", model__alpha=0.9, **teacher)
     assert_equal_weights("alone/final.pth", finals[2])
-    origins = [json.loads(Path(f, "origin.json").read_text()) for f in ("alone", folders[1])]
+    origins = [json.loads(Path(f, "run.json").read_text()) for f in ("alone", folders[1])]
     assert origins[0]["fingerprint"] == origins[1]["fingerprint"]
 
     # One that was cut off goes on, and is still the same teacher.

@@ -37,60 +37,44 @@ def _warm_up():
 
 
 def main(argv=None):
+    _warm_up()
+    from fault_campaign.controls import find_all
+    from fault_campaign.faults import FAULTS
+    from fault_campaign.kills import killing
+    from fault_campaign.kinds import KINDS
+    from fault_campaign.lab import Lab
+    from fault_campaign.trying import as_table
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tries", type=int, default=10, help="kills a kind of run")
-    parser.add_argument("--kinds", nargs="+", help="of runs to kill; all by default")
-    parser.add_argument("--faults", nargs="+", help="of 'kills' and the others; all by default")
-    parser.add_argument("--json", help="file for the table")
-    parser.add_argument("--markdown", help="file for the table")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--faults", nargs="+", choices=["kills", *FAULTS])
     parser.add_argument("--keep", help="empty folder for all that is made; kept")
-    parser.add_argument("--sabotage", help="a way to break the product, for a look at the table")
     parser.add_argument(
         "--controls", action="store_true", help="also break the product, which must be found"
     )
     args = parser.parse_args(argv)
-
-    _warm_up()
-    from fault_campaign.controls import find_all
-    from fault_campaign.faults import FAULTS
-    from fault_campaign.kills import kill_often
-    from fault_campaign.kinds import KINDS
-    from fault_campaign.lab import Lab
-    from fault_campaign.sabotage import SABOTAGES
-    from fault_campaign.tables import as_json, as_markdown, is_well
-
-    kinds = args.kinds or list(KINDS)
     faults = args.faults or ["kills", *FAULTS]
-    for given, known in ((kinds, KINDS), (faults, ("kills", *FAULTS))):
-        if not set(given) <= set(known):
-            parser.error(f"{given} given, of {sorted(known)}")
-    if args.sabotage is not None and args.sabotage not in SABOTAGES:
-        parser.error(f"--sabotage is one of {sorted(SABOTAGES)}")
+    tries = []
+    if "kills" in faults:
+        tries = [(f"{args.seed} {name}", killing(name, args.tries)) for name in args.kinds]
+    for name in faults:
+        tries += [(f"{args.seed} {name}", each) for each in FAULTS.get(name, ())]
+    begin = time.monotonic()
+
+    def say(text):
+        print(f"[{time.monotonic() - begin:5.0f} s] {text}", file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory() as own:
-        lab = Lab(Path(args.keep or own, "lab"), SABOTAGES.get(args.sabotage))
-        rows, begin = [], time.monotonic()
-
-        def say(text):
-            print(f"[{time.monotonic() - begin:5.0f} s] {text}", file=sys.stderr, flush=True)
-
-        for name in kinds if "kills" in faults else ():
-            # Its own numbers, whichever other kinds are tried.
-            chance = random.Random(f"{args.seed} {name}")
-            rows.append(kill_often(lab, name, args.tries, chance, say))
-        for name in faults:
-            if name != "kills":
-                rows += FAULTS[name](lab, random.Random(f"{args.seed} {name}"), say)
+        lab = Lab(Path(args.keep or own, "lab"))
+        # Each has its own random numbers, whichever others are tried.
+        rows = [run_all(lab, random.Random(seed), say) for seed, run_all in tries]
         unfound = find_all(lab, random.Random(args.seed), say) if args.controls else []
-    table = as_markdown(rows)
-    print(table)
-    if args.markdown:
-        Path(args.markdown).write_text(table)
-    if args.json:
-        Path(args.json).write_text(as_json(rows, seed=args.seed, tries=args.tries, unfound=unfound))
+    print(as_table(rows))
     if unfound:
         print(f"not found although the product was broken: {', '.join(unfound)}")
-    raise SystemExit(bool(unfound) or not is_well(rows))
+    raise SystemExit(bool(unfound) or not rows or not all(row.is_good for row in rows))
 
 
 if __name__ == "__main__":

@@ -10,19 +10,19 @@ from same_runs import differences, row_differences
 
 from fault_campaign.children import finish, start, tracing
 from fault_campaign.kinds import KINDS, TEACHERS, Kind, copy_place, make_base
+from mmkd_logit.engine.fingerprint import read_run
 from mmkd_logit.engine.results import read_lines
 
 
 class Lab:
-    """Makes places, and compares them with those of uninterrupted runs.
+    """Makes places in an empty folder, and compares them with those of uninterrupted runs.
 
-    Args:
-        folder: An empty one.
+    Attributes:
         sabotage: Called in each process that is killed or goes on, to break the product, or None.
     """
 
-    def __init__(self, folder, sabotage=None):
-        self.folder, self.sabotage = Path(folder), sabotage
+    def __init__(self, folder):
+        self.folder, self.sabotage = Path(folder), None
         self._number, self._wholes = 0, {}
         self.base = self.folder / "base"
         self.base.mkdir(parents=True)
@@ -149,11 +149,8 @@ class Whole:
 
 def checkpoint_named(place, folder="run"):
     """The iteration of the checkpoint that a cut-off run would go on from, or None."""
-    pointer = Path(place, folder, "last_checkpoint")
-    if not pointer.is_file():
-        return None
-    name = Path(pointer.read_text().strip()).stem
-    number = name.rpartition("_")[2]
+    names = read_run(Path(place, folder)).get("checkpoints")
+    number = Path(names[-1]).stem.rpartition("_")[2] if names else ""
     return int(number) if number.isdigit() else None
 
 

@@ -1,10 +1,26 @@
-"""Tries of one kind of harm, as a row of the table."""
+"""Tries of one kind of harm, and the table of what came of them."""
 
 import time
+from dataclasses import dataclass, field
 
 import pytest
 
-from fault_campaign.tables import Row
+
+@dataclass
+class Row:
+    """One kind of fault on one kind of run: what was wrong stands by the number of the try."""
+
+    fault: str
+    run: str
+    tries: int = 0
+    survived: int = 0
+    seconds: float = 0.0
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    skipped: str = ""
+
+    @property
+    def is_good(self):
+        return self.survived == self.tries and bool(self.tries or self.skipped)
 
 
 def trying(fault, run, tries):
@@ -24,13 +40,14 @@ def trying(fault, run, tries):
                 except pytest.skip.Exception as why:
                     row.skipped = str(why)
                     break
-                row.add(how, problems)
-                say(
-                    f"{fault}, {run}, {number + 1}/{tries}: {how}: "
-                    f"{'WRONG' if problems else 'survived'}"
-                )
-                if not problems:
+                row.tries += 1
+                row.survived += not problems
+                if problems:
+                    row.problems[f"{row.tries}: {how}"] = problems
+                else:
                     lab.forget(place)
+                outcome = "WRONG" if problems else "survived"
+                say(f"{fault}, {run}, {row.tries}/{tries}: {how}: {outcome}")
             row.seconds = time.monotonic() - begin
             return row
 
@@ -38,3 +55,16 @@ def trying(fault, run, tries):
         return run_all
 
     return decorate
+
+
+def as_table(rows):
+    """What came of the faults, in Markdown."""
+    lines = ["| fault | run | tries | survived | seconds |", "| --- | --- | ---: | ---: | ---: |"]
+    for row in rows:
+        tries = f"skipped: {row.skipped}" if row.skipped else row.tries
+        lines.append(f"| {row.fault} | {row.run} | {tries} | {row.survived} | {row.seconds:.0f} |")
+    for row in rows:
+        for how, problems in row.problems.items():
+            lines += ["", f"{row.fault}, {row.run}, try {how}:"]
+            lines += [f"* {text}" for text in problems[:12]]
+    return "\n".join(lines)

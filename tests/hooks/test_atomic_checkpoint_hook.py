@@ -10,10 +10,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from runs import assert_same, digits_student, run_config, weights
 
+from mmkd_logit.engine.fingerprint import read_run
 from mmkd_logit.engine.resume import last_checkpoint
 from mmkd_logit.engine.save import AtomicCheckpointHook
 from mmkd_logit.utils import files as _atomic_files
-from mmkd_logit.utils.files import read_run, why_damaged
+from mmkd_logit.utils.files import why_damaged
 
 OURS = "mmkd_logit.AtomicCheckpointHook"
 
@@ -94,15 +95,14 @@ def test_a_kill_at_any_moment(moments, monkeypatch):
     assert len(copies) >= 30
     before = 0
     for number, copy in enumerate(copies):
+        bests = [copy / name for name in files(copy) if name.startswith("best")]
+        assert all(why_damaged(path) is None for path in bests)
         found = last_checkpoint(copy)
         epoch = 0 if found is None else load(found)["meta"]["epoch"]
         assert epoch in (before, before + 1)  # never back, and never none once there was one
         assert found is None or found.parent == copy
         before = epoch
         if number % 9 == 4:
-            for name in files(copy):
-                if name.startswith("best"):
-                    assert why_damaged(copy / name) is None
             assert_same(weights(run(copy, resume=True, **settings)), weights(whole))
             names = [name for name in files(copy) if not name.startswith("best")]
             assert names == ["epoch_3.pth"]
@@ -112,7 +112,7 @@ def test_a_kill_at_any_moment(moments, monkeypatch):
 def test_too_many_are_removed_by_the_next_start(tmp_path, monkeypatch):
     """The run was killed after it named the new one and before it removed an old one."""
     with monkeypatch.context() as patch:
-        patch.setattr(AtomicCheckpointHook, "_remove_waiting", lambda self: None)
+        patch.setattr(AtomicCheckpointHook, "_remove_outdated", lambda self: None)
         run(tmp_path, max_keep_ckpts=2)
     assert files(tmp_path) == ["epoch_1.pth", "epoch_2.pth", "epoch_3.pth"]
     run(tmp_path, max_keep_ckpts=2, resume=True)
@@ -138,12 +138,37 @@ def test_a_best_one_with_the_name_that_it_had(tmp_path):
     assert [name for name in files(tmp_path) if "best" in name] == ["best_a_epoch_2.pth"]
 
 
-def test_published_ones(tmp_path):
-    run(tmp_path, epochs=1, published_keys=["meta", "state_dict"])
-    (published,) = set(files(tmp_path)) - {"epoch_1.pth"}
-    assert published.startswith("epoch_1-")
-    assert set(load(tmp_path / published)) == {"meta", "state_dict"}
-    assert why_damaged(tmp_path / published, only_zip=True) is None
+@pytest.mark.parametrize("save_best", ["a", ["a", "b"]])
+def test_only_a_best_one_of_its_own_is_removed(tmp_path, monkeypatch, save_best):
+    """The folder was moved, or the checkpoint is of another run, whose best one must stay."""
+    theirs = tmp_path / "theirs" / "best_a_epoch_1.pth"
+    theirs.parent.mkdir()
+    theirs.touch()
+    cfg = run_config(digits_student(), tmp_path / "run", images=16)
+    hook = AtomicCheckpointHook(save_best=save_best, rule="greater", out_dir=str(tmp_path / "disk"))
+    runner = Runner.from_cfg(cfg)
+    runner._train_loop = runner.build_train_loop(cfg.train_cfg)
+    key = "best_ckpt" if save_best == "a" else "best_ckpt_a"
+    runner.message_hub.update_info(key, str(theirs))
+    hook.before_train(runner)
+    own = tmp_path / "disk" / "run"
+    assert runner.message_hub.get_info(key) == str(own / theirs.name)
+    own.mkdir(parents=True)
+    (own / theirs.name).touch()
+    runner.train_loop._epoch = 2
+    runner.optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+    save, there = runner.save_checkpoint, []
+
+    def saving(*args, **kwargs):
+        there.append((own / theirs.name).is_file())
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(runner, "save_checkpoint", saving)
+    hook.after_val_epoch(runner, dict(a=1.0, b=2.0))
+    assert there[0]  # until the new one is
+    assert theirs.is_file()
+    assert "best_a_epoch_2.pth" in files(own)
+    assert theirs.name not in files(own)
 
 
 def test_another_backend_is_left_alone(tmp_path):

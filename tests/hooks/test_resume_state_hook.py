@@ -1,21 +1,14 @@
-"""What checkpoints keep of random states, places and processes; resumed runs: engine/."""
+"""What checkpoints keep of random states and processes; resumed runs: engine/."""
 
 import io
 import random
 
 import numpy as np
-import pytest
 import torch
 from mmengine.runner import Runner
 from runs import digits_student, run_config, train
 
-from mmkd_logit.engine.resume import (
-    Place,
-    capture_random_states,
-    read_place,
-    restore_random_states,
-    seed_random_states,
-)
+from mmkd_logit.engine.resume import capture_random_states, restore_random_states
 
 HOOK = dict(type="mmkd_logit.ResumeStateHook")
 
@@ -34,44 +27,6 @@ def test_random_states_survive_a_safe_checkpoint():
     file.seek(0)
     restore_random_states(torch.load(file, weights_only=True))
     assert [draw() for _ in range(700)] == expected
-
-
-@pytest.mark.parametrize("name", ["python", "numpy_more", "torch"])
-def test_damaged_random_states_are_refused(name):
-    states = capture_random_states()
-    for damaged in (dict(states, **{name: torch.zeros(5)}), dict(states, **{name: None}), None):
-        with pytest.raises(ValueError, match="random states are damaged"):
-            restore_random_states(damaged)
-
-
-def test_states_of_new_processes_follow_from_seed_iteration_and_rank():
-    drawn = {}
-    for numbers in [(0, 0, 1), (0, 0, 2), (0, 1, 1), (1, 0, 1)]:
-        seed_random_states(*numbers)
-        drawn[numbers] = draw()
-        torch.rand(9)
-        seed_random_states(*numbers)
-        assert draw() == drawn[numbers]
-    assert len({value for values in drawn.values() for value in values}) == 28
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        None,
-        {},
-        dict(epoch=1, iter=2, batch=0),
-        dict(epoch=1, iter=2, batch=-1, validated=True),
-        dict(epoch=1, iter=2.0, batch=0, validated=True),
-        dict(epoch=True, iter=2, batch=0, validated=True),
-        dict(epoch=1, iter=2, batch=0, validated=1),
-    ],
-)
-def test_places(wrong):
-    place = Place(1, 6, 2, validated=False)
-    assert read_place(place._asdict()) == place
-    with pytest.raises(ValueError, match="is no place in a run"):
-        read_place(wrong)
 
 
 def test_with_mmengines_loop_it_does_nothing(tmp_path):

@@ -23,7 +23,7 @@ from payloads import (
 )
 from traces import no_trace
 
-from mmkd_logit.engine.fingerprint import read_origin
+from mmkd_logit.engine.fingerprint import read_run
 from mmkd_logit.engine.group import main as together
 from mmkd_logit.engine.logits import read_identity
 from mmkd_logit.engine.precompute import main as precompute
@@ -332,8 +332,9 @@ def test_dumps_rows_scalars_and_origins(tmp_path, marker):
         with pytest.raises(ValueError, match=f"{name} is not a whole dump"):
             read_dump_identity(tmp_path / name)
         assert read_identity(tmp_path / name) is None
-    as_pickle(tmp_path / "origin.json", marker)
-    assert read_origin(tmp_path) is None
+    for name in ("origin.json", "run.json"):
+        as_pickle(tmp_path / name, marker)
+    assert read_run(tmp_path) == {}
     as_pickle(tmp_path / "rows.jsonl", marker)
     with open(tmp_path / "rows.jsonl", "ab") as file:
         file.write(b"\n")

@@ -6,7 +6,7 @@ import pytest
 from commands import KD, PROJECT, STUDENT
 
 from mmkd_logit.engine.config import teachers_of
-from mmkd_logit.engine.fingerprint import fingerprint_of, origin_of
+from mmkd_logit.engine.fingerprint import describe_run, fingerprint_of
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.lab.experiment import Experiment, Run, refuse_shared_folders
 
@@ -185,7 +185,7 @@ def test_work_folders_survive_the_command_line(project):
 
 def test_the_origin_changes_with_what_is_computed_only(project, tmp_path):
     def origin(**kwargs):
-        return origin_of(replace(run, **kwargs).build_config())
+        return describe_run(replace(run, **kwargs).build_config())
 
     run = Run("r", KD, (), 0)
     before = origin()

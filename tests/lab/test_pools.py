@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from commands import PROJECT, Tiny
 
-from mmkd_logit.engine.fingerprint import origin_of, write_origin
+from mmkd_logit.engine.fingerprint import describe_run, write_run
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.lab import worker
 from mmkd_logit.lab.pools import ClusterPool, LocalPool
@@ -140,7 +140,7 @@ def calls(monkeypatch):
 def begun(argv):
     cfg = build_config(build_parser().parse_args(argv))
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-    write_origin(cfg.work_dir, origin_of(cfg))
+    write_run(cfg.work_dir, **describe_run(cfg))
 
 
 def test_a_job_that_was_queued_again_is_resumed(workplace, calls):

@@ -11,7 +11,7 @@ from mmkd_logit.engine import group as group_tool
 from mmkd_logit.engine import logits as export_tool
 from mmkd_logit.engine import precompute as cache_tool
 from mmkd_logit.engine import train as train_tool
-from mmkd_logit.engine.fingerprint import origin_of, weights_hash, write_origin
+from mmkd_logit.engine.fingerprint import describe_run, weights_hash, write_run
 from mmkd_logit.engine.lock import only_run_in
 from mmkd_logit.engine.logits import FORMAT, export_path, find_exports
 from mmkd_logit.engine.results import append_line, find_row, read_lines
@@ -89,7 +89,7 @@ class Machine:
             with open(folder / "train.log", "a") as log:
                 log.write("noise\nerror: no disk\n")
             return False
-        write_origin(folder, origin_of(cfg, self.processes))
+        write_run(folder, **describe_run(cfg, self.processes))
         if how == "cut off":
             return False
         final = folder / "final.pth"
@@ -98,7 +98,7 @@ class Machine:
             final.write_text(f"weights {self.trained}")
         if how == "killed":
             return False
-        row = dict(origin_of(cfg, self.processes), weights=weights_hash(final))
+        row = dict(describe_run(cfg, self.processes), weights=weights_hash(final))
         row["train"] = {"accuracy/top1": 99.0} if args.train_metrics else None
         append_line(Path(args.results), dict(row, test={"accuracy/top1": 90.0}, train_seconds=1.0))
         return args.dump_logits is None or self.export(cfg, args.dump_logits)
@@ -108,7 +108,7 @@ class Machine:
         lines = [line.split() for line in Path(args.runs).read_text().splitlines()]
         self.calls.append(("together", len(lines)))
         members = [build_parser().parse_args([*line, "--results", args.results]) for line in lines]
-        write_origin(Path(args.runs).parent, {})
+        write_run(Path(args.runs).parent, computed={})
         whole = self.breaks.get("together") is None
         return all([self.train(member) for member in members[: None if whole else 1]]) and whole
 
@@ -121,7 +121,7 @@ class Machine:
             return False
         self.exported.append((cfg.work_dir, tuple(splits)))
         for split in splits:
-            identity = dict(origin_of(cfg, 1), format=FORMAT, split=split)
+            identity = dict(describe_run(cfg, 1), format=FORMAT, split=split)
             identity["weights"] = weights_hash(Path(cfg.work_dir, "final.pth"))
             path = export_path(cfg.work_dir, split)
             path.parent.mkdir(exist_ok=True)
@@ -319,7 +319,7 @@ def test_weights_that_were_lost_or_replaced(machine):
     final.unlink()
     go(machine)
     final.write_text("of somebody's own run in this folder")
-    write_origin(final.parent, dict(computed=dict(model="another")))
+    write_run(final.parent, computed=dict(model="another"))
     go(machine)
     assert machine.calls == [("alone", 0, "auto"), ("alone", 0, None)]
 

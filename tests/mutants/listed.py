@@ -21,6 +21,9 @@ _CONFIG = "tests/engine/test_config.py"
 _CHANGED = "tests/engine/test_resume_changed.py"
 _RESUME = "tests/engine/test_resume.py"
 _STATE = "tests/hooks/test_resume_state_hook.py"
+_SKIPPING = "tests/engine/test_skipping_sampler.py"
+_RUN_FILE = "tests/engine/test_run_file.py"
+_LOCK = "tests/engine/test_run_lock.py"
 _NOISE = "tests/datasets/test_label_noise.py"
 _MEMORY = "tests/datasets/test_in_memory_dataset.py"
 _SAMPLER = "tests/datasets/test_seeded_sampler.py"
@@ -90,8 +93,8 @@ MUTANTS = {
     ),
     "an old hash of weights is remembered": Mutant(
         "engine/fingerprint.py",
-        "str(path.resolve()), status.st_mtime_ns, status.st_size)",
-        "str(path.resolve()), 0, 0)",
+        "str(file.resolve()), status.st_mtime_ns, status.st_size)",
+        "str(file.resolve()), 0, 0)",
         _CONFIG,
     ),
     "float16 caches do not count": Mutant(
@@ -102,7 +105,7 @@ MUTANTS = {
     ),
     "files of labels count by their path": Mutant(
         "engine/fingerprint.py",
-        "return file_hash(Path(value).expanduser()) or",
+        "return file_hash(value) or",
         "return value or",
         _CHANGED,
     ),
@@ -130,18 +133,90 @@ MUTANTS = {
     ),
     "accumulated gradients are lost": Mutant(
         "engine/resume.py",
-        "for name, value in gradients.items():",
+        'for name, value in state["gradients"].items():',
         "for name, value in ():",
-        _STATE,
+        f"{_RESUME}::test_cut_off_within_an_epoch_and_at_its_end[accumulating]",
     ),
     "patience starts anew": Mutant(
-        "engine/resume.py", 'EarlyStoppingHook: ("wait_count", "best_score"),', "", _STATE
+        "engine/resume.py",
+        'EarlyStoppingHook: ("wait_count", "best_score"),',
+        "",
+        f"{_RESUME}::test_cut_off_before_in_and_after_a_validation",
+    ),
+    "a checkpoint misses the stop that its validation decides": Mutant(
+        "engine/runner.py",
+        'hook.setdefault("priority", "LOW")',
+        "pass",
+        f"{_RESUME}::test_cut_off_before_in_and_after_a_validation",
+    ),
+    "a validation that was due is left out": Mutant(
+        "engine/runner.py",
+        "        if not self.progress.validated:\n            _validate",
+        "        if False:\n            _validate",
+        f"{_RESUME}::test_cut_off_before_in_and_after_a_validation",
+    ),
+    "workers that the run had are started after its random states": Mutant(
+        "engine/runner.py",
+        "if self.dataloader.persistent_workers and self._iter:",
+        "if False:",
+        f"{_RESUME}::test_cut_off_within_an_epoch_and_at_its_end[with_workers]",
+    ),
+    "a skipped batch is served": Mutant(
+        "engine/runner.py", "range(self.skip)", "range(self.skip - 1)", _SKIPPING
+    ),
+    "an endless sampler has one order": Mutant(
+        "engine/runner.py", "sampler.set_epoch(number)", "sampler.set_epoch(0)", _SKIPPING
     ),
     "the place in the epoch is lost": Mutant(
         "engine/resume.py",
-        "loop.go_on_from(place)\n        self._has",
-        "loop.go_on_from(place._replace(batch=0))\n        self._has",
-        _RESUME,
+        "loop.resume_from(progress)\n",
+        "loop.resume_from(progress._replace(batch=0))\n",
+        f"{_RESUME}::test_an_iteration_keeps_its_number",
+    ),
+    "another run is resumed": Mutant(
+        "engine/fingerprint.py",
+        "return row_fingerprint(read_run(cfg.work_dir)) == fingerprint_of(cfg, processes)",
+        'return "computed" in read_run(cfg.work_dir)',
+        _RUN_FILE,
+    ),
+    "a folder of before run.json held it is another run's": Mutant(
+        "engine/fingerprint.py", "for name in (_ORIGIN, RUN):", "for name in (RUN,):", _RUN_FILE
+    ),
+    "a new run keeps the checkpoints of the one before": Mutant(
+        "engine/resume.py",
+        "    if runner.iter:\n        known",
+        "    if True:\n        known",
+        _RUN_FILE,
+    ),
+    "a best checkpoint elsewhere is removed": Mutant(
+        "engine/save.py",
+        "runner.message_hub.update_info(key, self._own(info[key]))",
+        "pass",
+        "tests/hooks/test_atomic_checkpoint_hook.py::test_only_a_best_one_of_its_own_is_removed",
+    ),
+    "the best checkpoint before goes first": Mutant(
+        "engine/save.py",
+        "self.remove = outdated.append",
+        "self.remove = backend.remove",
+        "tests/hooks/test_atomic_checkpoint_hook.py::test_only_a_best_one_of_its_own_is_removed",
+    ),
+    "a second signal is left out": Mutant(
+        "engine/preemption.py",
+        "elif time.monotonic() - self._since >= _ONE_EVENT:",
+        "elif False:",
+        "tests/engine/test_signals.py::test_a_second_signal_ends_it_at_once",
+    ),
+    "workers end at a signal": Mutant(
+        "engine/preemption.py",
+        "signal.signal(number, signal.SIG_IGN)",
+        "pass",
+        "tests/engine/test_signals.py::test_workers_leave_signals_to_their_process",
+    ),
+    "two runs share a folder": Mutant(
+        "engine/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", _LOCK
+    ),
+    "a worker keeps the lock of a killed run": Mutant(
+        "engine/lock.py", "_held.pop().close()", "_held.pop()", _LOCK
     ),
     "a changed config is resumed": Mutant(
         "engine/resume.py", "if changes and not self.resume_changed:", "if False:", _CHANGED

@@ -1,4 +1,6 @@
-"""Batches that were served are passed over, not loaded."""
+"""Consumed batches are skipped, not loaded."""
+
+import itertools
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader
 
 from mmkd_logit.datasets import SeededSampler
-from mmkd_logit.engine.runner import EndlessBatches, ServedBatches
+from mmkd_logit.engine.runner import SkippingSampler
 
 
 class Loads:
@@ -44,13 +46,10 @@ def test_the_rest_of_an_epoch_and_all_of_the_next(sampler, drop_last):
     whole = [batches_of(loader_of(Loads(), sampler, drop_last=drop_last), e) for e in (1, 2)]
     data = Loads()
     loader = loader_of(data, sampler, drop_last=drop_last)
-    served = ServedBatches.install(loader)
-    assert ServedBatches.install(loader) is served
+    skipping = SkippingSampler.install(loader)
     assert (len(loader), loader.batch_size) == (len(whole[0]), 4)
-    assert (served.drop_last, served.sampler) == (drop_last, loader.sampler)
-    loader.sampler.set_epoch(1)
-    assert served.pass_over(2) == 0
-    assert data.seen == []
+    assert (skipping.drop_last, skipping.sampler) == (drop_last, loader.sampler)
+    skipping.skip = 2
     assert batches_of(loader, 1) == whole[0][2:]
     assert len(data.seen) == sum(map(len, whole[0][2:]))
     assert batches_of(loader, 2) == whole[1]
@@ -60,27 +59,25 @@ def test_workers_that_persist_read_the_rest():
     """Such a loader asks for the batches twice before it reads, and keeps who gives them."""
     whole = [batches_of(loader_of(Loads(), "seeded"), epoch) for epoch in (1, 2)]
     loader = loader_of(Loads(), "seeded", workers=2, prefetch_factor=2)
-    served = ServedBatches.install(loader)
-    loader.sampler.set_epoch(1)
-    served.pass_over(3)
-    assert batches_of(loader, 1) == whole[0][3:]
-    assert batches_of(loader, 2) == whole[1]
-    served.pass_over(len(whole[0]))
-    assert batches_of(loader, 1) == []
-    assert batches_of(loader, 2) == whole[1]
+    skipping = SkippingSampler.install(loader)
+    for count in (3, len(whole[0])):
+        skipping.skip = count
+        assert batches_of(loader, 1) == whole[0][count:]
+        assert batches_of(loader, 2) == whole[1]
 
 
 @pytest.mark.parametrize("sampler", ["default", "endless"])
 @pytest.mark.parametrize("count", [0, 3, 6, 13])
 def test_without_end(sampler, count):
-    whole = EndlessBatches(loader_of(Loads(), sampler))
-    expected = [next(whole).tolist() for _ in range(20)]
+    whole = loader_of(Loads(), sampler)
+    passes = [batches_of(whole, e) for e in range(4)] if sampler == "default" else [whole]
+    expected = [torch.as_tensor(b).tolist() for b in itertools.islice(itertools.chain(*passes), 20)]
     data = Loads()
     loader = loader_of(data, sampler)
-    served = ServedBatches.install(loader)
-    with served.closed():  # as MMEngine 0.10 opens it
-        assert list(loader) == []
-    batches = EndlessBatches(loader)
-    served.pass_over(count, batches.begin_pass)
-    assert data.seen == []
-    assert [next(batches).tolist() for _ in range(20 - count)] == expected[count:]
+    skipping = SkippingSampler.install(loader, endless=True)
+    skipping.closed = True  # as MMEngine 0.11.0rc3 opens it
+    assert list(loader) == []
+    skipping.closed, skipping.skip = False, count
+    found = itertools.islice(loader, 20 - count)
+    assert [batch.tolist() for batch in found] == expected[count:]
+    assert len(data.seen) == sum(map(len, expected[count:]))

@@ -8,50 +8,19 @@ import pytest
 from commands import Tiny, folder_of, train
 from runs import digits_student, run_config
 
-from mmkd_logit.engine.runner import OrderedRunner, later_stamp
+from mmkd_logit.engine.fingerprint import read_run
+from mmkd_logit.engine.runner import QuietRunner
 from mmkd_logit.lab.report.data import read_scalars
 from mmkd_logit.lab.tables import find_files
-from mmkd_logit.utils.files import read_run
 
 # The clock of these tests stands still, and MMEngine names a run by it.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
 
 
-@pytest.mark.parametrize(
-    ("known", "expected"),
-    [
-        ([], "20240131_235958"),
-        (["20240131_235957"], "20240131_235958"),
-        (["20240131_235958"], "20240131_235959"),
-        (["20240131_235958", "20240131_235959"], "20240201_000000"),
-        (["20380101_000000"], "20380101_000001"),
-        (["20240132_000000", "2024", "other", "99999999_999999"], "20240131_235958"),
-    ],
-)
-def test_later_than_those_that_are_there(tmp_path, known, expected):
-    for name in known:
-        (tmp_path / name).mkdir()
-    assert later_stamp("20240131_235958", tmp_path) == expected
-
-
-def test_an_hour_that_comes_twice(tmp_path, monkeypatch):
-    """At the end of summer time."""
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    import time
-
-    time.tzset()
-    try:
-        (tmp_path / "20241027_025959").mkdir()
-        assert later_stamp("20241027_020000", tmp_path) > "20241027_025959"
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
 def test_each_start_has_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
     configs = [run_config(digits_student(), tmp_path) for _ in range(3)]
-    names = [OrderedRunner.from_cfg(config).timestamp for config in configs]
+    names = [QuietRunner.from_cfg(config).timestamp for config in configs]
     assert len(set(names)) == 3
     assert sorted(names) == names
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == names
