@@ -508,8 +508,8 @@ def test_zoo_teacher_by_name_on_the_command_line(project):
     )
     assert not find_missing_teachers(cfg)
     (teacher,) = build(cfg).teachers
-    assert teacher._spec.model["backbone"]["depth"] == 152
-    assert teacher._spec.checkpoint.startswith("https://")
+    assert teacher.network.model["backbone"]["depth"] == 152
+    assert teacher.network.checkpoint.startswith("https://")
     assert not find_missing_teachers(load("kd", "resnet152_resnet50_mse_in1k"))
 
 
