@@ -177,7 +177,8 @@ def test_a_student_group_leaves_the_rows_of_single_runs(tiny, capsys):
     Path("configs/paper/group.py").write_text(
         "title = 'Group'\n"
         f"runs = dict(big=dict(config={tiny.teacher!r}), alone=dict(row='A', "
-        f"config={tiny.student!r}), **{{f'a{{alpha}}': dict(row=alpha, config={tiny.kd!r}, "
+        f"config={tiny.student!r}, overrides=['optim_wrapper.optimizer.lr=0.05']), "
+        f"**{{f'a{{alpha}}': dict(row=alpha, config={tiny.kd!r}, "
         "teacher='big', overrides=[f'model.alpha={alpha}']) for alpha in ('0.5', '0.9')})\n"
     )
     words = ["group", "--devices", "cpu", "--no-report"]
