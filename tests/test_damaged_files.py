@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 
-from mmkd_logit.utils.files import why_damaged
+from mmkd_logit.utils.files import seal, why_damaged
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,34 @@ def content():
 
 
 def test_every_flipped_bit_and_every_cut(content, tmp_path):
-    """The checksums are those of the parts, not of the few bytes around them."""
+    path, whole = tmp_path / "a.pth", seal(content)
+    for place in [*range(0, len(whole) - 250, 5), *range(len(whole) - 250, len(whole))]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert why_damaged(path, only_zip=True) is not None, place
+    for length in range(0, len(whole), 9):
+        path.write_bytes(whole[:length])
+        assert why_damaged(path, only_zip=True) is not None, length
+    path.write_bytes(whole + b"x")
+    assert why_damaged(path) is not None
+
+
+def test_the_checksum_of_the_whole_disturbs_nobody(content, tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(seal(content))
+    assert why_damaged(path) is None
+    want = torch.load(io.BytesIO(content))["state_dict"]
+    for kwargs in (dict(weights_only=True), dict(weights_only=False), dict(mmap=True)):
+        found = torch.load(path, **kwargs)["state_dict"]
+        assert all(torch.equal(found[name], weight) for name, weight in want.items())
+    assert seal(seal(content)) == seal(content)
+    for other in (b"", b"text", b"PK\5\6" + bytes(17), b"PK\5\6" + bytes(16) + b"\1\0x"):
+        assert seal(other) == other  # no zip file, or one with a comment
+
+
+def test_parts_have_checksums_too(content, tmp_path):
+    """Those of checkpoints of others; the few bytes around the parts have none."""
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         parts = {entry.filename: archive.read(entry) for entry in archive.infolist()}

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_choice, check_count, check_flag, check_text
-from mmkd_logit.utils.files import why_damaged, write_bytes, write_text
+from mmkd_logit.utils.files import seal, why_damaged, write_bytes, write_text
 
 from .config import FINAL
 from .fingerprint import read_run, write_run
@@ -44,13 +44,13 @@ ATOMIC = "mmkd_logit.atomic"
 class AtomicBackend(LocalBackend):
     """MMEngine's local files, which appear whole or not at all.
 
-    It is registered as ``mmkd_logit.atomic``, for
-    ``backend_args=dict(backend='mmkd_logit.atomic')``.
+    Checkpoints get a checksum, by which a later run sees whether they are whole. It is registered
+    as ``mmkd_logit.atomic``, for ``backend_args=dict(backend='mmkd_logit.atomic')``.
     """
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write a file."""
-        write_bytes(filepath, bytes(obj))
+        write_bytes(filepath, seal(bytes(obj)))
 
 
 register_backend(ATOMIC, AtomicBackend, force=True)
