@@ -27,7 +27,7 @@ class LogitLoss(nn.Module):
     label: ClassVar[str]
     shift_invariant: ClassVar[bool]
     shows_tau: ClassVar[bool] = False
-    exclusive_classes: ClassVar[bool | None] = None
+    exclusive_classes: bool | None = None
     needs_labels: bool = False
 
 

@@ -52,6 +52,7 @@ class LogitStandardization(LogitLoss):
         self.loss = build_module("loss", loss)
         self.eps = check_number("eps", eps, zero=False)
         self.needs_labels = getattr(self.loss, "needs_labels", False)
+        self.exclusive_classes = getattr(self.loss, "exclusive_classes", None)
 
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, *labels: Tensor, **kwargs: Any

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.model import BaseModel
-from mmpretrain.models import ClsHead, ImageClassifier
+from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead
 from torch import Tensor, nn
 
 from mmkd_logit.datasets.in_memory import SampleBatch
@@ -181,6 +181,11 @@ class LogitDistiller(BaseModel):
         teachers = self._take(teacher)
         ours = getattr(getattr(self.student, "head", None), "num_classes", None)
         for each in teachers:
+            if has_several_labels(each.model) != has_several_labels(self.student):
+                raise ValueError(
+                    f"only one of teacher {each.name} and the student has a head of several labels "
+                    "an image (MultiLabelClsHead); give both such a head or neither"
+                )
             if None not in (each.num_classes, ours) and each.num_classes != ours:
                 raise ValueError(
                     f"teacher {each.name} has {each.num_classes} classes and the student {ours}; "
@@ -235,6 +240,7 @@ class LogitDistiller(BaseModel):
                 "feature_kd to distil features alone"
             )
         loss_kd = None if loss_kd is None else build_loss(loss_kd)
+        _check_labels(loss_kd, self.student)
         self.__dict__.update(loss_kd=loss_kd, alpha=alpha, ensemble=ensemble, teachers=teachers)
 
     @property
@@ -298,9 +304,13 @@ class LogitDistiller(BaseModel):
             outputs.append(student.head(student.extract_feat(inputs)))
             losses = student.head._get_loss(outputs[0], samples)
         else:
-            handle = logit_module(student).register_forward_hook(
-                lambda module, args, output: outputs.append(output)
-            )
+
+            def observe(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+                # A head that was given labels has put its margin on the logits (ArcFace).
+                has_margin = isinstance(module, ClsHead) and (len(args) > 1 or kwargs)
+                outputs.append(module.forward(args[0]) if has_margin else output)
+
+            handle = logit_module(student).register_forward_hook(observe, with_kwargs=True)
             try:
                 losses = student.loss(inputs, samples)
             finally:
@@ -331,6 +341,25 @@ class LogitDistiller(BaseModel):
         own = {begin + key: value for key, value in self.features.adapters.state_dict().items()}
         if own:
             state_dict.update(theirs or own)
+
+
+def has_several_labels(network: nn.Module) -> bool:
+    """Whether a network's head is for several labels an image, with a sigmoid for each class."""
+    return isinstance(getattr(network, "head", None), MultiLabelClsHead)
+
+
+def _check_labels(loss_kd: Any, student: nn.Module) -> None:
+    """Raise ValueError where a loss compares probabilities that the student's head has not."""
+    exclusive = getattr(loss_kd, "exclusive_classes", None)
+    if exclusive is not None and exclusive == has_several_labels(student):
+        kind, right = (
+            ("softmax", "ScaledBinaryKLDivLoss") if exclusive else ("sigmoid", "ScaledKLDivLoss")
+        )
+        raise ValueError(
+            f"{type(loss_kd).__name__} compares {kind} probabilities, and the student's "
+            f"{type(student.head).__name__} has others; take mmkd_logit.{right}, or "
+            "mmkd_logit.LogitMSELoss, which serves both"
+        )
 
 
 # The student's own loss, of logits and labels.

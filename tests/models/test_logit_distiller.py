@@ -349,3 +349,43 @@ def test_frozen_students_stages_stay_frozen():
     model.train()
     assert not model.backbone.stem.training
     assert not model.backbone.stem.weight.requires_grad
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize("head", ["ArcFaceClsHead", "LinearClsHead"])
+def test_the_margin_of_a_head_is_no_part_of_the_logits(alpha, head):
+    """ArcFace adds to the logit of the label while it trains; the teacher has no labels."""
+    cfg = wrn()
+    cfg["head"] = dict(type=f"mmpretrain.{head}", num_classes=4, in_channels=16)
+    student = build(cfg)
+    student.init_weights()
+    loss = dict(type="mmkd_logit.LogitMSELoss")
+    model = LogitDistiller(student, copy.deepcopy(student), loss, alpha)
+    model.eval()
+    losses = model(*batch(), mode="loss")
+    assert losses["kd"] < 1e-8
+    assert ("loss_ce" in losses) == (alpha < 1)
+
+
+def test_several_labels_an_image():
+    """Sigmoid heads learn by the loss of sigmoids, and softmax heads by that of softmax."""
+    several = wrn()
+    several["head"] = dict(type="mmpretrain.MultiLabelLinearClsHead", num_classes=4, in_channels=16)
+    softmax = dict(type="mmkd_logit.ScaledKLDivLoss", tau=2)
+    sigmoid = dict(type="mmkd_logit.ScaledBinaryKLDivLoss", tau=2)
+    around = dict(type="mmkd_logit.LogitStandardization", loss=softmax)
+    for loss in (softmax, around):
+        with pytest.raises(ValueError, match=r"has others; take mmkd_logit.ScaledBinaryKLDivLoss"):
+            LogitDistiller(build(several), build(several), loss)
+    with pytest.raises(ValueError, match=r"has others; take mmkd_logit.ScaledKLDivLoss"):
+        LogitDistiller(build(wrn()), build(wrn()), sigmoid)
+    for loss in (sigmoid, dict(type="mmkd_logit.LogitMSELoss")):
+        model = LogitDistiller(build(several), build(several), loss, alpha=0.5)
+        inputs, samples = batch()
+        losses = model(inputs, samples, mode="loss")
+        want = model.loss_kd(model.student(inputs), model.teachers[0](inputs))
+        assert losses["kd"] == want
+        sum(value for key, value in losses.items() if "loss" in key).backward()
+    mixed = LogitDistiller(build(several), build(wrn()), sigmoid)
+    with pytest.raises(ValueError, match=r"only one of teacher .* and the student has a head"):
+        mixed.init_weights()
