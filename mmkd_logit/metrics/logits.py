@@ -32,7 +32,7 @@ class TeacherAgreement(LogitMetric):
     ``teacher_logits``.
 
     Args:
-        topk: The k, one or several.
+        topk: The k, one or several; None for 1 and, where there are more than 5 classes, 5.
         **kwargs: Of MMEngine's ``BaseMetric``: ``collect_device``, ``prefix``, ``collect_dir``.
 
     Raises:
@@ -52,10 +52,13 @@ class TeacherAgreement(LogitMetric):
 
     default_prefix = "agreement"
 
-    def __init__(self, topk: int | Sequence[int] = (1, 5), **kwargs: Any) -> None:
+    def __init__(self, topk: int | Sequence[int] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.topk: list[Any] | None = None
+        if topk is None:
+            return
         listed = isinstance(topk, (list, tuple))
-        counts: list[Any] = list(topk) if listed else [topk]  # type: ignore[arg-type]
+        counts = list(topk) if listed else [topk]  # type: ignore[arg-type]
         wrong = [k for k in counts if isinstance(k, bool) or not isinstance(k, int) or k < 1]
         if wrong or not counts or len(set(counts)) < len(counts):
             raise ValueError(f"topk must be different integers from 1 on, got {topk!r}")
@@ -64,7 +67,9 @@ class TeacherAgreement(LogitMetric):
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
         """Compute the share of each sample."""
         logits, teacher = self.logit_pair(samples)
-        largest, num_classes = max(self.topk), logits.shape[1]
+        num_classes = logits.shape[1]
+        topk = self.topk or ([1, 5] if num_classes > 5 else [1])
+        largest = max(topk)
         if largest > num_classes:
             raise ValueError(
                 f"{self.name} has topk={largest} and the network {num_classes} classes; leave out "
@@ -74,7 +79,7 @@ class TeacherAgreement(LogitMetric):
             return {}
         preferred, by_teacher = _largest(logits, largest), _largest(teacher, largest)
         same = preferred[:, :, None] == by_teacher[:, None, :]
-        return {f"top{k}": 100 * same[:, :k, :k].sum((1, 2)).double() / k for k in self.topk}
+        return {f"top{k}": 100 * same[:, :k, :k].sum((1, 2)).double() / k for k in topk}
 
 
 def _largest(logits: Tensor, k: int) -> Tensor:

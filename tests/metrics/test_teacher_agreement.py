@@ -59,7 +59,16 @@ def test_of_equal_logits_the_first_count(num_classes):
 def test_more_than_there_are_classes():
     sample = dict(logits=torch.zeros(4), teacher_logits=torch.zeros(4))
     with pytest.raises(ValueError, match=r"has topk=5 and the network 4 classes; leave out"):
-        TeacherAgreement().process(None, [sample])
+        TeacherAgreement((1, 5)).process(None, [sample])
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "counts"), [(2, [1]), (5, [1]), (6, [1, 5]), (100, [1, 5])]
+)
+def test_the_default_fits_the_classes(num_classes, counts):
+    sample = dict(logits=torch.zeros(num_classes), teacher_logits=torch.zeros(num_classes))
+    found = evaluate(TeacherAgreement(), [sample])
+    assert found == {f"agreement/top{k}": 100 for k in counts}
 
 
 @pytest.mark.parametrize("topk", [0, (), (1, 1), (1, -5), (2.0,), "15", True, (True,)])
