@@ -92,7 +92,7 @@ def test_wrong_options_are_one_line(workplace, capsys, option, message):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("model.teacher=5", r"a teacher's config needs a model with a type, got 5. Write a teacher as dict\(config="),
+        ("model.teacher=5", r"got 5. Write a teacher as dict\(config="),
         (
             "model.teacher.chekpoint=x",
             r"model.teacher: a teacher has no setting 'chekpoint'; did you mean checkpoint\?",
