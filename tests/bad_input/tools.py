@@ -166,7 +166,7 @@ _OTHERS = [
     ("report", "--root", "missing folder", ["results", "--root", "nowhere"], "nowhere"),
 ]
 _FIGURES = [
-    ("report", *row[:2], [*row[2], "--figure", name], row[3])
+    ("report", row[0], f"{row[1]} of {name}", [*row[2], "--figure", name], row[3])
     for name, figure in FIGURES.items()
     for row in [
         ("results", "missing folder", ["nowhere"], "nowhere"),
