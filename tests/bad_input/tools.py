@@ -61,7 +61,7 @@ _TRAIN = [
     ("train", "--results", "folder for a file", ["{student}", "--results", "tools"],
      "is a folder; name a file in it"),
     ("train", "--results", "file for a folder", ["{student}", "--results", "a_file/r.jsonl"],
-     "is a file and cannot hold"),
+     "is a file; name a folder"),
     ("train", "--results", "another file's format", ["{student}", "--results", "two.txt"],
      "two.txt:1 is not a results line"),
     ("train", "--results", "another file's content", ["{student}", "--results", "settings.json"],
