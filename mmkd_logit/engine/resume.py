@@ -140,7 +140,7 @@ _REMEMBERED: dict[type, tuple[str, ...]] = {
 def capture_hooks(runner: Runner) -> list[dict[str, Any]]:
     """Copy what hooks of known kinds remember, in the order of the hooks."""
     return [
-        dict(kind=kind.__name__, values=[_plain(getattr(hook, name)) for name in names])
+        dict(kind=kind.__name__, values=[getattr(hook, name) for name in names])
         for kind, names in _REMEMBERED.items()
         for hook in runner.hooks
         if isinstance(hook, kind)
@@ -158,10 +158,6 @@ def restore_hooks(runner: Runner, states: list[dict[str, Any]]) -> None:
     for hook in runner.hooks:
         if isinstance(hook, EarlyStoppingHook) and hook.wait_count >= hook.patience:
             runner.train_loop.stop_training = True
-
-
-def _plain(value: Any) -> bool | int | float:
-    return value if isinstance(value, (bool, int)) else float(value)
 
 
 STATE = "resume_state"
