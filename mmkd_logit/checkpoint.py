@@ -508,12 +508,12 @@ def load_exactly(network: nn.Module, state: Any, source: str, who: str, advice: 
         sizes = [f"{key}: {one}, not {two}" for key, (one, two) in pairs.items() if one != two]
         problems = [] if sizes else [first_line(error)[:200]]
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    named = {"missing": missing, "unexpected": unexpected, "differently sized": sizes}
+    named = {"missing keys": missing, "unexpected keys": unexpected, "size mismatch": sizes}
     for what, found in named.items():
         few = ", ".join(repr(key[:80]) for key in found[:2])
         if found:
             more = ", ..." if len(found) > 2 else ""
-            problems.append(f"{what} keys ({len(found)} of {len(own)}) {few}{more}")
+            problems.append(f"{what} ({len(found)} of {len(own)}) {few}{more}")
     if unexpected and len(state) > 1:
         prefix = posixpath.commonpath([key.replace(".", "/") for key in state]).replace("/", ".")
         if prefix and not all(key.startswith(f"{prefix}.") for key in own):

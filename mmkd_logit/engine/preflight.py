@@ -21,7 +21,6 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from mmkd_logit.checkpoint import load_exactly, without_module
 from mmkd_logit.hooks.networks import trained_networks, unwrapped
 from mmkd_logit.optim.autocast import check_clip_grad
 from mmkd_logit.registry import HOOKS, find_class
@@ -417,9 +416,7 @@ class PreflightHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare a checkpoint with the model that is to be trained from it."""
-        if runner._resume:
-            check_resumed(runner, checkpoint)
-        elif isinstance(runner._train_loop, BaseLoop):
+        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
             check_loaded(unwrapped(runner), checkpoint, str(runner._load_from))
 
     def before_train(self, runner: Runner) -> None:
@@ -471,20 +468,6 @@ def _check_pretrained(network: Any) -> None:
                     names = [name for name in state if name.startswith(prefix)]
                     state = {name.removeprefix(prefix): state[name] for name in names}
                 check_loaded(module, state, f"{source} of init_cfg")
-
-
-def check_resumed(runner: Runner, checkpoint: dict) -> None:
-    """Make sure that a checkpoint to resume has all weights, also those that EMAHook averages."""
-    source, advice = str(runner._load_from), "Resume a checkpoint of this config's own run"
-    state = checkpoint.get("state_dict")
-    if isinstance(state, Mapping):  # EMAHook, which comes later, takes the names as they are
-        state = checkpoint["state_dict"] = without_module(state)
-    load_exactly(unwrapped(runner), state, source, "the network of this config", advice)
-    averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
-    for average in averages if "ema_state_dict" in checkpoint else ():
-        if isinstance(average, nn.Module):
-            state = checkpoint["ema_state_dict"]
-            load_exactly(average, state, f"ema_state_dict of {source}", "the average", advice)
 
 
 def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:

@@ -78,8 +78,8 @@ class _ExactWeights(Hook):
         if isinstance(state, Mapping):
             self._leave_others(model, state)
             state = without_module(state)
-        who, advice = "the network of this config", "Name the config that it was trained by"
-        load_exactly(model, state, self.filename, who, advice)
+        advice = "Name the config that the checkpoint was trained by."
+        load_exactly(model, state, self.filename, "the network of this config", advice)
 
     def _leave_others(self, model: nn.Module, state: Mapping) -> None:
         if model._load_state_dict_pre_hooks:  # which rename

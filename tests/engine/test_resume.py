@@ -171,7 +171,7 @@ def renamed(state, prefix="student."):
         (lambda c: c["state_dict"].update({"head.x": torch.zeros(1)}), "unexpected .* 'head.x'"),
         (
             lambda c: c["state_dict"].update({"head.fc.bias": torch.zeros(7)}),
-            r"differently sized keys \(1 of \d\d\) 'head.fc.bias: \(7,\), not \(10,\)'",
+            r"size mismatch \(1 of \d\d\) 'head.fc.bias: \(7,\), not \(10,\)'",
         ),
         (lambda c: c.update(state_dict=None), "holds no state_dict"),
         (lambda c: c["ema_state_dict"].clear(), "the average: missing keys"),
