@@ -116,9 +116,7 @@ def only_safe_globals() -> Iterator[None]:
 _READABLE = {type(None), bool, int, float, complex, str, bytes, bytearray, Tensor, nn.Parameter}
 _READABLE |= {torch.Size, torch.dtype, torch.device, torch.layout, HistoryBuffer}
 _MAPPINGS = (dict, OrderedDict, Counter)
-_CONTAINERS: tuple[tuple[Any, Any], ...] = (
-    *((tuple, tuple), (Set, set), ((Sequence, deque), list)),
-)
+_CONTAINERS: Any = ((tuple, tuple), (Set, set), (Sequence, list), (deque, list))
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, type)
 # Objects get these back as their attributes, where another container may behave differently.
 _ATTRIBUTES = ("param_schedulers", "optimizer")

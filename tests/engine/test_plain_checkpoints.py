@@ -136,6 +136,33 @@ def test_what_hooks_add_and_metainfo(tmp_path, capsys):
         train(cfg(), None, Add(dict(made=object())))
 
 
+HOOKS = [
+    dict(type="EMAHook"),
+    dict(type="EarlyStoppingHook", monitor="accuracy/top1"),
+    dict(type="SyncBuffersHook"),
+    dict(type="EmptyCacheHook"),
+    dict(type="mmpretrain.ClassNumCheckHook"),
+    dict(type="mmpretrain.PreciseBNHook", num_samples=16),
+    dict(type="mmpretrain.SwitchRecipeHook", schedule=[]),
+    dict(type="mmkd_logit.FiniteLossHook"),
+    dict(type="mmkd_logit.ChannelsLastHook"),
+    dict(type="mmkd_logit.FinalCheckpointHook"),
+]
+
+
+def test_what_many_hooks_leave_is_read_and_resumed(tmp_path):
+    def cfg(epochs):
+        made = run_config(digits_student(), tmp_path, epochs=epochs, images=16)
+        made.default_hooks.checkpoint.update(interval=1, save_best="auto")
+        made.custom_hooks = HOOKS
+        return made
+
+    train(cfg(1))
+    for path in tmp_path.glob("*.pth"):
+        assert load_from_file(str(path))["state_dict"]
+    assert train(cfg(2), "auto", resume_changed=True).iter == 2
+
+
 class Stop(Hook):
     """Ends a run after its first checkpoint."""
 
