@@ -5,8 +5,12 @@ ImportError raised here, so nothing but MMEngine is imported, and a file of ours
 alone; the components follow lazily from ``locations``.
 """
 
+from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.hub import get_config
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
@@ -115,6 +119,23 @@ LOOPS = _Registry(
         "mmkd_logit.models",
     ],
 )
+
+
+# MMEngine reads ``PACKAGE::PATH`` in ``_base_`` and ``get_config`` of the packages listed there.
+MODULE2PACKAGE["mmkd_logit"] = "mmkd_logit"
+
+
+def load_config(name: str) -> Config:
+    """Read a config file, or ``mmpretrain::PATH`` or ``mmkd_logit::PATH`` of a package."""
+    if "::" not in name:
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"the config {name} does not exist")
+        return Config.fromfile(name)
+    try:
+        return get_config(name)
+    except (AssertionError, FileNotFoundError, ValueError) as error:
+        package = name.partition("::")[0]
+        raise FileNotFoundError(f"{package} has no config {name} ({error})") from None
 
 
 def check_registered(what: str, kind: Any, registry: Registry = MODELS) -> None:

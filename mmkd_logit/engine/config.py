@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from mmkd_logit.registry import load_config
 from mmkd_logit.utils.arguments import check_count, did_you_mean, type_name
 
 from .preflight import fields_of
@@ -91,19 +92,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_config(path: str) -> Config:
     """Read a config file."""
-    if path.startswith("mmpretrain::"):
-        from mmengine.hub import get_config
-
-        try:
-            cfg = get_config(path)
-        except (FileNotFoundError, ValueError) as error:
-            raise FileNotFoundError(f"mmpretrain has no config {path} ({error})") from None
-    else:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"the config {path} does not exist")
-        if Path(path).suffix not in (".py", ".json", ".yaml", ".yml"):
-            raise ValueError(f"{path} is no config: its name must end in .py, .json or .yaml")
-        cfg = Config.fromfile(path)
+    if Path(path).is_file() and Path(path).suffix not in (".py", ".json", ".yaml", ".yml"):
+        raise ValueError(f"{path} is no config: its name must end in .py, .json or .yaml")
+    cfg = load_config(path)
     if not cfg.get("model"):
         raise ValueError(f"{path} defines no model; it is not the config of a run")
     return cfg

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from mmkd_logit.checkpoint import with_mmpretrain_names
 from mmkd_logit.datasets.in_memory import Views
+from mmkd_logit.registry import load_config
 from mmkd_logit.utils.arguments import (
     arguments_of,
     check_choice,
@@ -197,15 +198,11 @@ def _read_config(config: Any) -> tuple[str, Any, str | None]:
         return str((model.get("backbone") or model)["type"]), config, None
     path = Path(config)
     if path.suffix in (".py", ".yaml", ".yml", ".json"):
-        if config.startswith("mmpretrain::"):
-            from mmengine.hub import get_config
-
-            return path.stem, get_config(config), None
-        if not path.is_file():
+        if "::" not in config and not path.is_file():
             raise FileNotFoundError(
                 f"the teacher's config {config} does not exist (seen from {Path.cwd()})"
             )
-        return path.stem, Config.fromfile(config), None
+        return path.stem, load_config(config), None
     from mmpretrain.apis import ModelHub
 
     try:

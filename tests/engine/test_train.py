@@ -92,10 +92,10 @@ def test_wrong_options_are_one_line(workplace, capsys, option, message):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("model.teacher=5", r"cannot read a teacher from 5. Write a teacher as dict\(config="),
+        ("model.teacher=5", r"got 5. Write a teacher as dict\(config="),
         (
             "model.teacher.chekpoint=x",
-            r"model.teacher has no setting 'chekpoint'; did you mean checkpoint\?",
+            r"model.teacher: a teacher has no setting 'chekpoint'; did you mean checkpoint\?",
         ),
         ("model.alpha=2", r"alpha must be a number in \[0, 1\], got 2"),
         ("model.loss_kd.tau=-1", r"tau=-1 must be"),
