@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmkd_logit.checkpoint import state_hash
 from mmkd_logit.datasets.in_memory import Views
 from mmkd_logit.utils.arguments import check_choice, check_number
-from mmkd_logit.utils.files import explained, open_in_place, write_text
+from mmkd_logit.utils.files import open_in_place, write_text
 
 # What decides a teacher's logits. The hash of it names the folder of a cache, so a change of these
 # descriptions makes every cache on disk useless.
@@ -129,8 +129,8 @@ class LogitStore:
         except OSError as error:
             paths = [folder / name for name in lengths]
             if [p.stat().st_size if p.is_file() else None for p in paths] != [*lengths.values()]:
-                raise explained(error, error.filename or folder) from error
-            self._stop_writing(explained(error, error.filename or folder))
+                raise
+            self._stop_writing(error)
 
     def _stop_writing(self, error: OSError) -> None:
         self._files = []

@@ -86,7 +86,12 @@ def write_text(path: str | Path, text: str, errors: str = "strict", follow: bool
 
 def open_in_place(path: str | Path, flags: int) -> int:
     """Open or create a file that is written where it stands; a link there is an error."""
-    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise explained(error, path) from error
+        raise
 
 
 def explained(
