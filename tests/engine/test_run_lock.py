@@ -159,4 +159,5 @@ def test_a_folder_that_can_only_be_read(workplace, capsys):
     assert message == f"work_dir: {shut} may not be written; name another folder"
     Path("file").touch()
     message = error_of(capsys, main, tiny.student, "--work-dir", "file/run")
-    assert message == "work_dir='file/run': file is a file; name a folder"
+    file = Path("file").absolute()
+    assert message == f"work_dir: {file} is a file and cannot hold file"
