@@ -1,5 +1,7 @@
 """Signals to processes of a run, over gloo."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -65,7 +67,11 @@ def killed_launcher(words):
             yield
         finally:
             process.kill()
-    wait_for(lambda: not any(map(alive, ranks)), 30)
+    try:
+        wait_for(lambda: not any(map(alive, ranks)), 30)
+    finally:
+        for rank in filter(alive, ranks):
+            os.kill(rank, signal.SIGKILL)
 
 
 @pytest.mark.timeout(400)
