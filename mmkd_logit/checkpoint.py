@@ -1,18 +1,24 @@
-"""Reading checkpoints of anybody without running what is in them."""
+"""Reading checkpoints of anybody without running what is in them, and writing such ones."""
 
+import copy
 import functools
 import hashlib
 import http.client
+import operator
 import os
+import posixpath
 import re
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from pathlib import Path
+from enum import Enum
+from pathlib import Path, PurePath
 from pickle import UnpicklingError
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, NoReturn
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
@@ -20,10 +26,12 @@ import mmengine.runner.checkpoint as mm
 import numpy as np
 import torch
 import yaml
+from mmengine.config import ConfigDict
 from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import PickleHandler, YamlHandler, register_handler
 from mmengine.logging.history_buffer import HistoryBuffer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mmkd_logit.utils.arguments import first_line
 from mmkd_logit.utils.files import why_damaged
@@ -71,6 +79,7 @@ _multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
 _ALLOWED: list[Any] = [
     _stand_in("builtins.getattr", _history_statistic),
     HistoryBuffer,
+    _stand_in("builtins.bytes", lambda: b""),  # of an empty array
     _stand_in("numpy.dtype", _number_type),
     np.ndarray,
     *{type(np.dtype(char)) for char in _NUMBERS},
@@ -100,6 +109,96 @@ def only_safe_globals() -> Iterator[None]:
         torch.serialization.add_safe_globals(users)
         statistics.clear()  # a checkpoint may have set others, for the whole process
         statistics.update(before)
+
+
+# What a checkpoint of ours may hold: what the above reads.
+
+_READABLE = {type(None), bool, int, float, complex, str, bytes, bytearray, Tensor, nn.Parameter}
+_READABLE |= {torch.Size, torch.dtype, torch.device, torch.layout, HistoryBuffer}
+_MAPPINGS = (dict, OrderedDict, Counter)
+_CONTAINERS: Any = ((tuple, tuple), (Set, set), (Sequence, list), (deque, list))
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, type)
+# Objects get these back as their attributes, where another container may behave differently.
+_ATTRIBUTES = ("param_schedulers", "optimizer")
+
+
+def make_plain(checkpoint: dict[str, Any]) -> None:
+    """Replace what a checkpoint holds by what :func:`load_from_file` reads.
+
+    Raises:
+        ValueError: If there is nothing readable of the same meaning; it names the place.
+    """
+    for key, value in checkpoint.items():
+        checkpoint[key] = _plain(value, key)
+
+
+def _plain(value: Any, path: str) -> Any:
+    """Return a value itself if it can be read, or one that can."""
+    if type(value) in _READABLE:
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain_array(value, path)
+    if isinstance(value, Enum):
+        return _plain(value.value, path)
+    if isinstance(value, (str, PurePath)):
+        return str.__str__(value) if isinstance(value, str) else str(value)
+    base: Any
+    for base in (int, float, complex, bytes):
+        if isinstance(value, base):
+            return base(value)
+    if isinstance(value, Mapping):
+        return _plain_mapping(value, path)
+    for base, kind in _CONTAINERS:
+        if isinstance(value, base):
+            items = [_plain(item, f"{path}[{number}]") for number, item in enumerate(value)]
+            if type(value) is kind and all(map(operator.is_, items, value)):
+                return value
+            if type(value) is kind or not path.startswith(_ATTRIBUTES):
+                return kind(items)
+    _refuse(value, path)
+
+
+def _plain_array(value: Any, path: str) -> Any:
+    if value.dtype.char in _NUMBERS and type(value) in (np.ndarray, np.memmap):
+        readable = type(value) is np.ndarray and value.dtype.isnative
+        return value if readable else np.array(value, value.dtype.newbyteorder("="))
+    if value.dtype.char in _NUMBERS and isinstance(value, np.generic):
+        return value
+    if value.dtype.kind not in "SUO":
+        _refuse(value, path)
+    return _plain(value.tolist(), path)
+
+
+def _plain_mapping(value: Mapping, path: str) -> Any:
+    known = type(value) in _MAPPINGS
+    if not known and path.startswith(_ATTRIBUTES) and not isinstance(value, ConfigDict):
+        _refuse(value, path)
+    pairs = []
+    for key, item in value.items():
+        # A scheduler has its functions, such as OneCycleLR's anneal_func, when it is built.
+        if not (path.startswith("param_schedulers") and isinstance(item, _FUNCTIONS)):
+            named = isinstance(key, str) and key.isidentifier()
+            place = f"{path}.{key}" if named else f"{path}[{key!r}]"
+            pairs.append((_plain(key, place), _plain(item, place)))
+    if not known:
+        return dict(pairs)
+    if len(pairs) == len(value) and all(
+        key is old and item is value[old] for (key, item), old in zip(pairs, value, strict=True)
+    ):
+        return value
+    result: Any = copy.copy(value)  # with the versions of modules in a state_dict
+    result.clear()
+    result.update(pairs if type(value) is not Counter else dict(pairs))
+    return result
+
+
+def _refuse(value: Any, path: str) -> NoReturn:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    raise ValueError(
+        f"{path} would be a {kind} in checkpoints, which cannot be read back without running code; "
+        "where it is set, make it numbers, text, lists, dicts, tensors or arrays of numbers, or "
+        "leave it out of the state"
+    )
 
 
 # Reading checkpoints through MMEngine.
@@ -380,6 +479,50 @@ def state_hash(state: Mapping[str, Any]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def without_module(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out DistributedDataParallel's prefix."""
+    named = OrderedDict((str(key).removeprefix("module."), state[key]) for key in state)
+    vars(named).update(getattr(state, "__dict__", {}))  # the versions of modules
+    return named
+
+
+def load_exactly(network: nn.Module, state: Any, source: str, who: str, advice: str) -> None:
+    """Load weights into a network, all of them; BatchNorm's counter may be missing.
+
+    Raises:
+        ValueError: If keys or sizes differ.
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{source} holds no state_dict for {who}. {advice}")
+    own, sizes, problems = network.state_dict(), [], []
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except (RuntimeError, AttributeError, TypeError) as error:  # sizes differ, or no tensors
+        missing = [key for key in own if key not in state]
+        unexpected = [key for key in state if key not in own]
+        pairs = {key: (_size(state[key]), _size(own[key])) for key in own if key in state}
+        sizes = [f"{key}: {one}, not {two}" for key, (one, two) in pairs.items() if one != two]
+        problems = [] if sizes else [first_line(error)[:200]]
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    named = {"missing keys": missing, "unexpected keys": unexpected, "size mismatch": sizes}
+    for what, found in named.items():
+        few = ", ".join(repr(key[:80]) for key in found[:2])
+        if found:
+            more = ", ..." if len(found) > 2 else ""
+            problems.append(f"{what} ({len(found)} of {len(own)}) {few}{more}")
+    if unexpected and len(state) > 1:
+        prefix = posixpath.commonpath([key.replace(".", "/") for key in state]).replace("/", ".")
+        if prefix and not all(key.startswith(f"{prefix}.") for key in own):
+            problems.append(f"all its keys begin with '{prefix[:80]}.'")
+    if problems:
+        raise ValueError(f"{source} does not fit {who}: {'; '.join(problems)}. {advice}")
+
+
+def _size(value: Any) -> Any:
+    known = isinstance(value, Tensor) and not is_lazy(value)
+    return tuple(value.shape) if known else type(value).__name__
 
 
 # Every parameter and buffer of torchvision's ResNet, ResNeXt and Wide ResNet.

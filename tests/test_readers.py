@@ -30,6 +30,7 @@ _READ = re.compile(
 )
 _BUILTINS = {"eval", "exec", "compile", "__import__", "breakpoint", "input"}
 _NOT_FILES = {"mmpretrain.registry.DATASETS.get", "mmengine.registry.HOOKS.get"}
+_NOT_FILES |= {"mmpretrain.registry.DATA_SAMPLERS.get"}
 
 PLAIN = "JSON, or a ZIP of ours that is written: data, whatever it holds"
 NUMBERS = "bytes of numbers, which this run has written"
@@ -42,7 +43,6 @@ SAFE = "engine/test_safe_reading.py::"
 PREFIXES = "engine/test_checkpoint.py::test_every_prefix_is_safe"
 
 READERS = {
-    ("mmkd_logit/utils/files.py", "json.loads"): PLAIN,
     ("mmkd_logit/utils/files.py", "zipfile.ZipFile"): PLAIN,
     ("mmkd_logit/lab/report/data.py", "json.loads"): OTHER,
     ("mmkd_logit/lab/report/data.py", "numpy.load"): ROWS,
@@ -65,8 +65,9 @@ READERS = {
     ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_http"): PREFIXES,
     ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_local"): PREFIXES,
     ("mmkd_logit/checkpoint.py", "torch.load"): CHECKPOINT,
-    ("mmkd_logit/engine/config.py", "mmengine.config.Config.fromfile"): CONFIG,
-    ("mmkd_logit/engine/config.py", "mmengine.hub.get_config"): CONFIG,
+    ("mmkd_logit/registry.py", "mmengine.config.Config.fromfile"): CONFIG,
+    ("mmkd_logit/registry.py", "mmengine.hub.get_config"): CONFIG,
+    ("mmkd_logit/__main__.py", "importlib.import_module"): NAMED,
     ("mmkd_logit/checkpoint.py", "torch.hub.download_url_to_file"): (
         "engine/test_download.py::test_a_wrong_hash_is_refused_and_not_kept"
     ),
@@ -94,21 +95,15 @@ READERS = {
     ("mmkd_logit/lab/worker.py", "submitit.helpers.DelayedSubmission"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
-    (
-        "mmkd_logit/engine/save.py",
-        "mmengine.runner.checkpoint._load_checkpoint",
-    ): CHECKPOINT,
     ("mmkd_logit/engine/preflight.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),
     ("mmkd_logit/losses/feature.py", "importlib.import_module"): NAMED,
-    ("mmkd_logit/metrics/dump.py", "numpy.fromfile"): NUMBERS,
-    ("mmkd_logit/metrics/dump.py", "zipfile.ZipFile"): PLAIN,
+    ("mmkd_logit/metrics/export.py", "numpy.memmap"): NUMBERS,
+    ("mmkd_logit/metrics/export.py", "zipfile.ZipFile"): PLAIN,
     ("mmkd_logit/models/teacher.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),
-    ("mmkd_logit/models/teacher.py", "mmengine.config.Config.fromfile"): CONFIG,
-    ("mmkd_logit/models/teacher.py", "mmengine.hub.get_config"): CONFIG,
     ("mmkd_logit/models/teacher.py", "mmpretrain.apis.ModelHub.get"): CONFIG,
 }
 

@@ -18,7 +18,13 @@ from mmengine.hooks import EMAHook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, TestLoop
 
-from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.checkpoint import (
+    existing,
+    install_safe_checkpoint_loading,
+    install_safe_reading,
+    load_exactly,
+    without_module,
+)
 from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
 
@@ -247,12 +253,9 @@ def _load(runner: Runner, checkpoint: str) -> None:
 
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    state = without_adapters({key.removeprefix("module."): v for key, v in state.items()})
-    try:
-        network_of(runner).load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:  # keys or sizes differ; these are no tensors
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{checkpoint} does not fit the config's network: {reason}") from None
+    state = without_adapters(without_module(state))
+    advice = "Name the config that the checkpoint was trained by."
+    load_exactly(network_of(runner), state, checkpoint, "the network of this config", advice)
 
 
 def export_run(

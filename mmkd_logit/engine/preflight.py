@@ -461,7 +461,8 @@ def _check_pretrained(network: Any) -> None:
         given = getattr(module, "init_cfg", None)
         for init in given if isinstance(given, (list, tuple)) else [given]:
             if type_name(init) == "Pretrained" and isinstance(init, dict):
-                source, prefix = str(init["checkpoint"]), f"{init.get('prefix') or ''}."
+                source = str(init["checkpoint"])
+                prefix = (init.get("prefix") or "").rstrip(".") + "."
                 checkpoint = CheckpointLoader.load_checkpoint(source, map_location="cpu")
                 state = checkpoint.get("state_dict", checkpoint)
                 if prefix != ".":

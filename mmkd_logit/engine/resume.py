@@ -1,7 +1,7 @@
 """Resuming a run exactly: its last checkpoint, and all state that decides what comes next."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,17 @@ from mmengine.dist import (
     get_world_size,
 )
 from mmengine.hooks import EarlyStoppingHook, Hook, SyncBuffersHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 
-from mmkd_logit.checkpoint import UnsafeCheckpointError, load_from_file, read_lazily
+from mmkd_logit.checkpoint import (
+    UnsafeCheckpointError,
+    load_exactly,
+    load_from_file,
+    read_lazily,
+    without_module,
+)
+from mmkd_logit.hooks.networks import unwrapped
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.files import why_damaged
@@ -84,7 +90,7 @@ def capture_process(runner: Runner) -> dict[str, Any]:
     BatchNorm's statistics are each process's own until an epoch ends. Gradients are there while
     the optimizer accumulates them, before DDP has averaged them.
     """
-    parameters = _model(runner).named_parameters()
+    parameters = unwrapped(runner).named_parameters()
     buffers = _buffers(runner) if get_world_size() > 1 else ()
     return dict(
         random=capture_random_states(),
@@ -107,19 +113,15 @@ def restore_process(runner: Runner, states: Sequence[dict[str, Any]]) -> None:
     buffers = dict(_buffers(runner))
     for name, value in state["buffers"].items():
         buffers[name].data.copy_(value)
-    parameters = dict(_model(runner).named_parameters())
+    parameters = dict(unwrapped(runner).named_parameters())
     for name, value in state["gradients"].items():
         parameters[name].grad = torch.empty_like(parameters[name]).copy_(value)
     restore_random_states(state["random"])
 
 
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
 def _buffers(runner: Runner) -> Iterator[tuple[str, Tensor]]:
     """Give the buffers of the model, and of the copies that hooks such as EMAHook keep of it."""
-    yield from ((f"model.{name}", buffer) for name, buffer in _model(runner).named_buffers())
+    yield from ((f"model.{name}", buffer) for name, buffer in unwrapped(runner).named_buffers())
     averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
     for number, average in enumerate(each for each in averages if isinstance(each, nn.Module)):
         for name, buffer in average.named_buffers():
@@ -140,7 +142,7 @@ _REMEMBERED: dict[type, tuple[str, ...]] = {
 def capture_hooks(runner: Runner) -> list[dict[str, Any]]:
     """Copy what hooks of known kinds remember, in the order of the hooks."""
     return [
-        dict(kind=kind.__name__, values=[_plain(getattr(hook, name)) for name in names])
+        dict(kind=kind.__name__, values=[getattr(hook, name) for name in names])
         for kind, names in _REMEMBERED.items()
         for hook in runner.hooks
         if isinstance(hook, kind)
@@ -158,10 +160,6 @@ def restore_hooks(runner: Runner, states: list[dict[str, Any]]) -> None:
     for hook in runner.hooks:
         if isinstance(hook, EarlyStoppingHook) and hook.wait_count >= hook.patience:
             runner.train_loop.stop_training = True
-
-
-def _plain(value: Any) -> bool | int | float:
-    return value if isinstance(value, (bool, int)) else float(value)
 
 
 STATE = "resume_state"
@@ -191,7 +189,8 @@ class ResumeStateHook(Hook):
     ``tools/train.py`` adds hook, loop and Runner by itself.
 
     Raises:
-        ValueError: When a run is resumed from a checkpoint whose state is damaged.
+        ValueError: When a run is resumed from a checkpoint whose state is damaged, or whose weights
+            are not those of the model, all of them.
     """
 
     changes_training = False
@@ -227,7 +226,9 @@ class ResumeStateHook(Hook):
         checkpoint["meta"].update(epoch=progress.epoch, iter=progress.iter)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Find where the run that is resumed was, and tell the loop."""
+        """Check that all weights are there, and tell the loop where the run was."""
+        if runner._resume:
+            _check_weights(runner, checkpoint)
         loop: Any = runner.train_loop if runner._resume else None
         if not hasattr(loop, "resume_from"):
             return
@@ -286,6 +287,20 @@ class ResumeStateHook(Hook):
         loop = runner._train_loop  # the property would build one to validate alone
         if hasattr(loop, "progress"):
             loop.progress = loop.progress._replace(validated=True)
+
+
+def _check_weights(runner: Runner, checkpoint: dict) -> None:
+    """Make sure that a checkpoint to resume has all weights, also those that EMAHook averages."""
+    source, advice = str(runner._load_from), "Resume a checkpoint of this config's own run"
+    state = checkpoint.get("state_dict")
+    if isinstance(state, Mapping):  # EMAHook, which comes later, takes the names as they are
+        state = checkpoint["state_dict"] = without_module(state)
+    load_exactly(unwrapped(runner), state, source, "the network of this config", advice)
+    averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
+    for average in averages if "ema_state_dict" in checkpoint else ():
+        if isinstance(average, nn.Module):
+            state = checkpoint["ema_state_dict"]
+            load_exactly(average, state, f"ema_state_dict of {source}", "the average", advice)
 
 
 def _count_steps(runner: Runner) -> None:

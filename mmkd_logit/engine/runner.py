@@ -1,5 +1,6 @@
 """MMEngine's Runner and loops, with what resuming exactly needs of them."""
 
+import pickle
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,11 +11,14 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
+from mmkd_logit.checkpoint import load_exactly, make_plain, without_module
 from mmkd_logit.datasets.seeding import SeededSampler
+from mmkd_logit.hooks.networks import unwrapped
 from mmkd_logit.registry import LOOPS
 from mmkd_logit.utils.arguments import type_name
 
@@ -56,25 +60,29 @@ class ExactRunner(QuietRunner):
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """Load the weights, all of them."""
-        self.register_hook(_LeaveOthers())
-        try:
-            return super().load_checkpoint(filename, *args, **{**kwargs, "strict": True})
-        except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = "; ".join(line[:200] for line in lines[1:4]) or str(error)
-            raise ValueError(
-                f"{filename} does not fit the network of this config: {reason}. Name the config "
-                "that the checkpoint was trained by"
-            ) from None
+        self.register_hook(_ExactWeights(filename))
+        return super().load_checkpoint(filename, *args, **kwargs)
 
 
-class _LeaveOthers(Hook):
-    """Leave out of a checkpoint what is of no part of the network."""
+class _ExactWeights(Hook):
+    """Refuse a checkpoint that does not fit; what is of no part of the network is left out."""
+
+    def __init__(self, filename: str) -> None:
+        self.filename = filename
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: Any = unwrapped(runner)
+        if isinstance(model, BaseTTAModel):
+            model = model.module
         state = checkpoint.get("state_dict", checkpoint)
-        if not isinstance(state, Mapping) or model._load_state_dict_pre_hooks:  # which rename
+        if isinstance(state, Mapping):
+            self._leave_others(model, state)
+            state = without_module(state)
+        advice = "Name the config that the checkpoint was trained by."
+        load_exactly(model, state, self.filename, "the network of this config", advice)
+
+    def _leave_others(self, model: nn.Module, state: Mapping) -> None:
+        if model._load_state_dict_pre_hooks:  # which rename
             return
         parts = {name for name, _ in model.named_children()}
         parts |= {*model._parameters, *model._buffers}
@@ -92,6 +100,9 @@ class _LeaveOthers(Hook):
 class ResumableRunner(QuietRunner):
     """A Runner that collects the state of every process before the first one saves.
 
+    Its checkpoints are plain; what cannot be made so is refused before training, or when it is
+    first there.
+
     Attributes:
         computed: What the run computes, for its checkpoints; None where a hook knows.
     """
@@ -103,6 +114,41 @@ class ResumableRunner(QuietRunner):
         if kwargs.get("save_optimizer", True):  # otherwise it cannot be resumed
             self.call_hook("gather_state")
         super().save_checkpoint(*args, **kwargs)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks, and see to it that what is saved can be read."""
+        if fn_name == "before_train":
+            make_plain(self._state())
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_save_checkpoint":
+            make_plain(kwargs["checkpoint"])
+
+    def _state(self) -> dict[str, Any]:
+        """Return what MMEngine saves, hooks aside."""
+        some = self.param_schedulers or []
+        some = some if isinstance(some, dict) else {"": some}
+        states = {name: [each.state_dict() for each in named] for name, named in some.items()}
+        return dict(
+            meta=dict(dataset_meta=self._dataset_meta()),
+            state_dict=unwrapped(self).state_dict(),
+            message_hub=self.message_hub.state_dict(),
+            optimizer=self.optim_wrapper.state_dict(),
+            param_schedulers=states.get("", states),
+        )
+
+    def _dataset_meta(self) -> Any:
+        return getattr(self.train_dataloader.dataset, "metainfo", None)
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Load the weights; when resuming, the same metainfo of the data is not warned of."""
+        checkpoint = super().load_checkpoint(*args, **kwargs)
+        if self._resume:
+            meta, own = checkpoint["meta"], self._dataset_meta()
+            saved = dict(dataset_meta=own)
+            make_plain(saved)
+            if pickle.dumps(saved["dataset_meta"]) == pickle.dumps(meta.get("dataset_meta")):
+                meta["dataset_meta"] = own
+        return checkpoint
 
 
 def end_workers(runner: Runner) -> None:

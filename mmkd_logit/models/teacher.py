@@ -16,7 +16,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mmkd_logit.checkpoint import with_mmpretrain_names
+from mmkd_logit.checkpoint import load_exactly, with_mmpretrain_names, without_module
 from mmkd_logit.datasets.in_memory import Views
 from mmkd_logit.registry import load_config
 from mmkd_logit.utils.arguments import (
@@ -265,25 +265,14 @@ def _load_exactly(model: nn.Module, checkpoint: Any, teacher: TeacherNetwork) ->
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{teacher.checkpoint} holds no state_dict for teacher {teacher.name}")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    state = without_adapters(state)  # of the epoch_N.pth of a run that distilled features
-    problem = None
+    # Adapters are in the epoch_N.pth of a run that distilled features.
+    state, who = without_adapters(without_module(state)), f"teacher {teacher.name}"
     try:
         state = with_mmpretrain_names(state, model.state_dict())
-        result = model.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError) as error:  # sizes differ, or names we cannot translate
-        problem = " ".join(str(error).split())
-    else:
-        # BatchNorm's counter is not used in evaluation and missing from old checkpoints.
-        missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
-        if missing or result.unexpected_keys:
-            problem = f"missing keys {missing or 'none'}, unexpected keys "
-            problem += f"{list(result.unexpected_keys) or 'none'}"
-    if problem:
-        raise ValueError(
-            f"{teacher.checkpoint} does not fit teacher {teacher.name}: {problem}. "
-            "Check that config and checkpoint are of the same network."
-        )
+    except ValueError as error:
+        raise ValueError(f"{teacher.checkpoint} does not fit {who}: {error}") from None
+    advice = "Check that config and checkpoint are of the same network."
+    load_exactly(model, state, str(teacher.checkpoint), who, advice)
     broken = broken_weights(model)
     if broken:
         raise ValueError(

@@ -175,4 +175,4 @@ def check_out_file(name: str, path: str | Path) -> None:
                 raise ValueError(f"{name}: {folder} may not be written; name another folder")
             return
         if folder.exists():
-            raise ValueError(f"{name}: {folder} is a file and cannot hold {file.name}")
+            raise ValueError(f"{name}: {folder} is a file; name a folder")

@@ -138,7 +138,7 @@ CHECKPOINTS = [
         {
             _TEACHER: "missing keys",
             _TEST: "missing keys",
-            _DUMP: "Missing key",
+            _DUMP: "missing keys",
         },
     ),
     *_everywhere(

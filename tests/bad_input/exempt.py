@@ -41,7 +41,7 @@ IN_CONFIG = {
 
 OPTIONS = {
     **{(tool, "--no-pin-memory"): FLAG for tool in ("train", "test", "precompute", "dump_logits")},
-    **{("train", name): FLAG for name in ("--no-validate", "--no-persistent-workers")},
+    **{("train", name): FLAG for name in ("--no-validate", "--no-persistent-workers", "--retrain")},
     **{("test", name): FLAG for name in ("--tta", "--amp")},
     ("precompute", "--fast"): FLAG,
     ("dump_logits", "--fast"): FLAG,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bad_input import broken
 from bad_input.components import DIGITS
-from bad_input.test_tools import run
+from bad_input.test_tools import TOOLS
 from commands import unique_name
 from mmengine.registry import init_default_scope
 from mmengine.runner import EpochBasedTrainLoop
@@ -78,7 +78,7 @@ def test_broken_file(
     if tool == "dump_logits":
         words += ["--out", str(tmp_path / "dumps")]
     with pytest.raises(SystemExit) as stopped:
-        run(tool, words)
+        TOOLS[tool].main(words)
     assert stopped.value.code == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -95,7 +95,7 @@ def test_diverging(tool, field, kind, words, says, broken_files, prior, capsys, 
     """It trains, and stops where the numbers end; nothing of an earlier run is in its folder."""
     words = [word.format(**prior.words) for word in words]
     with pytest.raises(SystemExit) as stopped:
-        run(tool, [*words, unique_name(), "--work-dir", str(tmp_path)])
+        TOOLS[tool].main([*words, unique_name(), "--work-dir", str(tmp_path)])
     assert stopped.value.code == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1

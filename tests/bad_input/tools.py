@@ -61,7 +61,7 @@ _TRAIN = [
     ("train", "--results", "folder for a file", ["{student}", "--results", "tools"],
      "is a folder; name a file in it"),
     ("train", "--results", "file for a folder", ["{student}", "--results", "a_file/r.jsonl"],
-     "is a file and cannot hold"),
+     "is a file; name a folder"),
     ("train", "--results", "another file's format", ["{student}", "--results", "two.txt"],
      "two.txt:1 is not a results line"),
     ("train", "--results", "another file's content", ["{student}", "--results", "settings.json"],
@@ -166,7 +166,7 @@ _OTHERS = [
     ("report", "--root", "missing folder", ["results", "--root", "nowhere"], "nowhere"),
 ]
 _FIGURES = [
-    ("report", *row[:2], [*row[2], "--figure", name], row[3])
+    ("report", row[0], f"{row[1]} of {name}", [*row[2], "--figure", name], row[3])
     for name, figure in FIGURES.items()
     for row in [
         ("results", "missing folder", ["nowhere"], "nowhere"),

@@ -309,7 +309,7 @@ def test_a_checkpoint_of_another_network(tmp_path):
     torch.save({k: v for k, v in state.items() if "fc" not in k}, tmp_path / "bare.pth")
     state["head.fc.weight"], state["head.fc.bias"] = torch.zeros(7, 16), torch.zeros(7)
     torch.save(dict(state_dict=state), tmp_path / "wide.pth")
-    for name, says in (("lacks", "Missing key"), ("bare", "Missing key"), ("wide", "size mism")):
+    for name, says in (("lacks", "missing key"), ("bare", "missing key"), ("wide", "size mism")):
         origin = describe_run(runner.cfg)
         checkpoint = str(tmp_path / f"{name}.pth")
         with pytest.raises(ValueError, match=rf"{name}.pth does not fit .*{says}"):

@@ -151,6 +151,44 @@ def test_damaged_states_are_refused(half, tmp_path, change, reason):
     assert not (tmp_path / "final.pth").exists()
 
 
+def renamed(state, prefix="student."):
+    for name in [*state]:
+        state[prefix + name] = state.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c["state_dict"].clear(), r"missing keys \(\d\d of \d\d\) '.*', '.*', \.\.\."),
+        (
+            lambda c: renamed(c["state_dict"]),
+            "missing .* unexpected .* begin with 'student.'",
+        ),
+        (
+            lambda c: c["state_dict"].pop("head.fc.bias"),
+            r"missing keys \(1 .* 'head.fc.bias'",
+        ),
+        (lambda c: c["state_dict"].update({"head.x": torch.zeros(1)}), "unexpected .* 'head.x'"),
+        (
+            lambda c: c["state_dict"].update({"head.fc.bias": torch.zeros(7)}),
+            r"size mismatch \(1 of \d\d\) 'head.fc.bias: \(7,\), not \(10,\)'",
+        ),
+        (lambda c: c.update(state_dict=None), "holds no state_dict"),
+        (lambda c: c["ema_state_dict"].clear(), "the average: missing keys"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(half, tmp_path, change, reason):
+    with pytest.raises(ValueError, match=rf"changed.pth .*{reason}") as error:
+        go_on(half, tmp_path, change)
+    assert len(str(error.value).replace(str(tmp_path), "")) < 600
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["changed.pth"]
+
+
+def test_the_prefix_of_distributed_data_parallel_is_left_out(half, tmp_path):
+    go_on(half, tmp_path, lambda checkpoint: renamed(checkpoint["state_dict"], "module."))
+    assert (tmp_path / "final.pth").read_bytes() == (half / "whole/final.pth").read_bytes()
+
+
 def test_another_batch_size_is_refused(half, tmp_path):
     shutil.copytree(half / "part", tmp_path / "part")
     with pytest.raises(ValueError, match=r"processes x train_dataloader.batch_size: 1 x 16 -> 1"):

@@ -57,7 +57,7 @@ def iterations(path):
         ([STUDENT, "--results", "tools"], r"--results: tools is a folder; name a file in it"),
         (
             [STUDENT, "--results", "tools/train.py/runs"],
-            r"--results: .*tools/train.py is a file and cannot hold runs",
+            r"--results: .*tools/train.py is a file; name a folder",
         ),
         ([KD, "--results", "r.jsonl"], r"make it with: python tools/train.py"),
     ],

@@ -218,7 +218,7 @@ def test_a_teacher_without_its_row_is_tested(chain, capsys):
 
     # Without the checkpoint of the end nothing is trained again for it.
     first, second, _ = chain.folders
-    (first / "last_checkpoint").unlink()
+    write_run(first, checkpoints=[])
     content = torch.load(second / "epoch_1.pth", weights_only=False)
     content["resume_state"]["finished"] = False
     torch.save(content, second / "epoch_1.pth")

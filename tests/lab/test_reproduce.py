@@ -260,7 +260,7 @@ def test_wrong_words(workplace, capsys):
         capsys, main, "digits", "--scale", "nope"
     )
     Path("results").touch()
-    assert "results is a file and cannot hold" in error_of(capsys, main, "digits")
+    assert "results is a file; name a folder" in error_of(capsys, main, "digits")
     Path("results").unlink()
     words = ["digits", "--cfg-options", "model.nonsense=1"]
     assert "model has no setting 'nonsense'" in error_of(capsys, main, *words)

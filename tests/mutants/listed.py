@@ -31,6 +31,7 @@ _SUBSET = "tests/datasets/test_data_subset.py"
 _ECE = "tests/metrics/test_expected_calibration_error.py"
 _EXPORT = "tests/metrics/test_export.py"
 _CACHE = "tests/models/test_teacher_cache.py"
+_PLAIN = "tests/engine/test_plain_checkpoints.py"
 _TEACHER = "tests/models/test_frozen_teacher.py"
 _DISTILLER = "tests/models/test_logit_distiller.py"
 _CHECKPOINT = "tests/engine/test_checkpoint.py"
@@ -555,8 +556,26 @@ MUTANTS = {
     "the teacher's images stay in the student's normalisation": Mutant(
         "models/teacher.py", "inputs = inputs * scale + shift", "pass", _TEACHER
     ),
+    "resuming without some of the weights": Mutant(
+        "engine/resume.py",
+        "    _check_weights(runner, checkpoint)",
+        "    pass",
+        "tests/engine/test_resume.py::test_weights_that_do_not_fit_are_refused",
+    ),
+    "a state that cannot be saved is trained": Mutant(
+        "engine/runner.py", "make_plain(self._state())", "pass", _PLAIN
+    ),
+    "what hooks add is saved as it is": Mutant(
+        "engine/runner.py", 'make_plain(kwargs["checkpoint"])', "pass", _PLAIN
+    ),
+    "a scheduler's deque comes back as a list": Mutant(
+        "checkpoint.py", "or not path.startswith(_ATTRIBUTES)", "or True", _PLAIN
+    ),
     "a teacher without some of its weights": Mutant(
-        "models/teacher.py", "if missing or result.unexpected_keys:", "if False:", _TEACHER
+        "checkpoint.py",
+        "missing, unexpected = network.load_state_dict(state, strict=False)",
+        "missing, unexpected = network.load_state_dict(state, strict=False) and ([], [])",
+        _TEACHER,
     ),
     "a mean of logarithms of probabilities": Mutant(
         "models/distiller.py",
