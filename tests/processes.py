@@ -30,8 +30,23 @@ def fork(do):
     return pid
 
 
-def run(*command, **variables):
-    environment = {
+def family(pid):
+    """A process and all that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    started = children.read_text().split() if children.is_file() else []
+    return [pid, *(one for child in started for one in family(int(child)))]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def environment_of(**variables):
+    """Variables of a command line of this checkout, on a CPU."""
+    return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -39,6 +54,10 @@ def run(*command, **variables):
         "PORT": free_port(),
         **variables,
     }
+
+
+def run(*command, **variables):
+    environment = environment_of(**variables)
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

@@ -113,11 +113,21 @@ def test_an_error_leaves_what_was_there(tmp_path):
 def test_links_pipes_and_folders(tmp_path):
     write_bytes(tmp_path / "new/deep/a", b"1")
     (tmp_path / "link").symlink_to("new/deep/a")
-    write_bytes(tmp_path / "link", b"2")
+    write_bytes(tmp_path / "link", b"2", follow=True)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "new/deep/a").read_bytes() == b"2"
+    for target in ("new/deep/a", "new", "/dev/null", "nowhere"):
+        (tmp_path / "link").unlink()
+        (tmp_path / "link").symlink_to(target)
+        write_bytes(tmp_path / "link", b"3")
+        assert not (tmp_path / "link").is_symlink()
+        assert (tmp_path / "link").read_bytes() == b"3"
+    assert (tmp_path / "new/deep/a").read_bytes() == b"2"
+    (tmp_path / "folder").symlink_to("new")
+    write_bytes(tmp_path / "folder/deep/a", b"4")
+    assert (tmp_path / "new/deep/a").read_bytes() == b"4"
     reader, writer = os.pipe()
-    write_bytes(f"/dev/fd/{writer}", b"through")
+    write_bytes(f"/dev/fd/{writer}", b"through", follow=True)
     assert os.read(reader, 100) == b"through"
     os.close(reader)
     os.close(writer)

@@ -33,7 +33,7 @@ from .fingerprint import (
     should_resume,
     write_run,
 )
-from .launch import silence_known_warnings, start_processes
+from .launch import leaving_process_group, silence_known_warnings, start_processes
 from .lock import only_run_in
 from .logits import export_run
 from .preflight import check_config
@@ -359,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted(resume_command(_TOOL, argv, flag=False))
-    with one_line_errors(started):
+    with one_line_errors(started), leaving_process_group():
         silence_known_warnings()
         install_safe_reading()
         train_group(read_runs(args.runs, args.launcher), args.results, argv, started)

@@ -3,12 +3,15 @@
 ``python -m mmkd_logit.engine.launch`` is torchrun with shorter errors, see :func:`main`.
 """
 
+import ctypes
+import gc
 import logging
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +25,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LAUNCHER = "MMKD_LOGIT_LAUNCHER"  # the number of the process that started those of a run
 _SAVED = (128 + signal.SIGTERM, os.EX_TEMPFAIL)  # exit status of processes that a signal stopped
 T = TypeVar("T")
 
@@ -48,6 +52,8 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
             f"launcher 'pytorch' needs {', '.join(missing)} in the environment; "
             "start with tools/dist_train.sh CONFIG GPUS or torchrun"
         )
+    if launcher == "pytorch":
+        _end_with_launcher()
     if launcher == "none" or torch.cuda.is_available():
         return
     if launcher != "pytorch":
@@ -90,6 +96,47 @@ def from_first_process(look: Callable[[], T]) -> T:
     return found[0]
 
 
+# The end of a run.
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the process that started this one ends (Linux)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _end_with_launcher() -> None:
+    """Train no longer than torchrun lives, even if it was killed by SIGKILL."""
+    end_with_parent()
+    launcher = os.environ.pop(_LAUNCHER, None)
+    if launcher is not None and os.getppid() != int(launcher):
+        try:
+            os.kill(int(launcher), 0)  # a shell may stand between
+        except ProcessLookupError:  # it ended while this process imported
+            signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def leaving_process_group() -> Iterator[None]:
+    """Destroy the process group at the end of a run, also one that a signal asked for.
+
+    Threads of gloo that an exiting interpreter finds may abort it. After an error the group stays:
+    other processes may wait in it.
+    """
+    try:
+        yield
+    except SystemExit:
+        _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    gc.collect()  # DDP also holds the group
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 # torchrun.
 
 
@@ -107,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # One thread a process is also torchrun's default, but it warns when it sets it itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[_LAUNCHER] = str(os.getpid())
     before = signal.signal(signal.SIGUSR1, _pass_on)  # torchrun does so with four others
     try:
         torchrun(list(sys.argv[1:] if argv is None else argv))
@@ -121,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from None
     finally:
         signal.signal(signal.SIGUSR1, before)
+        del os.environ[_LAUNCHER]
 
 
 if __name__ == "__main__":

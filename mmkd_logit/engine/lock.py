@@ -19,7 +19,7 @@ from typing import IO
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from mmkd_logit.utils.files import explained, remove_parts
+from mmkd_logit.utils.files import explained, open_in_place, remove_parts
 
 LOCK = ".lock"
 _TRIES, _PAUSE = 5, 0.05  # user_of holds the lock for a moment
@@ -72,7 +72,7 @@ def _locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115
+        file = os.fdopen(open_in_place(path, os.O_RDWR | os.O_APPEND), "r+b", buffering=0)
     except OSError as error:
         raise explained(error, path, None, f"the work folder {folder}") from error
     with file:

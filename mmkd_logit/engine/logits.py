@@ -48,7 +48,7 @@ from .fingerprint import (
     row_fingerprint,
     weights_hash,
 )
-from .launch import prepare_launch, silence_known_warnings
+from .launch import leaving_process_group, prepare_launch, silence_known_warnings
 from .preflight import check_config
 from .results import describe_method, plain, training_data_loader
 from .runner import QuietRunner
@@ -358,7 +358,7 @@ def build_config(args: argparse.Namespace) -> Config:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/dump_logits.py``."""
     args = build_parser().parse_args(argv)
-    with one_line_errors():
+    with one_line_errors(), leaving_process_group():
         silence_known_warnings()
         install_safe_reading()
         cfg = build_config(args)

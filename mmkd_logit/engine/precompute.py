@@ -3,6 +3,7 @@
 import argparse
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -108,18 +109,24 @@ def precompute(cfg: Config) -> str:
             with wrapper.optim_context(model):  # under AMP, teachers compute in its precision
                 for teacher, cache in caches.items():
                     teacher(batch["inputs"], views)
-                    if not any(store.writable for store in cache.stores):
-                        raise ValueError(
-                            f"the cache of teacher {teacher.name} keeps no more logits; the "
-                            "warning above says why"
-                        )
+                    _check_writable(teacher.name, cache.stores)
         computed = sum(cache.misses for cache in caches.values())
         found = sum(cache.hits for cache in caches.values())
         done = f"{computed} logits computed, {found} were there"
         print_log(f"Epoch {epoch + 1} of {epochs}: {done}", "current")
-    for cache in caches.values():
+    for teacher, cache in caches.items():
+        for store in cache.stores:
+            store.sync()
+        _check_writable(teacher.name, cache.stores)
         cache.forget()
     return done
+
+
+def _check_writable(name: str, stores: Sequence[Any]) -> None:
+    if not stores or not all(store.writable for store in stores):
+        raise ValueError(
+            f"the cache of teacher {name} keeps no more logits; the warning above says why"
+        )
 
 
 def log_caches(runner: Runner) -> None:

@@ -27,7 +27,7 @@ from .config import (
     model_teachers,
     read_config,
 )
-from .launch import prepare_launch, silence_known_warnings
+from .launch import leaving_process_group, prepare_launch, silence_known_warnings
 from .preflight import check_config
 from .results import plain
 from .runner import ExactRunner
@@ -149,7 +149,7 @@ def _use_test_time_augmentation(cfg: Config) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/test.py``."""
     args = build_parser().parse_args(argv)
-    with one_line_errors():
+    with one_line_errors(), leaving_process_group():
         silence_known_warnings()
         install_safe_reading()
         cfg = build_config(args)

@@ -21,7 +21,7 @@ from mmkd_logit.checkpoint import (
 )
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
-from mmkd_logit.utils.files import why_damaged
+from mmkd_logit.utils.files import why_damaged, write_text
 
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import (
@@ -47,7 +47,13 @@ from .fingerprint import (
     read_run,
     row_fingerprint,
 )
-from .launch import from_first_process, prepare_launch, silence_known_warnings, start_processes
+from .launch import (
+    from_first_process,
+    leaving_process_group,
+    prepare_launch,
+    silence_known_warnings,
+    start_processes,
+)
 from .lock import only_run_in
 from .logits import (
     add_export_argument,
@@ -182,8 +188,10 @@ class _MarkStart(Hook):
         self.run = run
 
     def before_train(self, runner: Runner) -> None:
-        Runner.dump_config(runner)  # which a QuietRunner does not by itself
         if is_main_process():
+            # What MMEngine's dump_config writes in place, and a QuietRunner does not by itself.
+            name = Path(runner.cfg.filename or f"{runner.timestamp}.py").name
+            write_text(Path(runner.work_dir, name), runner.cfg.dump())
             record_start(runner, self.run)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -399,7 +407,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted(resume_command("train.py", argv))
-    with one_line_errors(started):
+    with one_line_errors(started), leaving_process_group():
         silence_known_warnings()
         install_safe_reading()
         *teachers, run = plan_runs(args, argv).values()

@@ -1,19 +1,20 @@
 """Where runs are trained: processes of this machine, or jobs of a cluster."""
 
-import ctypes
 import multiprocessing
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from mmkd_logit.engine.launch import end_with_parent
+from mmkd_logit.utils.files import open_in_place
 
 from .worker import Job, run_forked
 
@@ -77,13 +78,13 @@ class LocalPool:
             command = [*torchrun, f"--nproc_per_node={self.processes}", *command]
             argv = ["--launcher", "pytorch", *argv]  # behind --cfg-options it would be an override
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as file:
+        with os.fdopen(open_in_place(log, os.O_WRONLY | os.O_APPEND), "ab") as file:
             return _Program(
                 [sys.executable, *command, *argv],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": device.replace("+", ",")},
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
 
     def finished(self) -> dict[str, bool]:
@@ -123,12 +124,6 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this process when the one that started it ends (Linux)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class ClusterPool:

@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if after != before:
                     stale.append(str(page))
                     if not args.check:
-                        write_text(page, after)
+                        write_text(page, after, follow=True)
         if stale and args.check:
             raise ValueError(
                 f"{', '.join(stale)} do not show what {MEASURED} says; "

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmkd_logit.engine.fingerprint import should_resume
 from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.utils.files import open_in_place
 
 TOOLS = {
     "precompute.py": "mmkd_logit.engine.precompute",
@@ -52,7 +53,7 @@ def _end_with_parent() -> None:
 
 def _send_output_to(log: str) -> None:
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = open_in_place(log, os.O_WRONLY | os.O_APPEND)
     for number, name in ((1, "stdout"), (2, "stderr")):
         getattr(sys, name).flush()
         os.dup2(file, number)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmkd_logit.checkpoint import state_hash
 from mmkd_logit.datasets.in_memory import Views
 from mmkd_logit.utils.arguments import check_choice, check_number
-from mmkd_logit.utils.files import FULL, write_text
+from mmkd_logit.utils.files import open_in_place, write_text
 
 # What decides a teacher's logits. The hash of it names the folder of a cache, so a change of these
 # descriptions makes every cache on disk useless.
@@ -116,7 +116,7 @@ class LogitStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, length in lengths.items():
-                file = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+                file = open_in_place(folder / name, os.O_RDWR)
                 weakref.finalize(self, os.close, file)
                 if name == SUMS and hasattr(os, "posix_fallocate"):
                     # On a tmpfs, reading what was never written takes memory, and where none is
@@ -208,6 +208,15 @@ class LogitStore:
         """Whether logits are still stored."""
         return self.folder is None or bool(self._files)
 
+    def sync(self) -> None:
+        """Bring everything to the disk; some disks say only then that they are full."""
+        self.flush()
+        try:
+            for file in self._files:
+                os.fsync(file)
+        except OSError as error:
+            self._stop_writing(error)
+
     def filled(self) -> int:
         """Count the rows with a checksum, right or wrong."""
         self.flush()
@@ -259,8 +268,8 @@ class TeacherCache:
     Bound: data whose views do not all fit into ``max_gib`` are not cached at all; a warning says
     so. A teacher has its own bound, also in an ensemble.
 
-    A disk that cannot be written is an error, unless the cache is there to be read. A disk that
-    fills up while training only ends the filling, with a warning.
+    A folder that cannot be written is only read; where it cannot be read either, every logit is
+    computed. A disk that fills up while training ends the filling. All of it with a warning.
 
     Args:
         storage: ``'memory'`` of each process, or ``'disk'``, for all processes and later runs.
@@ -297,7 +306,8 @@ class TeacherCache:
             raise ValueError(f"root {what} must be the name of a folder, got {root!r}")
         root = root or os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT
         self.root = Path(root).expanduser()
-        if storage == "disk" and self.root.exists() and not self.root.is_dir():
+        # Of os.path: a folder that may not be looked into is no error.
+        if storage == "disk" and os.path.exists(self.root) and not os.path.isdir(self.root):
             raise ValueError(f"root {what} must be a folder, and {self.root} is a file")
         self.hits = self.misses = 0
         self._stores: dict[tuple, LogitStore | None] = {}
@@ -322,7 +332,6 @@ class TeacherCache:
 
         Raises:
             ValueError: If the views have no numbers or not those of this batch.
-            OSError: If the folder can neither be written nor read.
         """
         if views is None:
             raise ValueError(UNKEYED)
@@ -375,12 +384,11 @@ class TeacherCache:
         else:
             try:
                 store = self._open_on_disk(views, content)
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
+                free = shutil.disk_usage(self.root).free / 2**30
+            except OSError as error:  # training need not end for it
                 _say_no_cache(str(error))
                 return None
-            where = f"{store.folder} ({shutil.disk_usage(self.root).free / 2**30:.2f} GiB free)"
+            where = f"{store.folder} ({free:.2f} GiB free)"
         filled = store.filled()
         text = (
             f"The teacher cache {where} holds {filled} of {size} logits and takes "

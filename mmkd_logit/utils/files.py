@@ -30,18 +30,26 @@ _REASONS = {
     errno.EROFS: "the disk can only be read",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
+    errno.ELOOP: "it is a link, which is not followed for writing; remove the link",
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: str | Path, size: int | None = None) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of another at the end, or never."""
-    if Path(path).exists() and not Path(path).is_file():
+def replacing(
+    path: str | Path, size: int | None = None, follow: bool = False
+) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of another at the end, or never.
+
+    A link is replaced and what it leads to stays. With ``follow``, for a file that a user names,
+    the link stays: ``/dev/stdout`` is one.
+    """
+    is_link = os.path.islink(path) and not follow
+    if not is_link and Path(path).exists() and not Path(path).is_file():
         with open(path, "wb") as direct:
             yield direct
         return
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path) if follow else path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_parts(target.parent, target.name)
@@ -65,15 +73,25 @@ def replacing(path: str | Path, size: int | None = None) -> Iterator[IO[bytes]]:
     _sync_folder(target.parent)
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
+def write_bytes(path: str | Path, content: bytes, follow: bool = False) -> None:
     """Write a file at once."""
-    with replacing(path, len(content)) as file:
+    with replacing(path, len(content), follow) as file:
         file.write(content)
 
 
-def write_text(path: str | Path, text: str, errors: str = "strict") -> None:
+def write_text(path: str | Path, text: str, errors: str = "strict", follow: bool = False) -> None:
     """Write a text at once, in UTF-8."""
-    write_bytes(path, text.encode("utf-8", errors))
+    write_bytes(path, text.encode("utf-8", errors), follow)
+
+
+def open_in_place(path: str | Path, flags: int) -> int:
+    """Open or create a file that is written where it stands; a link there is an error."""
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise explained(error, path) from error
+        raise
 
 
 def explained(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import PROJECT, Tiny, folder_of, taught_by
+from processes import alive, family
 
 from mmkd_logit.engine.fingerprint import read_run, weights_hash
 from mmkd_logit.engine.results import read_lines
@@ -45,13 +46,6 @@ def finish(process):
     return re.findall(r"^the teacher (\S+)/final.pth (.*)$", output, re.MULTILINE)
 
 
-def family(pid):
-    """A process and all that it started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    started = children.read_text().split() if children.is_file() else []
-    return [pid, *(one for child in started for one in family(int(child)))]
-
-
 def kill(process):
     """Kill both ranks, and what started them, at once."""
     members = family(process.pid)
@@ -63,13 +57,6 @@ def kill(process):
     while any(Path(f"/proc/{pid}/fd").is_dir() and alive(pid) for pid in members):
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def test_two_processes_agree_on_what_is_there_or_cut_off(workplace, free_ports):

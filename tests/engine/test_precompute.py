@@ -1,12 +1,14 @@
 """What is precomputed is what training looks up."""
 
 import itertools
+import os
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from commands import KD, error_of
+from disks import fill, small_disk
 from mmengine.config import Config
 from networks import build
 from runs import assert_same
@@ -116,6 +118,24 @@ def test_a_cache_that_takes_nothing_is_an_error(config, capsys):
     said = error_of(capsys, main, config, "--cfg-options", option)
     assert "the cache of teacher wrn10-1-thin_digits keeps no more logits" in said
     assert not Path("work_dirs/teacher_cache").exists()
+
+
+@pytest.mark.parametrize("left", [0, 20_000])
+def test_a_full_disk_is_an_error(config, capsys, tmp_path, left):
+    """Also one that says so only when all is brought to it."""
+    with small_disk(tmp_path / "disk") as disk:
+        fill(disk, left)
+        said = error_of(capsys, main, config, "--cfg-options", f"model.teacher.cache.root={disk}/c")
+    assert "keeps no more logits" in said
+
+
+def test_an_error_of_the_disk_at_the_end_is_one(config, capsys, monkeypatch):
+    def full(file):
+        if os.readlink(f"/proc/self/fd/{file}").endswith(".bin"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert "keeps no more logits" in error_of(capsys, main, config)
 
 
 @pytest.mark.parametrize(

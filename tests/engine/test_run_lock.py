@@ -56,6 +56,18 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "mine.part"]
 
 
+def test_a_link_in_its_place_is_refused(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).symlink_to("../precious")
+    with (
+        pytest.raises(OSError, match=r"\.lock cannot be written: it is a link"),
+        only_run_in(tmp_path / "run"),
+    ):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 def in_a_child(do):
     """Do something in a child that lives on."""
     return fork(lambda: (do(), time.sleep(600)))

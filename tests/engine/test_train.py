@@ -309,6 +309,28 @@ def test_a_new_run_disowns_older_checkpoints(workplace, monkeypatch, capsys):
     assert read_run(folder)["fingerprint"] == fingerprint_of(cfg)
 
 
+def test_links_in_the_work_folder_are_not_written_through(workplace):
+    tiny = Tiny()
+    train(tiny.student)
+    folder = folder_of(tiny.student)
+    Path("precious").mkdir()
+    for words, epochs in (([], 1), (["--resume"], 2)):
+        links = [path for path in folder.iterdir() if path.is_file() and path.name != ".lock"]
+        for path in links:
+            path.rename(Path("precious", path.name))
+            path.symlink_to(Path("precious", path.name).absolute())
+        before = precious()
+        assert {"run.json", "last_checkpoint", "final.pth", "epoch_1.pth"} < set(before)
+        train(tiny.student, *words, train_cfg__max_epochs=epochs)
+        assert precious() == before
+        left = {path.name for path in links if path.is_symlink()}
+        assert left == ({"epoch_1.pth"} if words else set())
+
+
+def precious():
+    return {p.name: (p.read_bytes(), p.stat().st_ino) for p in Path("precious").iterdir()}
+
+
 def test_what_resume_changes(tmp_path, capsys):
     cfg = Config(dict(work_dir=str(tmp_path), load_from="pretrained.pth", resume=False))
     apply_resume(cfg, "auto")

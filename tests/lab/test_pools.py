@@ -71,6 +71,14 @@ def test_processes_on_cpus(workplace, monkeypatch):
     assert pool.finished() == {"runs/long": False}
 
 
+def test_a_log_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "train.log").symlink_to("precious")
+    with pytest.raises(OSError, match=r"train\.log cannot be written: it is a link"):
+        worker.run_tool("train.py", [], str(tmp_path / "train.log"))
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 def test_nothing_trains_on_when_we_were_killed(workplace):
     Path("program.py").write_text(PROGRAM)
     log = Path("runs/long/train.log")

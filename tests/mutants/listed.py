@@ -216,6 +216,31 @@ MUTANTS = {
     "two runs share a folder": Mutant(
         "engine/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", _LOCK
     ),
+    "a link in a work folder is followed": Mutant(
+        "utils/files.py",
+        "os.path.realpath(path) if follow else path",
+        "os.path.realpath(path)",
+        "tests/test_atomic_files.py::test_links_pipes_and_folders",
+    ),
+    "a lock is written through a link": Mutant("utils/files.py", " | os.O_NOFOLLOW", "", _LOCK),
+    "ranks outlive their launcher": Mutant(
+        "engine/launch.py",
+        "prctl(1, signal.SIGTERM)",
+        "prctl(1, 0)",
+        "tests/distributed/test_stop.py::test_ranks_end_with_a_launcher_that_is_killed",
+    ),
+    "a cache of another user ends training": Mutant(
+        "models/teacher_cache.py",
+        "except OSError as error:  # training need not end for it",
+        "except FileNotFoundError as error:  # training need not end for it",
+        _CACHE,
+    ),
+    "a disk that is full at the end is no error": Mutant(
+        "engine/precompute.py",
+        "            store.sync()",
+        "            store.flush()",
+        "tests/engine/test_precompute.py",
+    ),
     "a worker keeps the lock of a killed run": Mutant(
         "engine/lock.py", "_held.pop().close()", "_held.pop()", _LOCK
     ),

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.json:
             machine = dict(describe_machine(), threads=torch.get_num_threads())
             text = json.dumps(dict(machine=machine, **found), indent=2)
-            write_text(args.json, text + "\n")
+            write_text(args.json, text + "\n", follow=True)
 
 
 def _check(args: argparse.Namespace) -> None:

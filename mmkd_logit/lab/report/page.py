@@ -218,7 +218,7 @@ def build_report(
         rows=files.describe([ROWS], files.results)[0],
     )
     # A name of a file may hold bytes that are no text.
-    write_text(out, render_page(page), errors="backslashreplace")
+    write_text(out, render_page(page), errors="backslashreplace", follow=True)
     return out, problems
 
 
