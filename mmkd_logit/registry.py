@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -22,6 +21,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import DefaultScope, Registry
+from mmengine.registry import registry as _mmengines
 
 from mmkd_logit.utils.arguments import did_you_mean, explain_arguments
 
@@ -122,7 +122,7 @@ LOOPS = _Registry(
 
 
 # MMEngine reads ``PACKAGE::PATH`` in ``_base_`` and ``get_config`` of the packages listed there.
-MODULE2PACKAGE["mmkd_logit"] = "mmkd_logit"
+_mmengines.MODULE2PACKAGE["mmkd_logit"] = "mmkd_logit"
 
 
 def load_config(name: str) -> Config:
