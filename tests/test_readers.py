@@ -65,6 +65,7 @@ READERS = {
     ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_http"): PREFIXES,
     ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_local"): PREFIXES,
     ("mmkd_logit/checkpoint.py", "torch.load"): CHECKPOINT,
+    ("mmkd_logit/checkpoint.py", "numpy.memmap"): NUMBERS,  # a type to compare with
     ("mmkd_logit/registry.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/registry.py", "mmengine.hub.get_config"): CONFIG,
     ("mmkd_logit/__main__.py", "importlib.import_module"): NAMED,
@@ -91,7 +92,7 @@ READERS = {
     ("mmkd_logit/lab/pools.py", "submitit.AutoExecutor"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
-    ("mmkd_logit/lab/pools.py", "ctypes.CDLL"): NAMED,
+    ("mmkd_logit/engine/launch.py", "ctypes.CDLL"): NAMED,
     ("mmkd_logit/lab/worker.py", "submitit.helpers.DelayedSubmission"): (
         "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
     ),
