@@ -341,6 +341,11 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         self._sampler.closed = True
         super().__init__(runner, dataloader, max_iters, **kwargs)
         self._sampler.closed = False
+        opened: Any = getattr(self, "dataloader_iterator", None)
+        opened = getattr(opened, "_iterator", None)
+        if hasattr(opened, "_shutdown_workers"):
+            self.dataloader._iterator = self.dataloader_iterator = None
+            opened._shutdown_workers()
         self.progress = Progress()
         self._resumed = False
         self._iterator: Any = None
