@@ -193,7 +193,7 @@ def read_only(lab, place, random, number):
         before = _snapshot(place / "run")
         children = lab.start(KINDS["kd"], place, resume=bool(number))
         status, said = children[0].wait(), _last_line(children)
-        if status != 1 or "can only be read" not in said:
+        if status != 1 or "may not be written" not in said:
             problems.append(f"exit status {status}: {said[:300]}")
         if _snapshot(place / "run") != before:
             problems.append("something was changed")
