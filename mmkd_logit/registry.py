@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
@@ -131,6 +130,8 @@ def load_config(name: str) -> Config:
         if not Path(name).is_file():
             raise FileNotFoundError(f"the config {name} does not exist")
         return Config.fromfile(name)
+    from mmengine.hub import get_config  # imports the Runner, which a registry does not need
+
     try:
         return get_config(name)
     except (AssertionError, FileNotFoundError, ValueError) as error:

@@ -160,10 +160,14 @@ def end_workers(runner: Runner) -> None:
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         # The loader has those that persist, and a loop by iterations the pass that it is in.
         for owner in (getattr(loop, "dataloader", None), loop):
-            iterator: Any = getattr(owner, "_iterator", None)
-            if hasattr(iterator, "_shutdown_workers"):
-                owner._iterator = None  # type: ignore[union-attr]
-                iterator._shutdown_workers()
+            _end_workers_of(owner)
+
+
+def _end_workers_of(owner: Any) -> None:
+    iterator: Any = getattr(owner, "_iterator", None)
+    if hasattr(iterator, "_shutdown_workers"):
+        owner._iterator = None
+        iterator._shutdown_workers()
 
 
 # Training loops that continue within an epoch.
@@ -341,11 +345,8 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         self._sampler.closed = True
         super().__init__(runner, dataloader, max_iters, **kwargs)
         self._sampler.closed = False
-        opened: Any = getattr(self, "dataloader_iterator", None)
-        opened = getattr(opened, "_iterator", None)
-        if hasattr(opened, "_shutdown_workers"):
-            self.dataloader._iterator = self.dataloader_iterator = None
-            opened._shutdown_workers()
+        for owner in (self.dataloader, getattr(self, "dataloader_iterator", None)):
+            _end_workers_of(owner)
         self.progress = Progress()
         self._resumed = False
         self._iterator: Any = None
