@@ -102,6 +102,8 @@ def protect_workers(loader: DataLoader) -> None:
 
 
 def _kill_workers() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for killed workers
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()
