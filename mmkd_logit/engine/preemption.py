@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -74,29 +75,30 @@ class StopSignals:
             os.kill(os.getpid(), number)
 
 
-# Launchers send signals to all processes of a run, and one that loses its workers fails.
+# Launchers send signals to all processes of a run, and one that loses its workers fails. A worker
+# ends when its loader tells it to, and when its process is gone.
 
 
-class _IgnoreSignals:
-    """Start of a data loader's worker that leaves the signals to the process that it works for.
+class _Worker(ForkProcess):
+    """A data loader's worker, in which the signals to stop are blocked from its start on."""
 
-    A worker ends when its loader tells it to, and when its process is gone.
-    """
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def __init__(self, start: Callable[[int], None] | None) -> None:
-        self._start = start
 
-    def __call__(self, worker: int) -> None:
-        for number in EXIT_CODES:
-            signal.signal(number, signal.SIG_IGN)
-        if self._start is not None:
-            self._start(worker)
+class _WorkerContext(ForkContext):
+    Process = _Worker
 
 
 def protect_workers(loader: DataLoader) -> None:
-    """Let the workers of a loader ignore signals to stop."""
-    if not isinstance(loader.worker_init_fn, _IgnoreSignals):
-        loader.worker_init_fn = _IgnoreSignals(loader.worker_init_fn)
+    """Leave the signals to stop to the process that the workers of a loader work for."""
+    context: Any = loader.multiprocessing_context or multiprocessing
+    if loader.num_workers and context.get_start_method() == "fork":
+        loader.multiprocessing_context = _WorkerContext()
     # A program that ends sends SIGTERM to the workers that are left, and waits for them.
     Finalize(None, _kill_workers, exitpriority=0)
 

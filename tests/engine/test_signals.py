@@ -111,9 +111,9 @@ def in_a_child(do):
     return os.waitstatus_to_exitcode(os.waitpid(fork(do), 0)[1])
 
 
-def send(*numbers):
-    for number in numbers:
-        os.kill(os.getpid(), number)
+def send(*names):
+    for name in names:
+        os.kill(os.getpid(), getattr(signal, name))
         time.sleep(0.01)
 
 
@@ -134,7 +134,7 @@ def test_a_second_signal_ends_it_at_once(monkeypatch, pause, sent, ends):
     def listen():
         signals = StopSignals()
         signals.listen()
-        send(*(getattr(signal, name) for name in sent))
+        send(*sent)
 
     assert in_a_child(listen) == ends
 
@@ -149,13 +149,13 @@ def test_restored_as_they_were():
     assert [signal.getsignal(number) for number in preemption.EXIT_CODES] == before
 
 
-def test_workers_leave_signals_to_their_process():
-    started = multiprocessing.Value("i", 0)
+at_birth = []  # what a process does first when it is forked
+os.register_at_fork(after_in_child=lambda: [do() for do in at_birth])
 
-    def start(worker):
-        started.value = 5
 
-    loader = DataLoader(range(4), num_workers=1, persistent_workers=True, worker_init_fn=start)
+def test_workers_leave_signals_to_their_process(monkeypatch):
+    monkeypatch.setitem(globals(), "at_birth", [lambda: send("SIGTERM", "SIGUSR1")])
+    loader = DataLoader(range(4), num_workers=1, persistent_workers=True)
     protect_workers(loader)
     protect_workers(loader)
     with warnings.catch_warnings():
@@ -166,11 +166,11 @@ def test_workers_leave_signals_to_their_process():
     for name in ("SIGTERM", "SIGUSR1", "SIGTERM"):
         os.kill(worker.pid, getattr(signal, name))
     assert [int(batch) for batch in batches] == [1, 2, 3]
-    assert started.value == 5
     begin = time.monotonic()
     loader._iterator._shutdown_workers()
     assert time.monotonic() - begin < 4  # a worker that does not end is waited for five seconds
     assert worker.exitcode == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def test_a_process_ends_with_workers_that_nothing_has_ended():

@@ -209,8 +209,8 @@ MUTANTS = {
     ),
     "workers end at a signal": Mutant(
         "engine/preemption.py",
-        "signal.signal(number, signal.SIG_IGN)",
-        "pass",
+        "before = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)",
+        "before = signal.pthread_sigmask(signal.SIG_BLOCK, ())",
         "tests/engine/test_signals.py::test_workers_leave_signals_to_their_process",
     ),
     "two runs share a folder": Mutant(
