@@ -35,11 +35,14 @@ class Pause:
         return self.left == 0
 
     def stop(self, path):
+        self.note(path)
+        while True:
+            time.sleep(60)
+
+    def note(self, path):
         new = self.sign.with_name(f"{self.sign.name}.new")
         new.write_text(str(path))
         os.replace(new, self.sign)
-        while True:
-            time.sleep(60)
 
 
 class Half(io.BufferedWriter):

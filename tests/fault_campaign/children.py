@@ -194,11 +194,19 @@ def tracing(path):
     return prepare
 
 
-def pausing_at(place, name, count, sign):
+class Stop(pausing.Pause):
+    """Stops the process until it gets SIGCONT."""
+
+    def stop(self, path):
+        self.note(path)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def pausing_at(place, name, count, sign, kind=pausing.Pause):
     """Have the first process stop for ever at a write; a ``prepare`` of ``start``."""
 
     def prepare(rank):
         if not rank:
-            pausing.install(pausing.Pause(place, name, count, sign))
+            pausing.install(kind(place, name, count, sign))
 
     return prepare

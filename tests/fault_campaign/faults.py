@@ -8,10 +8,10 @@ from pathlib import Path
 
 import disks
 
-from fault_campaign.children import finish, pausing_at
+from fault_campaign.children import Stop, finish, pausing_at
 from fault_campaign.kinds import KINDS
 from fault_campaign.lab import checkpoint_named, resumed_at
-from fault_campaign.torchruns import torchruns
+from fault_campaign.torchruns import dead_launcher, dead_rank
 from fault_campaign.trying import trying
 
 
@@ -207,10 +207,13 @@ def _snapshot(folder):
 @trying("two runs in a work folder", "kd", 4)
 def two_runs(lab, place, random, number):
     """The second is refused, new or resumed, and the first does not notice."""
-    children = lab.start(KINDS["kd"], place)
+    # It stops by itself, or it might have ended, or not yet have the lock whose file is there.
+    file = ("run.json", "iter_2.pth")[number % 2]
+    stopping = pausing_at("after", file, 1, place / "sign", Stop)
+    children = lab.start(KINDS["kd"], place, prepare=stopping)
     first = children[0]
-    first.wait_for((place / "run" / ("iter_2.pth" if number % 2 else ".lock")).is_file)
-    first.kill(signal.SIGSTOP)  # or it might end meanwhile
+    if not first.wait_for((place / "sign").is_file):
+        return "new", [*finish(children), "the first did not begin"]
     second = lab.start(KINDS["kd"], place, resume=number > 1)[0]
     status, said = second.wait(), _last_line([second])
     first.kill(signal.SIGCONT)
@@ -257,5 +260,5 @@ FAULTS = {
     "disk": (full_disk, read_only),
     "folder": (two_runs,),
     "clock": (clocks,),
-    "torchrun": (torchruns,),
+    "torchrun": (dead_rank, dead_launcher),
 }

@@ -89,6 +89,19 @@ _base_ = './kd.py'
 train_dataloader = dict(num_workers=2, persistent_workers=True)
 val_dataloader = dict(num_workers=1, persistent_workers=True)
 """
+# Changes of kd.
+_OPTIMIZED = {
+    "one cycle": """
+param_scheduler = dict(
+    _delete_=True, type='OneCycleLR', eta_max=0.1, total_steps=12, by_epoch=False)
+""",
+    "adamw cosine": """
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.05))
+param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', T_max=12, by_epoch=False)
+""",
+    "accumulating": "optim_wrapper = dict(accumulative_counts=3)",
+    "averaged": "custom_hooks = [dict(type='EMAHook', momentum=0.2), *_base_.custom_hooks]",
+}
 _CACHE = dict(storage="disk")
 TEACHERS = ("teacher", "other")
 _RESULTS = ("--results", "runs.jsonl")
@@ -145,6 +158,7 @@ KINDS = {
         _alone("warm cache", "cached", caches=True),
         _alone("loader workers", "workers"),
         _alone("two processes", "two", processes=2),
+        *(_alone(name, name.replace(" ", "_")) for name in _OPTIMIZED),
     )
 }
 
@@ -171,6 +185,8 @@ def make_base(folder):
         two=_TWO,
         workers=_WORKERS,
     )
+    for name, change in _OPTIMIZED.items():
+        texts[name.replace(" ", "_")] = f"_base_ = './kd.py'\n{change}"
     for name, text in texts.items():
         Path(tiny, f"{name}.py").write_text(text)
     lines = [

@@ -622,10 +622,13 @@ MUTANTS = {
         "engine/preflight.py", "if fitting < _FIT * count:", "if fitting < 0:", _PREFLIGHT
     ),
     "a pending value is not read": Mutant(
-        "hooks/async_log.py", "if self.pending.has(buffer):", "if False:", _ASYNC
+        "hooks/async_log.py",
+        "        self._receive()\n        return self._logs",
+        "        return self._logs",
+        _ASYNC,
     ),
-    "every read waits for the device": Mutant(
-        "hooks/async_log.py", "if self.pending.has(buffer):", "if True:", _ASYNC
+    "every value waits for the device": Mutant(
+        "hooks/async_log.py", "if len(self._pending) >= self._limit:", "if True:", _ASYNC
     ),
     "validation is observed as training": Mutant(
         "hooks/networks.py", "if module.training == self._training and", "if", _TOP1
