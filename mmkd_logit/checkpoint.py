@@ -318,6 +318,12 @@ def existing(filename: str) -> Path:
     return path
 
 
+@functools.lru_cache
+def _why_damaged(path: Path, modified: int, size: int) -> str | None:
+    """Look at all bytes of a file once, until it changes."""
+    return why_damaged(path)
+
+
 @_safely
 def load_from_file(filename: str, map_location: Any = None, mmap: bool = False) -> Any:
     """Read a local checkpoint; with ``mmap``, only the tensors that are looked at."""
@@ -325,7 +331,8 @@ def load_from_file(filename: str, map_location: Any = None, mmap: bool = False) 
     with path.open("rb") as file:
         if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
             raise ValueError("it is a web page: the address moved, or asks for a login")
-    why = why_damaged(path)
+    status = path.stat()
+    why = _why_damaged(path, status.st_mtime_ns, status.st_size)
     if why is not None:
         raise ValueError(why)
     mmap = mmap and zipfile.is_zipfile(path)  # older versions of torch wrote no zip files

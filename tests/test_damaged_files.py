@@ -6,7 +6,11 @@ import zipfile
 import pytest
 import torch
 
-from mmkd_logit.utils.files import seal, why_damaged
+from mmkd_logit.utils.files import sealed, why_damaged
+
+
+def seal(content):
+    return b"".join(sealed(content))
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,7 @@ def test_the_checksum_of_the_whole_disturbs_nobody(content, tmp_path):
         found = torch.load(path, **kwargs)["state_dict"]
         assert all(torch.equal(found[name], weight) for name, weight in want.items())
     assert seal(seal(content)) == seal(content)
+    assert sealed(content)[0].obj is content  # not copied
     for other in (b"", b"text", b"PK\5\6" + bytes(17), b"PK\5\6" + bytes(16) + b"\1\0x"):
         assert seal(other) == other  # no zip file, or one with a comment
 

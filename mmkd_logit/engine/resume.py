@@ -8,14 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import (
-    all_gather_object,
-    get_rank,
-    get_world_size,
-)
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import EarlyStoppingHook, Hook, SyncBuffersHook
 from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkd_logit.checkpoint import (
     UnsafeCheckpointError,
@@ -24,7 +20,7 @@ from mmkd_logit.checkpoint import (
     read_lazily,
     without_module,
 )
-from mmkd_logit.hooks.networks import unwrapped
+from mmkd_logit.hooks.networks import averaged_networks, schedulers, unwrapped
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.files import why_damaged
@@ -35,19 +31,12 @@ from .save import POINTER
 
 
 class Progress(NamedTuple):
-    """Where a run continues from a checkpoint that is written now.
+    """Where a run continues from a checkpoint that is written now."""
 
-    Attributes:
-        epoch: Of the next iteration.
-        iter: Iterations done.
-        batch: Batches consumed of that epoch, or of an endless stream.
-        validated: Whether the validation that is due before the next iteration, if any, is done.
-    """
-
-    epoch: int = 0
-    iter: int = 0
-    batch: int = 0
-    validated: bool = True
+    epoch: int = 0  # of the next iteration
+    iter: int = 0  # done
+    batch: int = 0  # batches consumed of that epoch, or of an endless stream
+    validated: bool = True  # whether no validation is due before the next iteration
 
 
 # The random generators of a process, as tensors and numbers that a safe checkpoint may hold.
@@ -122,8 +111,7 @@ def restore_process(runner: Runner, states: Sequence[dict[str, Any]]) -> None:
 def _buffers(runner: Runner) -> Iterator[tuple[str, Tensor]]:
     """Give the buffers of the model, and of the copies that hooks such as EMAHook keep of it."""
     yield from ((f"model.{name}", buffer) for name, buffer in unwrapped(runner).named_buffers())
-    averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
-    for number, average in enumerate(each for each in averages if isinstance(each, nn.Module)):
+    for number, average in enumerate(averaged_networks(runner)):
         for name, buffer in average.named_buffers():
             yield f"average{number}.{name}", buffer
 
@@ -234,19 +222,19 @@ class ResumeStateHook(Hook):
             return
         info = (checkpoint.get("message_hub") or {}).get("runtime_info") or {}
         self._counted = {key: info[key] for key in ("iter", "epoch") if type(info.get(key)) is int}
-        self._loaded = checkpoint.get(STATE)
-        if self._loaded is None:
+        state = self._loaded = checkpoint.get(STATE)
+        if state is None:  # of another program
             meta = checkpoint.get("meta") or {}
-            done = meta.get("iter", 0)
-            by_epoch = isinstance(loop, EpochBasedTrainLoop)
-            batch = done % len(loop.dataloader) if by_epoch else done
-            loop.resume_from(Progress(meta.get("epoch", 0), done, batch))
-            return
+            batch = done = meta.get("iter", 0)
+            if isinstance(loop, EpochBasedTrainLoop):
+                batch %= len(loop.dataloader)
+            place = dict(epoch=meta.get("epoch", 0), iter=done, batch=batch)
+            state = dict(place=place, has_validated=False)
         try:
-            progress = Progress(**self._loaded["place"])
+            progress = Progress(**state["place"])
             if not all(type(count) is int and count >= 0 for count in progress[:3]):
                 raise ValueError(f"{progress} is no progress of a run")
-            self._has_validated = self._loaded["has_validated"]
+            self._has_validated = state["has_validated"]
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(runner, error) from None
         loop.resume_from(progress)
@@ -254,7 +242,9 @@ class ResumeStateHook(Hook):
     def restore_state(self, runner: Runner) -> None:
         """Put everything back; the loop calls this once no more is drawn before the next batch."""
         state, self._loaded = self._loaded, None
-        _count_steps(runner)
+        for scheduler in schedulers(runner):  # which warn where an epoch ends before a step
+            if runner.iter and getattr(scheduler.optimizer, "_global_step", 0) < 0:
+                scheduler.optimizer._global_step = 0
         # Hooks have counted on when training began again.
         runner.message_hub.update_info_dict(self._counted)
         where = f"epoch {runner.epoch + 1}, after {runner.iter} iterations"
@@ -296,20 +286,9 @@ def _check_weights(runner: Runner, checkpoint: dict) -> None:
     if isinstance(state, Mapping):  # EMAHook, which comes later, takes the names as they are
         state = checkpoint["state_dict"] = without_module(state)
     load_exactly(unwrapped(runner), state, source, "the network of this config", advice)
-    averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
-    for average in averages if "ema_state_dict" in checkpoint else ():
-        if isinstance(average, nn.Module):
-            state = checkpoint["ema_state_dict"]
-            load_exactly(average, state, f"ema_state_dict of {source}", "the average", advice)
-
-
-def _count_steps(runner: Runner) -> None:
-    """Let schedulers know that the optimizer has stepped, or they warn where an epoch ends now."""
-    schedulers = runner.param_schedulers or []
-    lists = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
-    for scheduler in (each for some in lists for each in some):
-        if runner.iter and getattr(scheduler.optimizer, "_global_step", 0) < 0:
-            scheduler.optimizer._global_step = 0
+    for average in averaged_networks(runner) if "ema_state_dict" in checkpoint else ():
+        state = checkpoint["ema_state_dict"]
+        load_exactly(average, state, f"ema_state_dict of {source}", "the average", advice)
 
 
 def _damaged(runner: Runner, error: Exception) -> ValueError:
@@ -362,25 +341,16 @@ def find_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
         names = [pointer.read_text(encoding="utf-8", errors="replace").strip()]
     for name in reversed(names or []):
         paths = (folder / Path(name).name, Path(name))
-        found = next((path for path in paths if path.is_file()), None)
-        why = "does not exist" if found is None else _why_not(found)
-        if why is None:
-            return found, problems
-        problems.append(f"{found or name} {why}")
+        path = next((path for path in paths if path.is_file()), Path(name))
+        try:
+            load_from_file(str(path), "meta")  # without reading the tensors
+        except (FileNotFoundError, ValueError) as error:
+            # What holds more than weights is refused when it is resumed.
+            if not isinstance(error, UnsafeCheckpointError) or why_damaged(path, only_zip=True):
+                problems.append(str(error))
+                continue
+        return path, problems
     return None, problems
-
-
-def _why_not(path: Path) -> str | None:
-    why = why_damaged(path, only_zip=True)
-    if why is not None:
-        return f"is damaged: {why}"
-    try:
-        load_from_file(str(path), "meta")  # without reading the tensors
-    except UnsafeCheckpointError:
-        return None  # resuming says so
-    except ValueError:
-        return "is damaged: it cannot be read as a checkpoint"
-    return None
 
 
 # Runs are not resumed from checkpoints of other runs unnoticed.

@@ -1,6 +1,5 @@
 """MMEngine's Runner and loops, with what resuming exactly needs of them."""
 
-import pickle
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,12 +12,11 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkd_logit.checkpoint import load_exactly, make_plain, without_module
 from mmkd_logit.datasets.seeding import SeededSampler
-from mmkd_logit.hooks.networks import unwrapped
+from mmkd_logit.hooks.networks import schedulers, unwrapped
 from mmkd_logit.registry import LOOPS
 from mmkd_logit.utils.arguments import type_name
 
@@ -76,25 +74,17 @@ class _ExactWeights(Hook):
             model = model.module
         state = checkpoint.get("state_dict", checkpoint)
         if isinstance(state, Mapping):
-            self._leave_others(model, state)
             state = without_module(state)
+            parts = {key.partition(".")[0] for key in model.state_dict()}
+            others = [key for key in state if key.partition(".")[0] not in parts]
+            renames = bool(model._load_state_dict_pre_hooks)
+            if 0 < len(others) < len(state) and not renames:
+                print_log(f"Leaving out {others[0]} ..., of no part of the network.", "current")
+                for key in others:
+                    del state[key]  # type: ignore[attr-defined]
+            checkpoint["state_dict"] = state
         advice = "Name the config that the checkpoint was trained by."
         load_exactly(model, state, self.filename, "the network of this config", advice)
-
-    def _leave_others(self, model: nn.Module, state: Mapping) -> None:
-        if model._load_state_dict_pre_hooks:  # which rename
-            return
-        parts = {name for name, _ in model.named_children()}
-        parts |= {*model._parameters, *model._buffers}
-        named = {key: str(key).removeprefix("module.").partition(".")[0] for key in state}
-        if not parts.intersection(named.values()):
-            return
-        others = [key for key, part in named.items() if part not in parts]
-        for key in others:
-            del state[key]  # type: ignore[attr-defined]
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            print_log(f"Leaving out {others[0]}{more}, of no part of the network.", "current")
 
 
 class ResumableRunner(QuietRunner):
@@ -125,29 +115,22 @@ class ResumableRunner(QuietRunner):
 
     def _state(self) -> dict[str, Any]:
         """Return what MMEngine saves, hooks aside."""
-        some = self.param_schedulers or []
-        some = some if isinstance(some, dict) else {"": some}
-        states = {name: [each.state_dict() for each in named] for name, named in some.items()}
         return dict(
-            meta=dict(dataset_meta=self._dataset_meta()),
+            meta=dict(dataset_meta=self._metainfo()),
             state_dict=unwrapped(self).state_dict(),
             message_hub=self.message_hub.state_dict(),
             optimizer=self.optim_wrapper.state_dict(),
-            param_schedulers=states.get("", states),
+            param_schedulers=[each.state_dict() for each in schedulers(self)],
         )
 
-    def _dataset_meta(self) -> Any:
+    def _metainfo(self) -> Any:
         return getattr(self.train_dataloader.dataset, "metainfo", None)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """Load the weights; when resuming, the same metainfo of the data is not warned of."""
+        """Load a checkpoint; of one to resume, FingerprintHook compares the data, and not this."""
         checkpoint = super().load_checkpoint(*args, **kwargs)
         if self._resume:
-            meta, own = checkpoint["meta"], self._dataset_meta()
-            saved = dict(dataset_meta=own)
-            make_plain(saved)
-            if pickle.dumps(saved["dataset_meta"]) == pickle.dumps(meta.get("dataset_meta")):
-                meta["dataset_meta"] = own
+            checkpoint["meta"]["dataset_meta"] = self._metainfo()
         return checkpoint
 
 
@@ -230,31 +213,46 @@ class SkippingSampler:
                 sampler.set_epoch(number)
 
 
-def _validate_if_due(loop: Any, done: int, end: int) -> None:
-    """Validate, if it is time, as MMEngine's training loops do, and note that it is done."""
-    loop._decide_current_val_interval()
-    due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
-    if loop.runner.val_loop is not None and due:
-        loop.runner.val_loop.run()
-    loop.progress = loop.progress._replace(validated=True)
+class _Resumable:
+    """What both training loops do to continue."""
 
+    runner: Runner
+    dataloader: DataLoader
+    progress = Progress()
+    _resumed = False
 
-def _warn_of_workers(loader: DataLoader, runner: Runner, within: bool) -> None:
-    """Warn of a resumed run whose workers' random states are gone.
+    def resume_from(self, progress: Progress) -> None:
+        """Begin where a checkpoint was written."""
+        self.progress, self._resumed = progress, True
 
-    Workers that begin with an epoch are seeded alike in each.
-    """
-    lost = loader.num_workers and (within or loader.persistent_workers)
-    if lost and not isinstance(loader.sampler, SeededSampler):
-        runner.logger.warning(
-            "What transforms draw at random in the data loader's workers is not resumed. Where "
-            "they do, use mmkd_logit.SeededSampler with mmkd_logit.SeededDataset, whose images "
-            "do not depend on workers."
-        )
+    def _restore(self, done: int, end: int) -> None:
+        """Put the random states back, and do a validation that was due."""
+        self.runner.call_hook("restore_state")
+        if not self.progress.validated:
+            self._validate_if_due(done, end)
+
+    def _validate_if_due(self: Any, done: int, end: int) -> None:
+        """Validate, if it is time, as MMEngine's training loops do, and note that it is done."""
+        self._decide_current_val_interval()
+        due = done >= self.val_begin and (done % self.val_interval == 0 or done == end)
+        if self.runner.val_loop is not None and due:
+            self.runner.val_loop.run()
+        self.progress = self.progress._replace(validated=True)
+
+    def _warn_of_workers(self, within: bool) -> None:
+        """Warn where workers' random states are gone; those that begin an epoch have new ones."""
+        loader = self.dataloader
+        lost = loader.num_workers and (within or loader.persistent_workers)
+        if lost and not isinstance(loader.sampler, SeededSampler):
+            self.runner.logger.warning(
+                "What transforms draw at random in the data loader's workers is not resumed. Where "
+                "they do, use mmkd_logit.SeededSampler with mmkd_logit.SeededDataset, whose images "
+                "do not depend on workers."
+            )
 
 
 @LOOPS.register_module()
-class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
+class ResumableEpochBasedTrainLoop(_Resumable, EpochBasedTrainLoop):
     """MMEngine's loop, exact when a run is resumed; see :class:`ResumeStateHook`.
 
     A checkpoint may be written after any iteration. The epoch is then entered where it was left:
@@ -262,42 +260,27 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     numbers, and hooks see each iteration once. A validation that was due is done first. Without
     interruption it does what MMEngine's does, bit for bit.
 
-    Args:
-        runner: Of the run.
-        dataloader: As of MMEngine's loop.
-        max_epochs: As of MMEngine's loop.
-        **kwargs: As of MMEngine's loop: when to validate.
+    Its arguments are those of MMEngine's loop.
     """
 
     def __init__(self, runner: Runner, dataloader: Any, max_epochs: int, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, max_epochs, **kwargs)
-        self.progress = Progress()
         self._sampler = SkippingSampler.install(self.dataloader)
-        self._resumed = False
-
-    def resume_from(self, progress: Progress) -> None:
-        """Begin where a checkpoint was written."""
-        self.progress, self._resumed = progress, True
 
     def run(self) -> torch.nn.Module:
         """Train."""
         self.runner.call_hook("before_train")
         if self._resumed:
-            _warn_of_workers(self.dataloader, self.runner, within=bool(self.progress.batch))
-            if not self.progress.batch:
-                self._begin_at_an_epoch()
+            self._warn_of_workers(within=bool(self.progress.batch))
+        if self._resumed and not self.progress.batch:
+            if self.dataloader.persistent_workers and self._iter:
+                iter(self.dataloader)  # the run had these workers already, and to start them draws
+            self._restore(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            _validate_if_due(self, self._epoch, self._max_epochs)
+            self._validate_if_due(self._epoch, self._max_epochs)
         self.runner.call_hook("after_train")
         return self.runner.model
-
-    def _begin_at_an_epoch(self) -> None:
-        if self.dataloader.persistent_workers and self._iter:
-            iter(self.dataloader)  # the run had these workers already, and to start them draws
-        self.runner.call_hook("restore_state")
-        if not self.progress.validated:
-            _validate_if_due(self, self._epoch, self._max_epochs)
 
     def run_epoch(self) -> None:
         """Train for an epoch, or for the rest of one."""
@@ -320,17 +303,13 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
+class ResumableIterBasedTrainLoop(_Resumable, IterBasedTrainLoop):
     """MMEngine's loop, exact when a run is resumed; see :class:`ResumeStateHook`.
 
     Consumed batches are skipped in the batch sampler and not loaded, with an endless sampler and
     with others, and a validation that was due is done first.
 
-    Args:
-        runner: Of the run.
-        dataloader: As of MMEngine's loop.
-        max_iters: As of MMEngine's loop.
-        **kwargs: As of MMEngine's loop: when to validate.
+    Its arguments are those of MMEngine's loop.
     """
 
     def __init__(self, runner: Runner, dataloader: Any, max_iters: int, **kwargs: Any) -> None:
@@ -347,13 +326,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         self._sampler.closed = False
         for owner in (self.dataloader, getattr(self, "dataloader_iterator", None)):
             _end_workers_of(owner)
-        self.progress = Progress()
-        self._resumed = False
         self._iterator: Any = None
-
-    def resume_from(self, progress: Progress) -> None:
-        """Begin where a checkpoint was written."""
-        self.progress, self._resumed = progress, True
 
     def run(self) -> torch.nn.Module:
         """Train."""
@@ -363,14 +336,12 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         self._sampler.skip = self.progress.batch
         self._iterator = iter(self.dataloader)
         if self._resumed:
-            _warn_of_workers(self.dataloader, self.runner, within=True)
-            self.runner.call_hook("restore_state")
-            if not self.progress.validated:
-                _validate_if_due(self, self._iter, self._max_iters)
+            self._warn_of_workers(within=True)
+            self._restore(self._iter, self._max_iters)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self._iterator))
-            _validate_if_due(self, self._iter, self._max_iters)
+            self._validate_if_due(self._iter, self._max_iters)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
@@ -382,24 +353,17 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         super().run_iter(data_batch)
 
 
-_OURS = dict(
-    EpochBasedTrainLoop="mmkd_logit.ResumableEpochBasedTrainLoop",
-    IterBasedTrainLoop="mmkd_logit.ResumableIterBasedTrainLoop",
-)
-
-
 def make_resumable(cfg: Config) -> None:
     """Let a config that trains by one of MMEngine's loops do so by ours, which can be resumed.
 
     Called when the config's fingerprint is taken: the loops do the same.
     """
     settings = dict(cfg.train_cfg)
-    kind = settings.pop("type", None)
+    kind = type_name(settings.pop("type", None))
     if kind is None and "by_epoch" in settings:
         kind = "EpochBasedTrainLoop" if settings.pop("by_epoch") else "IterBasedTrainLoop"
-    ours = _OURS.get(type_name(kind) or "")
-    if ours is not None:
-        cfg.train_cfg = dict(type=ours, **settings)
+    if kind in ("EpochBasedTrainLoop", "IterBasedTrainLoop"):
+        cfg.train_cfg = dict(type=f"mmkd_logit.Resumable{kind}", **settings)
     for hook in (*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])):
         if isinstance(hook, dict) and type_name(hook) == "EarlyStoppingHook":
             hook.setdefault("priority", "LOW")  # before a checkpoint of the validation is written

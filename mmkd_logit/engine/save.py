@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_choice, check_count, check_flag, check_text
-from mmkd_logit.utils.files import seal, why_damaged, write_bytes, write_text
+from mmkd_logit.utils.files import replacing, sealed, why_damaged, write_text
 
 from .config import FINAL
 from .fingerprint import read_run, write_run
@@ -50,7 +50,8 @@ class AtomicBackend(LocalBackend):
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write a file."""
-        write_bytes(filepath, seal(bytes(obj)))
+        with replacing(filepath, len(obj)) as file:
+            file.writelines(sealed(obj))
 
 
 register_backend(ATOMIC, AtomicBackend, force=True)

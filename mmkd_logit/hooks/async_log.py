@@ -20,6 +20,9 @@ class LazyBuffer(HistoryBuffer):
     pickled, as into a checkpoint, it is a plain ``HistoryBuffer``.
     """
 
+    _logs: np.ndarray
+    _counts: np.ndarray
+
     def __init__(self, buffer: HistoryBuffer, limit: int = 1000) -> None:
         self._pending: list[Any] = []
         self._kind: Any = None  # device and dtype of the pending tensors

@@ -1,17 +1,17 @@
 """Memory format channels_last for the student."""
 
 import gc
-from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from mmkd_logit.registry import HOOKS
 
-from .networks import optimizers, unwrapped
+from .networks import averaged_networks, optimizers, unwrapped
 
 
 @HOOKS.register_module()
@@ -47,16 +47,18 @@ class ChannelsLastHook(Hook):
                 f"{type(runner.model).__name__}; take the hook out"
             )
         before = [parameter.stride() for parameter in model.parameters()]
-        averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
-        for network in (model, *(each for each in averages if isinstance(each, nn.Module))):
+        for network in (model, *averaged_networks(runner)):
             network.to(memory_format=torch.channels_last)
         for optimizer in optimizers(runner):
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        state[key] = _like(value, parameter)
+                        state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if wrapped and before != [parameter.stride() for parameter in model.parameters()]:
-            _wrap_anew(runner, model)
+            runner.model = model  # the old wrapper goes before there is a new one
+            gc.collect()
+            runner.model = runner.wrap_model(runner.cfg.get("model_wrapper_cfg"), model)
+            runner._maybe_compile("train_step")  # which was the old wrapper's
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Have contiguous tensors saved."""
@@ -64,28 +66,6 @@ class ChannelsLastHook(Hook):
             state = checkpoint.get(key, {})
             state.update({name: value.contiguous() for name, value in state.items()})
         if "optimizer" in checkpoint:
-            checkpoint["optimizer"] = _contiguous(checkpoint["optimizer"])
-
-
-def _wrap_anew(runner: Runner, model: nn.Module) -> None:
-    runner.model = model  # the old wrapper goes before there is a new one
-    gc.collect()
-    runner.model = runner.wrap_model(runner.cfg.get("model_wrapper_cfg"), model)
-    runner._maybe_compile("train_step")  # which was the old wrapper's
-
-
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    if value.stride() == parameter.stride():
-        return value
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _contiguous(value: Any) -> Any:
-    """Copy dicts and lists, and tensors that are not contiguous."""
-    if isinstance(value, Tensor):
-        return value.contiguous()
-    if isinstance(value, dict):
-        return {key: _contiguous(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_contiguous(item) for item in value]
-    return value
+            checkpoint["optimizer"] = tree_map_only(
+                Tensor, Tensor.contiguous, checkpoint["optimizer"]
+            )

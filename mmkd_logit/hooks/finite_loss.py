@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -21,24 +21,14 @@ _SHOWN = 16  # sample numbers in a message
 
 
 class Record(NamedTuple):
-    """One iteration.
-
-    Attributes:
-        epoch: Its epoch, from 0 on.
-        iteration: Its number, from 0 on.
-        samples: The batch's annotations, on the host.
-        sums: By network, one number a sample (N,) that is finite where its logits are, on their
-            device.
-        terms: The names of the losses.
-        losses: Their values, on their device.
-    """
+    """What explains one iteration; tensors stay on their device."""
 
     epoch: int
     iteration: int
-    samples: Any
-    sums: dict[str, Tensor]
+    samples: Any  # the batch's annotations
+    sums: dict[str, Tensor]  # by network: a number a sample (N,), finite where its logits are
     terms: tuple[str, ...]
-    losses: Tensor
+    losses: Tensor  # by term
 
 
 @HOOKS.register_module()
@@ -70,18 +60,17 @@ class FiniteLossHook(Hook):
     def __init__(self, limit: int = 1000) -> None:
         self.limit = check_count("limit", limit)
         self._intervals: list[int] = []
-        self._networks: dict[str, nn.Module] = {}
-        self._observers: dict[str, LogitObserver] = {}
+        self._networks: dict[str, tuple[nn.Module, LogitObserver]] = {}
         self._records: list[Record] = []
         self._done = 0
 
     def before_train(self, runner: Runner) -> None:
         """Observe the logits from now on."""
         self._intervals = [h.interval for h in runner.hooks if isinstance(h, LoggerHook)]
-        self._networks, self._records = trained_networks(runner), []
-        self._observers = {
-            prefix: LogitObserver(network, training=True)
-            for prefix, network in self._networks.items()
+        self._records = []
+        self._networks = {
+            prefix: (network, LogitObserver(network, training=True))
+            for prefix, network in trained_networks(runner).items()
         }
 
     def after_train_iter(
@@ -92,16 +81,16 @@ class FiniteLossHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Keep what explains the iteration, and check all since, if it is time."""
-        logits = {}
-        for prefix, network in self._networks.items():
-            logits[f"{prefix}student"] = self._observers[prefix].take().get("logits")
-            record = getattr(network, "record", None)
-            logits[f"{prefix}teacher"] = None if record is None else record.teacher_logits
-        sums = {
-            name: values.sum(-1, dtype=torch.float32)
-            for name, values in logits.items()
-            if values is not None
-        }
+        sums = {}
+        for prefix, (network, observer) in self._networks.items():
+            published = getattr(network, "record", None)
+            logits = dict(
+                student=observer.take().get("logits"),
+                teacher=getattr(published, "teacher_logits", None),
+            )
+            for name, values in logits.items():
+                if values is not None:
+                    sums[f"{prefix}{name}"] = values.sum(-1, dtype=torch.float32)
         samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
         losses = {name: value for name, value in (outputs or {}).items() if _is_loss(name, value)}
         if losses:
@@ -139,30 +128,24 @@ class FiniteLossHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Remove the observers."""
-        for each in self._observers.values():
-            each.remove()
-        self._networks, self._observers, self._records = {}, {}, []
+        for _, observer in self._networks.values():
+            observer.remove()
+        self._networks, self._records = {}, []
 
     def _check(self, runner: Runner) -> None:
         """Stop, on all processes, if a loss was not finite on one."""
-        text = self._find(runner)
-        if get_world_size() > 1:
-            device = next(runner.model.parameters()).device
-            found = torch.tensor(float(text is not None), device=device)
-            all_reduce(found, "max")
-            if found.item():
-                texts = all_gather_object(text)
-                rank = next(r for r, each in enumerate(texts) if each is not None)
-                text = texts[rank] if rank == get_rank() else f"{texts[rank]} (process {rank})"
+        texts = all_gather_object(self._find(runner))
         self._records.clear()
-        if text is not None:
-            raise ValueError(self._explain(runner, text))
+        for rank, text in enumerate(texts):
+            if text is not None:
+                other = "" if rank == get_rank() else f" (process {rank})"
+                raise ValueError(self._explain(runner, f"{text}{other}"))
 
     def _find(self, runner: Runner) -> str | None:
         """Describe the first iteration since the last check whose loss is not finite."""
-        if not self._records:
-            return None
-        losses = iter(torch.cat([record.losses for record in self._records]).tolist())
+        losses = iter(
+            torch.cat([r.losses for r in self._records]).tolist() if self._records else ()
+        )
         for record in self._records:
             values = {name: next(losses) for name in record.terms}
             for prefix in self._networks:
@@ -214,22 +197,14 @@ def _describe_logits(record: Record, prefix: str) -> str:
     """Say whose logits are not finite, and of which sample first."""
     numbers = _sample_numbers(record.samples)
     broken, finite = [], []
-    for name, sums in record.sums.items():
-        if not name.startswith(prefix):
-            continue
-        name = name.removeprefix(prefix)
+    for name in (name for name in record.sums if name.startswith(prefix)):
+        sums, whose = record.sums[name], f"the {name.removeprefix(prefix)}'s logits are"
         places = np.flatnonzero(~np.isfinite(sums.cpu().numpy()))
-        if not len(places):
-            finite.append(name)
-            continue
-        first = int(places[0])
-        number = numbers[first] if first < len(numbers) else f"number {first} of the batch"
-        broken.append(
-            f"the {name}'s logits are not finite for {len(places)} of {len(sums)} samples, first "
-            f"sample {number}"
-        )
-    if broken:
-        return "; ".join([*broken, *(f"the {name}'s logits are finite" for name in finite)])
-    if finite:
-        return f"the logits of the {' and the '.join(finite)} are finite, the loss of them is not"
-    return "its logits were not seen"
+        if len(places):
+            first = int(places[0])
+            number = numbers[first] if first < len(numbers) else f"number {first} of the batch"
+            many = f"{len(places)} of {len(sums)} samples"
+            broken.append(f"{whose} not finite for {many}, first sample {number}")
+        else:
+            finite.append(f"{whose} finite")
+    return "; ".join([*broken, *finite]) or "its logits were not seen"

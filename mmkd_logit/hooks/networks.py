@@ -27,6 +27,12 @@ def trained_networks(runner: Runner) -> dict[str, nn.Module]:
     return {"": model}
 
 
+def averaged_networks(runner: Runner) -> list[nn.Module]:
+    """Return the copies of the model that hooks such as EMAHook keep."""
+    found = (getattr(hook, "ema_model", None) for hook in runner.hooks)
+    return [network for network in found if isinstance(network, nn.Module)]
+
+
 def logits_of(network: nn.Module) -> nn.Module | None:
     """Return the child of a classifier whose output is the logits, or None."""
     from mmkd_logit.models.build import logit_module
@@ -49,6 +55,13 @@ def optimizers(runner: Runner) -> Iterator[Optimizer]:
     wrapper = runner.optim_wrapper
     for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
         yield each.optimizer
+
+
+def schedulers(runner: Runner) -> list[Any]:
+    """Return the parameter schedulers of a run."""
+    found = runner.param_schedulers or []
+    lists = found.values() if isinstance(found, dict) else [found]
+    return [scheduler for each in lists for scheduler in each]
 
 
 class LogitObserver:

@@ -185,12 +185,16 @@ def _megabytes(size: int) -> str:
 _SEAL, _DIGEST_LENGTH = b"sha256=", 64
 
 
-def seal(content: bytes) -> bytes:
-    """Append the checksum of the whole to a zip file that has no comment."""
-    if content[-22:-18] != b"PK\5\6" or content[-2:] != b"\0\0":
-        return content
-    body = content[:-2] + struct.pack("<H", len(_SEAL) + _DIGEST_LENGTH)
-    return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
+def sealed(content: bytes | memoryview) -> list[bytes | memoryview]:
+    """Return the parts of a zip file with the checksum of the whole, if it has no comment."""
+    view = memoryview(content)
+    if view[-22:-18] != b"PK\5\6" or view[-2:] != b"\0\0":
+        return [view]
+    parts: list[bytes | memoryview]
+    parts = [view[:-2], struct.pack("<H", len(_SEAL) + _DIGEST_LENGTH)]
+    digest = hashlib.sha256(parts[0])
+    digest.update(parts[1])
+    return [*parts, _SEAL, digest.hexdigest().encode()]
 
 
 def why_damaged(path: str | Path, only_zip: bool = False) -> str | None:

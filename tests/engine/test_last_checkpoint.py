@@ -6,6 +6,7 @@ import pytest
 import torch
 from commands import Tiny, error_of, folder_of, train
 
+from mmkd_logit import checkpoint
 from mmkd_logit.checkpoint import load_from_file
 from mmkd_logit.engine.fingerprint import weights_hash, write_run
 from mmkd_logit.engine.results import read_lines
@@ -54,7 +55,7 @@ def test_the_one_before(tmp_path, how):
     DAMAGE[how](last)
     found, (problem,) = find_checkpoint(folder)
     assert found == folder / "epoch_2.pth"
-    assert problem.startswith(f"{last} ")
+    assert f"{last} " in problem
     DAMAGE[how](found)
     found, problems = find_checkpoint(folder)
     assert (found, len(problems)) == (folder / "epoch_1.pth", 2)
@@ -91,12 +92,25 @@ def test_what_cannot_be_read_now_is_an_error(tmp_path, monkeypatch):
     """It says nothing of the file: a run that began anew would write over it."""
     folder = make(tmp_path, [1, 2])
 
-    def stale(path, only_zip):
+    def stale(path, only_zip=False):
         raise OSError(116, "Stale file handle")
 
-    monkeypatch.setattr("mmkd_logit.engine.resume.why_damaged", stale)
+    monkeypatch.setattr("mmkd_logit.checkpoint.why_damaged", stale)
     with pytest.raises(OSError, match="Stale"):
         last_checkpoint(folder)
+
+
+def test_its_bytes_are_looked_at_once_until_they_change(tmp_path, monkeypatch):
+    (name,) = make(tmp_path, [1]).glob("*.pth")
+    looks = []
+    look = checkpoint.why_damaged
+    monkeypatch.setattr(checkpoint, "why_damaged", lambda path: looks.append(path) or look(path))
+    assert last_checkpoint(tmp_path) == name
+    assert load_from_file(str(name))["meta"] == checkpoint.read_lazily(str(name))["meta"]
+    assert len(looks) == 1
+    flip(name)
+    assert last_checkpoint(tmp_path) is None
+    assert len(looks) == 2
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "flip", "replace"])
@@ -145,15 +159,16 @@ def test_a_run_goes_on_from_the_one_before(workplace, capsys):
     capsys.readouterr()
     train(tiny.student, "--resume", "--results", "runs.jsonl", train_cfg__max_epochs=2)
     line = warning_of(capsys)
-    assert line.startswith(f"warning: {folder}/epoch_2.pth is damaged: ")
-    assert line.endswith(f" does not fit its checksum; going on from {folder}/epoch_1.pth")
+    assert line.startswith(f"warning: {folder}/epoch_2.pth cannot be read as a checkpoint (")
+    assert " does not fit its checksum" in line
+    assert line.endswith(f"; going on from {folder}/epoch_1.pth")
     assert read_lines(Path("runs.jsonl"))[0]["resumed_at"] == 2
     assert_weights(folder / "final.pth", whole)
     for path in folder.glob("epoch_*.pth"):
         cut(path)
     train(tiny.student, "--resume", train_cfg__max_epochs=2)
     line = warning_of(capsys)
-    begin = f"warning: no checkpoint of {folder} is whole ({folder}/epoch_2.pth is damaged: "
+    begin = f"warning: no checkpoint of {folder} is whole ({folder}/epoch_2.pth cannot be read"
     assert line.startswith(begin)
     assert line.endswith("; starting from the beginning")
     assert_weights(folder / "final.pth", whole)

@@ -58,7 +58,7 @@ def checkpoints(lab, place, random, number):
         how += f", {_damage(place / f'run/iter_{expected}.pth', random, number + 1)}"
         expected = 0
     problems = problems or lab.go_on("kd", place)
-    if not problems and "is damaged" not in _all_said(place):
+    if not problems and "cannot be read as a checkpoint" not in _all_said(place):
         problems = ["silent: no word of the damage"]
     if not problems and resumed_at(place) != expected:
         problems = [f"went on at {resumed_at(place)} instead of {expected}"]

@@ -127,8 +127,7 @@ def test_loss_of_finite_logits(tmp_path):
         digits_distiller(loss_kd=dict(type="Breakable")), tmp_path, do="poison_one"
     )
     assert "loss_kd=inf" in message
-    said = "the logits of the student and the teacher are finite, the loss of them is not"
-    assert said in message
+    assert "; the student's logits are finite; the teacher's logits are finite; " in message
 
 
 @pytest.mark.parametrize(
@@ -221,21 +220,15 @@ def test_it_changes_nothing(tmp_path):
 
 def test_all_processes_stop_with_the_words_of_the_one_that_knows(tmp_path, monkeypatch):
     """The second of two processes has the broken batch; this is the first."""
-    monkeypatch.setattr(finite_loss_hook, "get_world_size", lambda: 2)
-    monkeypatch.setattr(finite_loss_hook, "get_rank", lambda: 0)
     looks = []
 
-    def reduce(tensor, op):
-        assert op == "max"
-        looks.append(float(tensor))
-        tensor.fill_(float(len(looks) == 3))
+    def gather(text):
+        looks.append(text)
+        return [text, "training stopped at 3" if len(looks) == 3 else None]
 
-    monkeypatch.setattr(finite_loss_hook, "all_reduce", reduce)
-    monkeypatch.setattr(
-        finite_loss_hook, "all_gather_object", lambda text: [text, "training stopped at 3"]
-    )
+    monkeypatch.setattr(finite_loss_hook, "all_gather_object", gather)
     message, (samples,) = error_of(digits_student(), tmp_path, at=99)
-    assert looks == [0.0, 0.0, 0.0]
+    assert looks == [None] * 3
     assert len(samples) == 3
     assert message.startswith("training stopped at 3 (process 1). Lower the learning rate")
 
@@ -244,7 +237,7 @@ def test_a_network_that_it_does_not_know(tmp_path):
     """It says what it can."""
     runner = Runner.from_cfg(run_config(digits_student(), tmp_path))
     hook = finite_loss_hook.FiniteLossHook()
-    hook._networks = {"": nn.Identity()}
+    hook._networks = {"": (nn.Identity(), None)}
     broken = torch.tensor([float("nan")])
     hook._records = [finite_loss_hook.Record(0, 0, None, {}, ("loss",), broken)]
     text = hook._find(runner)

@@ -152,8 +152,8 @@ MUTANTS = {
     ),
     "a validation that was due is left out": Mutant(
         "engine/runner.py",
-        "        if not self.progress.validated:\n            _validate",
-        "        if False:\n            _validate",
+        "if not self.progress.validated:",
+        "if False:",
         f"{_RESUME}::test_cut_off_before_in_and_after_a_validation",
     ),
     "workers that the run had are started after its random states": Mutant(
