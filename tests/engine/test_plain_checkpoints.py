@@ -11,7 +11,7 @@ import torch
 from cut_off import Killed, kd, plain, train, train_in_parts
 from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
-from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
+from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS
 from runs import digits_student, run_config
 from same_runs import assert_same_runs, value_differences
 
@@ -123,11 +123,11 @@ def test_what_hooks_add_and_metainfo(tmp_path, capsys):
         made.train_dataloader.dataset.metainfo = dict(names=dict(short="d"), folder=np.str_("a"))
         return made
 
-    added = Add(dict(path=Path("a"), last=deque([np.str_("b")])))
+    added = Add(dict(path=Path("a"), last=deque([np.str_("b")]), names={np.str_("c"): {Path("d")}}))
     with pytest.raises(Killed):
         train(cfg(), None, added, Stop())
     content = load_from_file(str(tmp_path / "epoch_1.pth"))
-    assert content["added"] == dict(path="a", last=["b"])
+    assert content["added"] == dict(path="a", last=["b"], names=dict(c={"d"}))
     assert type(content["meta"]["dataset_meta"]["names"]) is dict
     capsys.readouterr()
     train(cfg(), "auto")
@@ -136,25 +136,63 @@ def test_what_hooks_add_and_metainfo(tmp_path, capsys):
         train(cfg(), None, Add(dict(made=object())))
 
 
-HOOKS = [
+MANY = [
     dict(type="EMAHook"),
+    dict(type="mmpretrain.EMAHook"),
     dict(type="EarlyStoppingHook", monitor="accuracy/top1"),
     dict(type="SyncBuffersHook"),
     dict(type="EmptyCacheHook"),
+    dict(type="ProfilerHook"),
     dict(type="mmpretrain.ClassNumCheckHook"),
     dict(type="mmpretrain.PreciseBNHook", num_samples=16),
     dict(type="mmpretrain.SwitchRecipeHook", schedule=[]),
+    dict(type="mmpretrain.VisualizationHook"),
+    dict(type="mmpretrain.SimSiamHook", fix_pred_lr=True, lr=0.05),
+    dict(
+        type="mmpretrain.WarmupParamHook",
+        param_name="loss_weight",
+        module_name="head.loss_module",
+        warmup_epochs=1,
+    ),
     dict(type="mmkd_logit.FiniteLossHook"),
     dict(type="mmkd_logit.ChannelsLastHook"),
     dict(type="mmkd_logit.FinalCheckpointHook"),
+    dict(type="mmkd_logit.OwnBestCheckpointHook"),
+    dict(type="mmkd_logit.LogitOutputsHook"),
+    dict(type="mmkd_logit.ClassifierSumHook"),
+    dict(type="mmkd_logit.TrainAccuracyHook"),
 ]
+DEFAULTS = {
+    *("IterTimerHook", "LoggerHook", "RuntimeInfoHook", "LazyRuntimeInfoHook", "CheckpointHook"),
+    *("AtomicCheckpointHook", "DistSamplerSeedHook", "ParamSchedulerHook", "ProgressBarHook"),
+    *("LabelNoiseHook", "ResumeStateHook", "PreflightHook", "SyncBuffersBeforeEvalHook"),
+    *("SameBuffersHook", "RunCheckHook", "PreemptionHook"),
+}
+# They need a model, a device or a run of another kind, and write nothing into a checkpoint.
+OTHERS = {
+    *("DenseCLHook", "SwAVHook", "SetAdaptiveMarginsHook", "PrepareProtoBeforeValLoopHook"),
+    *("PrepareTTAHook", "NPUProfilerHook", "RFSearchHook", "NaiveVisualizationHook"),
+    "SequentialTeacherHook",
+}
+
+
+def test_every_hook_is_tried_or_writes_nothing_into_checkpoints():
+    scopes = [HOOKS, *HOOKS.children.values()]
+    kinds = {name: kind for scope in scopes for name, kind in scope.module_dict.items()}
+    packages = ("mmengine.", "mmcv.", "mmpretrain.", "mmkd_logit.")
+    known = {name for name, kind in kinds.items() if kind.__module__.startswith(packages)}
+    tried = {hook["type"].rpartition(".")[2] for hook in MANY}
+    assert not known - tried - DEFAULTS - OTHERS
+    for name in OTHERS & known:
+        assert kinds[name].before_save_checkpoint is Hook.before_save_checkpoint, name
 
 
 def test_what_many_hooks_leave_is_read_and_resumed(tmp_path):
     def cfg(epochs):
         made = run_config(digits_student(), tmp_path, epochs=epochs, images=16)
         made.default_hooks.checkpoint.update(interval=1, save_best="auto")
-        made.custom_hooks = HOOKS
+        made.default_hooks.runtime_info = dict(type="mmkd_logit.LazyRuntimeInfoHook")
+        made.custom_hooks = MANY
         return made
 
     train(cfg(1))
