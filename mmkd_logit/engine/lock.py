@@ -17,9 +17,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mmengine.dist import broadcast_object_list, is_main_process
-
 from mmkd_logit.utils.files import explained, open_in_place, remove_parts
+
+from .launch import from_first_process
 
 LOCK = ".lock"
 _TRIES, _PAUSE = 5, 0.05  # user_of holds the lock for a moment
@@ -41,17 +41,13 @@ def only_run_in(*folders: str | Path) -> Iterator[None]:
     What a killed run left half written is removed.
     """
     with ExitStack() as stack:
-        refused: list[Exception | None] = [None]
-        if is_main_process():
-            try:
-                for folder in folders:
-                    stack.enter_context(_locked(Path(folder)))
-                    remove_parts(folder)
-            except (ValueError, OSError) as error:  # the other processes wait for it
-                refused = [error if isinstance(error, ValueError) else OSError(str(error))]
-        broadcast_object_list(refused)
-        if refused[0] is not None:
-            raise refused[0]
+
+        def enter() -> None:
+            for folder in folders:
+                stack.enter_context(_locked(Path(folder)))
+                remove_parts(folder)
+
+        from_first_process(enter)
         yield
 
 

@@ -5,10 +5,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.util import Finalize
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.dist import all_reduce, barrier, get_comm_device, get_world_size
@@ -27,52 +26,6 @@ EXIT_CODES = {
 }
 _ONE_EVENT = 2.0  # seconds: a scheduler may notify torchrun and the processes that it started
 _GPU_INTERVAL = 10  # iterations: to agree on a stop, the host waits for the GPU
-
-
-class StopSignals:
-    """Notes SIGTERM and SIGUSR1; a second one ends the process at once.
-
-    SIGUSR2 is noted where another handler exists already, such as submitit's. Signals are for the
-    main thread; in another, none are noted.
-    """
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self._since = 0.0
-        self._before: dict[int, Any] = {}
-
-    def listen(self) -> None:
-        """Install the handlers."""
-        if threading.current_thread() is not threading.main_thread() or self._before:
-            return
-        for number in EXIT_CODES:
-            before = signal.getsignal(number)
-            if number != signal.SIGUSR2 or callable(before):
-                self._before[number] = signal.signal(number, self._note)
-
-    def restore(self) -> None:
-        """Put the handlers back that were there before."""
-        while self._before:
-            number, handler = self._before.popitem()
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def hand_over(self, number: int) -> None:
-        """Call the handler that was there before, if any."""
-        handler: Callable | Any = self._before.get(number)
-        self.restore()
-        if callable(handler):
-            signal.raise_signal(number)
-
-    def _note(self, number: int, frame: Any) -> None:
-        if not self.asked:
-            self.asked, self._since = number, time.monotonic()
-            if os.environ.get("LOCAL_RANK", "0") == "0":
-                name = signal.Signals(number).name
-                text = f"{name}: stops after this iteration; a second one stops at once\n"
-                os.write(2, text.encode())  # print may be what was interrupted
-        elif time.monotonic() - self._since >= _ONE_EVENT:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
 
 
 # Launchers send signals to all processes of a run, and one that loses its workers fails. A worker
@@ -123,7 +76,7 @@ class PreemptionHook(Hook):
 
     Of a training loop of MMEngine's that cannot go on within an epoch, nothing is written, and the
     last checkpoint stays the one to resume from. Several processes on GPUs agree on a stop every
-    tenth iteration.
+    tenth iteration. Signals are for the main thread; in another, none are noted.
     """
 
     changes_training = False
@@ -131,57 +84,66 @@ class PreemptionHook(Hook):
 
     def __init__(self) -> None:
         self.stopped: str | None = None
-        self._signals = StopSignals()
+        self._asked = 0
+        self._since = 0.0
+        self._before: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Listen from now on."""
         self.stopped = None
-        self._signals.listen()
+        self.listen()
         for loop in (runner.train_loop, runner.val_loop):
             if isinstance(getattr(loop, "dataloader", None), DataLoader):
                 protect_workers(loop.dataloader)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
-    ) -> None:
-        """Save and end the run, if a signal came to any process.
+    def listen(self) -> None:
+        """Install the handlers; of SIGUSR2, where another one exists already."""
+        if threading.current_thread() is not threading.main_thread() or self._before:
+            return
+        for number in EXIT_CODES:
+            before = signal.getsignal(number)
+            if number != signal.SIGUSR2 or callable(before):
+                self._before[number] = signal.signal(number, self._note)
 
-        Raises:
-            SystemExit: Then.
-        """
+    def release(self) -> None:
+        """Put the handlers back that were there before."""
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if not self._asked:
+            self._asked, self._since = number, time.monotonic()
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                name = signal.Signals(number).name
+                text = f"{name}: stops after this iteration; a second one stops at once\n"
+                os.write(2, text.encode())  # print may be what was interrupted
+        elif time.monotonic() - self._since >= _ONE_EVENT:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Save and end the run, if a signal came to any process."""
         wait = _GPU_INTERVAL if get_comm_device().type == "cuda" and get_world_size() > 1 else 1
         number = self._agree() if (runner.iter + 1) % wait == 0 else 0
         if number:
-            name = signal.Signals(number).name
-            done = f"stopped by {name} after iteration {runner.iter + 1} of {runner.max_iters}"
-            self.stopped = f"{done}, {self._save(runner)}"
-            self._end(number)
+            done = f"after iteration {runner.iter + 1} of {runner.max_iters}"
+            self._end(number, f"{done}, {self._save(runner)}")
 
     def after_train(self, runner: Runner) -> None:
-        """End the run if the signal came after its last iteration; else listen no more.
-
-        Raises:
-            SystemExit: Then.
-        """
+        """End the run if the signal came after its last iteration; else listen no more."""
         number = self._agree()
         if number:
-            self.stopped = f"stopped by {signal.Signals(number).name} at the end of training"
-            self._end(number)
+            self._end(number, "at the end of training")
         self.release()
-
-    def release(self) -> None:
-        """Listen no more."""
-        self._signals.restore()
 
     def _agree(self) -> int:
         """Return the largest number of a signal that came to any process; all call this."""
         if get_world_size() == 1:
-            return self._signals.asked
-        number = torch.tensor(self._signals.asked, device=get_comm_device())
+            return self._asked
+        number = torch.tensor(self._asked, device=get_comm_device())
         all_reduce(number, "max")
         return int(number)
 
@@ -200,6 +162,10 @@ class PreemptionHook(Hook):
         barrier()  # a process that ends has the others ended
         return f"saved as {path}"
 
-    def _end(self, number: int) -> None:
-        self._signals.hand_over(number)
+    def _end(self, number: int, where: str) -> NoReturn:
+        self.stopped = f"stopped by {signal.Signals(number).name} {where}"
+        before = self._before.get(number)
+        self.release()
+        if callable(before):
+            signal.raise_signal(number)
         raise SystemExit(EXIT_CODES[signal.Signals(number)])

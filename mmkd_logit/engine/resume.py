@@ -39,11 +39,11 @@ class Progress(NamedTuple):
     validated: bool = True  # whether no validation is due before the next iteration
 
 
-# The random generators of a process, as tensors and numbers that a safe checkpoint may hold.
-
-
 def capture_random_states() -> dict[str, Any]:
-    """Copy the states of Python's, NumPy's and torch's generators (CPU and this GPU)."""
+    """Copy the states of Python's, NumPy's and torch's generators (CPU and this GPU).
+
+    They are tensors and numbers, which a safe checkpoint may hold.
+    """
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     states = dict(
@@ -68,9 +68,6 @@ def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"].cpu())
-
-
-# What one process of a run has and the others have not.
 
 
 def capture_process(runner: Runner) -> dict[str, Any]:
@@ -163,18 +160,14 @@ class ResumeStateHook(Hook):
     synchronising buffers remember. On a CPU, and on a GPU with deterministic kernels, weights,
     metrics and log values of a resumed run are then those of an uninterrupted one, bit for bit.
 
-    It works with :class:`ResumableEpochBasedTrainLoop` or :class:`ResumableIterBasedTrainLoop`,
-    which call ``restore_state`` before the first batch, and does nothing with other loops. A
-    checkpoint may be written after any iteration, epoch or validation, by a hook with priority
-    ``VERY_LOW`` or lower. In a run of several processes each must call
-    ``runner.save_checkpoint``, as MMEngine's hooks do, of a Runner that then calls
-    ``gather_state``; MMEngine's own does not, and keeps the state of the first process alone.
+    ``tools/train.py`` adds it, the loops that it works with (:class:`ResumableEpochBasedTrainLoop`,
+    :class:`ResumableIterBasedTrainLoop`) and a Runner that calls ``gather_state`` in all processes
+    before one saves. A checkpoint may be written after any iteration, epoch or validation, by a
+    hook with priority ``VERY_LOW`` or lower.
 
     With another number of processes a run continues, but not exactly: random states are seeded
     from seed, iteration and rank. What workers of data loaders draw, and what other hooks
     remember, is not saved: use :class:`SeededSampler`.
-
-    ``tools/train.py`` adds hook, loop and Runner by itself.
 
     Raises:
         ValueError: When a run is resumed from a checkpoint whose state is damaged, or whose weights
@@ -182,9 +175,7 @@ class ResumeStateHook(Hook):
     """
 
     changes_training = False
-
-    # Before all that look at a validation, and write.
-    priority = "VERY_HIGH"
+    priority = "VERY_HIGH"  # before all that look at a validation, and write
 
     def __init__(self) -> None:
         self._gathered: list[dict[str, Any]] | None = None
@@ -298,9 +289,6 @@ def _damaged(runner: Runner, error: Exception) -> ValueError:
     )
 
 
-# The work folder of a run: its beginning, and the checkpoint to resume from.
-
-
 def record_start(runner: Runner, run: dict[str, Any]) -> None:
     """Make the work folder that of a run, which this Runner starts or continues."""
     folder, log, loaded = Path(runner.work_dir), Path(runner.log_dir).name, str(runner._load_from)
@@ -353,9 +341,6 @@ def find_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
-# Runs are not resumed from checkpoints of other runs unnoticed.
-
-
 MADE_OF = "made_of"  # the key in checkpoints
 _RESUMABLE = {"optimizer", "meta", "message_hub"}  # what only a checkpoint to resume has
 _SHOWN = 8  # differences in one message
@@ -380,8 +365,6 @@ class FingerprintHook(Hook):
     def __init__(self, computed: dict[str, Any], resume_changed: bool = False) -> None:
         self.computed = computed
         self.resume_changed = resume_changed
-        self._compared = False
-        self._changes: list[str] = []
         self._data: list[str | None] = []
 
     def look_ahead(self, cfg: Config) -> None:
@@ -393,25 +376,24 @@ class FingerprintHook(Hook):
         if not cfg.get("resume") or path is None or "://" in str(path):
             return
         checkpoint = read_lazily(str(path))
-        self._compare(checkpoint, str(path))
+        self._refuse(self._find_changes(checkpoint, str(path)), str(path))
         seed = checkpoint["meta"].get("seed")
         if type(seed) is int and seed != seed_of(cfg):
             cfg.randomness = dict(cfg.get("randomness") or {}, seed=seed)
 
-    def _compare(self, checkpoint: Any, path: str) -> None:
+    def _find_changes(self, checkpoint: Any, path: str) -> list[str]:
+        """Say in what a checkpoint's run differs from this one, data aside."""
         if not isinstance(checkpoint, dict) or not set(checkpoint) >= _RESUMABLE:
             raise ValueError(
                 f"{path} holds weights alone and cannot be resumed; take an epoch_N.pth, or set "
                 "load_from to begin a new training with these weights"
             )
-        self._compared = True
-        made_of = checkpoint.get(MADE_OF)
-        if isinstance(made_of, dict) and "config" in made_of:
-            changes = ["the version of mmkd_logit (0.1.0), whose settings cannot be compared"]
-            self._refuse(changes, path)
-        elif MADE_OF in checkpoint:
-            content = made_of.get("computed") if isinstance(made_of, dict) else None
-            self._refuse(list_changes(content, self.computed), path)
+        if MADE_OF not in checkpoint:
+            return []
+        made_of = checkpoint[MADE_OF] if isinstance(checkpoint[MADE_OF], dict) else {}
+        if "config" in made_of:
+            return ["the version of mmkd_logit (0.1.0), whose settings cannot be compared"]
+        return list_changes(made_of.get("computed"), self.computed)
 
     def _refuse(self, changes: list[str], path: str) -> None:
         if changes and not self.resume_changed:
@@ -421,15 +403,13 @@ class FingerprintHook(Hook):
                 "Restore that, begin a new run in another --work-dir, or go on all the same with "
                 "--resume-changed"
             )
-        self._changes += changes
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the data, which have been read by now."""
+        """Compare also the data, which have been read by now."""
         if not runner._resume:
             return
         path = str(runner._load_from)
-        if not self._compared:
-            self._compare(checkpoint, path)
+        changes = self._find_changes(checkpoint, path)
         if MADE_OF not in checkpoint:
             runner.logger.warning(
                 f"{Path(path).name} does not say of what run it is; nothing is compared with it"
@@ -437,15 +417,15 @@ class FingerprintHook(Hook):
             return
         before, now = checkpoint[MADE_OF].get("data"), self._data_hash(runner)
         if before is not None and before != now:
-            self._refuse([f"the training images or labels (hash {before} -> {now})"], path)
-        if self._changes:
-            runner.logger.warning(f"Going on all the same with {'; '.join(self._changes)}")
+            changes.append(f"the training images or labels (hash {before} -> {now})")
+        self._refuse(changes, path)
+        if changes:
+            runner.logger.warning(f"Going on all the same with {'; '.join(changes)}")
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write what the run computes."""
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Write what the run computes, or the student of a group that the Runner is for now."""
         if "optimizer" in checkpoint:
-            computed = getattr(runner, "computed", None) or self.computed
-            checkpoint[MADE_OF] = dict(computed=computed, data=self._data_hash(runner))
+            checkpoint[MADE_OF] = dict(computed=runner.computed, data=self._data_hash(runner))
 
     def _data_hash(self, runner: Runner) -> str | None:
         if not self._data:

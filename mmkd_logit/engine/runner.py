@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list
-from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -56,25 +55,20 @@ class ExactRunner(QuietRunner):
     network does not have at all, such as a distiller's adapters, are left out.
     """
 
-    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
-        """Load the weights, all of them."""
-        self.register_hook(_ExactWeights(filename))
-        return super().load_checkpoint(filename, *args, **kwargs)
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Check the weights before hooks see them."""
+        if fn_name == "after_load_checkpoint":
+            self._load_exactly(kwargs["checkpoint"])
+        super().call_hook(fn_name, **kwargs)
 
-
-class _ExactWeights(Hook):
-    """Refuse a checkpoint that does not fit; what is of no part of the network is left out."""
-
-    def __init__(self, filename: str) -> None:
-        self.filename = filename
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model: Any = unwrapped(runner)
+    def _load_exactly(self, checkpoint: dict) -> None:
+        model: Any = unwrapped(self)
         if isinstance(model, BaseTTAModel):
             model = model.module
         state = checkpoint.get("state_dict", checkpoint)
         if isinstance(state, Mapping):
             state = without_module(state)
+            checkpoint["state_dict"] = state
             parts = {key.partition(".")[0] for key in model.state_dict()}
             others = [key for key in state if key.partition(".")[0] not in parts]
             renames = bool(model._load_state_dict_pre_hooks)
@@ -82,9 +76,8 @@ class _ExactWeights(Hook):
                 print_log(f"Leaving out {others[0]} ..., of no part of the network.", "current")
                 for key in others:
                     del state[key]  # type: ignore[attr-defined]
-            checkpoint["state_dict"] = state
         advice = "Name the config that the checkpoint was trained by."
-        load_exactly(model, state, self.filename, "the network of this config", advice)
+        load_exactly(model, state, str(self._load_from), "the network of this config", advice)
 
 
 class ResumableRunner(QuietRunner):
@@ -92,12 +85,9 @@ class ResumableRunner(QuietRunner):
 
     Its checkpoints are plain; what cannot be made so is refused before training, or when it is
     first there.
-
-    Attributes:
-        computed: What the run computes, for its checkpoints; None where a hook knows.
     """
 
-    computed: dict[str, Any] | None = None
+    computed: dict[str, Any] | None = None  # by the run, for its checkpoints
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint; every process calls this."""
@@ -153,28 +143,17 @@ def _end_workers_of(owner: Any) -> None:
         iterator._shutdown_workers()
 
 
-# Training loops that continue within an epoch.
-
-
 class SkippingSampler:
-    """A data loader's batch sampler that skips the batches which a run has consumed.
+    """A data loader's batch sampler that skips batches, which are not loaded then.
 
-    They are not loaded.
-
-    Args:
-        sampler: The loader's own.
-        endless: Whether it begins again when it ends, as MMEngine's loop by iterations does.
-
-    Attributes:
-        skip: How many batches the next iterator leaves out.
-        closed: Whether an iterator gives nothing at all.
+    An endless one begins again when it ends, as MMEngine's loop by iterations does.
     """
 
     def __init__(self, sampler: Any, endless: bool = False) -> None:
         self._sampler = sampler
         self._endless = endless
-        self.skip = 0
-        self.closed = False
+        self.skip = 0  # batches that the next iterator leaves out
+        self.closed = False  # whether an iterator gives nothing at all
 
     @classmethod
     def install(cls, loader: DataLoader, endless: bool = False) -> "SkippingSampler":

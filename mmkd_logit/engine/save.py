@@ -35,9 +35,6 @@ VOLATILE = frozenset(
 )
 
 
-# A file backend of MMEngine's that writes files whole or not at all.
-
-
 ATOMIC = "mmkd_logit.atomic"
 
 
@@ -55,9 +52,6 @@ class AtomicBackend(LocalBackend):
 
 
 register_backend(ATOMIC, AtomicBackend, force=True)
-
-
-# Checkpoints that appear whole, and then the file that names the last one.
 
 
 POINTER = "last_checkpoint"  # as MMEngine calls it
@@ -80,10 +74,8 @@ def record_checkpoint(runner: Runner, checkpoint: str, gone: Sequence[str] = ())
         write_text(Path(runner.work_dir, POINTER), checkpoint)  # for MMEngine's own tools
 
 
-# Arguments of MMEngine's ``CheckpointHook``, which takes most of them as they come.
-
-
 def _check_arguments(given: Mapping[str, Any]) -> None:
+    """Check what MMEngine's ``CheckpointHook`` mostly takes as it comes."""
     for name in ("by_epoch", "save_optimizer", "save_param_scheduler", "save_last"):
         check_flag(name, given.get(name, True))
     for name in ("interval", "max_keep_ckpts"):  # -1 is never, and all
@@ -236,9 +228,6 @@ class OwnBestCheckpointHook(Hook):
     """Do nothing: dumped configs name this hook, whose work AtomicCheckpointHook does."""
 
     changes_training = False
-
-
-# The one file that a finished run leaves to others.
 
 
 @HOOKS.register_module()

@@ -108,11 +108,7 @@ class LazyRuntimeInfoHook(RuntimeInfoHook):
             self._note(runner.message_hub, f"train/{name}", values[0])
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Note what the model logs."""
         for name, value in (outputs or {}).items():

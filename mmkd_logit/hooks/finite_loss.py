@@ -74,11 +74,7 @@ class FiniteLossHook(Hook):
         }
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Keep what explains the iteration, and check all since, if it is time."""
         sums = {}

@@ -54,11 +54,7 @@ class ProgressBarHook(Hook):
                 handler.setStream(DummyTqdmFile(sys.stderr))
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Move the bar on."""
         if self._bar is not None:

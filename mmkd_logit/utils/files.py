@@ -70,7 +70,12 @@ def replacing(
         raise
     finally:
         _close(file)
-    _sync_folder(target.parent)
+    with suppress(OSError):  # make the change of names last through a power cut
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_bytes(path: str | Path, content: bytes, follow: bool = False) -> None:
@@ -104,7 +109,7 @@ def explained(
     reason = _REASONS.get(code or 0) or error.strerror or str(error)
     text = f"{name or path} cannot be written: {reason}"
     if code in FULL:
-        folder = _existing(Path(path).absolute().parent)
+        folder = next(each for each in Path(path).absolute().parents if each.is_dir())
         free = _megabytes(shutil.disk_usage(folder).free)
         wanted = "" if size is None else f"{_megabytes(size)} to write, "
         text += f" ({wanted}{free} free in {folder}); what was there before is whole. Make space, "
@@ -156,23 +161,9 @@ def _swap(part: Path, target: Path) -> None:
     os.replace(part, target)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a change of names last through a power cut, where the disk can do that."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _close(file: IO[bytes]) -> None:
     with suppress(OSError):  # what did not fit is tried once more
         file.close()
-
-
-def _existing(folder: Path) -> Path:
-    return next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
 
 
 def _megabytes(size: int) -> str:

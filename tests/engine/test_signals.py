@@ -19,7 +19,7 @@ from mmkd_logit.checkpoint import load_from_file
 from mmkd_logit.engine import preemption
 from mmkd_logit.engine.cli import resume_command
 from mmkd_logit.engine.fingerprint import read_run
-from mmkd_logit.engine.preemption import StopSignals, protect_workers
+from mmkd_logit.engine.preemption import PreemptionHook, protect_workers
 from mmkd_logit.engine.resume import last_checkpoint
 from mmkd_logit.utils.files import why_damaged
 
@@ -132,7 +132,7 @@ def test_a_second_signal_ends_it_at_once(monkeypatch, pause, sent, ends):
     monkeypatch.setattr(preemption, "_ONE_EVENT", pause)
 
     def listen():
-        signals = StopSignals()
+        signals = PreemptionHook()
         signals.listen()
         send(*sent)
 
@@ -140,12 +140,12 @@ def test_a_second_signal_ends_it_at_once(monkeypatch, pause, sent, ends):
 
 
 def test_restored_as_they_were():
-    signals = StopSignals()
+    signals = PreemptionHook()
     before = [signal.getsignal(number) for number in preemption.EXIT_CODES]
     signals.listen()
     assert signal.getsignal(signal.SIGTERM) not in before
     signals.listen()
-    signals.restore()
+    signals.release()
     assert [signal.getsignal(number) for number in preemption.EXIT_CODES] == before
 
 
