@@ -1,18 +1,15 @@
-"""Run a program that stops for ever inside a write, for whoever wants to kill it there.
+"""A process that stops for ever inside a write, for a test that kills it there.
 
-    python tests/pausing.py PLACE NAME COUNT SIGN SCRIPT [ARGUMENTS]
-
-PLACE is ``within`` (half of the bytes are written), ``before`` (all are, under another name) or
-``after`` (the file has its name, and nothing that follows was done); NAME a pattern of the file's
-name, such as ``epoch_*.pth``, ``last_checkpoint``, ``runs.jsonl`` (appended to, so only ``within``)
-or ``logits.bin`` (of a teacher's cache, likewise); COUNT says at which such write, from 1 on. When
-the program has stopped, the file SIGN exists and holds the path that is being written.
+A place is ``within`` (half of the bytes are written), ``before`` (all are, under another name) or
+``after`` (the file has its name, and nothing that follows was done); a name is a pattern of the
+file's name, such as ``epoch_*.pth``, ``last_checkpoint``, ``runs.jsonl`` (appended to, so only
+``within``) or ``logits.bin`` (of a teacher's cache, likewise); a count says at which such write,
+from 1 on. When the process has stopped, the file ``sign`` exists and holds the path that is being
+written.
 """
 
 import io
 import os
-import runpy
-import sys
 import time
 from fnmatch import fnmatch
 from pathlib import Path
@@ -111,9 +108,3 @@ def _stop_in_cache(pause):
         write_rows(file, numbers, array)
 
     teacher_cache._write_rows = written
-
-
-if __name__ == "__main__":
-    install(Pause(*sys.argv[1:5]))
-    sys.argv = sys.argv[5:]
-    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -4,24 +4,18 @@ import errno
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import pausing
 import pytest
-from commands import PROJECT
 from disks import fill, small_disk
+from processes import fork
 
 from mmkd_logit.utils import files as _atomic_files
 from mmkd_logit.utils.files import remove_parts, replacing, write_bytes, write_text
 
 OLD, NEW = b"old" * 1000, b"new!" * 1000
-WRITER = """
-import sys
-from mmkd_logit.utils.files import write_bytes
-write_bytes(sys.argv[1], b"new!" * 1000)
-"""
 
 
 def names(folder):
@@ -30,26 +24,28 @@ def names(folder):
 
 @pytest.fixture
 def paused(tmp_path):
-    """Start a writer that stops at a place; ended by the test."""
-    (tmp_path / "writer.py").write_text(WRITER)
+    """Start a writer that stops at a place; ended by the test or after it."""
     started = []
 
     def start(place, target):
         sign = tmp_path / f"sign{len(started)}"
-        words = [str(PROJECT / "tests/pausing.py"), place, target.name, "1", str(sign)]
-        words += [str(tmp_path / "writer.py"), str(target)]
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        process = subprocess.Popen([sys.executable, *words], env=environment)
-        started.append(process)
-        while not sign.is_file():
-            assert process.poll() is None
-            time.sleep(0.01)
-        return process
 
-    yield start
+        def write():
+            pausing.install(pausing.Pause(place, target.name, 1, sign))
+            write_bytes(target, NEW)
+
+        started.append(fork(write))
+        while not sign.is_file():
+            time.sleep(0.01)
+
+    yield start, lambda: kill(started.pop())
     for process in started:
-        process.kill()
-        process.wait()
+        kill(process)
+
+
+def kill(process):
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +56,9 @@ def test_killed_anywhere_it_is_whole(tmp_path, paused, place, content):
     folder.mkdir()
     target = folder / "a.pth"
     target.write_bytes(OLD)
-    process = paused(place, target)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    start, kill_it = paused
+    start(place, target)
+    kill_it()
     assert target.read_bytes() == content
     assert len(names(folder)) == 1 + (place != "after")
     # What is half written goes with the next write of the file.
@@ -74,7 +70,8 @@ def test_killed_anywhere_it_is_whole(tmp_path, paused, place, content):
 def test_what_a_living_process_writes_stays(tmp_path, paused):
     folder = tmp_path / "folder"
     folder.mkdir()
-    process = paused("within", folder / "a.pth")
+    start, kill_it = paused
+    start("within", folder / "a.pth")
     (part,) = names(folder)
     (folder / ".other.1-0123abcd.part").write_bytes(b"of a killed process")
     (folder / ".mine.part").write_bytes(b"of somebody else's program")
@@ -83,8 +80,7 @@ def test_what_a_living_process_writes_stays(tmp_path, paused):
     assert part in names(folder)
     assert remove_parts(folder) == [".other.1-0123abcd.part"]
     assert {part, ".mine.part", ".b.1-0123abcd.part"} < set(names(folder))
-    process.kill()
-    process.wait()
+    kill_it()
     assert remove_parts(folder) == [part]
     assert remove_parts(folder / "none") == []
 

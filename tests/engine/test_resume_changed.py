@@ -1,12 +1,14 @@
 """A run does not go on from the checkpoint of another unnoticed."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import Tiny, error_of, folder_of, train
+from commands import Tiny, error_of, folder_of, make_workplace, train
 from mmengine.config import Config
 
 from mmkd_logit.checkpoint import load_from_file
@@ -113,42 +115,47 @@ def test_damaged_descriptions_are_refused(made, damaged):
         list_changes(damaged, made)
 
 
-def test_a_changed_run_stops_unless_told_otherwise(workplace, capsys):
-    tiny = Tiny()
-    train(tiny.kd, "--train-teacher")
-    folder = folder_of(tiny.kd)
+class Trained:
+    """A teacher and its student, and a run with another seed."""
+
+    def __init__(self, folder):
+        os.chdir(folder)
+        make_workplace(folder)
+        self.tiny = Tiny()
+        train(self.tiny.kd, "--train-teacher")
+        train(self.tiny.student, "--seed", 5)
+        self.student = folder_of(self.tiny.student, seed=5)
+
+
+def test_a_changed_run_stops_unless_told_otherwise(trained, tmp_path, capsys):
+    folder = shutil.copytree(folder_of(trained.tiny.kd), tmp_path / "run")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     before = [path.read_bytes() for path in files]
-    words = [tiny.kd, "--resume", "--cfg-options", "model.alpha=0.9"]
-    message = error_of(capsys, main, *words)
+    words = ["--resume", "--work-dir", folder]
+    message = error_of(capsys, main, trained.tiny.kd, *words, "--cfg-options", "model.alpha=0.9")
     assert message == f"{folder}/epoch_1.pth {RESUMED}model.alpha: not set -> 0.9{ADVICE}"
     # Nothing was written, not even MMEngine's copy of the config.
     assert sorted(path for path in folder.rglob("*") if path.is_file()) == files
     assert [path.read_bytes() for path in files] == before
     again = dict(model__alpha=0.9, train_cfg__max_epochs=2)
-    train(tiny.kd, "--resume", "--resume-changed", **again)
+    train(trained.tiny.kd, *words, "--resume-changed", **again)
     assert load_from_file(str(folder / "final.pth"))["meta"]["epoch"] == 2
-    assert "Going on all the same with model.alpha: not set -> 0.9" in logs(folder)
+    said = "".join(path.read_text() for path in folder.glob("*/*.log"))
+    assert "Going on all the same with model.alpha: not set -> 0.9" in said
 
 
-def logs(folder):
-    return "".join(path.read_text() for path in Path(folder).glob("*/*.log"))
-
-
-def test_another_teacher_and_other_pictures(workplace, capsys, monkeypatch):
-    tiny = Tiny()
-    train(tiny.kd, "--train-teacher")
-    teacher = folder_of(tiny.teacher) / "final.pth"
+def test_another_teacher_and_other_pictures(trained, capsys, monkeypatch):
+    teacher = folder_of(trained.tiny.teacher) / "final.pth"
     content = torch.load(teacher, weights_only=True)
     content["state_dict"]["head.fc.bias"] += 1
     before = teacher.read_bytes()
     torch.save(content, teacher)
-    message = error_of(capsys, main, tiny.kd, "--resume")
+    message = error_of(capsys, main, trained.tiny.kd, "--resume")
     assert f"{RESUMED}model.teacher.weights: " in message
     teacher.write_bytes(before)
 
     monkeypatch.setattr("mmkd_logit.datasets.Digits.get_data_info", shifted)
-    message = error_of(capsys, main, tiny.kd, "--resume")
+    message = error_of(capsys, main, trained.tiny.kd, "--resume")
     assert f"{RESUMED}the training images or labels (hash " in message
 
 
@@ -158,50 +165,42 @@ def shifted(self, idx):
     return dict(info, img=np.roll(info["img"], 1))
 
 
-def test_the_seed_is_the_checkpoints(workplace, capsys):
-    tiny = Tiny()
-    train(tiny.student, "--seed", 5)
-    words = ["--seed", 6, "--resume", folder_of(tiny.student, seed=5) / "epoch_1.pth"]
-    message = error_of(capsys, main, tiny.student, *words)
+def test_the_seed_is_the_checkpoints(trained, tmp_path, capsys):
+    words = ["--seed", 6, "--resume", trained.student / "epoch_1.pth"]
+    message = error_of(capsys, main, trained.tiny.student, *words)
     assert f"{RESUMED}randomness.seed: 5 -> 6{ADVICE}" in message
-    more = ["--resume-changed", "--results", "runs.jsonl"]
-    train(tiny.student, *words, *more, train_cfg__max_epochs=2)
-    assert read_lines(Path("runs.jsonl"))[0]["seed"] == 5
+    more = ["--resume-changed", "--results", tmp_path / "runs.jsonl"]
+    train(trained.tiny.student, *words, *more, train_cfg__max_epochs=2)
+    assert read_lines(tmp_path / "runs.jsonl")[0]["seed"] == 5
 
 
-def test_many_changes_are_cut_short(workplace, capsys):
-    tiny = Tiny()
-    train(tiny.student)
-    message = error_of(
-        capsys, main, "configs/wrn/wrn16-2.py", "--resume", folder_of(tiny.student) / "epoch_1.pth"
-    )
+def test_many_changes_are_cut_short(trained, capsys):
+    words = ["configs/wrn/wrn16-2.py", "--resume", trained.student / "epoch_1.pth"]
+    message = error_of(capsys, main, *words)
     assert message.count(" -> ") == 8
     assert " more. Restore that" in message
 
 
-def test_flags_that_do_not_go_together(workplace, capsys):
-    tiny = Tiny()
-    message = error_of(capsys, main, tiny.student, "--resume-changed")
+def test_flags_that_do_not_go_together(trained, capsys):
+    message = error_of(capsys, main, trained.tiny.student, "--resume-changed")
     assert message == "--resume-changed goes with --resume"
 
 
-def test_what_is_kept_of_a_config_is_text_that_runs_nothing(workplace):
-    tiny = Tiny()
-    train(tiny.student)
-    made_of = load_from_file(str(folder_of(tiny.student) / "epoch_1.pth"))["made_of"]
+def test_what_is_kept_of_a_config_is_text_that_runs_nothing(trained):
+    made_of = load_from_file(str(trained.student / "epoch_1.pth"))["made_of"]
     assert json.loads(json.dumps(made_of))["computed"]["model"]["type"] == "ImageClassifier"
     assert set(made_of) == {"computed", "data"}
 
 
-def test_a_checkpoint_of_version_0_1_0(workplace, capsys):
-    tiny = Tiny()
-    train(tiny.student)
-    path = folder_of(tiny.student) / "epoch_1.pth"
+def test_a_checkpoint_of_version_0_1_0(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained.student, tmp_path / "run")
+    path = folder / "epoch_1.pth"
     checkpoint = load_from_file(str(path))
     checkpoint["made_of"] = dict(config="{}", origin={}, data=checkpoint["made_of"]["data"])
     torch.save(checkpoint, path)
-    message = error_of(capsys, main, tiny.student, "--resume")
+    words = ["--seed", 5, "--resume", "--work-dir", folder]
+    message = error_of(capsys, main, trained.tiny.student, *words)
     why = "the version of mmkd_logit (0.1.0), whose settings cannot be compared"
     assert message == f"{path} {RESUMED}{why}{ADVICE}"
-    train(tiny.student, "--resume", "--resume-changed", train_cfg__max_epochs=2)
-    assert load_from_file(str(folder_of(tiny.student) / "final.pth"))["meta"]["epoch"] == 2
+    train(trained.tiny.student, *words, "--resume-changed", train_cfg__max_epochs=2)
+    assert load_from_file(str(folder / "final.pth"))["meta"]["epoch"] == 2
