@@ -107,20 +107,17 @@ class FiniteLossHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Let no checkpoint of a diverged training be written; one process alone writes them."""
-        text = self._find(runner)
-        if text is not None:
-            raise ValueError(self._explain(runner, text))
+        self._stop(runner, self._find(runner))
         # Not above: command lines read the hooks before they silence mmpretrain's warnings.
         from mmkd_logit.models.teacher import broken_weights
 
         for key in ("state_dict", "ema_state_dict"):
             broken = broken_weights(unwrapped(runner), checkpoint.get(key) or {})
-            if broken:
-                text = (
-                    f"training stopped after iteration {self._done}: the weights {broken} are NaN "
-                    "or infinite, though every loss was finite; the last gradient was not"
-                )
-                raise ValueError(self._explain(runner, text))
+            text = (
+                f"after iteration {self._done}: the weights {broken} are NaN or infinite, though "
+            )
+            text += "every loss was finite; the last gradient was not"
+            self._stop(runner, text if broken else None)
 
     def after_train(self, runner: Runner) -> None:
         """Remove the observers."""
@@ -133,15 +130,24 @@ class FiniteLossHook(Hook):
         texts = all_gather_object(self._find(runner))
         self._records.clear()
         for rank, text in enumerate(texts):
-            if text is not None:
-                other = "" if rank == get_rank() else f" (process {rank})"
-                raise ValueError(self._explain(runner, f"{text}{other}"))
+            other = text and rank != get_rank()
+            self._stop(runner, f"{text} (process {rank})" if other else text)
+
+    def _stop(self, runner: Runner, text: str | None) -> None:
+        if text is not None:
+            pointer = Path(runner.work_dir, "last_checkpoint")
+            last = Path(pointer.read_text().strip()).name if pointer.is_file() else None
+            advice = f"go on from {last} with --resume" if last else "begin anew"
+            raise ValueError(
+                f"training stopped {text}. Lower the learning rate or look at these samples, then "
+                f"{advice}"
+            )
 
     def _find(self, runner: Runner) -> str | None:
         """Describe the first iteration since the last check whose loss is not finite."""
-        losses = iter(
-            torch.cat([r.losses for r in self._records]).tolist() if self._records else ()
-        )
+        if not self._records:
+            return None
+        losses = iter(torch.cat([record.losses for record in self._records]).tolist())
         for record in self._records:
             values = {name: next(losses) for name in record.terms}
             for prefix in self._networks:
@@ -158,19 +164,12 @@ class FiniteLossHook(Hook):
         who = f" of the student {prefix.rstrip('/')}" if prefix else ""
         more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
         batch = f"; the batch has samples {', '.join(numbers[:_SHOWN])}{more}" if numbers else ""
-        runner.logger.error(
-            f"Iteration {record.iteration + 1}{who}: {terms}; samples {', '.join(numbers)}"
-        )
+        iteration = record.iteration + 1
+        runner.logger.error(f"Iteration {iteration}{who}: {terms}; samples {', '.join(numbers)}")
         return (
-            f"training stopped at iteration {record.iteration + 1} (epoch {record.epoch + 1}): the "
-            f"loss{who} is not finite: {terms}; {_describe_logits(record, prefix)}{batch}"
+            f"at iteration {iteration} (epoch {record.epoch + 1}): the loss{who} is not finite: "
+            f"{terms}; {_describe_logits(record, prefix)}{batch}"
         )
-
-    def _explain(self, runner: Runner, text: str) -> str:
-        pointer = Path(runner.work_dir, "last_checkpoint")
-        last = Path(pointer.read_text().strip()).name if pointer.is_file() else None
-        advice = f"go on from {last} with --resume" if last else "begin anew"
-        return f"{text}. Lower the learning rate or look at these samples, then {advice}"
 
 
 def _is_loss(name: str, value: Any) -> bool:

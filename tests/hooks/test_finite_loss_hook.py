@@ -224,7 +224,7 @@ def test_all_processes_stop_with_the_words_of_the_one_that_knows(tmp_path, monke
 
     def gather(text):
         looks.append(text)
-        return [text, "training stopped at 3" if len(looks) == 3 else None]
+        return [text, "at 3" if len(looks) == 3 else None]
 
     monkeypatch.setattr(finite_loss_hook, "all_gather_object", gather)
     message, (samples,) = error_of(digits_student(), tmp_path, at=99)
