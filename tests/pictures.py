@@ -10,7 +10,6 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.transforms import RandomCrop
 
 from mmkd_logit.datasets import SampleKey
-from mmkd_logit.datasets.draws import read_keys
 
 PACK = dict(type="PackInputs")
 CROP = dict(type="RandomCrop", crop_size=32, padding=4)
@@ -34,12 +33,6 @@ class Pictures(BaseDataset):
 
 def keys_of(indices, seed=5, epoch=2):
     return [SampleKey(seed, epoch, int(index)) for index in indices]
-
-
-def parameters(dataset, keys):
-    """What the data set in memory chooses, transform by transform."""
-    read = read_keys(keys)
-    return dataset._augmentation.choose(read, dataset._table.identity[read.idx])
 
 
 def stock_picture(monkeypatch, stock, index, chosen):

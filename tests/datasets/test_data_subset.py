@@ -70,7 +70,7 @@ def test_share_of_the_classes_and_small_shares_are_in_larger_ones():
 def test_named_classes():
     part = DataSubset(DIGITS, classes=[7, 2])
     assert members(part) == np.flatnonzero((LABELS == 2) | (LABELS == 7)).tolist()
-    assert part.metainfo["data_subset"]["classes"] == [7, 2]
+    assert part.description["data_subset"]["classes"] == [7, 2]
 
 
 def test_noise_and_choice_know_nothing_of_each_other():
@@ -92,7 +92,7 @@ def test_around_noise_and_inside_it():
     sizes = np.bincount(whole.get_gt_labels())
     expected = np.floor(0.2 * sizes + 0.5 + 1e-9)
     assert (np.bincount(outside.get_gt_labels()) == expected).all()
-    assert outside.metainfo["label_noise"] == whole.metainfo["label_noise"]
+    assert outside.description["label_noise"] == whole.description["label_noise"]
     sample = outside[0]["data_samples"]
     assert sample.clean_label == LABELS[sample.sample_idx]
     assert sample.gt_label == whole.get_gt_labels()[sample.sample_idx]
@@ -101,8 +101,8 @@ def test_around_noise_and_inside_it():
     inside = NoisyLabelDataset(part, **noise)
     assert members(inside) == members(part)
     assert (inside.get_clean_labels() == LABELS[members(part)]).all()
-    assert inside.metainfo["label_noise"]["samples"] == len(part)
-    assert inside.metainfo["data_subset"] == part.metainfo["data_subset"]
+    assert inside.description["label_noise"]["samples"] == len(part)
+    assert inside.description["data_subset"] == part.description["data_subset"]
     sample = inside[3]["data_samples"]
     assert sample.clean_label == LABELS[sample.sample_idx]
     assert sample.gt_label == inside.get_gt_labels()[3]
@@ -112,10 +112,10 @@ def test_nested_parts():
     inner = DataSubset(DIGITS, classes=[1, 2, 3])
     outer = DataSubset(inner, per_class=0.5)
     assert set(members(outer)) < set(members(inner))
-    description = outer.metainfo["data_subset"]
-    assert description["within"] == inner.metainfo["data_subset"]
+    description = outer.description["data_subset"]
+    assert description["within"] == inner.description["data_subset"]
     assert description["samples"] == len(outer)
-    assert description["sha256"] != inner.metainfo["data_subset"]["sha256"]
+    assert description["sha256"] != inner.description["data_subset"]["sha256"]
 
 
 def old_scores(logits, labels):
@@ -169,7 +169,7 @@ def test_by_logits(tmp_path, by):
         part = DataSubset(DIGITS, scores=file, by=by, quantiles=[low, high])
         expected = order[int(low * 901 + 0.5) : int(high * 901 + 0.5)]
         assert members(part) == sorted(expected)
-        assert part.metainfo["data_subset"]["by"] == by
+        assert part.description["data_subset"]["by"] == by
 
 
 def test_logits_find_their_samples_through_other_wrappers(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.registry import DATASETS, DefaultScope, init_default_scope
+from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.structures import DataSample
@@ -70,16 +70,16 @@ def test_what_samplers_and_hooks_ask_for():
     assert dataset.test_mode is False
     assert dataset.metainfo["classes"] == plain.metainfo["classes"]
     # Changing what is handed out changes nothing.
-    dataset.metainfo["label_noise"]["sha256"] = ""
+    dataset.description["label_noise"]["sha256"] = ""
     dataset.get_gt_labels()[:] = 0
-    assert dataset.metainfo["label_noise"]["sha256"] == hash_labels(dataset.get_gt_labels())
+    assert dataset.description["label_noise"]["sha256"] == hash_labels(dataset.get_gt_labels())
 
 
 def test_metainfo_says_what_was_done():
     dataset = noisy(rate=0.6, seed=5)
     labels = dataset.get_gt_labels()
-    assert dataset.metainfo == noisy(Digits(), rate=0.6, seed=5).metainfo
-    assert dataset.metainfo["label_noise"] == dict(
+    assert dataset.metainfo == Digits().metainfo
+    assert dataset.description["label_noise"] == dict(
         kind="symmetric",
         rate=0.6,
         realised_rate=(labels != SOURCE_LABELS).mean(),
@@ -90,7 +90,7 @@ def test_metainfo_says_what_was_done():
         samples=901,
         sha256=hash_labels(labels),
     )
-    json.dumps(dataset.metainfo["label_noise"])
+    json.dumps(dataset.description["label_noise"])
 
 
 def test_nothing_is_read_until_needed(monkeypatch):
@@ -99,11 +99,11 @@ def test_nothing_is_read_until_needed(monkeypatch):
     monkeypatch.setattr(Digits, "load_data_list", lambda self: reads.append(1) or load(self))
     dataset = noisy(lazy_init=True)
     assert list(dataset.CLASSES) == list("0123456789")
-    assert "label_noise" not in dataset.metainfo
+    assert "label_noise" not in dataset.description
     around = DataSubset(dataset, per_class=0.5, lazy_init=True)
     assert not reads
     assert len(around) > 400
-    assert "label_noise" in dataset.metainfo
+    assert "label_noise" in dataset.description
     dataset.full_init()
     assert len(reads) == 1
     noisy()
@@ -147,7 +147,7 @@ def test_workers_and_order_change_nothing(workers, collate, shuffle):
 def test_pickled_as_for_spawned_workers():
     dataset = noisy()
     copy = pickle.loads(pickle.dumps(dataset))
-    assert copy.metainfo == dataset.metainfo
+    assert copy.description == dataset.description
     assert copy[3]["data_samples"].gt_label == dataset[3]["data_samples"].gt_label
 
 
@@ -209,7 +209,7 @@ def test_a_sample_that_cannot_be_read_is_an_error_in_test_mode():
 def test_test_data_stay_clean_unless_told(dataset, message):
     with pytest.raises(ValueError, match=message):
         noisy(dataset)
-    assert noisy(dataset, on_test=True).metainfo["label_noise"]["realised_rate"] > 0.3
+    assert noisy(dataset, on_test=True).description["label_noise"]["realised_rate"] > 0.3
 
 
 def test_noise_comes_once():
@@ -266,28 +266,9 @@ def test_human_labels_of_the_real_data(cifar100_root, cifarn_labels):
     cifar = dict(type="mmpretrain.CIFAR100", data_root=cifar100_root)
     settings = dict(file=cifarn_labels, key="c100_noisy", clean_key="c100_clean")
     dataset = NoisyLabelDataset(cifar, kind="file", **settings)
-    assert dataset.metainfo["label_noise"]["realised_rate"] == 0.402
+    assert dataset.description["label_noise"]["realised_rate"] == 0.402
     clean = dataset.get_clean_labels()
     labels = LabelNoise("symmetric", rate=0.4).apply(clean, 100)
     assert (np.bincount(clean[labels != clean]) == 200).all()
     # The labels of the measured runs.
     assert hash_labels(labels).startswith("a5d24ad3961bb5e3")
-
-
-@pytest.mark.parametrize(
-    ("settings", "times"),
-    [
-        (dict(type="RepeatDataset", times=2), 2),
-        (dict(type="ClassBalancedDataset", oversample_thr=1e-3), 1),
-    ],
-)
-def test_inside_mmengines_wrappers(settings, times):
-    inner = dict(type="mmkd_logit.NoisyLabelDataset", dataset=DIGITS, **SYM40)
-    dataset = DATASETS.build(dict(settings, dataset=inner))
-    assert len(dataset) == 901 * times
-    assert dataset.metainfo["label_noise"]["sha256"] == noisy().metainfo["label_noise"]["sha256"]
-    sample = dataset[len(dataset) - 1]["data_samples"]
-    assert (int(sample.gt_label), sample.clean_label) == (
-        noisy().get_gt_labels()[900],
-        SOURCE_LABELS[900],
-    )

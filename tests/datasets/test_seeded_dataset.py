@@ -189,7 +189,7 @@ def test_inside_and_outside_of_other_wrappers(reference):
         tables.append(seen(dataset))
         sample = dataset[SampleKey(0, 0, 3)]["data_samples"]
         assert "clean_label" in sample
-        assert dataset.metainfo["label_noise"]["samples"] == len(dataset) == 24
+        assert dataset.description["label_noise"]["samples"] == len(dataset) == 24
         assert not hasattr(dataset, "__getitems__")
     assert tables[0] == tables[1] == tables[2]
     assert tables[0] == {index: reference[index] for index in tables[0]}
@@ -201,28 +201,8 @@ def test_unseeded_data_under_a_seeded_sampler():
         next(iter(loader_of(noisy)))
 
 
-def test_data_sets_of_mmpretrain_that_wrap_others():
-    fold = dict(
-        type="KFoldDataset",
-        dataset=dict(type="mmkd_logit.Digits", indices=60, pipeline=[dict(type="ThreeDice")]),
-        num_splits=3,
-        fold=1,
-        test_mode=True,
-        seed=0,
-    )
-    init_default_scope("mmpretrain")
-    dataset = SeededDataset(fold)
-    assert len(dataset) == 20
-    first = dataset[SampleKey(0, 0, 3)]
-    assert dataset[SampleKey(0, 0, 3)] == first != dataset[SampleKey(0, 1, 3)]
-    with pytest.raises(ValueError, match="KFoldDataset"):
-        NoisyLabelDataset(dataset, kind="pair", rate=0.5)
-
-
 def test_what_is_refused():
-    with pytest.raises(
-        ValueError, match=r"SeededDataset wraps a data set .* list has no full_init"
-    ):
+    with pytest.raises(ValueError, match=r"SeededDataset wraps a BaseDataset, .* got list"):
         SeededDataset([1, 2])
     memory = dict(type="mmkd_logit.InMemoryDataset", dataset=pictures(CROP, PACK))
     with pytest.raises(ValueError, match="pictures in memory are functions of the sample"):

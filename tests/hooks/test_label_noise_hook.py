@@ -61,7 +61,7 @@ def log_of(config):
 def test_said_in_log_checkpoint_and_row(tiny):
     train(tiny.noisy, "--results", "runs.jsonl")
     digits = Digits(indices=64)
-    expected = NoisyLabelDataset(digits, kind="symmetric", rate=0.4).metainfo["label_noise"]
+    expected = NoisyLabelDataset(digits, kind="symmetric", rate=0.4).description["label_noise"]
     line = re.search("Training labels: (.*)", log_of(tiny.noisy))[1]
     assert line == (
         f"symmetric noise, {expected['realised_rate']:.2%} wrong, SHA-256 "
@@ -85,7 +85,7 @@ def test_nothing_to_say_without_noise(tiny):
 def hash_in(config, **changes):
     words = [config, "--cfg-options", *(f"{key}={value}" for key, value in changes.items())]
     cfg = build_config(build_parser().parse_args(words if changes else [config]))
-    return DATASETS.build(cfg.train_dataloader.dataset).metainfo["label_noise"]["sha256"][:16]
+    return DATASETS.build(cfg.train_dataloader.dataset).description["label_noise"]["sha256"][:16]
 
 
 def resume_error(config, folder, *options):
