@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmcv.transforms import RandomFlip
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.transforms import RandomCrop
 
@@ -29,6 +30,34 @@ class Pictures(BaseDataset):
 
     def load_data_list(self):
         return [dict(img=image, gt_label=i % 3) for i, image in enumerate(self.images)]
+
+
+SEEDED = dict(type="mmkd_logit.SeededSampler", sampler=dict(type="DefaultSampler", shuffle=True))
+
+
+def loader_of(dataset, seed=0, **settings):
+    init_default_scope("mmpretrain")
+    cfg = dict(
+        dataset=dataset,
+        sampler=SEEDED,
+        collate_fn=dict(type="mmkd_logit.batch_collate"),
+        batch_size=100,
+        num_workers=0,
+    )
+    return Runner.build_dataloader({**cfg, **settings}, seed=seed)
+
+
+def seen(loader, epoch=0):
+    """Picture, label and view (if numbered) of each sample, over an epoch."""
+    sampler = loader.sampler if hasattr(loader.sampler, "set_epoch") else None
+    (sampler or loader.batch_sampler.sampler).set_epoch(epoch)
+    table = {}
+    for batch in loader:
+        samples, views = batch["data_samples"], getattr(batch["data_samples"], "views", None)
+        numbers = [None] * len(samples) if views is None else views.view.tolist()
+        for image, sample, view in zip(batch["inputs"], samples, numbers, strict=True):
+            table[sample.sample_idx] = image.numpy().tobytes(), int(sample.gt_label), view
+    return table
 
 
 def keys_of(indices, seed=5, epoch=2):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DATASETS
 
 from mmkd_logit.datasets import DataSubset, Digits, NoisyLabelDataset
 from mmkd_logit.datasets.draws import WHICH_CHANGE, WHICH_STAY, draw
@@ -29,19 +28,6 @@ def test_share_of_each_class_and_small_shares_are_in_larger_ones():
         assert before < set(kept)
         before = set(kept)
     assert len(before) == 901
-
-
-def test_samples_keep_who_they_are():
-    part, whole = DataSubset(DIGITS, per_class=0.1), DATASETS.build(DIGITS)
-    for place in (0, 5, len(part) - 1, -1):
-        sample = part[place]["data_samples"]
-        original = whole[sample.sample_idx]
-        assert (part[place]["inputs"] == original["inputs"]).all()
-        assert sample.gt_label == original["data_samples"].gt_label
-        assert part.get_cat_ids(place) == [int(sample.gt_label)]
-        assert "clean_label" not in sample
-    with pytest.raises(IndexError):
-        part[len(part)]
 
 
 @pytest.mark.parametrize("rule", ["per_class", "classes"])
@@ -236,19 +222,14 @@ SCORES = dict(scores="none.npz", by="entropy", quantiles=(0, 0.5))
     [
         (dict(), "say exactly one of per_class, classes, scores, got none; nest two"),
         (dict(per_class=0.1, classes=0.1), "got per_class and classes; nest two DataSubset"),
-        (dict(per_class=1.5), r"per_class must be a number in \[0, 1\], got 1.5"),
         (dict(per_class=True), "per_class must be a number"),
-        (dict(per_class=0), "per_class=0 keeps no sample"),
         (dict(per_class=0.001), "per_class=0.001 keeps no sample"),
         (dict(classes=-1), "classes must be a number"),
         (dict(classes=[]), r"classes=\[\] keeps no sample"),
         (dict(classes=[0, 10]), r"different integers from 0 to 9, got \[0, 10\]"),
         (dict(classes=[1, 1]), r"different integers from 0 to 9, got \[1, 1\]"),
         (dict(classes=["1"]), "different integers from 0 to 9"),
-        (dict(classes=[1], seed=3), "nothing is drawn here; leave out seed"),
         (dict(SCORES, seed=3), "nothing is drawn here; leave out seed"),
-        (dict(per_class=0.1, seed=-1), "seed must be an integer from 0 on"),
-        (dict(per_class=0.1, by="tld"), "by and quantiles go with scores"),
         (dict(SCORES, by="loss"), "by must be one of 'entropy', 'tld', got 'loss'"),
         (dict(SCORES, quantiles=None), r"quantiles must be \(low, high\), got None"),
         (dict(SCORES, quantiles=(0.5, 0.5)), "with low < high"),

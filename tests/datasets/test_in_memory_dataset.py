@@ -1,18 +1,17 @@
-import pickle
-
 import mmcv
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner import Runner
 from pictures import (
     CROP,
     FLIP,
     PACK,
     Pictures,
     keys_of,
+    loader_of,
     same_pictures,
+    seen,
     stock_picture,
 )
 
@@ -25,7 +24,6 @@ from mmkd_logit.datasets import (
     augment,
 )
 
-SEEDED = dict(type="mmkd_logit.SeededSampler", sampler=dict(type="DefaultSampler", shuffle=True))
 IN_MEMORY = dict(
     type="mmkd_logit.InMemoryDataset",
     dataset=dict(
@@ -37,31 +35,6 @@ IN_MEMORY = dict(
         ],
     ),
 )
-
-
-def loader_of(dataset=None, seed=0, **settings):
-    init_default_scope("mmpretrain")
-    cfg = dict(
-        dataset=dataset or IN_MEMORY,
-        sampler=SEEDED,
-        collate_fn=dict(type="mmkd_logit.batch_collate"),
-        batch_size=100,
-        num_workers=0,
-    )
-    return Runner.build_dataloader({**cfg, **settings}, seed=seed)
-
-
-def seen(loader, epoch=0):
-    """Each sample's picture, label and view, over an epoch."""
-    sampler = loader.sampler if hasattr(loader.sampler, "set_epoch") else None
-    (sampler or loader.batch_sampler.sampler).set_epoch(epoch)
-    table = {}
-    for batch in loader:
-        samples = batch["data_samples"]
-        columns = samples.index, batch["inputs"], samples.gt_label, samples.views.view
-        for index, image, label, view in zip(*columns, strict=True):
-            table[int(index)] = (image.numpy().tobytes(), int(label), int(view))
-    return table
 
 
 # -- pictures ---------------------------------------------------------------------------------
@@ -255,73 +228,13 @@ def test_loading_transforms_are_done_once(tmp_path):
 
 @pytest.fixture(scope="module")
 def reference():
-    return {epoch: seen(loader_of(), epoch) for epoch in (0, 1)}
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        dict(num_workers=2, batch_size=64),
-        dict(num_workers=2, persistent_workers=True),
-        dict(batch_size=1000, pin_memory=torch.cuda.is_available()),
-        dict(batch_size=7, drop_last=False),
-        dict(sampler=dict(SEEDED, sampler=dict(type="DefaultSampler", shuffle=False))),
-        dict(batch_sampler=dict(type="BatchSampler", drop_last=False)),
-    ],
-    ids=str,
-)
-def test_pictures_depend_on_nothing_else(settings, reference):
-    from mmengine.registry import DATA_SAMPLERS
-    from torch.utils.data import BatchSampler
-
-    if "BatchSampler" not in DATA_SAMPLERS:
-        DATA_SAMPLERS.register_module(module=BatchSampler)
-    loader = loader_of(**settings)
-    for epoch, expected in reference.items():
-        assert seen(loader, epoch) == expected
-
-
-def test_ranks(reference, monkeypatch):
-    both = {}
-    for rank in (0, 1):
-        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
-        part = seen(loader_of(), 1)
-        assert len(part) == 451
-        both.update(part)
-    assert both == reference[1]
-
-
-def test_global_generators_and_pickling_change_nothing(reference):
-    np.random.seed(11)
-    torch.manual_seed(12)
-    loader = loader_of(dataset=pickle.loads(pickle.dumps(DATASETS.build(IN_MEMORY))))
-    assert seen(loader, 1) == reference[1]
-
-
-def test_other_seeds_and_epochs_give_other_pictures(reference):
-    others = [reference[1], seen(loader_of(seed=1), 0)]
-    for other in others:
-        assert other.keys() == reference[0].keys()
-        same = np.mean([other[index][2] == reference[0][index][2] for index in other])
-        assert same == pytest.approx(1 / 18, abs=0.03)
-
-
-def test_two_hundred_epochs_show_115_of_162_views(cifar100_in_memory):
-    """As drawing with replacement does: 162 (1 - (161/162)^200)."""
-    sample = range(0, 5000, 50)
-    shown = [set() for _ in sample]
-    for epoch in range(200):
-        batch = cifar100_in_memory.__getitems__(keys_of(sample, epoch=epoch))
-        for views, view in zip(shown, batch["data_samples"].views.view, strict=True):
-            views.add(int(view))
-    counts = [len(views) for views in shown]
-    assert np.mean(counts) == pytest.approx(162 * (1 - (161 / 162) ** 200), abs=1.5)
+    return seen(loader_of(IN_MEMORY), 1)
 
 
 def test_without_a_seeded_sampler():
     plain = dict(sampler=dict(type="DefaultSampler", shuffle=True))
     with pytest.raises(ValueError, match=r"train_dataloader.sampler=dict\(type='mmkd_logit.Seeded"):
-        next(iter(loader_of(**plain)))
+        next(iter(loader_of(IN_MEMORY, **plain)))
     with pytest.raises(ValueError, match=r"SampleKey\(seed, epoch, idx\)"):
         DATASETS.build(IN_MEMORY)[3]
     with pytest.raises(ValueError, match="keys with a seed and keys without"):
@@ -388,18 +301,18 @@ def test_wrappers_change_labels_and_choice_but_no_picture(names, reference):
             info["sample_idx"]: info["gt_label"] for info in infos
         }
         for index, (picture, _, view) in table.items():
-            assert (picture, view) == (reference[1][index][0], reference[1][index][2])
+            assert (picture, view) == (reference[index][0], reference[index][2])
         for sample in next(iter(loader))["data_samples"]:
             clean = {info["sample_idx"]: info.get("clean_label") for info in infos}
             assert sample.get("clean_label") == clean[sample.sample_idx]
     if "noise" in names:
         assert (stock.get_gt_labels() != [info["clean_label"] for info in infos]).any()
     # What a cache of the teacher knows a picture by is that of the whole, outside.
-    plain = next(iter(loader_of()))["data_samples"].views
+    plain = next(iter(loader_of(IN_MEMORY)))["data_samples"].views
     views = next(iter(around))["data_samples"].views
     assert (views.pictures, views.samples) == (plain.pictures, 901)
     one = around.dataset[SampleKey(0, 1, 7)]
-    assert one["inputs"].numpy().tobytes() == reference[1][infos[7]["sample_idx"]][0]
+    assert one["inputs"].numpy().tobytes() == reference[infos[7]["sample_idx"]][0]
 
 
 def test_pictures_are_told_apart():
