@@ -76,12 +76,12 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
             if first:
                 print(f"\ninterrupted{started.advice}", file=sys.stderr)
             raise SystemExit(130) from None
-        error = _cause(error, started)
-        known = isinstance(error, (ValueError, OSError))
+        cause = _cause(error, started)
+        known = isinstance(cause, (ValueError, OSError))
         if os.environ.get(TRACEBACK_VARIABLE) == "1" or (started.value and not known):
-            raise error
+            raise cause
         if started.value or first:
-            print(f"error: {_describe(error)}{_after_full_disk(error, started)}", file=sys.stderr)
+            print(f"error: {_describe(cause)}{_after_full_disk(cause, started)}", file=sys.stderr)
         sys.stderr.flush()
         raise SystemExit(1) from None
     finally:
