@@ -79,7 +79,7 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
         cause = _cause(error, started)
         known = isinstance(cause, (ValueError, OSError))
         if os.environ.get(TRACEBACK_VARIABLE) == "1" or (started.value and not known):
-            raise cause
+            raise cause  # noqa: B904  (most often it is the error itself)
         if started.value or first:
             print(f"error: {_describe(cause)}{_after_full_disk(cause, started)}", file=sys.stderr)
         sys.stderr.flush()
