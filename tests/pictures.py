@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from mmcv.transforms import RandomFlip
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.transforms import RandomCrop
 
 from mmkd_logit.datasets import SampleKey
-from mmkd_logit.datasets.draws import read_keys
 
 PACK = dict(type="PackInputs")
 CROP = dict(type="RandomCrop", crop_size=32, padding=4)
@@ -32,14 +32,36 @@ class Pictures(BaseDataset):
         return [dict(img=image, gt_label=i % 3) for i, image in enumerate(self.images)]
 
 
+SEEDED = dict(type="mmkd_logit.SeededSampler", sampler=dict(type="DefaultSampler", shuffle=True))
+
+
+def loader_of(dataset, seed=0, **settings):
+    init_default_scope("mmpretrain")
+    cfg = dict(
+        dataset=dataset,
+        sampler=SEEDED,
+        collate_fn=dict(type="mmkd_logit.batch_collate"),
+        batch_size=100,
+        num_workers=0,
+    )
+    return Runner.build_dataloader({**cfg, **settings}, seed=seed)
+
+
+def seen(loader, epoch=0):
+    """Picture, label and view (if numbered) of each sample, over an epoch."""
+    sampler = loader.sampler if hasattr(loader.sampler, "set_epoch") else None
+    (sampler or loader.batch_sampler.sampler).set_epoch(epoch)
+    table = {}
+    for batch in loader:
+        samples, views = batch["data_samples"], getattr(batch["data_samples"], "views", None)
+        numbers = [None] * len(samples) if views is None else views.view.tolist()
+        for image, sample, view in zip(batch["inputs"], samples, numbers, strict=True):
+            table[sample.sample_idx] = image.numpy().tobytes(), int(sample.gt_label), view
+    return table
+
+
 def keys_of(indices, seed=5, epoch=2):
     return [SampleKey(seed, epoch, int(index)) for index in indices]
-
-
-def parameters(dataset, keys):
-    """What the data set in memory chooses, transform by transform."""
-    read = read_keys(keys)
-    return dataset._augmentation.choose(read, dataset._table.identity[read.idx])
 
 
 def stock_picture(monkeypatch, stock, index, chosen):

@@ -107,10 +107,13 @@ def check_seed(seed: Any) -> int:
 
 def check_share(name: str, value: Any) -> float:
     """Return a share as a float."""
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    if isinstance(value, bool) or not number or not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
-    return float(value)
+    if (
+        isinstance(value, (int, float, np.number))
+        and not isinstance(value, bool)
+        and 0 <= value <= 1
+    ):
+        return float(value)
+    raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
 
 
 def draw(seed: int, stream: int, count: int) -> np.ndarray:
@@ -118,15 +121,27 @@ def draw(seed: int, stream: int, count: int) -> np.ndarray:
     return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream,))).random_raw(count)
 
 
-def first_of_groups(groups: np.ndarray, share: float, seed: int, stream: int) -> np.ndarray:
-    """Choose a share of each group at random; a smaller share is contained in a larger one."""
-    order = np.lexsort((draw(seed, stream, len(groups)), groups))
+def choose_share(
+    groups: np.ndarray, share: float, seed: int, stream: int, exact: bool = False
+) -> np.ndarray:
+    """Choose a share of each group at random; a smaller share is contained in a larger one.
+
+    The numbers of samples are rounded group by group, or, if ``exact``, so that they add up to the
+    share of the whole (the divisor method of Webster and Sainte-Lague). Both are the same where
+    the rounded numbers add up to it.
+    """
+    numbers = draw(seed, stream, len(groups))
+    order = np.lexsort((numbers, groups))
     _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
-    rank = np.arange(len(groups)) - np.repeat(starts, sizes)
-    chosen = np.empty(len(groups), dtype=bool)
+    rank, size = np.arange(len(groups)) - np.repeat(starts, sizes) + 0.5, np.repeat(sizes, sizes)
     # 1e-9, since products such as 0.29 * 50 are a little less in binary than in decimal.
-    chosen[order] = rank < np.repeat(np.floor(share * sizes + 0.5 + 1e-9), sizes)
-    return chosen
+    chosen = rank <= share * size + 1e-9
+    if exact:
+        first = np.lexsort((numbers[order], rank / size))
+        chosen[first] = np.arange(len(groups)) + 0.5 <= share * len(groups) + 1e-9
+    result = np.empty(len(groups), dtype=bool)
+    result[order] = chosen
+    return result
 
 
 # Other transforms: the global random generators, seeded for a sample.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dataset import default_collate, force_full_init
+from mmengine.dataset import default_collate
 from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -17,7 +17,7 @@ from mmkd_logit.utils.arguments import check_choice
 
 from .augment import Augmentation, split_pipeline
 from .draws import Keys
-from .wrapper import SAMPLE_FIELDS, SampleTable, SampleWrapper, make_table
+from .wrapper import SampleWrapper, make_table
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class InMemoryDataset(SampleWrapper):
 
     def _check_dataset(self) -> None:
         super()._check_dataset()
-        if super().in_memory:
+        if getattr(self.dataset, "in_memory", False):
             raise ValueError("the data set is in memory already; wrap it once")
         self._loading, self._random = split_pipeline(self.pipeline)
 
@@ -192,7 +192,7 @@ class InMemoryDataset(SampleWrapper):
         infos = []
         for place in range(count):
             info = self.dataset.get_data_info(place)
-            infos.append({name: info.get(name) for name in SAMPLE_FIELDS})
+            infos.append({name: info.get(name) for name in ("gt_label", "clean_label")})
             image = self._read(info, place)
             if place == 0:
                 images = np.empty((count, *image.shape), dtype=np.uint8)
@@ -204,7 +204,8 @@ class InMemoryDataset(SampleWrapper):
                     "mmkd_logit.SeededDataset instead of mmkd_logit.InMemoryDataset"
                 )
             images[place] = image
-        self._table = make_table(infos)
+        identity = super().identity(self._kept)
+        self._table = make_table(infos)._replace(identity=identity)
         self._noisy = infos[0]["clean_label"] is not None
         digest = hashlib.sha256(images.data)
         digest.update(repr(images.shape[1:]).encode() + self._augmentation.describe())
@@ -242,24 +243,14 @@ class InMemoryDataset(SampleWrapper):
             self._images = self._images.cuda()
         return self._images
 
-    def _sample_table(self) -> SampleTable:
-        return self._table
-
-    def _identity(self, idx: np.ndarray) -> np.ndarray:
-        return self._table.identity[idx]
-
-    @force_full_init
     def _fetch(self, keys: Keys) -> dict:
-        rows, size = keys.idx, len(self._images)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < size:  # a GPU would not raise
-            raise IndexError(f"samples are numbered from 0 to {size - 1}, got {rows.tolist()}")
+        rows = self._kept[keys.idx]
         identity = self._table.identity[rows]
         chosen = self._augmentation.choose(keys, identity)
-        pictures = self._augmentation.apply(self._images_on_device(), rows, chosen)
         views = None
         if self._augmentation.views is not None:
-            view = self._augmentation.number(chosen, len(rows))
-            views = Views(self._pictures, size, self._augmentation.views, rows, view)
+            count, view = self._augmentation.views, self._augmentation.number(chosen)
+            views = Views(self._pictures, len(self._images), count, rows, view)
         samples = SampleBatch(
             gt_label=torch.from_numpy(self._table.labels[rows]),
             index=identity,
@@ -267,21 +258,5 @@ class InMemoryDataset(SampleWrapper):
             clean_label=torch.from_numpy(self._table.clean[rows]) if self._noisy else None,
             views=views,
         )
+        pictures = self._augmentation.apply(self._images_on_device(), rows, chosen)
         return dict(inputs=pictures, data_samples=samples)
-
-    @force_full_init
-    def show(self, index: np.ndarray, view: np.ndarray) -> Tensor:
-        """Return the pictures (N, C, H, W), uint8, that :class:`Views` numbers so."""
-        if self._augmentation.views is None:
-            raise ValueError("the pictures of this data set have no numbers: they are too many")
-        for what, numbers, count in (
-            ("images", index, len(self._images)),
-            ("views", view, self._augmentation.views),
-        ):
-            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
-                raise ValueError(
-                    f"{what} are numbered from 0 to {count - 1}, got {numbers.min()} to "
-                    f"{numbers.max()}"
-                )
-        chosen = self._augmentation.of_number(view)
-        return self._augmentation.apply(self._images_on_device(), index, chosen)

@@ -14,17 +14,8 @@ from mmkd_logit.checkpoint import only_safe_globals
 from mmkd_logit.registry import DATASETS
 from mmkd_logit.utils.arguments import check_count, check_flag, check_text, did_you_mean, first_line
 
-from .draws import (
-    NEW_LABEL,
-    WHICH_CHANGE,
-    Keys,
-    check_seed,
-    check_share,
-    draw,
-    first_of_groups,
-    unit,
-)
-from .wrapper import SampleTable, SampleWrapper, gather
+from .draws import NEW_LABEL, WHICH_CHANGE, Keys, check_seed, check_share, choose_share, draw, unit
+from .wrapper import SampleWrapper, layers
 
 # A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; a test compares
 # it with the coarse labels in the published file.
@@ -55,7 +46,6 @@ CIFAR100_GROUPS = (
 
 
 def _symmetric(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndarray:
-    _refuse_one_class(rule.kind, num_classes)
     step = 1 + (rule.draw(len(clean)) % np.uint64(num_classes - 1)).astype(np.int64)
     return rule.change(clean, (clean + step) % num_classes)
 
@@ -65,7 +55,6 @@ def _uniform(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndar
 
 
 def _pair(rule: "LabelNoise", clean: np.ndarray, num_classes: int) -> np.ndarray:
-    _refuse_one_class(rule.kind, num_classes)
     return rule.change(clean, (clean + 1) % num_classes)
 
 
@@ -149,10 +138,11 @@ class LabelNoise:
     Args:
         kind: One of the above.
         rate: Share in [0, 1] of the labels that change (``'uniform'``: that are drawn anew),
-            rounded to whole samples.
+            rounded to whole samples of the whole data.
         seed: Of the draws; 0 where none is given. It is not the seed of a run: runs of several
             seeds have the same labels.
-        per_class: Take the share of each class (the default), or of the whole.
+        per_class: Take the share of each class (the default), as nearly as whole samples allow,
+            or of the whole.
         matrix: K x K, or a .npy file of one; each row sums to 1.
         file: .npy, .npz, or .pt with tensors or arrays; a file that could run code is refused.
         key: Which array of the file; may be left out where there is only one.
@@ -201,20 +191,10 @@ class LabelNoise:
         check_seed(self.seed)
 
     def apply(self, labels: Any, num_classes: int) -> np.ndarray:
-        """Return the noisy labels.
-
-        Args:
-            labels: Clean labels (N,), integers from 0 to ``num_classes - 1``.
-            num_classes: K.
-
-        Returns:
-            int64 (N,).
-
-        Raises:
-            ValueError: If labels, matrix or file do not fit each other.
-            FileNotFoundError: If the file does not exist.
-        """
+        """Return the noisy labels (N,), int64, of N clean ones from 0 to ``num_classes - 1``."""
         clean = check_labels(labels, num_classes, "the data set's labels")
+        if num_classes < 2 and self.kind in ("symmetric", "pair"):
+            raise ValueError(f"kind {self.kind!r} needs 2 classes or more, got {num_classes}")
         function, _ = KINDS[self.kind]
         return function(self, clean, num_classes)
 
@@ -225,21 +205,15 @@ class LabelNoise:
     def change(self, clean: np.ndarray, new: np.ndarray) -> np.ndarray:
         """Return the new labels for a share ``rate`` of the samples, the clean ones elsewhere."""
         groups = np.zeros_like(clean) if self.per_class is False else clean
-        assert self.rate is not None
-        chosen = first_of_groups(groups, float(self.rate), check_seed(self.seed), WHICH_CHANGE)
+        share = check_share("rate", self.rate)
+        chosen = choose_share(groups, share, check_seed(self.seed), WHICH_CHANGE, exact=True)
         return np.where(chosen, new, clean)
 
     def describe(self, clean: np.ndarray, noisy: np.ndarray) -> dict[str, Any]:
-        """Describe the noise in plain Python values, as checkpoints keep it.
+        """Describe the noise in plain values, as checkpoints keep it.
 
-        Args:
-            clean: Labels before.
-            noisy: Labels after.
-
-        Returns:
-            ``kind``, ``rate`` (as asked for), ``realised_rate`` (share of labels that differ),
-            ``seed``, ``per_class``, ``file`` (its name), ``key``, ``samples`` and ``sha256``,
-            the hash of the noisy labels.
+        ``realised_rate`` is the share of labels that differ, ``file`` the name alone, ``sha256``
+        the hash of the noisy labels.
         """
         _, takes = KINDS[self.kind]
         return dict(
@@ -260,21 +234,13 @@ def hash_labels(labels: np.ndarray) -> str:
     return hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
 
 
-def _refuse_one_class(kind: str, num_classes: int) -> None:
-    if num_classes < 2:
-        raise ValueError(f"kind {kind!r} needs 2 classes or more, got {num_classes}")
-
-
 def check_labels(labels: Any, num_classes: int, name: str) -> np.ndarray:
     """Return labels as int64 (N,)."""
     array = np.asarray(labels)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if array.ndim != 1:
         raise ValueError(f"{name} must be one integer a sample, got shape {array.shape}")
-    whole = array.dtype.kind in "iu" or (
-        array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
-    )
+    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array % 1 == 0).all())
     if array.size and not whole:
         raise ValueError(f"{name} must be integers, got {array.dtype}")
     wrong = array[(array < 0) | (array >= num_classes)]
@@ -380,9 +346,9 @@ class NoisyLabelDataset(SampleWrapper):
     """Give the samples of another data set noisy labels.
 
     ``gt_label`` is the noisy label and ``clean_label`` the true one, before the pipeline in
-    ``get_data_info`` and after it in the metainfo of the ``DataSample``. ``metainfo`` holds under
-    ``label_noise`` what :meth:`LabelNoise.describe` returns, from the moment the labels are read;
-    MMEngine copies it to the checkpoints as ``meta['dataset_meta']``.
+    ``get_data_info`` and after it in the metainfo of the ``DataSample``. ``description`` holds
+    under ``label_noise`` what :meth:`LabelNoise.describe` returns, once the labels are read;
+    :class:`LabelNoiseHook` keeps it in checkpoints.
 
     Rank, worker and order of access change nothing. Runs of several seeds share the labels; tie
     them to the run with ``train_dataloader.dataset.seed=...`` beside ``--seed``.
@@ -403,7 +369,7 @@ class NoisyLabelDataset(SampleWrapper):
         >>> dataset = NoisyLabelDataset(
         ...     dict(type='mmkd_logit.Digits'), kind='symmetric', rate=0.4)
         >>> wrong = dataset.get_gt_labels() != dataset.get_clean_labels()
-        >>> int(wrong.sum()), dataset.metainfo['label_noise']['samples']
+        >>> int(wrong.sum()), dataset.description['label_noise']['samples']
         (360, 901)
     """
 
@@ -431,12 +397,12 @@ class NoisyLabelDataset(SampleWrapper):
 
     def _check_dataset(self) -> None:
         super()._check_dataset()
-        for layer in self.layers():
+        for layer in layers(self.dataset):
             if isinstance(layer, NoisyLabelDataset):
                 raise ValueError("the data set has noisy labels already; noise it once")
             split = str(getattr(layer, "split", ""))
             held_out = split.lower().startswith(("test", "val"))
-            if (held_out or layer.test_mode) and not self.on_test:
+            if (held_out or getattr(layer, "test_mode", False)) and not self.on_test:
                 what = f"split {split!r}" if held_out else "test_mode=True"
                 raise ValueError(
                     f"{what}: these data are for testing, whose labels stay clean; noise the "
@@ -447,34 +413,24 @@ class NoisyLabelDataset(SampleWrapper):
         num_classes = self.num_classes or len(self.dataset.metainfo.get("classes") or ())
         if not num_classes:
             raise ValueError("the data set names no classes; say num_classes=K")
-        self._clean = gather(self.dataset).labels
-        self._noisy = self.noise.apply(self._clean, num_classes)
-        self._description = self.noise.describe(self._clean, self._noisy)
-
-    @property
-    def metainfo(self) -> dict:
-        """The wrapped data set's, and ``label_noise`` once the labels are read."""
-        metainfo = super().metainfo
-        if self._fully_initialized:
-            metainfo["label_noise"] = dict(self._description)
-        return metainfo
+        clean = self._table.labels
+        noisy = self.noise.apply(clean, num_classes)
+        self._table = self._table._replace(labels=noisy, clean=clean)
+        self._description = dict(label_noise=self.noise.describe(clean, noisy))
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
         """Return the wrapped data set's, with the noisy ``gt_label`` and the ``clean_label``."""
-        info = super().get_data_info(idx)
-        return dict(info, gt_label=int(self._noisy[idx]), clean_label=int(self._clean[idx]))
+        noisy, clean, _ = (int(column[self._kept[idx]]) for column in self._table)
+        return dict(super().get_data_info(idx), gt_label=noisy, clean_label=clean)
 
     @force_full_init
     def get_clean_labels(self) -> np.ndarray:
         """Return the clean labels (N,)."""
-        return self._clean.copy()
+        return self.table().clean
 
     def _fetch(self, keys: Keys) -> dict:
-        batch = super()._fetch(keys)
-        noisy, clean = (torch.from_numpy(each[keys.idx]) for each in (self._noisy, self._clean))
+        batch, rows = super()._fetch(keys), self._kept[keys.idx]
+        noisy, clean, _ = (torch.from_numpy(column[rows]) for column in self._table)
         samples = replace(batch["data_samples"], gt_label=noisy, clean_label=clean)
         return dict(batch, data_samples=samples)
-
-    def _sample_table(self) -> SampleTable:
-        return gather(self.dataset)._replace(labels=self._noisy, clean=self._clean)

@@ -3,13 +3,19 @@
 from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import (
+    BaseDataset,
+    ClassBalancedDataset,
+    ConcatDataset,
+    InfiniteSampler,
+    RepeatDataset,
+)
 from mmengine.dist import sync_random_seed
 from mmpretrain.datasets import RepeatAugSampler
 from mmpretrain.registry import DATA_SAMPLERS as SAMPLERS
 from torch.utils.data import Sampler
 
-from mmkd_logit.registry import DATA_SAMPLERS, DATASETS, check_registered
+from mmkd_logit.registry import DATA_SAMPLERS, DATASETS, find_class
 from mmkd_logit.utils.arguments import arguments_of, check_count, check_flag, refuse_unknown
 
 from .draws import SampleKey
@@ -48,6 +54,11 @@ class SeededSampler(Sampler):
         _check_sampler(sampler)
         if not isinstance(dataset, Sized):
             raise ValueError(f"dataset must be a data set with a length, got {dataset!r}")
+        if isinstance(dataset, (BaseDataset, ConcatDataset, RepeatDataset, ClassBalancedDataset)):
+            raise ValueError(
+                f"the keys of a SeededSampler mean nothing to {type(dataset).__name__}: put "
+                "mmkd_logit.SeededDataset or mmkd_logit.InMemoryDataset around it"
+            )
         self.seed = sync_random_seed() if seed is None else check_count("seed", seed, 0)
         self.sampler = SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=self.seed))
         if isinstance(self.sampler, RepeatAugSampler):
@@ -99,15 +110,12 @@ def _check_sampler(sampler: Any) -> None:
             "sampler must be the config of one, such as dict(type='DefaultSampler', "
             f"shuffle=True), got {sampler!r}"
         )
-    kind = sampler["type"]
-    check_registered("sampler", kind, SAMPLERS)
-    kind = SAMPLERS.get(kind) if isinstance(kind, str) else kind
+    kind = find_class("sampler", SAMPLERS, sampler["type"])
     names, open_ = arguments_of(kind)
     if not open_:
         refuse_unknown(f"the sampler {kind.__name__}", sampler, ("type", "_scope_", *names))
     for name in ("shuffle", "round_up"):
-        if name in sampler:
-            check_flag(name, sampler[name])
+        check_flag(name, sampler.get(name, True))
 
 
 @DATASETS.register_module()
@@ -144,15 +152,8 @@ class SeededDataset(SampleWrapper):
     seeded = True
 
     def _check_dataset(self) -> None:
-        names = ("full_init", "metainfo", "__len__")
-        missing = [name for name in names if not hasattr(self.dataset, name)]
-        if missing:
-            raise ValueError(
-                "SeededDataset wraps a data set of mmengine or mmpretrain, or its config; "
-                f"{type(self.dataset).__name__} has no {', '.join(missing)}"
-            )
         if self.in_memory:
             raise ValueError("pictures in memory are functions of the sample; leave this out")
 
     def _get(self, idx: int) -> Any:
-        return self.dataset[idx]
+        return self.dataset[int(self._kept[idx])]

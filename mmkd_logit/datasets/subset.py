@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dataset import force_full_init
 
 from mmkd_logit.registry import DATASETS
 from mmkd_logit.utils.arguments import check_choice, check_text
 
-from .draws import WHICH_CLASSES, WHICH_STAY, Keys, check_seed, check_share, first_of_groups
+from .draws import WHICH_CLASSES, WHICH_STAY, check_seed, check_share, choose_share
 from .label_noise import hash_labels, read_arrays
-from .wrapper import SampleTable, SampleWrapper, gather
+from .wrapper import SampleTable, SampleWrapper, describe_data
 
 _ARRAYS = ("index", "label", "clean_label", "logits")  # what is read of an export
 _ADVICE = "export it with tools/dump_logits.py CONFIG CHECKPOINT --splits train"
@@ -25,7 +24,7 @@ class DataSubset(SampleWrapper):
     Exactly one of ``per_class``, ``classes`` and ``scores`` decides what stays; nest two for more.
     Labels keep their numbers, so the network keeps its K outputs. Under one seed a smaller share
     of samples or classes is contained in a larger one. ``sample_idx`` remains the index in the
-    innermost data set, and ``metainfo['data_subset']`` describes what was kept.
+    innermost data set, and ``description['data_subset']`` says what was kept.
 
     Around a :class:`NoisyLabelDataset` every sample has the label that it has in the whole, and
     classes are those of the noisy labels; inside one, noise is drawn for the part.
@@ -61,8 +60,8 @@ class DataSubset(SampleWrapper):
         dataset: Any,
         per_class: float | None = None,
         classes: Any = None,
-        scores: str | None = None,
-        by: str | None = None,
+        scores: Any = None,
+        by: Any = None,
         quantiles: Any = None,
         seed: int | None = None,
         lazy_init: bool = False,
@@ -91,16 +90,16 @@ class DataSubset(SampleWrapper):
         super().__init__(dataset, lazy_init)
 
     def _prepare(self) -> None:
-        table = gather(self.dataset)
+        table = self._table
         wanted = np.empty(0, dtype=np.int64)  # classes that must not be empty
         if self.per_class is not None:
-            keep = first_of_groups(table.labels, self.per_class, self.seed, WHICH_STAY)
+            keep = choose_share(table.labels, self.per_class, self.seed, WHICH_STAY)
             wanted = table.labels
         elif self.classes is not None:
             wanted = self._chosen_classes()
             keep = np.isin(table.labels, wanted)
         else:
-            keep = self._by_score(table)
+            keep = self._by_score(table, self.scores, self.by)
         self._kept = np.flatnonzero(keep)
         what = f"{self.rule}={getattr(self, self.rule)!r}"
         if not len(self._kept):
@@ -113,7 +112,16 @@ class DataSubset(SampleWrapper):
                 f"{what} keeps no sample of class {lost[0]}, of which the data set has {size}"
                 f"{least}, or leave the class out with classes="
             )
-        self._hash = hash_labels(table.identity[self._kept])
+        self._description["data_subset"] = dict(
+            per_class=self.per_class,
+            classes=list(self.classes) if isinstance(self.classes, tuple) else self.classes,
+            by=self.by,
+            quantiles=self.quantiles,
+            seed=self.seed,
+            samples=len(self._kept),
+            sha256=hash_labels(table.identity[self._kept]),
+            within=describe_data(self.dataset).get("data_subset"),
+        )
 
     def _chosen_classes(self) -> np.ndarray:
         names = self.dataset.metainfo.get("classes")
@@ -121,8 +129,7 @@ class DataSubset(SampleWrapper):
             raise ValueError("the data set names no classes; wrap one that does")
         if not isinstance(self.classes, (list, tuple)):
             one_group = np.zeros(len(names), dtype=np.int64)
-            chosen = first_of_groups(one_group, self.classes, self.seed, WHICH_CLASSES)
-            return np.flatnonzero(chosen)
+            return np.flatnonzero(choose_share(one_group, self.classes, self.seed, WHICH_CLASSES))
         wrong = [c for c in self.classes if type(c) is not int or not 0 <= c < len(names)]
         if wrong or len(set(self.classes)) != len(self.classes):
             raise ValueError(
@@ -131,73 +138,34 @@ class DataSubset(SampleWrapper):
             )
         return np.array(self.classes, dtype=np.int64)
 
-    def _by_score(self, table: SampleTable) -> np.ndarray:
-        assert self.scores is not None
-        assert self.by is not None
-        arrays = read_logits(self.scores)
+    def _by_score(self, table: SampleTable, scores: str, by: str) -> np.ndarray:
+        arrays = read_logits(scores)
         index, order = np.unique(arrays["index"], return_index=True)
         if len(index) < len(arrays["index"]):
-            raise ValueError(f"{self.scores}: index must name each sample once; {_ADVICE}")
+            raise ValueError(f"{scores}: index must name each sample once; {_ADVICE}")
         absent = np.setdiff1d(table.identity, index)
         if len(absent):
             raise ValueError(
-                f"{self.scores} has {len(index)} samples and lacks {len(absent)} of the data set's "
+                f"{scores} has {len(index)} samples and lacks {len(absent)} of the data set's "
                 f"{len(table.identity)}, such as number {absent[0]}; {_ADVICE}, of a CONFIG that "
                 "trains on all of them"
             )
         rows = order[np.searchsorted(index, table.identity)]
         if not np.array_equal(arrays["clean_label"][rows], table.clean):
             raise ValueError(
-                f"the labels of {self.scores} are not the data set's; {_ADVICE}, of a CONFIG that "
+                f"the labels of {scores} are not the data set's; {_ADVICE}, of a CONFIG that "
                 "trains on these data"
             )
-        values = sample_difficulty(arrays["logits"], arrays["label"], self.by)[rows]
+        values = sample_difficulty(arrays["logits"], arrays["label"], by)[rows]
         if not np.isfinite(values).all():
             raise ValueError(
-                f"{self.scores}: {self.by} must be finite numbers; take a checkpoint from before "
+                f"{scores}: {by} must be finite numbers; take a checkpoint from before "
                 "training diverged"
             )
         low, high = np.floor(np.array(self.quantiles) * len(values) + 0.5 + 1e-9).astype(int)
         keep = np.zeros(len(values), dtype=bool)
         keep[np.argsort(values, kind="stable")[low:high]] = True
         return keep
-
-    @property
-    def metainfo(self) -> dict:
-        """The wrapped data set's, and ``data_subset`` once it is known."""
-        metainfo = super().metainfo
-        if self._fully_initialized:
-            listed = isinstance(self.classes, (list, tuple))
-            metainfo["data_subset"] = dict(
-                per_class=self.per_class,
-                classes=list(self.classes) if listed else self.classes,
-                by=self.by,
-                quantiles=self.quantiles,
-                seed=self.seed,
-                samples=len(self._kept),
-                sha256=self._hash,
-                within=metainfo.get("data_subset"),
-            )
-        return metainfo
-
-    @force_full_init
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    @force_full_init
-    def get_data_info(self, idx: int) -> dict:
-        """Return what is known of a sample before the pipeline."""
-        return super().get_data_info(int(self._kept[idx]))
-
-    def _fetch(self, keys: Keys) -> dict:
-        return super()._fetch(keys._replace(idx=self._kept[keys.idx]))
-
-    @force_full_init
-    def _identity(self, idx: np.ndarray) -> np.ndarray:
-        return super()._identity(self._kept[idx])
-
-    def _sample_table(self) -> SampleTable:
-        return SampleTable(*(column[self._kept] for column in gather(self.dataset)))
 
 
 def _check_quantiles(quantiles: Any) -> list[float]:

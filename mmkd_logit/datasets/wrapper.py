@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.structures import BaseDataElement
 from mmpretrain.datasets import CIFAR10
-from mmpretrain.registry import DATASETS
+from mmpretrain.registry import DATASETS, TRANSFORMS
 
-from mmkd_logit.registry import check_registered
+from mmkd_logit.registry import find_class
 from mmkd_logit.utils.arguments import check_flag, first_line
 
 from .draws import Keys, SampleKey, read_keys, seeded
@@ -23,78 +23,80 @@ from .draws import Keys, SampleKey, read_keys, seeded
 class SampleWrapper:
     """A data set whose samples are another's, chosen or changed before its pipeline.
 
-    It has the interface of mmpretrain's ``BaseDataset``. The wrapped one's ``get_data_info`` and
-    ``pipeline`` are used, not its ``__getitem__``, which may replace a sample that it cannot read.
+    It has the interface of mmpretrain's ``BaseDataset``, so that the wrappers of MMEngine and
+    mmpretrain (``KFoldDataset``, ``ConcatDataset`` and so on) may stand around it. They may stand
+    inside as well, if their samples all pass the same pipeline. ``get_data_info`` and ``pipeline``
+    are used, not ``__getitem__``, which may replace a sample that it cannot read.
     """
 
     def __init__(self, dataset: Any, lazy_init: bool = False) -> None:
         check_flag("lazy_init", lazy_init)
         name = type(self).__name__
-        if isinstance(dataset, dict):
-            kind = dataset.get("type")
-            if not kind:
-                raise ValueError(
-                    f"{name} wraps a data set such as dict(type='CIFAR100', data_root=...), got "
-                    f"{dataset!r}"
-                )
-            check_registered(name, kind, DATASETS)
-            cls = DATASETS.get(kind) if isinstance(kind, str) else kind
-            if isinstance(cls, type) and issubclass(cls, (BaseDataset, SampleWrapper)):
-                dataset = {"lazy_init": True, **dataset}  # full_init explains what goes wrong
-            dataset = DATASETS.build(dataset)
-        self.dataset = dataset
+        self.dataset = _build(name, dataset) if isinstance(dataset, dict) else dataset
+        if not all(hasattr(self.dataset, each) for each in ("full_init", "metainfo", "__len__")):
+            raise ValueError(
+                f"{name} wraps a BaseDataset, such as those of mmpretrain, a wrapper of one, or "
+                f"its config; got {type(self.dataset).__name__}"
+            )
         self._check_dataset()
         self._fully_initialized = False
+        self._description: dict[str, dict] = {}
         if not lazy_init:
             self.full_init()
 
     def _check_dataset(self) -> None:
         """Refuse a data set that cannot be wrapped."""
-        name, inner = type(self).__name__, self.layers()[-1]
-        if not isinstance(inner, BaseDataset):
+        name, pipelines = type(self).__name__, set()
+        for layer in layers(self.dataset):
+            kind = type(layer).__name__
+            if isinstance(layer, BaseDataset):
+                pipelines.add(str(layer.pipeline))
+                own = (type(layer).__getitem__, type(layer).prepare_data)
+                if own != (BaseDataset.__getitem__, BaseDataset.prepare_data):
+                    raise ValueError(
+                        f"{kind} makes its samples in a way of its own; {name} needs those of "
+                        "get_data_info and the pipeline"
+                    )
+            elif not wrapped(layer):
+                raise ValueError(f"{name} needs a BaseDataset at the bottom, got {kind}")
+            elif not isinstance(layer, SampleWrapper) and any(
+                getattr(inner, "in_memory", False) for inner in wrapped(layer)
+            ):
+                raise ValueError(
+                    f"{kind} makes no batches of the images in memory inside it; put "
+                    f"mmkd_logit.InMemoryDataset around {kind}, and {name} around both"
+                )
+        if len(pipelines) > 1:
             raise ValueError(
-                f"{name} wraps a BaseDataset, such as those of mmpretrain, or its config; got "
-                f"{type(inner).__name__}"
-            )
-        own = (type(inner).__getitem__, type(inner).prepare_data)
-        if own != (BaseDataset.__getitem__, BaseDataset.prepare_data):
-            raise ValueError(
-                f"{type(inner).__name__} makes its samples in a way of its own; {name} needs those "
-                "of get_data_info and the pipeline"
+                f"the data sets inside {name} have different pipelines; give them the same one, "
+                f"or put a {name} around each of them"
             )
 
     def full_init(self) -> None:
         """Read the wrapped data set."""
         if not self._fully_initialized:
-            with _explaining(self.dataset):
-                self.dataset.full_init()
+            _read(self.dataset)
+            self._kept = np.arange(len(self.dataset))  # samples of the wrapped one
             self._prepare()
             self._fully_initialized = True
 
     def _prepare(self) -> None:
         """Do what needs the whole of the wrapped data set."""
 
-    def layers(self) -> list[Any]:
-        """Return the wrapped data set, the one that this one wraps, and so on."""
-        layers = [self.dataset]
-        while isinstance(layers[-1], SampleWrapper):
-            layers.append(layers[-1].dataset)
-        return layers
-
     @property
     def in_memory(self) -> bool:
         """Whether batches are made as a whole, by an :class:`InMemoryDataset`."""
-        return isinstance(self.dataset, SampleWrapper) and self.dataset.in_memory
+        return getattr(self.dataset, "in_memory", False)
 
     @property
     def seeded(self) -> bool:
         """Whether there is a :class:`SeededDataset`."""
-        return isinstance(self.dataset, SampleWrapper) and self.dataset.seeded
+        return getattr(self.dataset, "seeded", False)
 
     @property
-    def metainfo(self) -> dict:
-        """The wrapped data set's; wrappers add their own once it is known."""
-        return copy.deepcopy(self.dataset.metainfo)
+    def description(self) -> dict[str, dict]:
+        """``label_noise`` and ``data_subset`` of this and the wrapped data sets, once read."""
+        return {**describe_data(self.dataset), **copy.deepcopy(self._description)}
 
     @property
     def CLASSES(self) -> Any:
@@ -106,24 +108,44 @@ class SampleWrapper:
         """Index of each class."""
         return {name: index for index, name in enumerate(self.CLASSES)}
 
-    pipeline = property(attrgetter("dataset.pipeline"))
-    test_mode = property(attrgetter("dataset.test_mode"))  # an unreadable sample is an error
-    max_refetch = property(attrgetter("dataset.max_refetch"))
+    @property
+    def _innermost(self) -> BaseDataset:
+        return next(layer for layer in layers(self.dataset) if isinstance(layer, BaseDataset))
+
+    metainfo = property(attrgetter("dataset.metainfo"))
+    pipeline = property(attrgetter("_innermost.pipeline"))
+    test_mode = property(attrgetter("_innermost.test_mode"))  # an unreadable sample is an error
+    max_refetch = property(attrgetter("_innermost.max_refetch"))
     picture_shape = property(attrgetter("dataset.picture_shape"))  # in memory: (C, H, W)
 
     @force_full_init
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._kept)
+
+    @force_full_init
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keep the first N samples, for ``-N`` the last, or those listed."""
+        if isinstance(indices, int):
+            self._kept = self._kept[:indices] if indices >= 0 else self._kept[indices:]
+        else:
+            self._kept = self._kept[np.asarray(indices, dtype=np.int64)]
+
+    @force_full_init
+    def get_subset(self, indices: int | Sequence[int]) -> "SampleWrapper":
+        """Return the first N samples, for ``-N`` the last, or those listed."""
+        part = copy.copy(self)
+        part.get_subset_(indices)
+        return part
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
         """Return what is known of a sample before the pipeline."""
-        return self.dataset.get_data_info(idx)
+        return self.dataset.get_data_info(int(self._kept[idx]))
 
     @force_full_init
     def get_gt_labels(self) -> np.ndarray:
         """Return the labels that training sees (N,)."""
-        return gather(self).labels.copy()
+        return self.table().labels
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
@@ -151,7 +173,8 @@ class SampleWrapper:
                 "the loader's sampler is a SeededSampler, and nothing here is seeded: wrap the "
                 "data set in dict(type='mmkd_logit.SeededDataset', dataset=...)"
             )
-        identity = int(self._identity(np.array([key.idx]))[0])
+        self.full_init()
+        identity = int(self.identity(np.array([key.idx]))[0])
         with seeded(key.seed, key.epoch, identity):
             return self._get(key.idx)
 
@@ -173,23 +196,77 @@ class SampleWrapper:
 
     @force_full_init
     def _get_batch(self, keys: Sequence[Any]) -> dict:
-        read = read_keys(keys)
-        if read.source is None:  # samplers do not count from the end, users do
-            read = read._replace(idx=np.where(read.idx < 0, len(self), 0) + read.idx)
-        return self._fetch(read)
+        return self._fetch(read_keys(keys))
 
     def _fetch(self, keys: Keys) -> dict:
         """Return a batch, whose keys hold indices of this data set, from the images in memory."""
-        return self.dataset._fetch(keys)
+        return self.dataset._fetch(keys._replace(idx=self._kept[keys.idx]))
+
+    def identity(self, idx: np.ndarray) -> np.ndarray:
+        """Return the samples' indices in the innermost data set."""
+        inner = self._kept[idx]
+        return self.dataset.identity(inner) if isinstance(self.dataset, SampleWrapper) else inner
+
+    @cached_property
+    def _table(self) -> "SampleTable":
+        """What is known of all samples of the wrapped data set, which need a single label."""
+        if isinstance(self.dataset, SampleWrapper):
+            return self.dataset.table()
+        return make_table(map(self.dataset.get_data_info, range(len(self.dataset))))
 
     @force_full_init
-    def _identity(self, idx: np.ndarray) -> np.ndarray:
-        """Return the samples' indices in the innermost data set."""
-        return self.dataset._identity(idx) if isinstance(self.dataset, SampleWrapper) else idx
+    def table(self) -> "SampleTable":
+        """Return what is known of all samples of this data set."""
+        return SampleTable(*(column[self._kept] for column in self._table))
 
-    def _sample_table(self) -> "SampleTable":
-        """Return what is known of all samples of this data set, which is read."""
-        return gather(self.dataset)
+
+def _build(name: str, cfg: dict) -> Any:
+    """Build the data set that is wrapped."""
+    cls = find_class(name, DATASETS, cfg.get("type"))
+    if isinstance(cls, type) and issubclass(cls, (BaseDataset, SampleWrapper)):
+        cfg = {"lazy_init": True, **cfg}  # full_init explains what goes wrong
+    try:
+        return DATASETS.build(cfg)
+    except AssertionError as error:  # of MMCV, often without a word
+        for number, step in enumerate(cfg.get("pipeline", ())):
+            try:
+                TRANSFORMS.build(step)
+            except AssertionError:
+                reason = f"pipeline.{number} of {cls.__name__} has wrong arguments: {step}"
+                raise ValueError(f"{reason} ({first_line(error)})") from error
+        raise
+
+
+def wrapped(dataset: Any) -> list[Any]:
+    """Return what a wrapper of ours, MMEngine's or mmpretrain's is around; of others nothing."""
+    if isinstance(dataset, BaseDataset):
+        return []
+    inner = getattr(dataset, "dataset", None)
+    return list(getattr(dataset, "datasets", [] if inner is None else [inner]))
+
+
+def layers(dataset: Any) -> Iterator[Any]:
+    """Give a data set, those that it wraps, and so on."""
+    yield dataset
+    for inner in wrapped(dataset):
+        yield from layers(inner)
+
+
+def describe_data(dataset: Any) -> dict[str, dict]:
+    """Return the ``description`` of the wrappers in a data set, those of joined ones together."""
+    if hasattr(dataset, "description"):
+        return dataset.description
+    found: dict[str, list[dict]] = {}
+    for inner in wrapped(dataset):
+        for key, value in describe_data(inner).items():
+            found.setdefault(key, []).append(value)
+    return {key: parts[0] if len(parts) == 1 else _join(parts) for key, parts in found.items()}
+
+
+def _join(parts: list[dict]) -> dict:
+    digest = hashlib.sha256("".join(part["sha256"] for part in parts).encode())
+    samples = sum(part["samples"] for part in parts)
+    return dict(samples=samples, sha256=digest.hexdigest(), parts=parts)
 
 
 class SampleTable(NamedTuple):
@@ -206,55 +283,34 @@ class SampleTable(NamedTuple):
     identity: np.ndarray
 
 
-def gather(dataset: Any) -> SampleTable:
-    """Read the labels of a single-label data set."""
-    if isinstance(dataset, SampleWrapper):
-        return dataset._sample_table()
-    return make_table(dataset.get_data_info(index) for index in range(len(dataset)))
-
-
-SAMPLE_FIELDS = ("gt_label", "clean_label", "sample_idx")  # of get_data_info, for a table
-
-
 def make_table(infos: Iterable[dict]) -> SampleTable:
-    """Put the labels of N samples together."""
+    """Put the labels of all samples of a data set, which wraps none of ours, together."""
     rows = []
     for index, info in enumerate(infos):
-        label, clean, identity = (info.get(name) for name in SAMPLE_FIELDS)
+        label, clean = info.get("gt_label"), info.get("clean_label")
         number = np.asarray(label)
         if number.size != 1 or number.dtype.kind not in "iu":
             raise ValueError(
                 f"each sample needs one label, an integer; gt_label of sample {index} is {label!r} "
                 "(data with several labels a sample are not supported)"
             )
-        label = number.item()
-        rows.append(
-            (label, label if clean is None else clean, index if identity is None else identity)
-        )
+        rows.append((number.item(), number.item() if clean is None else clean, index))
     return SampleTable(*np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy())
 
 
-# What to do where the files of a data set cannot be read.
-
-
-@contextmanager
-def _explaining(dataset: Any) -> Iterator[None]:
-    """Say where the data should lie and what to do, if they cannot be read.
-
-    Files of CIFAR that are there and damaged are not downloaded again: that would overwrite them.
-    """
-    cifar = isinstance(dataset, CIFAR10)
-    download = getattr(dataset, "download", None)
-    if cifar and any(path.is_file() for path, _ in _files(dataset)):
-        dataset.download = False
+def _read(dataset: Any) -> None:
+    """Let a data set read its files; an error says where they should be and what to do."""
+    root = getattr(dataset, "data_root", None)
+    files = _published(dataset) if isinstance(dataset, CIFAR10) else {}
+    if any(path.is_file() for path in files):
+        dataset.download = False  # it would overwrite files that are damaged
     try:
-        yield
+        dataset.full_init()
     except (OSError, RuntimeError, AssertionError) as error:
-        root = getattr(dataset, "data_root", None)
         if not isinstance(dataset, BaseDataset) or not root:
             raise
         problem = f"the data of {type(dataset).__name__} cannot be read from {root!r}"
-        wrong = [str(path) for path, md5 in _files(dataset) if _md5(path) != md5] if cifar else []
+        wrong = [str(path) for path, md5 in files.items() if _md5(path) != md5]
         if wrong:
             problem += (
                 f": {', '.join(wrong)} are missing or damaged, as the MD5 is not the published "
@@ -266,14 +322,12 @@ def _explaining(dataset: Any) -> Iterator[None]:
             "--cfg-options data_root=FOLDER (our configs also look at CIFAR100_ROOT and "
             "IMAGENET_ROOT)"
         ) from error
-    finally:
-        if download is not None:
-            dataset.download = download
 
 
-def _files(dataset: CIFAR10) -> list[tuple[Path, str]]:
+def _published(dataset: CIFAR10) -> dict[Path, str]:
+    """Return the MD5 of each file."""
     folder = Path(str(dataset.data_prefix["root"]), dataset.base_folder)
-    return [(folder / name, md5) for name, md5 in (*dataset.train_list, *dataset.test_list)]
+    return {folder / name: md5 for name, md5 in (*dataset.train_list, *dataset.test_list)}
 
 
 def _md5(path: Path) -> str | None:

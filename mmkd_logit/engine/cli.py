@@ -76,11 +76,12 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
             if first:
                 print(f"\ninterrupted{started.advice}", file=sys.stderr)
             raise SystemExit(130) from None
-        known = isinstance(error, (ValueError, OSError))
+        cause = _cause(error, started)
+        known = isinstance(cause, (ValueError, OSError))
         if os.environ.get(TRACEBACK_VARIABLE) == "1" or (started.value and not known):
-            raise
+            raise cause  # noqa: B904  (most often it is the error itself)
         if started.value or first:
-            print(f"error: {_describe(error)}{_after_full_disk(error, started)}", file=sys.stderr)
+            print(f"error: {_describe(cause)}{_after_full_disk(cause, started)}", file=sys.stderr)
         sys.stderr.flush()
         raise SystemExit(1) from None
     finally:
@@ -92,6 +93,15 @@ def _is_interruption(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _cause(error: BaseException, started: TrainingStarted) -> BaseException:
+    """Return what happened: MMEngine's formatting of a config makes a SyntaxError of anything."""
+    if isinstance(error, SyntaxError) and error.__context__ is not None:
+        error = error.__context__
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        return OSError(f"{error} Is memory short? Lower num_workers{started.advice}")
+    return error
 
 
 def _describe(error: BaseException) -> str:

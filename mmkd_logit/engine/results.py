@@ -73,11 +73,13 @@ def _number(value: Any) -> float | int | str | None:
 
 
 def _label_noise(dataset: Any) -> dict[str, Any] | None:
-    while isinstance(dataset, Mapping):
-        if type_name(dataset) == "NoisyLabelDataset":
-            return dict(kind=dataset.get("kind"), rate=dataset.get("rate"))
-        dataset = dataset.get("dataset")
-    return None
+    if isinstance(dataset, (list, tuple)):
+        return next(filter(None, map(_label_noise, dataset)), None)
+    if not isinstance(dataset, Mapping):
+        return None
+    if type_name(dataset) == "NoisyLabelDataset":
+        return dict(kind=dataset.get("kind"), rate=dataset.get("rate"))
+    return _label_noise([dataset.get("dataset"), *dataset.get("datasets", ())])
 
 
 def _teachers(cfg: Config) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_logit.datasets.wrapper import describe_data
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_flag
 
@@ -13,9 +14,10 @@ from mmkd_logit.utils.arguments import check_flag
 class LabelNoiseHook(Hook):
     """Log which labels a run learns from, and refuse to resume it with others.
 
-    It reads what :class:`NoisyLabelDataset` and :class:`DataSubset` leave in the training data's
-    ``metainfo``, and does nothing where neither is used, now or in the checkpoint. MMEngine only
-    warns when metainfo changes. ``tools/train.py`` adds this hook by itself.
+    It describes every :class:`NoisyLabelDataset` and :class:`DataSubset` of the training data,
+    wherever it stands, in ``meta['dataset_meta']`` of checkpoints, under ``label_noise`` and
+    ``data_subset``. It does nothing where neither is used, now or in the checkpoint.
+    ``tools/train.py`` adds this hook by itself.
 
     Args:
         resume_changed: Whether a run may be resumed with others all the same; they are logged.
@@ -37,12 +39,20 @@ class LabelNoiseHook(Hook):
         if labels is not None:
             runner.logger.info(f"Training labels: {_in_words(labels)}")
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Describe the labels and the part of the data."""
+        said = train_metainfo(runner)
+        if said:
+            meta = checkpoint["meta"]
+            meta["dataset_meta"] = {**(meta.get("dataset_meta") or {}), **said}
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the labels; MMEngine has built the training data by now."""
         if not runner._resume:
             return
-        meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
-        theirs = (meta or {}).get("dataset_meta") or {}
+        # Taken away, since MMEngine warns where the rest is not the data set's own metainfo.
+        saved = checkpoint.get("meta", {}).get("dataset_meta") or {}
+        theirs = {key: saved.pop(key, None) for key in ("label_noise", "data_subset")}
         ours = train_metainfo(runner)
         for key, what in (("label_noise", "labels"), ("data_subset", "samples")):
             before, now = theirs.get(key), ours.get(key)
@@ -60,10 +70,9 @@ class LabelNoiseHook(Hook):
 
 
 def train_metainfo(runner: Runner) -> dict[str, Any]:
-    """Return the metainfo of a run's training data; empty where there is none."""
-    dataset = getattr(getattr(runner, "train_dataloader", None), "dataset", None)
-    metainfo = getattr(dataset, "metainfo", None)
-    return dict(metainfo) if isinstance(metainfo, dict) else {}
+    """Return ``label_noise`` and ``data_subset`` of a run's training data, where there are any."""
+    loader = getattr(runner, "train_dataloader", None)
+    return describe_data(getattr(loader, "dataset", None))
 
 
 def _in_words(description: dict | None) -> str:
@@ -71,10 +80,11 @@ def _in_words(description: dict | None) -> str:
     if description is None:
         return "the data set's own"
     words = [f"SHA-256 {description['sha256'][:16]}", f"{description['samples']} samples"]
+    if "parts" in description:
+        words += [f"joined of ({_in_words(part)})" for part in description["parts"]]
     if "kind" in description:
         words.insert(0, f"{description['kind']} noise, {description['realised_rate']:.2%} wrong")
-        if description.get("rate") is not None:
-            words.append(f"rate {description['rate']}")
-    if description.get("seed") is not None:
-        words.append(f"seed {description['seed']}")
+    for name in ("rate", "seed"):
+        if description.get(name) is not None:
+            words.append(f"{name} {description[name]}")
     return ", ".join(words)

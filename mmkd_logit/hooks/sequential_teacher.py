@@ -19,8 +19,6 @@ from .networks import unwrapped
 if TYPE_CHECKING:  # command lines read the hooks before they silence mmpretrain's warnings
     from mmkd_logit.models import FrozenTeacher, LogitDistiller
 
-# What a stage can change; LogitDistiller.switch takes the same.
-_CHANGES = ("teacher", "loss_kd", "alpha", "ensemble")
 _LOOKED_AT = ("ce", "kd", "teacher_agreement")  # what a distiller logs beside its losses
 
 
@@ -37,23 +35,6 @@ class Stage(NamedTuple):
 
 
 def _read_stage(stage: Any, where: str) -> Stage:
-    if not isinstance(stage, dict):
-        raise ValueError(f"{where} must be a dict with begin and what changes, got {stage!r}")
-    refuse_unknown(where, stage, ("begin", *_CHANGES))
-    begin = check_count(f"{where}.begin", stage.get("begin"), 0)
-    changes = {key: stage[key] for key in _CHANGES if stage.get(key) is not None}
-    if not changes:
-        raise ValueError(f"{where} changes nothing; name one of {', '.join(_CHANGES)}")
-    for key, value in changes.items():
-        try:
-            _check(key, value)
-        except (ValueError, KeyError, TypeError) as error:
-            reason = error.args[0] if error.args else error  # str of a KeyError has quotes
-            raise ValueError(f"{where}.{key}: {reason}") from None
-    return Stage(begin, changes)
-
-
-def _check(key: str, value: Any) -> None:
     # Not above: command lines read the hooks before they silence mmpretrain's warnings.
     from mmkd_logit.models import build, distiller
 
@@ -63,7 +44,20 @@ def _check(key: str, value: Any) -> None:
         alpha=distiller.check_alpha,
         ensemble=distiller.check_ensemble,
     )
-    checks[key](value)
+    if not isinstance(stage, dict):
+        raise ValueError(f"{where} must be a dict with begin and what changes, got {stage!r}")
+    refuse_unknown(where, stage, ("begin", *checks))
+    begin = check_count(f"{where}.begin", stage.get("begin"), 0)
+    changes = {key: stage[key] for key in checks if stage.get(key) is not None}
+    if not changes:
+        raise ValueError(f"{where} changes nothing; name one of {', '.join(checks)}")
+    for key, value in changes.items():
+        try:
+            checks[key](value)
+        except (ValueError, KeyError, TypeError) as error:
+            reason = error.args[0] if error.args else error  # str of a KeyError has quotes
+            raise ValueError(f"{where}.{key}: {reason}") from None
+    return Stage(begin, changes)
 
 
 def merge_changes(stages: Sequence[Stage]) -> dict[str, Any]:
@@ -132,16 +126,17 @@ class SequentialTeacherHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the run, build the teachers to come, and go to the stage that is resumed."""
-        self._check(runner)
-        self._stage = 0
-        begun = self._begun(runner)
-        # Of the stages that are over only the last word counts.
-        last = max((i for i in range(begun) if "teacher" in self.stages[i].changes), default=begun)
         distiller = _distiller(runner)
-        for index in range(last, len(self.stages)):
-            teacher = self.stages[index].changes.get("teacher")
-            if teacher is not None:
-                self._teachers[index] = distiller.prepare(teacher)
+        self._check_end(runner)
+        self._stage, begun = 0, self._begun(runner)
+        teachers = {i: stage.changes.get("teacher") for i, stage in enumerate(self.stages)}
+        # Of the stages that are over only the last teacher counts.
+        last = max((i for i in range(begun) if teachers[i] is not None), default=begun)
+        self._teachers = {
+            i: distiller.prepare(teacher)
+            for i, teacher in teachers.items()
+            if i >= last and teacher is not None
+        }
         self._follow(runner)
 
     def later_teachers(self) -> list[FrozenTeacher]:
@@ -176,65 +171,57 @@ class SequentialTeacherHook(Hook):
 
     def _follow(self, runner: Runner) -> None:
         """Bring the model to the stage that the run is in."""
-        begun = self._begun(runner)
-        if begun == self._stage:
+        before, self._stage = self._stage, self._begun(runner)
+        if before == self._stage:
             return
-        changes = merge_changes(self.stages[self._stage : begun])
-        for index in range(self._stage, begun):
+        changes = merge_changes(self.stages[before : self._stage])
+        for index in range(before, self._stage):
             if index in self._teachers:
                 changes["teacher"] = self._teachers.pop(index)
-        self._stage = begun
-        distiller = _distiller(runner)
-        for model in (distiller, *_averages(runner)):
+        for model in (_distiller(runner), *_averages(runner)):
             model.switch(**changes)
         del changes
-        self._forget(runner)
-        self._report(runner, distiller, self.stages[begun - 1])
-
-    def _forget(self, runner: Runner) -> None:
-        """Drop the earlier teachers, and the values that log lines average."""
         if runner.cfg.get("compile"):
             # torch would notice, but keep the code made for earlier teachers, which counts
             # towards the recompilations it allows before it gives up compiling.
             torch.compiler.reset()
         gc.collect()  # a network may be in a circle of references
-        if self._just_begun(runner):
+        if self._just_begun(runner):  # log lines average the terms anew
             scalars = runner.message_hub.log_scalars
             for name in list(scalars):
                 key = name.removeprefix("train/")
                 if key != name and ("loss" in key or key in _LOOKED_AT):
                     del scalars[name]
+        self._report(runner)
 
-    def _report(self, runner: Runner, distiller: LogitDistiller, stage: Stage) -> None:
+    def _report(self, runner: Runner) -> None:
+        distiller = _distiller(runner)
         unit, end = ("epoch", runner.max_epochs) if self.by_epoch else ("iter", runner.max_iters)
-        done = self._done(runner)
         how = "" if self._just_begun(runner) else "resumed in "
         names = [teacher.name for teacher in distiller.teachers]
         ensemble = f" ({distiller.ensemble})" if len(names) > 1 else ""
         loss = " ".join(repr(distiller.loss_kd).split())
         runner.logger.info(
-            f"Stage {self._stage} of {len(self.stages)} "
-            f"(begin={stage.begin}, {how}{unit} {done + 1} of {end}): "
-            f"teacher {' + '.join(names)}{ensemble}, loss_kd {loss}, alpha {distiller.alpha:g}"
+            f"Stage {self._stage} of {len(self.stages)} (begin="
+            f"{self.stages[self._stage - 1].begin}, {how}{unit} {self._done(runner) + 1} of {end}):"
+            f" teacher {' + '.join(names)}{ensemble}, loss_kd {loss}, alpha {distiller.alpha:g}"
         )
 
-    def _check(self, runner: Runner) -> None:
-        _distiller(runner)
+    def _check_end(self, runner: Runner) -> None:
         by_iter = isinstance(runner.train_loop, IterBasedTrainLoop)
         if self.by_epoch and by_iter:
             raise ValueError(
                 "SequentialTeacherHook counts epochs and the train loop has none; set "
                 "by_epoch=False and give begin in iterations"
             )
-        end, setting = runner.max_iters, "max_iters" if by_iter else "max_epochs"
-        if self.by_epoch:
-            end = runner.max_epochs
-        begin = self.stages[-1].begin
-        if begin >= end:
-            unit = "epochs" if self.by_epoch else "iterations"
+        unit, end = "epochs", runner.max_epochs
+        if not self.by_epoch:
+            unit, end = "iterations", runner.max_iters
+        if self.stages[-1].begin >= end:
+            setting = "max_iters" if by_iter else "max_epochs"
             raise ValueError(
-                f"stages[{len(self.stages) - 1}] begins after {begin} {unit}, and training ends "
-                f"after {end}; lower its begin, drop it, or raise train_cfg.{setting}"
+                f"stages[{len(self.stages) - 1}] begins after {self.stages[-1].begin} {unit}, and "
+                f"training ends after {end}; lower its begin, drop it, or raise train_cfg.{setting}"
             )
 
 

@@ -101,10 +101,9 @@ class LogitMetric(BaseMetric):
                 f"with ({', '.join(columns)}); samples of one data set must all have a teacher's "
                 "logits and pre-logits, or none"
             )
-        if columns:
-            rows = torch.stack([values.double() for values in columns.values()], 1).numpy()
-        else:
-            rows = np.empty((len(data_samples), 0))
+        rows = np.empty((len(data_samples), len(columns)))
+        for place, values in enumerate(columns.values()):
+            rows[:, place] = values.numpy()
         self.results.extend(rows)
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -193,12 +192,10 @@ class LogitMetric(BaseMetric):
         self, samples: Sequence[dict], num_classes: int, field: str = "gt_label"
     ) -> Tensor:
         """Return one label a sample, int64 (N,); a sample without the field has its gt_label."""
-        values = [sample.get(field) for sample in samples]
-        if any(value is None for value in values):
-            values = [
-                sample.get("gt_label") if value is None else value
-                for sample, value in zip(samples, values, strict=True)
-            ]
+        values = [
+            sample.get("gt_label") if sample.get(field) is None else sample.get(field)
+            for sample in samples
+        ]
         if any(value is None for value in values):
             raise ValueError(f"{self.name} needs a gt_label in every sample")
         labels = shared(field, values, lambda: self._join(values))
@@ -210,14 +207,11 @@ class LogitMetric(BaseMetric):
         return labels
 
     def _join(self, values: list) -> Tensor:
-        if all(isinstance(value, int) for value in values):
-            return torch.tensor(values)
-        if not all(isinstance(value, Tensor) and value.shape == (1,) for value in values):
-            values = [torch.as_tensor(value).reshape(-1) for value in values]
-            sizes = sorted({len(value) for value in values})
-            if sizes != [1]:
-                raise ValueError(
-                    f"{self.name} is for one label a sample, got {', '.join(map(str, sizes))}"
-                )
-        labels = torch.cat(values).cpu()
+        rows = [torch.as_tensor(value).reshape(-1) for value in values]
+        sizes = sorted({len(row) for row in rows})
+        if sizes != [1]:
+            raise ValueError(
+                f"{self.name} is for one label a sample, got {', '.join(map(str, sizes))}"
+            )
+        labels = torch.cat(rows).cpu()
         return labels if labels.is_floating_point() else labels.long()

@@ -389,7 +389,7 @@ _DATA = [
     ("RandomImages", "lazy_init", "number for a flag", 1, "True or False"),
     ("RandomImages", "serialize_data", "number for a flag", 0, "True or False"),
     ("RandomImages", "max_refetch", "fraction for a count", 1.5, "from 0 on"),
-    ("SeededDataset", "dataset", "text for a container", "CIFAR100", "or its config; str has no"),
+    ("SeededDataset", "dataset", "text for a container", "CIFAR100", "or its config; got str"),
     ("SeededDataset", "lazy_init", "number for a flag", 1, "True or False"),
     ("SeededSampler", "dataset", "number for a container", 5, "length"),
     ("SeededSampler", "sampler", "text for a container", "DefaultSampler", "config of one"),

@@ -77,8 +77,3 @@ def test_independence(other, number):
     table = np.zeros((number, number))
     np.add.at(table, (first, second), 1)
     assert chi2_contingency(table, correction=False).pvalue > 1e-3
-
-
-def test_no_two_samples_share_their_bits():
-    drawn = np.concatenate([bits(epoch=epoch) for epoch in range(10)], axis=None)
-    assert len(np.unique(drawn)) == 500_000

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DATASETS
 
 from mmkd_logit.datasets import DataSubset, Digits, NoisyLabelDataset
 from mmkd_logit.datasets.draws import WHICH_CHANGE, WHICH_STAY, draw
@@ -31,19 +30,6 @@ def test_share_of_each_class_and_small_shares_are_in_larger_ones():
     assert len(before) == 901
 
 
-def test_samples_keep_who_they_are():
-    part, whole = DataSubset(DIGITS, per_class=0.1), DATASETS.build(DIGITS)
-    for place in (0, 5, len(part) - 1, -1):
-        sample = part[place]["data_samples"]
-        original = whole[sample.sample_idx]
-        assert (part[place]["inputs"] == original["inputs"]).all()
-        assert sample.gt_label == original["data_samples"].gt_label
-        assert part.get_cat_ids(place) == [int(sample.gt_label)]
-        assert "clean_label" not in sample
-    with pytest.raises(IndexError):
-        part[len(part)]
-
-
 @pytest.mark.parametrize("rule", ["per_class", "classes"])
 def test_the_seed_is_all_that_matters(rule):
     np.random.seed(1)
@@ -70,7 +56,7 @@ def test_share_of_the_classes_and_small_shares_are_in_larger_ones():
 def test_named_classes():
     part = DataSubset(DIGITS, classes=[7, 2])
     assert members(part) == np.flatnonzero((LABELS == 2) | (LABELS == 7)).tolist()
-    assert part.metainfo["data_subset"]["classes"] == [7, 2]
+    assert part.description["data_subset"]["classes"] == [7, 2]
 
 
 def test_noise_and_choice_know_nothing_of_each_other():
@@ -92,7 +78,7 @@ def test_around_noise_and_inside_it():
     sizes = np.bincount(whole.get_gt_labels())
     expected = np.floor(0.2 * sizes + 0.5 + 1e-9)
     assert (np.bincount(outside.get_gt_labels()) == expected).all()
-    assert outside.metainfo["label_noise"] == whole.metainfo["label_noise"]
+    assert outside.description["label_noise"] == whole.description["label_noise"]
     sample = outside[0]["data_samples"]
     assert sample.clean_label == LABELS[sample.sample_idx]
     assert sample.gt_label == whole.get_gt_labels()[sample.sample_idx]
@@ -101,8 +87,8 @@ def test_around_noise_and_inside_it():
     inside = NoisyLabelDataset(part, **noise)
     assert members(inside) == members(part)
     assert (inside.get_clean_labels() == LABELS[members(part)]).all()
-    assert inside.metainfo["label_noise"]["samples"] == len(part)
-    assert inside.metainfo["data_subset"] == part.metainfo["data_subset"]
+    assert inside.description["label_noise"]["samples"] == len(part)
+    assert inside.description["data_subset"] == part.description["data_subset"]
     sample = inside[3]["data_samples"]
     assert sample.clean_label == LABELS[sample.sample_idx]
     assert sample.gt_label == inside.get_gt_labels()[3]
@@ -112,10 +98,10 @@ def test_nested_parts():
     inner = DataSubset(DIGITS, classes=[1, 2, 3])
     outer = DataSubset(inner, per_class=0.5)
     assert set(members(outer)) < set(members(inner))
-    description = outer.metainfo["data_subset"]
-    assert description["within"] == inner.metainfo["data_subset"]
+    description = outer.description["data_subset"]
+    assert description["within"] == inner.description["data_subset"]
     assert description["samples"] == len(outer)
-    assert description["sha256"] != inner.metainfo["data_subset"]["sha256"]
+    assert description["sha256"] != inner.description["data_subset"]["sha256"]
 
 
 def old_scores(logits, labels):
@@ -169,7 +155,7 @@ def test_by_logits(tmp_path, by):
         part = DataSubset(DIGITS, scores=file, by=by, quantiles=[low, high])
         expected = order[int(low * 901 + 0.5) : int(high * 901 + 0.5)]
         assert members(part) == sorted(expected)
-        assert part.metainfo["data_subset"]["by"] == by
+        assert part.description["data_subset"]["by"] == by
 
 
 def test_logits_find_their_samples_through_other_wrappers(tmp_path):
@@ -236,19 +222,14 @@ SCORES = dict(scores="none.npz", by="entropy", quantiles=(0, 0.5))
     [
         (dict(), "say exactly one of per_class, classes, scores, got none; nest two"),
         (dict(per_class=0.1, classes=0.1), "got per_class and classes; nest two DataSubset"),
-        (dict(per_class=1.5), r"per_class must be a number in \[0, 1\], got 1.5"),
         (dict(per_class=True), "per_class must be a number"),
-        (dict(per_class=0), "per_class=0 keeps no sample"),
         (dict(per_class=0.001), "per_class=0.001 keeps no sample"),
         (dict(classes=-1), "classes must be a number"),
         (dict(classes=[]), r"classes=\[\] keeps no sample"),
         (dict(classes=[0, 10]), r"different integers from 0 to 9, got \[0, 10\]"),
         (dict(classes=[1, 1]), r"different integers from 0 to 9, got \[1, 1\]"),
         (dict(classes=["1"]), "different integers from 0 to 9"),
-        (dict(classes=[1], seed=3), "nothing is drawn here; leave out seed"),
         (dict(SCORES, seed=3), "nothing is drawn here; leave out seed"),
-        (dict(per_class=0.1, seed=-1), "seed must be an integer from 0 on"),
-        (dict(per_class=0.1, by="tld"), "by and quantiles go with scores"),
         (dict(SCORES, by="loss"), "by must be one of 'entropy', 'tld', got 'loss'"),
         (dict(SCORES, quantiles=None), r"quantiles must be \(low, high\), got None"),
         (dict(SCORES, quantiles=(0.5, 0.5)), "with low < high"),

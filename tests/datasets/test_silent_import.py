@@ -3,6 +3,7 @@
 import importlib.machinery
 import runpy
 import sys
+from contextlib import nullcontext
 
 import mmpretrain.datasets
 import pytest
@@ -47,17 +48,15 @@ def talk(monkeypatch):
     return run
 
 
-def test_what_is_for_debugging_is_not_shown(talk, capsys):
-    talk("Could not import OneDL")
-    assert capsys.readouterr() == ("", "")
-
-
-def test_anything_else_goes_to_standard_error(talk, capsys):
-    talk("first", "Could not import OneDL", "last")
-    assert capsys.readouterr() == ("", "first\nlast\n")
-
-
-def test_also_where_the_import_fails(talk, capsys):
-    with pytest.raises(ImportError, match="broken"):
-        talk("why", error=ImportError("broken"))
-    assert capsys.readouterr() == ("", "why\n")
+@pytest.mark.parametrize(
+    ("lines", "error", "shown"),
+    [
+        (["Could not import OneDL"], None, ""),
+        (["first", "Could not import OneDL", "last"], None, "first\nlast\n"),
+        (["why"], ImportError("broken"), "why\n"),
+    ],
+)
+def test_what_is_not_for_debugging_goes_to_standard_error(talk, capsys, lines, error, shown):
+    with pytest.raises(ImportError, match="broken") if error else nullcontext():
+        talk(*lines, error=error)
+    assert capsys.readouterr() == ("", shown)

@@ -101,6 +101,24 @@ def test_an_interruption_that_became_another_error(capsys):
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 
+def test_a_killed_loader_worker_is_named_also_while_a_config_is_formatted(capsys):
+    def killed():
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        except BaseException:
+            raise SyntaxError("Failed to format the config file")  # noqa: B904
+
+    again = started()
+    again.again = "python tools/train.py c.py --resume"
+    with pytest.raises(SystemExit) as stopped, one_line_errors(again):
+        killed()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: DataLoader worker (pid 7) is killed by signal: Killed. Is memory short? Lower "
+        "num_workers; continue with: python tools/train.py c.py --resume\n"
+    )
+
+
 def test_no_error_no_words(capsys):
     with one_line_errors():
         pass

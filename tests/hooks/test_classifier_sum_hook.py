@@ -70,13 +70,16 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize(
-    "model",
-    [digits_student(), digits_distiller(loss_kd=KL), digits_distiller(alpha=0.5, loss_kd=KL)],
-    ids=["ce", "kl", "both"],
+    ("name", "model"),
+    [
+        *((name, digits_distiller(alpha=0.5, loss_kd=KL)) for name in OPTIMIZERS),
+        ("momentum", digits_student()),
+        ("momentum", digits_distiller(loss_kd=KL)),
+    ],
+    ids=[*OPTIMIZERS, "of cross-entropy", "of KL"],
 )
-def test_shift_invariant_losses_move_the_sum_by_weight_decay_alone(tmp_path, model, name):
+def test_shift_invariant_losses_move_the_sum_by_weight_decay_alone(tmp_path, name, model):
     runner = run(tmp_path, model, optimizer=OPTIMIZERS[name], hooks=[dict(type="NoteWeights")])
     lines = rows(tmp_path)
     assert len(lines) == 8

@@ -61,7 +61,7 @@ def log_of(config):
 def test_said_in_log_checkpoint_and_row(tiny):
     train(tiny.noisy, "--results", "runs.jsonl")
     digits = Digits(indices=64)
-    expected = NoisyLabelDataset(digits, kind="symmetric", rate=0.4).metainfo["label_noise"]
+    expected = NoisyLabelDataset(digits, kind="symmetric", rate=0.4).description["label_noise"]
     line = re.search("Training labels: (.*)", log_of(tiny.noisy))[1]
     assert line == (
         f"symmetric noise, {expected['realised_rate']:.2%} wrong, SHA-256 "
@@ -85,7 +85,7 @@ def test_nothing_to_say_without_noise(tiny):
 def hash_in(config, **changes):
     words = [config, "--cfg-options", *(f"{key}={value}" for key, value in changes.items())]
     cfg = build_config(build_parser().parse_args(words if changes else [config]))
-    return DATASETS.build(cfg.train_dataloader.dataset).metainfo["label_noise"]["sha256"][:16]
+    return DATASETS.build(cfg.train_dataloader.dataset).description["label_noise"]["sha256"][:16]
 
 
 def resume_error(config, folder, *options):
@@ -176,26 +176,29 @@ def test_the_hook_may_be_in_the_config_already(tiny, workplace):
     assert log_of(tiny.noisy).count("Training labels") == 1
 
 
-def test_with_mmengines_runner_alone(tmp_path, caplog):
-    """Without our command line the hook is in the config."""
+@pytest.mark.parametrize("joined", [False, True])
+def test_with_mmengines_runner_alone(tmp_path, caplog, joined):
+    """Without our command line the hook is in the config; ConcatDataset hands on no metainfo."""
 
     def runner(seed, **settings):
         cfg = run_config(digits_student(), tmp_path, epochs=1, images=32)
-        cfg.train_dataloader.dataset = dict(
-            type="mmkd_logit.NoisyLabelDataset",
-            dataset=cfg.train_dataloader.dataset,
-            kind="pair",
-            rate=0.5,
-            seed=seed,
+        clean = cfg.train_dataloader.dataset
+        noisy = dict(
+            type="mmkd_logit.NoisyLabelDataset", dataset=clean, kind="pair", rate=0.5, seed=seed
         )
+        datasets = dict(type="ConcatDataset", datasets=[clean, noisy])
+        cfg.train_dataloader.dataset = datasets if joined else noisy
         cfg.custom_hooks = [dict(type="mmkd_logit.LabelNoiseHook")]
         cfg.update(settings)
         return Runner.from_cfg(cfg)
 
     with caplog.at_level(logging.INFO):
         runner(0).train()
-    again = dict(resume=True, load_from=str(tmp_path / "epoch_1.pth"))
-    runner(0, **again).train()
+        again = dict(resume=True, load_from=str(tmp_path / "epoch_1.pth"))
+        runner(0, **again).train()
+    assert "metainfo" not in caplog.text
+    meta = torch.load(again["load_from"], weights_only=False)["meta"]["dataset_meta"]
+    assert meta["label_noise"]["realised_rate"] == 0.5
     with pytest.raises(ValueError, match="cannot resume with other training labels"):
         runner(1, **again).train()
     runner(1, load_from=again["load_from"]).test()  # weights, and no training

@@ -240,16 +240,3 @@ def test_names_of_all_four():
     )
     for key in ("calibration/ece", "calibration/teacher_ece_adaptive"):
         assert found["calibration/teacher_ece"] != pytest.approx(found[key])
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (dict(num_bins=0), "num_bins must be an integer from 1 on, got 0"),
-        (dict(of="both"), "of must be one of 'student', 'teacher', got 'both'"),
-        (dict(binning="quantile"), "binning must be one of 'width', 'mass', got 'quantile'"),
-    ],
-)
-def test_wrong_settings(settings, words):
-    with pytest.raises(ValueError, match=words):
-        ExpectedCalibrationError(**settings)

@@ -308,8 +308,8 @@ MUTANTS = {
     ),
     "shares round down": Mutant(
         "datasets/draws.py",
-        "np.floor(share * sizes + 0.5 + 1e-9)",
-        "np.floor(share * sizes)",
+        "+ 0.5 <= share * len(groups) + 1e-9",
+        "+ 1 <= share * len(groups) + 1e-9",
         _NOISE,
     ),
     "columns of the matrix": Mutant(
@@ -323,9 +323,21 @@ MUTANTS = {
     ),
     "the noisy label is the clean one": Mutant(
         "datasets/label_noise.py",
-        "gt_label=int(self._noisy[idx])",
-        "gt_label=int(self._clean[idx])",
+        "super().get_data_info(idx), gt_label=noisy",
+        "super().get_data_info(idx), gt_label=clean",
         "tests/datasets/test_noisy_label_dataset.py",
+    ),
+    "the noise of joined data is not described": Mutant(
+        "datasets/wrapper.py",
+        "for inner in wrapped(dataset):\n        for key",
+        "for inner in []:\n        for key",
+        "tests/datasets/test_wrappers.py",
+    ),
+    "a part of a part is one of the whole": Mutant(
+        "datasets/wrapper.py",
+        "self._kept = self._kept[np.asarray(indices, dtype=np.int64)]",
+        "self._kept = np.asarray(indices, dtype=np.int64)",
+        "tests/datasets/test_wrappers.py",
     ),
     # data
     "a subset by the labels of the file's order": Mutant(
@@ -335,15 +347,15 @@ MUTANTS = {
         _SUBSET,
     ),
     "a subset is augmented by its own numbers": Mutant(
-        "datasets/subset.py",
-        "return super()._identity(self._kept[idx])",
-        "return super()._identity(idx)",
+        "datasets/wrapper.py",
+        "inner = self._kept[idx]",
+        "inner = idx",
         "tests/datasets/test_seeded_dataset.py",
     ),
     "another order of flip and crop in a view's number": Mutant(
         "datasets/augment.py",
-        "view = view * step.views + step.number(parameters)",
-        "view = view + step.number(parameters)",
+        "(whole, *chosen), self._counts)",
+        '(whole, *chosen), self._counts, order="F")',
         _MEMORY,
     ),
     "an epoch in progress changes its number": Mutant(
