@@ -106,7 +106,15 @@ class SampleWrapper:
         """Index of each class."""
         return {name: index for index, name in enumerate(self.CLASSES)}
 
-    pipeline = property(attrgetter("dataset.pipeline"))
+    @property
+    def pipeline(self) -> Any:
+        """The wrapped data set's, which an assignment changes."""
+        return self.dataset.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        self.dataset.pipeline = pipeline
+
     test_mode = property(attrgetter("dataset.test_mode"))  # an unreadable sample is an error
     max_refetch = property(attrgetter("dataset.max_refetch"))
     picture_shape = property(attrgetter("dataset.picture_shape"))  # in memory: (C, H, W)

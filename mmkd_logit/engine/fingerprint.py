@@ -120,6 +120,11 @@ def row_fingerprint(row: Mapping[str, Any]) -> str | None:
 
 def _reduced(value: Any) -> Any:
     if isinstance(value, dict):
+        if "pipeline" in value and isinstance(value.get("dataset"), dict):
+            # A wrapper's transforms replace those of the data set in it.
+            inner = dict(value["dataset"], pipeline=value["pipeline"])
+            value = {**value, "dataset": inner}
+            del value["pipeline"]
         return {key: _reduced(item) for key, item in value.items() if key not in _LOADING}
     return [_reduced(item) for item in value] if isinstance(value, list) else value
 

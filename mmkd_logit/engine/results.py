@@ -127,13 +127,12 @@ def training_data_loader(cfg: Config) -> dict[str, Any]:
 
 
 def _with_pipeline(dataset: Any) -> list[dict]:
-    """List the innermost data sets, below any wrappers."""
+    """List the data sets that say their transforms, or the wrappers that say them instead."""
     if isinstance(dataset, (list, tuple)):
         return [place for item in dataset for place in _with_pipeline(item)]
-    if not isinstance(dataset, dict):
-        return []
-    inner = [dataset[key] for key in ("dataset", "datasets") if key in dataset]
-    return _with_pipeline(inner) if inner else [dataset] if "pipeline" in dataset else []
+    if not isinstance(dataset, dict) or "pipeline" in dataset:
+        return [dataset] if isinstance(dataset, dict) else []
+    return _with_pipeline([dataset.get("dataset"), *(dataset.get("datasets") or ())])
 
 
 def training_metrics(runner: Runner) -> dict[str, Any]:

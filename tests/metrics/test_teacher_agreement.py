@@ -4,7 +4,7 @@ import torch
 from logit_samples import evaluate, logit_case, samples_of
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from mmkd_logit.metrics import TeacherAgreement
+from mmkd_logit.metrics import TeacherAccuracy, TeacherAgreement
 
 
 def preferred(logits, k):
@@ -39,6 +39,15 @@ def test_top1_is_the_accuracy_against_the_teachers_prediction():
     expected = multiclass_accuracy(student, teacher.argmax(1), num_classes=10, average="micro")
     found = evaluate(TeacherAgreement(topk=1), samples_of(case))
     assert found == {"agreement/top1": pytest.approx(100 * expected.item(), rel=1e-6)}
+
+
+def test_accuracy_of_the_teacher():
+    case = logit_case(3)
+    teacher, label = torch.from_numpy(case.teacher_logits), torch.from_numpy(case.gt_label)
+    expected = multiclass_accuracy(teacher, label, num_classes=10, average="micro")
+    found = evaluate(TeacherAccuracy(), samples_of(case))
+    assert found == {"accuracy/teacher_top1": pytest.approx(100 * expected.item(), rel=1e-6)}
+    assert evaluate(TeacherAccuracy(), samples_of(case, "teacher_logits")) == {}
 
 
 @pytest.mark.parametrize("num_classes", [3, 100, 1000])
