@@ -223,15 +223,15 @@ def split_scalars(group_dir: str | Path, work_dir: str | Path, name: str) -> Non
     write_run(work_dir, logs=logs)
 
 
-# ``tools/train_together.py``: several runs of ``tools/train.py`` as one group.
+# ``tools/train_group.py``: several runs of ``tools/train.py`` as one group.
 
 
-_TOOL = "train_together.py"
+_TOOL = "train_group.py"
 _NOT_IN_LINES = ("results", "resume", "resume_changed", "train_teacher", "amp", "auto_scale_lr")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/train_together.py``."""
+    """Return the command line of ``tools/train_group.py``."""
     parser = OneLineParser(
         description="Train several students on the same batches, with one pass of their teacher"
     )
@@ -279,7 +279,7 @@ def read_runs(path: str | Path, launcher: str = "none") -> list[GroupRun]:
 def common_work_dir(cfgs: Sequence[Config]) -> str:
     """Return the folder of what the runs have in common: the log and the checkpoints to resume."""
     words = "\n".join(sorted(f"{cfg.work_dir} {fingerprint_of(cfg)}" for cfg in cfgs))
-    return str(Path("work_dirs", "together", hashlib.sha256(words.encode()).hexdigest()[:12]))
+    return str(Path("work_dirs", "group", hashlib.sha256(words.encode()).hexdigest()[:12]))
 
 
 def train_group(
@@ -350,12 +350,12 @@ def _record(
         final = str(Path(runner.work_dir, FINAL))
         checkpoint = CheckpointLoader.load_checkpoint(final, map_location="cpu")
         runner.model.load_state_dict(checkpoint["state_dict"])
-        recorder.record(runner, run.args, started, prefix=f"{name}/", together=count)
+        recorder.record(runner, run.args, started, prefix=f"{name}/", group_size=count)
     export_run(runner, run.args, recorder.run, recorder.machine)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/train_together.py``."""
+    """Run ``tools/train_group.py``."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted(resume_command(_TOOL, argv, flag=False))

@@ -162,8 +162,8 @@ class ResultsRecorder:
     metrics of the config's test data with the weights after the last epoch, nothing selected;
     ``train``, if asked for: those of the un-augmented training data; ``best``, for information:
     the validation metrics' maxima) and how long it took: the seconds from iteration
-    ``resumed_at`` (0 unless the run was cut off) to ``iterations``, for all the runs that were
-    trained ``together``.
+    ``resumed_at`` (0 unless the run was cut off) to ``iterations``, for all the runs of a
+    student group, which are ``group_size``.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class ResultsRecorder:
         args: argparse.Namespace,
         started: TrainingStarted,
         prefix: str = "",
-        together: int = 1,
+        group_size: int = 1,
     ) -> dict | None:
         """Test and append."""
         if self.path is None:
@@ -244,7 +244,7 @@ class ResultsRecorder:
             ),
             threads=torch.get_num_threads(),
             train_seconds=round(seconds, 1),
-            together=together,
+            group_size=group_size,
             command=self.command,
             **self.machine,
             finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -332,6 +332,11 @@ def find_row(
         if same and all(holds(row, key) for key in measured):
             return row
     return None
+
+
+def group_size(row: Mapping[str, Any]) -> int:
+    """Return how many runs were trained as a group, which rows of version 0.1.0 call together."""
+    return row.get("group_size") or row.get("together") or 1
 
 
 def holds(row: dict, key: str) -> bool:
