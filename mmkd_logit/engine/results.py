@@ -24,7 +24,7 @@ from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.files import explained
 
 from .cli import TrainingStarted
-from .config import EXACT, FINAL, describe_numerics, later_teachers, teachers_of
+from .config import FINAL, describe_numerics, later_teachers, teachers_of
 from .fingerprint import (
     dataset_hash,
     describe_machine,
@@ -64,12 +64,10 @@ def describe_method(cfg: Config) -> dict[str, Any]:
 
 def _number(value: Any) -> float | int | str | None:
     """Return a temperature as JSON has it."""
-    if value is None:
-        return None
-    number = float(value)
-    if math.isinf(number):
+    number = None if value is None else float(value)
+    if number == math.inf:
         return "inf"
-    return int(number) if number.is_integer() else number
+    return number if number is None or not number.is_integer() else int(number)
 
 
 def _label_noise(dataset: Any) -> dict[str, Any] | None:
@@ -93,12 +91,13 @@ def _network(model: Any) -> str | None:
     if not isinstance(model, Mapping):
         return None
     parts = model.get("backbone") or model
-    sizes = [f"{key}={_plain(parts[key])}" for key in _NETWORK if parts.get(key) is not None]
-    return " ".join([type_name(parts) or "network", *sizes])
-
-
-def _plain(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    words = [type_name(parts) or "network"]
+    for key in _NETWORK:
+        size = parts.get(key)
+        if size is not None:
+            several = isinstance(size, (list, tuple))
+            words.append(f"{key}={'x'.join(map(str, size)) if several else size}")
+    return " ".join(words)
 
 
 # How well a network knows the images it was trained on.
@@ -175,14 +174,13 @@ class ResultsRecorder:
         self.end: float | None = None
         self.run: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}
-        self.numerics = EXACT
         if self.path is None:
             return
         # Better now than after days of training.
         check_out_file("--results", self.path)
         for row in read_lines(self.path):
             if "fingerprint" not in row and "config_hash" not in row:  # of version 0.1.0
-                what = f"{self.path} holds a line that is of no run, {_short(row)}"
+                what = f"{self.path} holds a line that is of no run, {json.dumps(row)[:60]}"
                 raise ValueError(f"{what}; name another file")
         fields = ("test_dataloader", "test_cfg", "test_evaluator")
         missing = [name for name in fields if cfg.get(name) is None]
@@ -197,8 +195,7 @@ class ResultsRecorder:
     def start(self, cfg: Config) -> None:
         """Start the clock; called when the teachers are there."""
         self.begin = time.time()
-        self.run = describe_run(cfg)
-        self.numerics = describe_numerics(cfg)
+        self.run = dict(describe_run(cfg), numerics=describe_numerics(cfg))
         self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
     def stop(self) -> None:
@@ -230,7 +227,6 @@ class ResultsRecorder:
             overrides=plain(args.cfg_options),
             seed=runner.seed,  # where the run was resumed, the checkpoint's
             processes=runner.world_size,
-            numerics=self.numerics,
             weights=weights_hash(Path(runner.work_dir, FINAL)),
             epochs=runner.epoch,
             iterations=runner.iter,
@@ -350,11 +346,6 @@ def _is_row(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
-
-
-def _short(row: dict) -> str:
-    text = json.dumps(row)
-    return text if len(text) < 60 else f"{text[:60]}..."
 
 
 def _is_torn(last: bytes) -> bool:
