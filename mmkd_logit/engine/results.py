@@ -272,23 +272,19 @@ def append_line(path: Path, row: dict) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             content = file.read()
-            end, first = content.rfind(b"\n") + 1, b""
+            end, new = content.rfind(b"\n") + 1, line
             if not _is_torn(content[end:]):  # only its end is missing
-                end, first = len(content), b"\n"
+                end, new = len(content), b"\n" + line
             file.truncate(end)
             try:
-                _write_all(file, first + line)
+                while new:
+                    new = new[file.write(new) :]
+                os.fsync(file)
             except OSError:
                 file.truncate(end)
                 raise
     except OSError as error:
         raise explained(error, path, len(line)) from error
-
-
-def _write_all(file: Any, content: bytes) -> None:
-    while content:
-        content = content[file.write(content) :]
-    os.fsync(file)
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -301,14 +297,12 @@ def read_lines(path: Path) -> list[dict]:
     *lines, last = path.read_bytes().split(b"\n")
     if not _is_torn(last):
         lines.append(last)
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if _is_row(line):
-            rows.append(json.loads(line))
-        elif line.strip():
+    rows = {number: _row_of(line) for number, line in enumerate(lines, 1) if line.strip()}
+    for number, row in rows.items():
+        if row is None:
             what = f"{path}:{number} is not a results line"
             raise ValueError(f"{what}; remove it or name another file")
-    return rows
+    return [row for row in rows.values() if row is not None]
 
 
 def find_row(
@@ -341,11 +335,11 @@ def holds(row: dict, key: str) -> bool:
     return row.get(split) is not None and (not name or name in row[split])
 
 
-def _is_row(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+def _row_of(line: bytes) -> dict | None:
+    with suppress(ValueError):
+        row = json.loads(line)
+        return row if isinstance(row, dict) else None
+    return None
 
 
 def _is_torn(last: bytes) -> bool:
@@ -355,7 +349,7 @@ def _is_torn(last: bytes) -> bool:
     """
     last = last.rstrip(b"\0")
     begun = last.startswith(b'{"') or last == b"{"
-    return not last.strip() or (begun and not _is_row(last))
+    return not last.strip() or (begun and _row_of(last) is None)
 
 
 def plain(value: Any) -> Any:

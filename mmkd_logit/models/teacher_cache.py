@@ -371,8 +371,8 @@ class TeacherCache:
         room = bytes_of_rows(size, classes, self.dtype)
         if room > self.max_gib * 2**30:
             _warn(
-                f"No teacher cache: the {views.per_sample} views of {views.samples} images would take "
-                f"{room / 2**30:.3g} GiB, and max_gib is {self.max_gib:g}; raise it, or set "
+                f"No teacher cache: the {views.per_sample} views of {views.samples} images would "
+                f"take {room / 2**30:.3g} GiB, and max_gib is {self.max_gib:g}; raise it, or set "
                 "dtype='float16'. Every logit is computed"
             )
             return None
