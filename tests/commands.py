@@ -20,7 +20,7 @@ METRICS = {
     *("logits/sum_mean", "logits/sum_std", "logits/norm", "logits/entropy", "logits/tld"),
 }
 METRICS_BESIDE_A_TEACHER = {
-    *("agreement/top1", "agreement/top5", "distance/mean"),
+    *("agreement/top1", "agreement/top5", "accuracy/teacher_top1", "distance/mean"),
     *("distance/q05", "distance/q25", "distance/q50", "distance/q75", "distance/q95"),
     *("calibration/teacher_ece", "calibration/teacher_ece_adaptive", "calibration/teacher_nll"),
     *("logits/teacher_sum_mean", "logits/sum_deviation"),

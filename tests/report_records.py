@@ -14,7 +14,7 @@ def row_of(name, seed, top1):
     """A line of runs.jsonl."""
     return dict(
         seed=seed, config=f"configs/kd/{name}.py", overrides={"model.alpha": 0.9}, epochs=30,
-        iterations=450, resumed_at=0, processes=1, together=1, train_seconds=12.5, threads=1,
+        iterations=450, resumed_at=0, processes=1, group_size=1, train_seconds=12.5, threads=1,
         test={"accuracy/top1": top1, "accuracy/per_class": [1.0, 2.0]}, train=None,
         best={"accuracy/top1": top1}, weights=f"{seed}{name}".ljust(64, "f"), teachers=["e" * 64],
         fingerprint="0123456789abcdef", data=dict(train="aa", test="bb"), numerics="float32",

@@ -272,4 +272,4 @@ def test_every_command_line_reads_safely():
             continue
         assert "install_safe_reading()" in text, f"{module} does not call install_safe_reading()"
         checked.add(tool.stem)
-    assert {"train", "test", "dump_logits", "precompute", "train_together", "reproduce"} <= checked
+    assert {"train", "test", "dump_logits", "precompute", "train_group", "reproduce"} <= checked

@@ -90,6 +90,7 @@ COMPONENTS = {
     "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
     "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
     "LogitDump": ("METRICS", dict(out_file="test.npz")),
+    "TeacherAccuracy": ("METRICS", {}),
     "TeacherAgreement": ("METRICS", dict(topk=(1, 5))),
     "LogitDistance": ("METRICS", dict(quantiles=(0.5,))),
     "LogitStatistics": ("METRICS", dict(label="clean_label")),

@@ -1,13 +1,14 @@
 """Images in memory, served by the batch."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dataset import default_collate
+from mmcv.transforms import TestTimeAug
+from mmengine.dataset import Compose, default_collate
 from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -151,6 +152,9 @@ class InMemoryDataset(SampleWrapper):
             GPU; or ``'auto'``, the GPU if there is one and the loader has no workers. On a GPU
             set ``pin_memory=False``.
         lazy_init: Read nothing until needed.
+        pipeline: Transforms in place of those of the wrapped data set. Tools such as mmpretrain's
+            inferencer look for those of ``test_dataloader.dataset`` here. With ``TestTimeAug``
+            samples are made one by one, as they are once ``pipeline`` is assigned to.
 
     Raises:
         ValueError: If an argument or a transform is not supported, the images differ in size or
@@ -169,15 +173,33 @@ class InMemoryDataset(SampleWrapper):
 
     in_memory = True
 
-    def __init__(self, dataset: Any, device: str = "cpu", lazy_init: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        device: str = "cpu",
+        lazy_init: bool = False,
+        pipeline: Sequence[dict] | None = None,
+    ) -> None:
         self.device = check_choice("device", device, ("cpu", "cuda", "auto"))
+        if not isinstance(pipeline, (list, tuple, type(None))):
+            raise ValueError(f"pipeline must be a list of transforms or None, got {pipeline!r}")
+        self._given = pipeline
         super().__init__(dataset, lazy_init)
 
     def _check_dataset(self) -> None:
         super()._check_dataset()
         if getattr(self.dataset, "in_memory", False):
             raise ValueError("the data set is in memory already; wrap it once")
-        self._loading, self._random = split_pipeline(self.pipeline)
+        if self._given is not None:
+            self.dataset.pipeline = Compose(self._given)
+        self.in_memory = not any(isinstance(t, TestTimeAug) for t in self.pipeline.transforms)
+        if self.in_memory:
+            self._loading, self._random = split_pipeline(self.pipeline)
+
+    @SampleWrapper.pipeline.setter  # type: ignore[attr-defined]
+    def pipeline(self, pipeline: Any) -> None:
+        """Make samples one by one from now on."""
+        self.dataset.pipeline, self.in_memory = pipeline, False
 
     @property
     def picture_shape(self) -> tuple[int, ...]:
@@ -186,6 +208,8 @@ class InMemoryDataset(SampleWrapper):
         return self._augmentation.shape
 
     def _prepare(self) -> None:
+        if not self.in_memory:
+            return
         count = len(self.dataset)
         if not count:
             raise ValueError("the data set is empty")

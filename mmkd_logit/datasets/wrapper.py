@@ -112,8 +112,18 @@ class SampleWrapper:
     def _innermost(self) -> BaseDataset:
         return next(layer for layer in layers(self.dataset) if isinstance(layer, BaseDataset))
 
+    @property
+    def pipeline(self) -> Any:
+        """The innermost data set's, which an assignment changes."""
+        return self._innermost.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        for layer in layers(self.dataset):
+            if isinstance(layer, (SampleWrapper, BaseDataset)):
+                layer.pipeline = pipeline
+
     metainfo = property(attrgetter("dataset.metainfo"))
-    pipeline = property(attrgetter("_innermost.pipeline"))
     test_mode = property(attrgetter("_innermost.test_mode"))  # an unreadable sample is an error
     max_refetch = property(attrgetter("_innermost.max_refetch"))
     picture_shape = property(attrgetter("dataset.picture_shape"))  # in memory: (C, H, W)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from mmkd_logit.utils.cli import one_line
 from mmkd_logit.utils.files import FULL
 
 TRACEBACK_VARIABLE = "MMKD_LOGIT_TRACEBACK"
@@ -106,7 +107,7 @@ def _cause(error: BaseException, started: TrainingStarted) -> BaseException:
 
 def _describe(error: BaseException) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-    text = " ".join(str(text).split())
+    text = one_line(str(text))
     if isinstance(error, (ValueError, OSError)):
         return text or f"{type(error).__name__}: "
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -120,15 +120,13 @@ def row_fingerprint(row: Mapping[str, Any]) -> str | None:
 
 def _reduced(value: Any) -> Any:
     if isinstance(value, dict):
+        if "pipeline" in value and isinstance(value.get("dataset"), dict):
+            # A wrapper's transforms replace those of the data set in it.
+            inner = dict(value["dataset"], pipeline=value["pipeline"])
+            value = {**value, "dataset": inner}
+            del value["pipeline"]
         return {key: _reduced(item) for key, item in value.items() if key not in _LOADING}
     return [_reduced(item) for item in value] if isinstance(value, list) else value
-
-
-@functools.cache
-def _find_hook(name: str) -> Any:
-    scopes = ("mmkd_logit.", "mmpretrain.", "mmengine.") if "." not in name else ("",)
-    found = (HOOKS.get(f"{scope}{name}") for scope in scopes)
-    return next((each for each in found if each is not None), None)
 
 
 def changes_training(hook: Any) -> bool:
@@ -136,8 +134,10 @@ def changes_training(hook: Any) -> bool:
     name = hook.get("type") if isinstance(hook, Mapping) else None
     if not isinstance(name, str):
         return hook is not None
+    scopes = [""] if "." in name else ["mmkd_logit.", "mmpretrain.", "mmengine."]
+    found = [HOOKS.get(f"{scope}{name}") for scope in scopes]
     watching = type_name(name) in _WATCHING
-    return not watching and getattr(_find_hook(name), "changes_training", True)
+    return not watching and getattr(next(filter(None, found), None), "changes_training", True)
 
 
 def _plain(value: Any, key: str = "") -> Any:
@@ -327,8 +327,14 @@ def should_resume(cfg: Config, processes: int | None = None) -> bool:
 # The environment, which does not decide a run's weights.
 
 
-_PACKAGES = ("torch", "torchvision", "numpy")
-_STACK = ("mmengine", "mmcv", "mmpretrain")
+_PACKAGES = (
+    *("torch", "torchvision", "numpy"),
+    *(
+        f"{a}{name}{b}"
+        for name in ("mmengine", "mmcv", "mmpretrain")
+        for a, b in (("onedl-", ""), ("", ""), ("", "-lite"))
+    ),
+)
 
 
 def dataset_hash(dataset: Any) -> str | None:
@@ -358,14 +364,8 @@ def describe_machine() -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version(), "mmkd-logit": __version__}
     for name in _PACKAGES:
-        versions[name] = version(name)
-    for name in _STACK:
-        for package in (f"onedl-{name}", name, f"{name}-lite"):
-            try:
-                versions[package] = version(package)
-                break
-            except PackageNotFoundError:
-                continue
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return versions
 
 
@@ -374,10 +374,8 @@ def _commit() -> dict[str, Any]:
     project = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=project, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        settings: Any = dict(cwd=project, stderr=subprocess.DEVNULL, text=True)
+        return subprocess.check_output(["git", *words], **settings).strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != project:
@@ -418,14 +416,13 @@ def list_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    items: Any = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        items = enumerate(value)
-    if not items:
+    """Give the values of nested dicts and lists of dicts by their dotted names."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict) or not value:
         yield name, value
-    for key, item in items:
+        return
+    for key, item in value.items():
         yield from _flatten(item, f"{name}.{key}" if name else str(key))
 
 

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, Runner
 
 from mmkd_logit.checkpoint import install_safe_reading
+from mmkd_logit.hooks.networks import unwrapped
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
@@ -132,13 +132,11 @@ def join_configs(cfgs: Mapping[str, Config]) -> Config:
     joint.model_wrapper_cfg = wrapper
     hooks = joint.get("custom_hooks") or []
     joint.custom_hooks = [hook for hook in hooks if type_name(hook) != "FinalCheckpointHook"]
-    averaged = []  # what each run averages in its log lines, under the names of the group
-    for name, cfg in plain.items():
-        for entry in (cfg.get("log_processor") or {}).get("custom_cfg") or []:
-            names = {
-                key: f"{name}/{entry[key]}" for key in ("data_src", "log_name") if key in entry
-            }
-            averaged.append({**entry, **names})
+    averaged = [  # what each run averages in its log lines, under the names of the group
+        {k: f"{name}/{v}" if k in ("data_src", "log_name") else v for k, v in entry.items()}
+        for name, cfg in plain.items()
+        for entry in (cfg.get("log_processor") or {}).get("custom_cfg") or []
+    ]
     joint.log_processor = dict(joint.get("log_processor") or {}, custom_cfg=averaged)
     return joint
 
@@ -149,9 +147,8 @@ def join_configs(cfgs: Mapping[str, Config]) -> Config:
 @contextmanager
 def as_run(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
     """Let the Runner of a group be that of one of its runs."""
-    group: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
     own = dict(
-        model=group.students[name],
+        model=unwrapped(runner).students[name],
         cfg=cfg,
         _work_dir=cfg.work_dir,
         optim_wrapper=runner.optim_wrapper[name],
@@ -223,15 +220,15 @@ def split_scalars(group_dir: str | Path, work_dir: str | Path, name: str) -> Non
     write_run(work_dir, logs=logs)
 
 
-# ``tools/train_together.py``: several runs of ``tools/train.py`` as one group.
+# ``tools/train_group.py``: several runs of ``tools/train.py`` as one group.
 
 
-_TOOL = "train_together.py"
+_TOOL = "train_group.py"
 _NOT_IN_LINES = ("results", "resume", "resume_changed", "train_teacher", "amp", "auto_scale_lr")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/train_together.py``."""
+    """Return the command line of ``tools/train_group.py``."""
     parser = OneLineParser(
         description="Train several students on the same batches, with one pass of their teacher"
     )
@@ -279,7 +276,7 @@ def read_runs(path: str | Path, launcher: str = "none") -> list[GroupRun]:
 def common_work_dir(cfgs: Sequence[Config]) -> str:
     """Return the folder of what the runs have in common: the log and the checkpoints to resume."""
     words = "\n".join(sorted(f"{cfg.work_dir} {fingerprint_of(cfg)}" for cfg in cfgs))
-    return str(Path("work_dirs", "together", hashlib.sha256(words.encode()).hexdigest()[:12]))
+    return str(Path("work_dirs", "group", hashlib.sha256(words.encode()).hexdigest()[:12]))
 
 
 def train_group(
@@ -350,12 +347,12 @@ def _record(
         final = str(Path(runner.work_dir, FINAL))
         checkpoint = CheckpointLoader.load_checkpoint(final, map_location="cpu")
         runner.model.load_state_dict(checkpoint["state_dict"])
-        recorder.record(runner, run.args, started, prefix=f"{name}/", together=count)
+        recorder.record(runner, run.args, started, prefix=f"{name}/", group_size=count)
     export_run(runner, run.args, recorder.run, recorder.machine)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``tools/train_together.py``."""
+    """Run ``tools/train_group.py``."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted(resume_command(_TOOL, argv, flag=False))

@@ -15,7 +15,6 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, LoggerHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, TestLoop
 
 from mmkd_logit.checkpoint import (
@@ -25,6 +24,9 @@ from mmkd_logit.checkpoint import (
     load_exactly,
     without_module,
 )
+from mmkd_logit.hooks import LogitOutputsHook, SequentialTeacherHook
+from mmkd_logit.hooks.networks import last_linear, unwrapped
+from mmkd_logit.hooks.sequential_teacher import merge_changes
 from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
 
@@ -61,21 +63,11 @@ USUAL_SPLITS = ("train", "test")  # where none is named
 _CONTENT = ("format", "fingerprint", "weights", "split", "data")
 
 
-class _Splits(argparse.Action):
-    """Without names, the usual splits."""
-
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        setattr(namespace, self.dest, list(dict.fromkeys(values)) or list(USUAL_SPLITS))
-
-
 def add_export_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--dump-logits``, which gives a list of splits, or None."""
+    """Add ``--dump-logits``, which gives a list of splits, empty for the usual ones, or None."""
     parser.add_argument(
         "--dump-logits",
         nargs="*",
-        action=_Splits,
         choices=SPLITS,
         metavar="SPLIT",
         help="in the end write the logits of every sample to WORK_DIR/logits/SPLIT.npz, for "
@@ -135,7 +127,7 @@ def find_exports(work_dir: str | Path, weights: str | None = None) -> dict[str, 
 
 def prepare_export(cfg: Config, splits: Sequence[str]) -> None:
     """Make sure that a run can export its logits when it has ended."""
-    for split in splits:
+    for split in splits or USUAL_SPLITS:
         loader_of(cfg, split)
     write_final(cfg)
 
@@ -200,7 +192,7 @@ def export_logits(
             if not written:
                 _load(runner, checkpoint)
             runner.logger.info(f"Writing the logits of {len(dataset)} samples ({split}) to {path}")
-            export = LogitDump(path, identity, layers=lambda: _layers(network_of(runner)))
+            export = LogitDump(path, identity, layers=lambda: _layers(unwrapped(runner)))
             loop.evaluator = Evaluator([export])
             loop.evaluator.dataset_meta = getattr(dataset, "metainfo", None)
             runner._test_loop = loop
@@ -212,9 +204,6 @@ def export_logits(
 @contextmanager
 def _only_watching(runner: Runner) -> Iterator[None]:
     """Show all logits, log no metrics again, and let no hook exchange the weights."""
-    # Not above: command lines read the hooks before they silence mmpretrain's warnings.
-    from mmkd_logit.hooks import LogitOutputsHook
-
     hooks, test_loop = runner._hooks, runner._test_loop
     others = [h for h in hooks if not isinstance(h, (LogitOutputsHook, LoggerHook, EMAHook))]
     runner._hooks = [*others, LogitOutputsHook(prelogits="all")]
@@ -224,27 +213,15 @@ def _only_watching(runner: Runner) -> Iterator[None]:
         runner._hooks, runner._test_loop = hooks, test_loop
 
 
-def network_of(runner: Runner) -> Any:
-    """Return a run's network without the wrapper of several processes."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
 def _layers(network: Any) -> dict[str, np.ndarray]:
     """Return the last linear layer of a student and of its one teacher."""
-    from mmkd_logit.hooks.networks import last_linear
-
     networks = {"": network}
     teachers = getattr(network, "teachers", None) or []
     if len(teachers) == 1 and network.needs_teacher:
         networks["teacher_"] = teachers[0].model
-    found = {}
-    for prefix, each in networks.items():
-        layer = last_linear(each)
-        for name in ("weight", "bias"):
-            values = getattr(layer, name, None)
-            if values is not None:
-                found[prefix + name] = values.detach().float().cpu().numpy()
-    return found
+    layers = {prefix: last_linear(each) for prefix, each in networks.items()}
+    found = {p + n: getattr(layers[p], n, None) for p in layers for n in ("weight", "bias")}
+    return {n: v.detach().float().cpu().numpy() for n, v in found.items() if v is not None}
 
 
 def _load(runner: Runner, checkpoint: str) -> None:
@@ -255,7 +232,7 @@ def _load(runner: Runner, checkpoint: str) -> None:
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     state = without_adapters(without_module(state))
     advice = "Name the config that the checkpoint was trained by."
-    load_exactly(network_of(runner), state, checkpoint, "the network of this config", advice)
+    load_exactly(unwrapped(runner), state, checkpoint, "the network of this config", advice)
 
 
 def export_run(
@@ -267,7 +244,8 @@ def export_run(
     """Export the splits of ``--dump-logits``, if given, with the weights of ``final.pth``."""
     if args.dump_logits is not None:
         final, folder = Path(runner.work_dir, FINAL), Path(runner.work_dir, FOLDER)
-        export_logits(runner, args.dump_logits, folder, str(final), args.config, origin, machine)
+        splits = args.dump_logits or USUAL_SPLITS
+        export_logits(runner, splits, folder, str(final), args.config, origin, machine)
 
 
 def export_checkpoint(
@@ -277,22 +255,14 @@ def export_checkpoint(
     install_safe_checkpoint_loading()  # after the config's custom_imports
     origin = describe_run(cfg)
     runner = QuietRunner.from_cfg(cfg)
-    _finish_stages(runner)
+    for hook in runner.hooks:
+        if isinstance(hook, SequentialTeacherHook):  # the teacher that it had in the end
+            unwrapped(runner).switch(**merge_changes(hook.stages))
     machine = describe_machine()
     runner.call_hook("before_run")
     written = export_logits(runner, splits, folder, checkpoint, config, origin, machine)
     runner.call_hook("after_run")
     return written
-
-
-def _finish_stages(runner: Runner) -> None:
-    """Give a distiller the teacher that it had in the end."""
-    from mmkd_logit.hooks import SequentialTeacherHook
-    from mmkd_logit.hooks.sequential_teacher import merge_changes
-
-    for hook in runner.hooks:
-        if isinstance(hook, SequentialTeacherHook):
-            network_of(runner).switch(**merge_changes(hook.stages))
 
 
 # tools/dump_logits.py.

@@ -9,12 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MessageHub, print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from mmkd_logit.checkpoint import install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.hooks.networks import trained_networks
 from mmkd_logit.utils.cli import OneLineParser
 
 from .cli import one_line_errors
@@ -82,8 +82,7 @@ def precompute(cfg: Config) -> str:
     init_default_scope(cfg.get("default_scope") or "mmpretrain")
     torch.backends.cudnn.benchmark = bool((cfg.get("env_cfg") or {}).get("cudnn_benchmark"))
     teachers = [FrozenTeacher(teacher) for teacher in teachers_of(cfg).values()]
-    caches = {teacher: teacher.cache for teacher in teachers if teacher.cache is not None}
-    caches = {teacher: cache for teacher, cache in caches.items() if cache.storage == "disk"}
+    caches = {t: t.cache for t in teachers if t.cache is not None and t.cache.storage == "disk"}
     if not caches:
         raise ValueError(
             "no teacher of this config has a cache on disk; add "
@@ -131,10 +130,9 @@ def _check_writable(name: str, stores: Sequence[Any]) -> None:
 
 def log_caches(runner: Runner) -> None:
     """Log how often the caches of a run's teachers were hit, in this process."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    members = getattr(model, "students", {"": model}).values()  # of a student group
-    teachers = {t: None for member in members for t in getattr(member, "teachers", None) or ()}
-    for teacher in teachers:
+    networks = trained_networks(runner).values()
+    found = [teacher for each in networks for teacher in getattr(each, "teachers", None) or ()]
+    for teacher in dict.fromkeys(found):  # students of a group share theirs
         if teacher.cache is not None:
             report = teacher.cache.report()
             asked = report["hits"] + report["misses"]

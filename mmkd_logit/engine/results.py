@@ -24,7 +24,7 @@ from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.files import explained
 
 from .cli import TrainingStarted
-from .config import EXACT, FINAL, describe_numerics, later_teachers, teachers_of
+from .config import FINAL, describe_numerics, later_teachers, teachers_of
 from .fingerprint import (
     dataset_hash,
     describe_machine,
@@ -64,12 +64,10 @@ def describe_method(cfg: Config) -> dict[str, Any]:
 
 def _number(value: Any) -> float | int | str | None:
     """Return a temperature as JSON has it."""
-    if value is None:
-        return None
-    number = float(value)
-    if math.isinf(number):
+    number = None if value is None else float(value)
+    if number == math.inf:
         return "inf"
-    return int(number) if number.is_integer() else number
+    return number if number is None or not number.is_integer() else int(number)
 
 
 def _label_noise(dataset: Any) -> dict[str, Any] | None:
@@ -95,12 +93,13 @@ def _network(model: Any) -> str | None:
     if not isinstance(model, Mapping):
         return None
     parts = model.get("backbone") or model
-    sizes = [f"{key}={_plain(parts[key])}" for key in _NETWORK if parts.get(key) is not None]
-    return " ".join([type_name(parts) or "network", *sizes])
-
-
-def _plain(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    words = [type_name(parts) or "network"]
+    for key in _NETWORK:
+        size = parts.get(key)
+        if size is not None:
+            several = isinstance(size, (list, tuple))
+            words.append(f"{key}={'x'.join(map(str, size)) if several else size}")
+    return " ".join(words)
 
 
 # How well a network knows the images it was trained on.
@@ -129,13 +128,12 @@ def training_data_loader(cfg: Config) -> dict[str, Any]:
 
 
 def _with_pipeline(dataset: Any) -> list[dict]:
-    """List the innermost data sets, below any wrappers."""
+    """List the data sets that say their transforms, or the wrappers that say them instead."""
     if isinstance(dataset, (list, tuple)):
         return [place for item in dataset for place in _with_pipeline(item)]
-    if not isinstance(dataset, dict):
-        return []
-    inner = [dataset[key] for key in ("dataset", "datasets") if key in dataset]
-    return _with_pipeline(inner) if inner else [dataset] if "pipeline" in dataset else []
+    if not isinstance(dataset, dict) or "pipeline" in dataset:
+        return [dataset] if isinstance(dataset, dict) else []
+    return _with_pipeline([dataset.get("dataset"), *(dataset.get("datasets") or ())])
 
 
 def training_metrics(runner: Runner) -> dict[str, Any]:
@@ -165,8 +163,8 @@ class ResultsRecorder:
     metrics of the config's test data with the weights after the last epoch, nothing selected;
     ``train``, if asked for: those of the un-augmented training data; ``best``, for information:
     the validation metrics' maxima) and how long it took: the seconds from iteration
-    ``resumed_at`` (0 unless the run was cut off) to ``iterations``, for all the runs that were
-    trained ``together``.
+    ``resumed_at`` (0 unless the run was cut off) to ``iterations``, for all the runs of a
+    student group, which are ``group_size``.
     """
 
     def __init__(
@@ -178,14 +176,13 @@ class ResultsRecorder:
         self.end: float | None = None
         self.run: dict[str, Any] = {}
         self.machine: dict[str, Any] = {}
-        self.numerics = EXACT
         if self.path is None:
             return
         # Better now than after days of training.
         check_out_file("--results", self.path)
         for row in read_lines(self.path):
             if "fingerprint" not in row and "config_hash" not in row:  # of version 0.1.0
-                what = f"{self.path} holds a line that is of no run, {_short(row)}"
+                what = f"{self.path} holds a line that is of no run, {json.dumps(row)[:60]}"
                 raise ValueError(f"{what}; name another file")
         fields = ("test_dataloader", "test_cfg", "test_evaluator")
         missing = [name for name in fields if cfg.get(name) is None]
@@ -200,8 +197,7 @@ class ResultsRecorder:
     def start(self, cfg: Config) -> None:
         """Start the clock; called when the teachers are there."""
         self.begin = time.time()
-        self.run = describe_run(cfg)
-        self.numerics = describe_numerics(cfg)
+        self.run = dict(describe_run(cfg), numerics=describe_numerics(cfg))
         self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
     def stop(self) -> None:
@@ -214,7 +210,7 @@ class ResultsRecorder:
         args: argparse.Namespace,
         started: TrainingStarted,
         prefix: str = "",
-        together: int = 1,
+        group_size: int = 1,
     ) -> dict | None:
         """Test and append."""
         if self.path is None:
@@ -233,7 +229,6 @@ class ResultsRecorder:
             overrides=plain(args.cfg_options),
             seed=runner.seed,  # where the run was resumed, the checkpoint's
             processes=runner.world_size,
-            numerics=self.numerics,
             weights=weights_hash(Path(runner.work_dir, FINAL)),
             epochs=runner.epoch,
             iterations=runner.iter,
@@ -247,7 +242,7 @@ class ResultsRecorder:
             ),
             threads=torch.get_num_threads(),
             train_seconds=round(seconds, 1),
-            together=together,
+            group_size=group_size,
             command=self.command,
             **self.machine,
             finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -279,23 +274,19 @@ def append_line(path: Path, row: dict) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             content = file.read()
-            end, first = content.rfind(b"\n") + 1, b""
+            end, new = content.rfind(b"\n") + 1, line
             if not _is_torn(content[end:]):  # only its end is missing
-                end, first = len(content), b"\n"
+                end, new = len(content), b"\n" + line
             file.truncate(end)
             try:
-                _write_all(file, first + line)
+                while new:
+                    new = new[file.write(new) :]
+                os.fsync(file)
             except OSError:
                 file.truncate(end)
                 raise
     except OSError as error:
         raise explained(error, path, len(line)) from error
-
-
-def _write_all(file: Any, content: bytes) -> None:
-    while content:
-        content = content[file.write(content) :]
-    os.fsync(file)
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -308,14 +299,12 @@ def read_lines(path: Path) -> list[dict]:
     *lines, last = path.read_bytes().split(b"\n")
     if not _is_torn(last):
         lines.append(last)
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if _is_row(line):
-            rows.append(json.loads(line))
-        elif line.strip():
+    rows = {number: _row_of(line) for number, line in enumerate(lines, 1) if line.strip()}
+    for number, row in rows.items():
+        if row is None:
             what = f"{path}:{number} is not a results line"
             raise ValueError(f"{what}; remove it or name another file")
-    return rows
+    return [row for row in rows.values() if row is not None]
 
 
 def find_row(
@@ -337,22 +326,22 @@ def find_row(
     return None
 
 
+def group_size(row: Mapping[str, Any]) -> int:
+    """Return how many runs were trained as a group, which rows of version 0.1.0 call together."""
+    return row.get("group_size") or row.get("together") or 1
+
+
 def holds(row: dict, key: str) -> bool:
     """Say whether a results row has a measurement."""
     split, _, name = key.partition(".")
     return row.get(split) is not None and (not name or name in row[split])
 
 
-def _is_row(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _short(row: dict) -> str:
-    text = json.dumps(row)
-    return text if len(text) < 60 else f"{text[:60]}..."
+def _row_of(line: bytes) -> dict | None:
+    with suppress(ValueError):
+        row = json.loads(line)
+        return row if isinstance(row, dict) else None
+    return None
 
 
 def _is_torn(last: bytes) -> bool:
@@ -362,7 +351,7 @@ def _is_torn(last: bytes) -> bool:
     """
     last = last.rstrip(b"\0")
     begun = last.startswith(b'{"') or last == b"{"
-    return not last.strip() or (begun and not _is_row(last))
+    return not last.strip() or (begun and _row_of(last) is None)
 
 
 def plain(value: Any) -> Any:

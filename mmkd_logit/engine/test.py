@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.utils import apply_to
 
 from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.registry import METRICS
 from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.cli import OneLineParser
 
 from .cli import one_line_errors
 from .config import (
-    IN_MEMORY,
     add_common_arguments,
     apply_common_arguments,
     find_missing_teachers,
@@ -122,21 +124,13 @@ def _leave_missing_teachers_alone(cfg: Config) -> None:
         print(f"nothing is compared with the teacher: {why}", file=sys.stderr)
 
 
-# Joining the predictions of several pictures leaves probabilities, and no logits.
-_OF_LOGITS = {"TeacherAgreement", "LogitDistance", "LogitStatistics", "NegativeLogLikelihood"}
-_OF_LOGITS |= {"PerClassAccuracy", "NoisyLabelAccuracy", "LogitDump"}
-
-
 def _use_test_time_augmentation(cfg: Config) -> None:
     if isinstance(cfg.test_evaluator, (list, tuple)):
-        cfg.test_evaluator = [
-            metric
-            for metric in cfg.test_evaluator
-            if type_name(metric) not in _OF_LOGITS and metric.get("of") != "teacher"
-        ]
+        # Joining the predictions of several pictures leaves probabilities, and no logits.
+        cfg.test_evaluator = [m for m in cfg.test_evaluator if not _needs_logits(m)]
     dataset = cfg.test_dataloader.dataset
-    while type_name(dataset) == IN_MEMORY:  # it makes one picture of an image
-        dataset = cfg.test_dataloader.dataset = dataset.dataset
+    while "pipeline" not in dataset:
+        dataset = dataset.dataset
     if "tta_pipeline" not in cfg:
         *before, pack = copy.deepcopy(dataset.pipeline)
         flips = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
@@ -144,6 +138,12 @@ def _use_test_time_augmentation(cfg: Config) -> None:
     wrapper = cfg.get("tta_model", dict(type="mmpretrain.AverageClsScoreTTA"))
     cfg.model = ConfigDict(**wrapper, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
+
+
+def _needs_logits(metric: Any) -> bool:
+    kind = metric["type"]
+    found = METRICS.get(kind) if isinstance(kind, str) else kind
+    return getattr(found, "needs_logits", False) or metric.get("of") == "teacher"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -165,14 +165,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class _DumpWhole(DumpResults):
-    """MMEngine's, whose file appears whole or not at all."""
+    """MMEngine's, whose file appears whole or not at all and holds each sample's numbers alone."""
+
+    def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
+        """Keep copies: a view of a batch would be saved with the whole batch."""
+        self.results += apply_to(list(predictions), torch.is_tensor, lambda t: t.cpu().clone())
 
     def compute_metrics(self, results: list) -> dict:
-        _dump(results, self.out_file_path)
+        """Write the file, in a protocol of pickle that knows bytes."""
+        _dump(results, self.out_file_path, protocol=4)
         print_log(f"Results has been saved to {self.out_file_path}.", "current")
         return {}
 
 
-def _dump(content: Any, out: str) -> None:
+def _dump(content: Any, out: str, **kwargs: Any) -> None:
     backend = None if "://" in out else dict(backend=ATOMIC)  # an object store has no halves
-    mmengine.dump(content, out, backend_args=backend)
+    mmengine.dump(content, out, backend_args=backend, **kwargs)

@@ -24,7 +24,7 @@ from mmkd_logit.engine.fingerprint import describe_machine, read_run, should_res
 from mmkd_logit.engine.group import batches_key, common_work_dir, why_alone
 from mmkd_logit.engine.lock import FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.logits import SPLITS, loader_of, missing_exports
-from mmkd_logit.engine.results import find_row, read_lines
+from mmkd_logit.engine.results import find_row, group_size, read_lines
 from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, Run, refuse_shared_folders
@@ -33,7 +33,7 @@ from .pools import LOG, ClusterPool, LocalPool
 _PAUSE = 0.2  # seconds between two looks at the processes
 _NEWS = 30  # seconds between two lines on the progress of one run
 
-Group = tuple[str, ...]  # the work folders of runs that are trained together; mostly one
+Group = tuple[str, ...]  # the work folders of runs that are trained as a group; mostly one
 
 
 def group_runs(
@@ -333,12 +333,12 @@ class Scheduler:
         with only_run_in(common):
             write_text(file, "".join(f"{shlex.join(self._argv(f))}\n" for f in members))
         for folder in members:
-            others = f"together with {len(members) - 1} others"
-            self._say(folder, f"{others}: python tools/train_together.py {file}")
+            others = f"in a group with {len(members) - 1} others"
+            self._say(folder, f"{others}: python tools/train_group.py {file}")
         new = tuple(folder for folder in members if folder not in self.found)
         argv = [str(file), "--results", str(self.results)]
         step = step._replace(folders=new)
-        self._start(step, common, argv, "train_together.py", self._end_training)
+        self._start(step, common, argv, "train_group.py", self._end_training)
 
     def _argv(self, folder: str) -> list[str]:
         """Return the arguments of ``tools/train.py``, with what is to be measured and exported."""
@@ -367,7 +367,7 @@ class Scheduler:
             return
         if not succeeded and len(step.folders) > 1:  # one that fails must not stop the others
             for folder in step.folders:
-                self._say(folder, f"failed together, see {command.log}; is trained alone")
+                self._say(folder, f"failed in a group, see {command.log}; is trained alone")
                 self._waiting.append(step._replace(folders=(folder,)))
             return
         for folder in step.folders:
@@ -480,7 +480,7 @@ def seconds_of(config: str, epochs: int | None, rows: Sequence[dict], device: st
     """Estimate the training time of a config from measured runs of it."""
     speeds: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
-        alone = not row.get("resumed_at") and row.get("together", 1) == 1
+        alone = not row.get("resumed_at") and group_size(row) == 1
         if row.get("config") == config and alone and row.get("epochs"):
             speeds[row.get("device") == device].append(row["train_seconds"] / row["epochs"])
     measured = speeds[True] or speeds[False]

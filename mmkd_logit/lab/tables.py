@@ -15,7 +15,7 @@ from scipy import stats
 
 from mmkd_logit.engine.fingerprint import log_folders
 from mmkd_logit.engine.logits import find_exports
-from mmkd_logit.engine.results import describe_method, plain
+from mmkd_logit.engine.results import describe_method, group_size, plain
 from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, Run
@@ -300,7 +300,7 @@ def _describe_run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
 def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
     """Find the files that a run has left: its log, scalars and logits."""
     logs = [Path(work_dir, LOG)]
-    if row and row.get("together", 1) > 1:
+    if row and group_size(row) > 1:
         lists = [word for word in row.get("command", ()) if word.endswith("runs.txt")]
         logs = [*(Path(name).with_name(LOG) for name in lists), *logs]
     scalars = {path.parts[-3]: path for path in Path(work_dir).glob("*/vis_data/scalars.json")}

@@ -19,7 +19,7 @@ from mmkd_logit.utils.files import open_in_place
 TOOLS = {
     "precompute.py": "mmkd_logit.engine.precompute",
     "train.py": "mmkd_logit.engine.train",
-    "train_together.py": "mmkd_logit.engine.group",
+    "train_group.py": "mmkd_logit.engine.group",
     "dump_logits.py": "mmkd_logit.engine.logits",
 }
 _ERRORS = (1, 2)  # any other exit status is that of a signal, after which a job may run again

@@ -3,7 +3,13 @@
 from .accuracy import CleanLabelAccuracy, NoisyLabelAccuracy, PerClassAccuracy
 from .calibration import ExpectedCalibrationError
 from .export import LogitDump
-from .logits import LogitDistance, LogitStatistics, NegativeLogLikelihood, TeacherAgreement
+from .logits import (
+    LogitDistance,
+    LogitStatistics,
+    NegativeLogLikelihood,
+    TeacherAccuracy,
+    TeacherAgreement,
+)
 
 __all__ = [
     "CleanLabelAccuracy",
@@ -14,5 +20,6 @@ __all__ = [
     "NegativeLogLikelihood",
     "NoisyLabelAccuracy",
     "PerClassAccuracy",
+    "TeacherAccuracy",
     "TeacherAgreement",
 ]

@@ -63,7 +63,12 @@ class LogitMetric(BaseMetric):
     order of the data set and drops those of samples that a sampler repeats at the end, so that
     several processes give what one gives. A metric that has nothing to measure, as of a teacher
     where there is none, keeps empty rows and returns no keys.
+
+    Attributes:
+        needs_logits: Whether it is of the student's logits; test-time augmentation leaves none.
     """
+
+    needs_logits = True
 
     def __init__(
         self,

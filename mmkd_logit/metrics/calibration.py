@@ -62,6 +62,7 @@ class ExpectedCalibrationError(LogitMetric):
     """
 
     default_prefix = "calibration"
+    needs_logits = False  # the probabilities of each prediction serve
 
     def __init__(
         self, num_bins: int = 15, of: str = "student", binning: str = "width", **kwargs: Any

@@ -4,8 +4,7 @@ import json
 import shutil
 import tempfile
 import weakref
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,18 +19,11 @@ from mmkd_logit.utils.files import explained, replacing
 
 from .base import LogitMetric, forget
 
-_CHUNK = 2**21  # bytes of rows that are joined at a time
 _LAYERS = ("weight", "bias", "teacher_weight", "teacher_bias")
 
 
 class Rows(NamedTuple):
-    """The rows that one process has written, a file a field.
-
-    Attributes:
-        folder: Of the files, which the main process must see.
-        samples: How many rows there are.
-        fields: Type and shape of a row, by name.
-    """
+    """The rows that one process has written, a file a field, and the type and shape of each."""
 
     folder: str
     samples: int
@@ -50,8 +42,8 @@ class LogitDump(LogitMetric):
     ``mmkd_logit.LogitOutputsHook``.
 
     Memory is bounded: each process appends its rows to files beside the target, and in the end the
-    main process joins them, a few megabytes at a time. The target appears whole or not at all.
-    Several processes write the same bytes as one; all must see the same folder.
+    main process joins them. The target appears whole or not at all. Several processes write the
+    same bytes as one; all must see the same folder.
 
     It measures nothing. ``tools/dump_logits.py`` and ``--dump-logits`` of the other tools use it.
 
@@ -112,14 +104,13 @@ class LogitDump(LogitMetric):
     def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
         """Read the fields of a batch, (N, ...) by name, in the order of the file."""
         logits, teacher = self.logit_pair(samples)
-        columns: dict[str, Tensor | None] = {}
         indices = [sample.get("sample_idx") for sample in samples]
-        if all(index is not None for index in indices):
-            columns["index"] = torch.tensor(indices)
-        for field, name in (("gt_label", "label"), ("clean_label", "clean_label")):
-            columns[name] = self.labels_of(samples, logits.shape[1], field)
-        columns |= dict(logits=logits, prelogits=self.vectors_of(samples, "prelogits"))
-        columns |= dict(
+        columns = dict(
+            index=None if None in indices else torch.tensor(indices),
+            label=self.labels_of(samples, logits.shape[1]),
+            clean_label=self.labels_of(samples, logits.shape[1], "clean_label"),
+            logits=logits,
+            prelogits=self.vectors_of(samples, "prelogits"),
             teacher_logits=teacher,
             teacher_prelogits=self.vectors_of(samples, "teacher_prelogits"),
         )
@@ -178,47 +169,24 @@ class LogitDump(LogitMetric):
     def _write(self, everyone: list[Rows], size: int, layers: Mapping[str, np.ndarray]) -> None:
         _check_rows(everyone, size)
         fields = everyone[0].fields
-        index = np.arange(size)
+        arrays: dict[str, Any] = {name: _in_order(everyone, name)[:size] for name in fields}
         if "index" in fields:
-            index = np.concatenate([*_in_order(everyone, "index", size)])
-            _check_index(index)
-        arrays = {name: layers[name].astype(np.float32) for name in _LAYERS if name in layers}
+            _check_index(arrays["index"])
+        arrays = {"index": np.arange(size), **arrays}
+        arrays |= {name: layers[name].astype(np.float32) for name in _LAYERS if name in layers}
         classes = (self.dataset_meta or {}).get("classes")
         if classes is not None and len(classes) == fields["logits"][1][0]:
             arrays["classes"] = np.array([str(each) for each in classes])
         arrays["identity"] = np.array(json.dumps(self.identity, sort_keys=True))
         with replacing(self.out_file) as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                _add(archive, "index", index.dtype.str, index.shape, [index])
-                for name, (kind, shape) in fields.items():
-                    if name != "index":
-                        rows = _in_order(everyone, name, size)
-                        _add(archive, name, kind, (size, *shape), rows)
-                for name, array in arrays.items():
-                    _add(archive, name, array.dtype.str, array.shape, [array])
+            np.savez(file, **arrays)  # mapped arrays in pieces; equal ones give equal bytes
 
 
-def _add(
-    archive: zipfile.ZipFile,
-    name: str,
-    kind: str,
-    shape: tuple[int, ...],
-    chunks: Iterable[np.ndarray],
-) -> None:
-    """Write an array as ``numpy.savez`` does, in pieces; equal arrays give equal bytes."""
-    header = dict(descr=kind, fortran_order=False, shape=shape)
-    entry = zipfile.ZipInfo(f"{name}.npy")  # its time is the first day of zip
-    with archive.open(entry, "w", force_zip64=True) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for chunk in chunks:
-            file.write(chunk.tobytes())
-
-
-def _in_order(everyone: list[Rows], name: str, size: int) -> Iterator[np.ndarray]:
-    """Give the rows in the data set's order, a few at a time.
+def _in_order(everyone: list[Rows], name: str) -> np.ndarray:
+    """Map the rows of all processes in the data set's order.
 
     Process r of W has samples r, r + W, ... of the data set, as MMEngine's ``DefaultSampler``
-    gives them out; the samples that it repeats at the end are left out.
+    gives them out; those that it repeats stand at the end.
     """
     kind, shape = everyone[0].fields[name]
     # A file for each process, since NFS may mix up what several machines write to one.
@@ -226,10 +194,13 @@ def _in_order(everyone: list[Rows], name: str, size: int) -> Iterator[np.ndarray
         np.memmap(Path(rows.folder, name), kind, "r", shape=(rows.samples, *shape))
         for rows in everyone
     ]
-    step = max(1, _CHUNK // max(1, len(parts) * parts[0][0].nbytes))
-    for begin in range(0, len(parts[0]), step):
-        together = np.stack([part[begin : begin + step] for part in parts], 1)
-        yield together.reshape(-1, *shape)[: size - begin * len(parts)]
+    if len(parts) == 1:
+        return parts[0]
+    joined = Path(everyone[0].folder, f"{name}.joined")
+    rows = np.memmap(joined, kind, "w+", shape=(sum(map(len, parts)), *shape))
+    for rank, part in enumerate(parts):
+        rows[rank :: len(parts)] = part
+    return rows
 
 
 def _check_rows(everyone: list[Rows], size: int) -> None:

@@ -11,7 +11,7 @@ from torch.linalg import vector_norm
 from mmkd_logit.registry import METRICS
 from mmkd_logit.utils.arguments import check_choice
 
-from .base import LogitMetric, log_softmax
+from .base import LogitMetric, log_softmax, predicted_classes
 
 
 @METRICS.register_module()
@@ -91,6 +91,43 @@ def _largest(logits: Tensor, k: int) -> Tensor:
         order = logits[tied].argsort(dim=1, descending=True, stable=True)
         classes[tied] = order[:, : classes.shape[1]]
     return classes[:, :k]
+
+
+@METRICS.register_module()
+class TeacherAccuracy(LogitMetric):
+    """Top-1 accuracy of the teacher in percent, on the images that its student is measured on.
+
+    It is the share of samples for which the class of the largest of ``teacher_logits``, of equal
+    ones the first, is the ``gt_label``. The key is ``accuracy/teacher_top1``, which is left out
+    where samples have ``logits`` and no ``teacher_logits``.
+
+    Args:
+        **kwargs: Of MMEngine's ``BaseMetric``: ``collect_device``, ``prefix``, ``collect_dir``.
+
+    Raises:
+        ValueError: If samples have no ``logits``, logits of other classes than the teacher's, or
+            such that are not finite, or no single label among the classes, or there are none.
+
+    Example:
+        >>> import torch
+        >>> from mmkd_logit.metrics import TeacherAccuracy
+        >>> metric = TeacherAccuracy()
+        >>> v = torch.tensor([1., 0.])
+        >>> for y in (0, 0, 1):
+        ...     metric.process(None, [dict(logits=v, teacher_logits=v, gt_label=torch.tensor([y]))])
+        >>> round(metric.evaluate(3)['accuracy/teacher_top1'], 2)
+        66.67
+    """
+
+    default_prefix = "accuracy"
+
+    def columns_of(self, samples: Sequence[dict]) -> dict[str, Tensor]:
+        """Say of each sample whether the teacher is right."""
+        _, teacher = self.logit_pair(samples)
+        if teacher is None:
+            return {}
+        right = predicted_classes(teacher) == self.labels_of(samples, teacher.shape[1])
+        return dict(teacher_top1=100 * right.double())
 
 
 @METRICS.register_module()

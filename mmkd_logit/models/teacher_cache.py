@@ -34,14 +34,12 @@ def weights_hash(model: nn.Module) -> str:
 
 def describe_preprocessor(preprocessor: Any) -> dict[str, Any]:
     """Describe how a data preprocessor turns images into a network's input."""
-    # A class of its own may do anything with the images.
+    names = ("mean", "std", "_enable_normalize", "_channel_conversion", "to_rgb")
+    # With the type, since a class of its own may do anything with the images.
     described: dict[str, Any] = dict(type=type(preprocessor).__name__)
-    for name in ("mean", "std"):
+    for name in (*names, "pad_size_divisor", "pad_value"):
         value = getattr(preprocessor, name, None)
         described[name] = value.flatten().tolist() if isinstance(value, Tensor) else value
-    for name in ("_enable_normalize", "_channel_conversion", "to_rgb", "pad_size_divisor"):
-        described[name] = getattr(preprocessor, name, None)
-    described["pad_value"] = getattr(preprocessor, "pad_value", None)
     return described
 
 
@@ -74,6 +72,15 @@ def words_of_row(num_classes: int, dtype: str) -> int:
     return -(-num_classes * np.dtype(dtype).itemsize // 4)
 
 
+def bytes_of_rows(size: int, num_classes: int, dtype: str) -> int:
+    """Return how much the logits of some views take with their checksums."""
+    return 4 * size * (words_of_row(num_classes, dtype) + 1)
+
+
+def _warn(text: str) -> None:
+    print_log(f"{text}; results do not change.", "current", level=logging.WARNING)
+
+
 def _odd_numbers(count: int) -> np.ndarray:
     """Return odd 64-bit numbers that look random (splitmix64), the same ones every time."""
     mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -99,6 +106,7 @@ class LogitStore:
         meta: str = "",
     ) -> None:
         self.size, self.num_classes, self.dtype, self.folder = size, num_classes, dtype, folder
+        self.bytes = bytes_of_rows(size, num_classes, dtype)
         words = words_of_row(num_classes, dtype)
         self._factors = _odd_numbers(words)
         self._files: list[int] = []  # to be written
@@ -134,11 +142,9 @@ class LogitStore:
 
     def _stop_writing(self, error: OSError) -> None:
         self._files = []
-        print_log(
+        _warn(
             f"The teacher cache {self.folder} is only read from now on: {error}. What it lacks is "
-            "computed each time; results do not change.",
-            "current",
-            level=logging.WARNING,
+            "computed each time"
         )
 
     def get(self, numbers: np.ndarray, device: torch.device) -> tuple[Tensor, np.ndarray]:
@@ -319,19 +325,10 @@ class TeacherCache:
         compute: Callable[[Tensor], Tensor],
         describe: Callable[[Views], dict[str, Any]],
     ) -> Tensor:
-        """Return the logits of a batch.
+        """Return the logits (N, K) of images (N, ...), float32.
 
-        Args:
-            inputs: The images (N, ...) as the teacher takes them.
-            views: Which views of which images they are.
-            compute: Gives the logits (N, K) of some of them.
-            describe: Names all that decides them, with ``num_classes``; called once.
-
-        Returns:
-            (N, K), float32.
-
-        Raises:
-            ValueError: If the views have no numbers or not those of this batch.
+        ``compute`` gives those of some of the images; ``describe`` names all that decides them,
+        with ``num_classes``, and is called once.
         """
         if views is None:
             raise ValueError(UNKEYED)
@@ -371,12 +368,12 @@ class TeacherCache:
     def _open(self, views: Views, content: dict[str, Any]) -> LogitStore | None:
         """Make or open the store for the views of a data set; None where it does not fit."""
         size, classes = views.samples * views.per_sample, content["num_classes"]
-        room = size * _bytes_of_row(classes, self.dtype)
+        room = bytes_of_rows(size, classes, self.dtype)
         if room > self.max_gib * 2**30:
-            _say_no_cache(
-                f"the {views.per_sample} views of {views.samples} images would take "
-                f"{room / 2**30:.3g} GiB, and max_gib is {self.max_gib:g}; raise it, or set "
-                "dtype='float16'"
+            _warn(
+                f"No teacher cache: the {views.per_sample} views of {views.samples} images would "
+                f"take {room / 2**30:.3g} GiB, and max_gib is {self.max_gib:g}; raise it, or set "
+                "dtype='float16'. Every logit is computed"
             )
             return None
         if self.storage == "memory":
@@ -386,7 +383,7 @@ class TeacherCache:
                 store = self._open_on_disk(views, content)
                 free = shutil.disk_usage(self.root).free / 2**30
             except OSError as error:  # training need not end for it
-                _say_no_cache(str(error))
+                _warn(f"No teacher cache: {error}. Every logit is computed")
                 return None
             where = f"{store.folder} ({free:.2f} GiB free)"
         filled = store.filled()
@@ -396,7 +393,9 @@ class TeacherCache:
         )
         epochs = MessageHub.get_current_instance().get_info("max_epochs")
         if epochs:
-            expected = _expected_hits(views.per_sample, epochs, filled / size)
+            # A lower bound of the share of hits: the logits that are there may be of the same seed.
+            drawn = views.per_sample * (1 - (1 - 1 / views.per_sample) ** epochs)
+            expected = 1 - (1 - filled / size) * drawn / epochs
             text += f" At least {expected:.1%} of the look-ups of {epochs} epochs will be hits."
         print_log(text, "current")
         return store
@@ -411,9 +410,8 @@ class TeacherCache:
             rows=views.samples * views.per_sample,
             format=_FORMAT,
         )
-        text = json.dumps(content, sort_keys=True, default=str)
+        text, meta = (json.dumps(content, sort_keys=True, default=str, indent=i) for i in (None, 1))
         folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:32]
-        meta = json.dumps(content, sort_keys=True, default=str, indent=1)
         return LogitStore(content["rows"], content["num_classes"], self.dtype, folder, meta)
 
     @property
@@ -432,27 +430,6 @@ class TeacherCache:
 
         Hits and misses are those of this process.
         """
-        rows = [store.size * _bytes_of_row(store.num_classes, store.dtype) for store in self.stores]
         entries = sum(store.filled() for store in self.stores)
-        return dict(hits=self.hits, misses=self.misses, entries=entries, bytes=sum(rows))
-
-
-def _say_no_cache(why: str) -> None:
-    print_log(
-        f"No teacher cache: {why}. Every logit is computed; results do not change.",
-        "current",
-        level=logging.WARNING,
-    )
-
-
-def _bytes_of_row(num_classes: int, dtype: str) -> int:
-    return 4 * (words_of_row(num_classes, dtype) + 1)
-
-
-def _expected_hits(per_sample: int, epochs: int, filled: float) -> float:
-    """Return the share of hits of random views, where a share of all is there before the run.
-
-    A lower bound: those that are there may be of the run's own seed.
-    """
-    drawn = per_sample * (1 - (1 - 1 / per_sample) ** epochs)
-    return 1 - (1 - filled) * drawn / epochs
+        room = sum(store.bytes for store in self.stores)
+        return dict(hits=self.hits, misses=self.misses, entries=entries, bytes=room)

@@ -8,6 +8,11 @@ from typing import Any, NoReturn
 from .arguments import did_you_mean
 
 
+def one_line(text: str) -> str:
+    """Return a text in one line that moves and colors nothing on a terminal, as names may."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong; argparse prints the whole usage before it."""
 
@@ -19,7 +24,7 @@ class OneLineParser(argparse.ArgumentParser):
         """End the program with status 2."""
         unknown = re.match(r"unrecognized arguments: .*?(--?[\w-]+)", message)
         hint = did_you_mean(unknown[1], _flags(self)) if unknown else ""
-        text = " ".join(message.split())
+        text = one_line(message)
         where = f"{self.place}: " if self.place else ""
         print(f"error: {where}{text}{hint} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)

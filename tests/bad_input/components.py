@@ -93,6 +93,7 @@ RIGHT = {
     "NegativeLogLikelihood": {},
     "NoisyLabelAccuracy": {},
     "PerClassAccuracy": {},
+    "TeacherAccuracy": {},
     "TeacherAgreement": {},
     "AutocastOptimWrapper": dict(optimizer=lambda: torch.optim.SGD(parameters(), lr=0.1)),
     "StudentGroupOptimConstructor": dict(
@@ -363,6 +364,7 @@ _DATA = [
     ("InMemoryDataset", "dataset", "number for a container", 5, "or its config; got int"),
     ("InMemoryDataset", "dataset", "missing", MISSING, "needs dataset"),
     ("InMemoryDataset", "device", "unknown word", "gpu", "'auto'"),
+    ("InMemoryDataset", "pipeline", "text for a list", "PackInputs", "a list of transforms"),
     ("InMemoryDataset", "lazy_init", "text for a flag", "no", "True or False"),
     ("NoisyLabelDataset", "dataset", "number for a container", 5, "or its config; got int"),
     ("NoisyLabelDataset", "kind", "unknown word", "symetric", "symmetric"),
@@ -477,11 +479,12 @@ _METRICS = [
     ("LogitStatistics", "label", "unknown word", "noise", "'clean_label'"),
     ("NegativeLogLikelihood", "of", "unknown word", "both", "'teacher'"),
     ("PerClassAccuracy", "out_file", "wrong ending", "classes.csv", ".json"),
+    ("TeacherAccuracy", "prefix", "empty", "", "text or None"),
     ("TeacherAgreement", "topk", "repeated", (1, 1), "different"),
     ("TeacherAgreement", "topk", "zero", 0, "from 1 on"),
     *(
         (name, "collect_device", "container of another kind", ["cpu"], "'cpu'")
-        for name in ("CleanLabelAccuracy", "LogitDump", "LogitDistance")
+        for name in ("CleanLabelAccuracy", "LogitDump", "LogitDistance", "TeacherAccuracy")
     ),
     *(
         (name, "collect_device", "number for text", 0, "'cpu'")
@@ -518,6 +521,7 @@ _METRICS = [
             "NegativeLogLikelihood",
             "NoisyLabelAccuracy",
             "PerClassAccuracy",
+            "TeacherAccuracy",
             "TeacherAgreement",
         )
     ),

@@ -6,9 +6,8 @@ import pytest
 from bad_input import exempt, tools
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmkd_logit.engine import group as together
+from mmkd_logit.engine import group, precompute, test, train
 from mmkd_logit.engine import logits as dump
-from mmkd_logit.engine import precompute, test, train
 from mmkd_logit.lab import publish as published
 from mmkd_logit.lab import reproduce
 from mmkd_logit.lab.benchmark import command as benchmark
@@ -17,7 +16,7 @@ from mmkd_logit.lab.report import command as report
 TOOLS = {
     "train": train,
     "test": test,
-    "train_together": together,
+    "train_group": group,
     "precompute": precompute,
     "dump_logits": dump,
     "reproduce": reproduce,

@@ -69,9 +69,9 @@ def test_python_blocks_of_docs_are_right(page, tmp_path):
     """Configs name registered classes; imports are of things that exist."""
     from mmengine.config import Config
 
-    from mmkd_logit.registry import DATASETS, HOOKS, METRICS, MODELS
+    from mmkd_logit.registry import DATASETS, FUNCTIONS, HOOKS, METRICS, MODELS
 
-    registries = (DATASETS, HOOKS, METRICS, MODELS)
+    registries = (DATASETS, FUNCTIONS, HOOKS, METRICS, MODELS)
     for registry in registries:
         registry.import_from_location()
     known = {name for registry in registries for name in registry.module_dict}

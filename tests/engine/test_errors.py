@@ -34,6 +34,7 @@ def _environment(monkeypatch):
         ),
         (ValueError(), "error: ValueError: "),
         (ValueError("Grüße %s {} 世界"), "error: Grüße %s {} 世界"),
+        (ValueError("\x1b[2Ja\x07.pth is no file"), r"error: \x1b[2Ja\x07.pth is no file"),
     ],
 )
 def test_the_users_errors_are_one_line(capsys, begun, error, line):

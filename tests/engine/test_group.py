@@ -107,7 +107,7 @@ def test_each_run_leaves_what_it_leaves_alone(copied):
     rows, alone = read_lines(Path("rows.jsonl")), read_lines(Path("alone.jsonl"))
     assert list(map(comparable, rows)) == list(map(comparable, alone))
     assert [row["train"] is None for row in rows] == [True, False, True]
-    assert [row["together"] for row in rows] == [3, 3, 3]
+    assert [row["group_size"] for row in rows] == [3, 3, 3]
     assert rows[0]["command"][2:] == ["runs.txt", "--results", "rows.jsonl"]
     assert rows[1]["test"] != rows[2]["test"]
     for name in ("ce", "mse", "kl"):

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from runs import digits_distiller, digits_student, run_config
 
 from mmkd_logit.datasets import DataSubset, Digits
-from mmkd_logit.engine import group as together
+from mmkd_logit.engine import group
 from mmkd_logit.engine.fingerprint import describe_run, weights_hash
 from mmkd_logit.engine.logits import (
     export_logits,
@@ -230,19 +230,19 @@ def test_what_a_run_lacks(trained):
     assert read_identity(trained.final) is read_identity("nowhere.npz") is None
 
 
-def test_together(trained):
+def test_a_group(trained):
     """Each leaves the logits that its weights give, also where all else was done before."""
     kl = "--cfg-options model.loss_kd.type=mmkd_logit.ScaledKLDivLoss model.loss_kd.tau=3"
     lines = [
-        f"{trained.tiny.kd} --work-dir together/mse --dump-logits test",
-        f"{trained.tiny.kd} --work-dir together/kl --dump-logits train test {kl}",
-        f"{trained.tiny.student} --work-dir together/ce",
+        f"{trained.tiny.kd} --work-dir group/mse --dump-logits test",
+        f"{trained.tiny.kd} --work-dir group/kl --dump-logits train test {kl}",
+        f"{trained.tiny.student} --work-dir group/ce",
     ]
     Path("runs.txt").write_text("\n".join(lines))
-    together.main(["runs.txt", "--results", "together.jsonl"])
-    found = {name: find_exports(f"together/{name}") for name in ("mse", "kl", "ce")}
+    group.main(["runs.txt", "--results", "group.jsonl"])
+    found = {name: find_exports(f"group/{name}") for name in ("mse", "kl", "ce")}
     assert [sorted(each) for each in found.values()] == [["test"], ["test", "train"], []]
-    rows = read_lines(Path("together.jsonl"))
+    rows = read_lines(Path("group.jsonl"))
     dumps = [read_dump(found[name]["test"]) for name in ("mse", "kl")]
     for row, each in zip(rows[:2], dumps, strict=True):
         assert each.identity["weights"] == row["weights"]
@@ -253,9 +253,9 @@ def test_together(trained):
     assert [each.identity["method"]["kind"] for each in dumps] == ["mse", "kl"]
     before = Path(found["kl"]["train"]).read_bytes()
     Path(found["kl"]["train"]).unlink()
-    together.main(["runs.txt", "--results", "together.jsonl"])
+    group.main(["runs.txt", "--results", "group.jsonl"])
     assert Path(found["kl"]["train"]).read_bytes() == before
-    assert len(read_lines(Path("together.jsonl"))) == 3
+    assert len(read_lines(Path("group.jsonl"))) == 3
 
 
 def test_the_teacher_is_the_last_one(trained):

@@ -198,9 +198,7 @@ def test_the_command_that_goes_on(monkeypatch):
     assert command("c.py --work-dir 'a b' --cfg-options x=1") == (
         "python tools/train.py c.py --work-dir 'a b' --cfg-options x=1 --resume"
     )
-    assert command("runs.txt", "train_together.py", False) == (
-        "python tools/train_together.py runs.txt"
-    )
+    assert command("runs.txt", "train_group.py", False) == ("python tools/train_group.py runs.txt")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert command("c.py --launcher pytorch --fast") == "tools/dist_train.sh c.py 8 --fast --resume"
     monkeypatch.setenv("SLURM_JOB_PARTITION", "gpu")

@@ -81,6 +81,9 @@ def test_results_files(trained, tmp_path):
     predictions = pickle.loads((folder / "predictions.pkl").read_bytes())
     assert len(predictions) == 100
     assert predictions[0]["pred_score"].shape == (10,)
+    assert (folder / "predictions.pkl").stat().st_size < 100 * 2500
+    for tensor in filter(torch.is_tensor, predictions[7].values()):  # alone, not its batch's
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
     commands.test(*words, "--out", folder / "m.yaml", "--out-item", "metrics")
     from_yaml = yaml.safe_load((folder / "m.yaml").read_text())
     assert from_yaml == metrics_of(*words, tmp_path)

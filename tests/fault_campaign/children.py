@@ -16,13 +16,12 @@ from pathlib import Path
 import pausing
 from processes import free_port
 
-from mmkd_logit.engine import group as together
-from mmkd_logit.engine import train
+from mmkd_logit.engine import group, train
 
 PATIENCE = 120  # seconds that a run of one or two may take before it counts as hung
 _LOOK = 0.005
 _TICKS = os.sysconf("SC_CLK_TCK")
-_TOOLS = {"train.py": train, "train_together.py": together}
+_TOOLS = {"train.py": train, "train_group.py": group}
 
 
 class Child:

@@ -148,10 +148,10 @@ KINDS = {
             folders=("run/*",),
         ),
         Kind(
-            "together",
+            "group",
             ("tiny/runs.txt", "--results", "runs.jsonl"),
-            "train_together.py",
-            ("run/*", "work_dirs/together/*"),
+            "train_group.py",
+            ("run/*", "work_dirs/group/*"),
             told=False,
         ),
         _alone("cold cache", "cached", caches=False),

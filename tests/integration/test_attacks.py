@@ -23,8 +23,8 @@ from payloads import (
 )
 from traces import no_trace
 
+from mmkd_logit.engine import group
 from mmkd_logit.engine.fingerprint import read_run
-from mmkd_logit.engine.group import main as together
 from mmkd_logit.engine.logits import read_identity
 from mmkd_logit.engine.precompute import main as precompute
 from mmkd_logit.engine.results import read_lines
@@ -77,10 +77,10 @@ def trained(tmp_path_factory):
         run_train(tiny.teacher)
         place = SimpleNamespace(folder=folder, tiny=tiny, teacher=folder_of(tiny.teacher))
         place.epoch = place.teacher / "epoch_1.pth"
-        lines = [f"{config} --work-dir together/{i}\n" for i, config in enumerate((tiny.kd,) * 2)]
+        lines = [f"{config} --work-dir group/{i}\n" for i, config in enumerate((tiny.kd,) * 2)]
         Path("runs.txt").write_text("".join(lines))
-        together(["runs.txt"])
-        (place.together,) = Path("work_dirs", "together").iterdir()
+        group.main(["runs.txt"])
+        (place.group,) = Path("work_dirs", "group").iterdir()
         memory = _MEMORY.format(kd=Path(tiny.kd).name, root=folder / "caches")
         place.memory = tiny.kd.replace(".py", "_memory.py")
         Path(place.memory).write_text(memory)
@@ -133,20 +133,20 @@ def resume_teacher(place, file, tmp_path):
             path.write_bytes(before)
 
 
-def resume_together(place, file, tmp_path):
-    content = (place.together / "epoch_1.pth").read_bytes()
+def resume_group(place, file, tmp_path):
+    content = (place.group / "epoch_1.pth").read_bytes()
     try:
-        shutil.copy(file, place.together / "epoch_1.pth")
-        together(["runs.txt"])
+        shutil.copy(file, place.group / "epoch_1.pth")
+        group.main(["runs.txt"])
     finally:
-        (place.together / "epoch_1.pth").write_bytes(content)
+        (place.group / "epoch_1.pth").write_bytes(content)
 
 
 def teach_several(place, file, tmp_path):
     options = f"--cfg-options model.teacher.checkpoint={file}"
     lines = [f"{place.tiny.kd} --work-dir {tmp_path}/{i} {options}\n" for i in range(2)]
     (tmp_path / "runs.txt").write_text("".join(lines))
-    together([str(tmp_path / "runs.txt")])
+    group.main([str(tmp_path / "runs.txt")])
 
 
 def teach_later(place, file, tmp_path):
@@ -173,7 +173,7 @@ CHECKPOINTS = {
     ),
     "automatic resume": resume_automatically,
     "resume of a teacher": resume_teacher,
-    "resume of several": resume_together,
+    "resume of several": resume_group,
     "resume of a config": train_with(lambda file: dict(load_from=file, resume=True)),
     "load_from": train_with(lambda file: dict(load_from=file)),
     "teacher": train_with(lambda file: dict(model__teacher__checkpoint=file), "kd"),
@@ -206,7 +206,7 @@ def test_pickles_in_checkpoints(place, tmp_path, marker, capsys, way):
 def test_programs_in_checkpoints(place, tmp_path, marker, capsys, way):
     """Weights are sound, and meta['config'] is a program: it is used, and the program is not."""
     file = tmp_path / "evil.pth"
-    source = place.together / "epoch_1.pth" if way == "resume of several" else place.epoch
+    source = place.group / "epoch_1.pth" if way == "resume of several" else place.epoch
     content = torch.load(source, weights_only=False)
     content["meta"]["config"] = as_program(marker)
     torch.save(content, file)
@@ -300,7 +300,7 @@ FILES = {
     "checksums.bin": (as_pickle, read_pickle, in_cache("checksums.bin"), ""),
     "runs.jsonl": (as_pickle, read_pickle, in_results, ""),
     "table1.json": (as_pickle, read_pickle, in_experiments, "is not whole JSON"),
-    "runs.txt": (as_pickle, read_pickle, lambda p, file, t: together([str(file)]), "error"),
+    "runs.txt": (as_pickle, read_pickle, lambda p, file, t: group.main([str(file)]), "error"),
     "cifar": (as_pickle, read_pickle, in_cifar, "to have it downloaded again"),
 }
 

@@ -9,7 +9,7 @@ from cut_off import Cut, Killed, cached
 from cut_off import train as train_config
 from same_runs import assert_same_runs, curves, row_differences, value_differences
 
-from mmkd_logit.engine import group as together
+from mmkd_logit.engine import group
 from mmkd_logit.engine import train as train_tool
 from mmkd_logit.engine.group import common_work_dir, read_runs
 from mmkd_logit.engine.results import read_lines
@@ -103,23 +103,23 @@ def test_runs_together(two_places):
     for name in ("whole", "parts"):
         go(name)
         lines = [
-            f"{tiny.kd} --work-dir together/{loss} --cfg-options train_cfg.max_epochs=2 "
+            f"{tiny.kd} --work-dir group/{loss} --cfg-options train_cfg.max_epochs=2 "
             f"model.loss_kd.type=mmkd_logit.{loss} {' '.join(EVERY_WORDS)}\n"
             for loss in ("LogitMSELoss", "ScaledKLDivLoss")
         ]
         lines[1] = lines[1].replace("\n", " model.loss_kd.tau=3\n")
         Path("runs.txt").write_text("".join(lines))
         if name == "whole":
-            together.main(["runs.txt", "--results", "runs.jsonl"])
-    cut_off(together, 0, 3, lambda: together.main(["runs.txt"]))
-    together.main(["runs.txt", "--results", "runs.jsonl"])
+            group.main(["runs.txt", "--results", "runs.jsonl"])
+    cut_off(group, 0, 3, lambda: group.main(["runs.txt"]))
+    group.main(["runs.txt", "--results", "runs.jsonl"])
     _, parts = assert_same_rows()
     assert [row["resumed_at"] for row in parts] == [3, 3]
     folder = common_work_dir([member.cfg for member in read_runs("runs.txt")])
-    for run in (folder, "together/LogitMSELoss", "together/ScaledKLDivLoss"):
+    for run in (folder, "group/LogitMSELoss", "group/ScaledKLDivLoss"):
         assert_same_runs(Path("../whole", run), Path(run))
     # Alone again, from what it left.
-    words = ["--resume", "--work-dir", "together/LogitMSELoss", "--results", "again.jsonl"]
+    words = ["--resume", "--work-dir", "group/LogitMSELoss", "--results", "again.jsonl"]
     losses = {"model.loss_kd.type": "mmkd_logit.LogitMSELoss"}
     train(tiny.kd, *words, train_cfg__max_epochs=2, **losses)
     (again,) = read_lines(Path("again.jsonl"))

@@ -159,7 +159,7 @@ def test_a_job_that_was_queued_again_is_resumed(workplace, calls):
     requeued = pickle.loads(pickle.dumps(Job().checkpoint("train.py", argv, "log")))
     requeued.function(*requeued.args)
     Job()("train.py", again, "log")
-    Job()("train_together.py", ["runs.txt"], "log")
+    Job()("train_group.py", ["runs.txt"], "log")
     Job()("train.py", ["nope.py"], "log")
     assert calls == [argv, again, again, again, ["runs.txt"], ["nope.py"]]
 

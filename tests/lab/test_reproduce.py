@@ -184,9 +184,9 @@ def test_a_student_group_leaves_the_rows_of_single_runs(tiny, capsys):
     words = ["group", "--devices", "cpu", "--no-report"]
     main([*words, "--share-teacher"])
     first = capsys.readouterr()
-    assert "together with 2 others" in first.err
+    assert "in a group with 2 others" in first.err
     rows = read_lines(Path("results/runs.jsonl"))
-    assert [row["together"] for row in rows] == [1, 3, 3, 3]
+    assert [row["group_size"] for row in rows] == [1, 3, 3, 3]
     main(words)  # without the flag: nothing is left to do
     second = capsys.readouterr()
     assert second.err.count("done before") == 4

@@ -22,7 +22,7 @@ from mmkd_logit.lab.scheduler import Scheduler, group_runs
 RESULTS = Path("results", "runs.jsonl")
 TOOLS = {
     "train.py": train_tool,
-    "train_together.py": group_tool,
+    "train_group.py": group_tool,
     "precompute.py": cache_tool,
     "dump_logits.py": export_tool,
 }
@@ -103,13 +103,13 @@ class Machine:
         append_line(Path(args.results), dict(row, test={"accuracy/top1": 90.0}, train_seconds=1.0))
         return args.dump_logits is None or self.export(cfg, args.dump_logits)
 
-    def train_together(self, args):
-        """Train the runs of a list; 'together' breaks it after the first."""
+    def train_group(self, args):
+        """Train the runs of a list; 'group' breaks it after the first."""
         lines = [line.split() for line in Path(args.runs).read_text().splitlines()]
-        self.calls.append(("together", len(lines)))
+        self.calls.append(("group", len(lines)))
         members = [build_parser().parse_args([*line, "--results", args.results]) for line in lines]
         write_run(Path(args.runs).parent, computed={})
-        whole = self.breaks.get("together") is None
+        whole = self.breaks.get("group") is None
         return all([self.train(member) for member in members[: None if whole else 1]]) and whole
 
     def dump_logits(self, args):
@@ -601,11 +601,11 @@ def test_a_group_that_fails_is_trained_one_by_one(three_students):
     with open("kd.py", "a") as file:
         file.write("randomness = dict(seed=0)\n")
     machine = Machine()
-    machine.breaks["together"] = "after the first"
+    machine.breaks["group"] = "after the first"
     found, said = go(machine, share=8)
     assert all(found.values())
-    assert [call[0] for call in machine.calls] == ["teacher", "together", "kd", "kd", "kd"]
-    assert sum("failed together, see " in line for line in said) == 4
+    assert [call[0] for call in machine.calls] == ["teacher", "group", "kd", "kd", "kd"]
+    assert sum("failed in a group, see " in line for line in said) == 4
     assert len(read_lines(RESULTS)) == 5
 
 
@@ -617,7 +617,7 @@ def test_a_group_that_was_killed_is_resumed_whole(three_students):
     machine.calls.clear()
     found, said = go(machine, share=8)
     assert all(found.values())
-    assert machine.calls == [("together", 4)]
+    assert machine.calls == [("group", 4)]
     assert sum("done before" in line for line in said) == 2
     machine.calls.clear()
     go(machine, share=8)

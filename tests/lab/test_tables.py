@@ -332,8 +332,10 @@ def test_files_of_a_run(tmp_path, monkeypatch):
     assert find_files("w", row(1.0))["log"] == "w/train.log"
     Path("g").mkdir()
     Path("g/train.log").touch()
-    together = dict(row(1.0), together=3, command=["python", "t.py", "g/runs.txt", "--results"])
-    assert find_files("w", together)["log"] == "g/train.log"
+    grouped = dict(row(1.0), group_size=3, command=["python", "t.py", "g/runs.txt", "--results"])
+    assert find_files("w", grouped)["log"] == "g/train.log"
+    older = dict(row(1.0), together=3, command=grouped["command"])  # as version 0.1.0 said
+    assert find_files("w", older)["log"] == "g/train.log"
     Path("g/train.log").unlink()
     np.savez("w/logits/train.npz", identity=np.array(json.dumps(dict(weights="abc"))))
     dumps = dict(test="w/logits/test.npz", train="w/logits/train.npz")
@@ -341,4 +343,4 @@ def test_files_of_a_run(tmp_path, monkeypatch):
     dumps.pop("test")  # of which nobody knows what it is of
     assert find_files("w", dict(row(1.0), weights="abc"))["dumps"] == dumps
     assert find_files("w", dict(row(1.0), weights="others"))["dumps"] == {}
-    assert find_files("w", together)["log"] == "w/train.log"
+    assert find_files("w", grouped)["log"] == "w/train.log"

@@ -17,12 +17,13 @@ from mmkd_logit.metrics import (
     NegativeLogLikelihood,
     NoisyLabelAccuracy,
     PerClassAccuracy,
+    TeacherAccuracy,
     TeacherAgreement,
     base,
 )
 
 TEACHER_KEYS = {
-    *("agreement/top1", "agreement/top5", "distance/mean"),
+    *("agreement/top1", "agreement/top5", "accuracy/teacher_top1", "distance/mean"),
     *(f"distance/q{q}" for q in ("05", "25", "50", "75", "95")),
     *("logits/teacher_sum_mean", "logits/sum_deviation"),
     *("logits/teacher_entropy", "logits/teacher_tld", "calibration/teacher_nll"),
@@ -39,6 +40,7 @@ STUDENT_KEYS = {
 def all_metrics(out_file=None):
     return [
         TeacherAgreement(),
+        TeacherAccuracy(),
         LogitDistance(),
         LogitStatistics(),
         *(NegativeLogLikelihood(of=of) for of in ("student", "teacher")),

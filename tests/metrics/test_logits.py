@@ -11,6 +11,7 @@ from mmkd_logit.losses import LogitMSELoss
 from mmkd_logit.metrics import (
     LogitDistance,
     LogitStatistics,
+    TeacherAccuracy,
     TeacherAgreement,
 )
 
@@ -47,6 +48,15 @@ def test_top1_is_the_accuracy_against_the_teachers_prediction():
     expected = multiclass_accuracy(student, teacher.argmax(1), num_classes=10, average="micro")
     found = evaluate(TeacherAgreement(topk=1), samples_of(case))
     assert found == {"agreement/top1": pytest.approx(100 * expected.item(), rel=1e-6)}
+
+
+def test_accuracy_of_the_teacher():
+    case = logit_case(3)
+    teacher, label = torch.from_numpy(case.teacher_logits), torch.from_numpy(case.gt_label)
+    expected = multiclass_accuracy(teacher, label, num_classes=10, average="micro")
+    found = evaluate(TeacherAccuracy(), samples_of(case))
+    assert found == {"accuracy/teacher_top1": pytest.approx(100 * expected.item(), rel=1e-6)}
+    assert evaluate(TeacherAccuracy(), samples_of(case, "teacher_logits")) == {}
 
 
 @pytest.mark.parametrize("num_classes", [3, 100, 1000])

@@ -635,7 +635,7 @@ def test_a_read_only_cache_is_read_and_none_can_be_made_there(said):
         assert "is only read from now on" in said[-2]
         ask(TeacherCache("disk", "float16", root=root), 1)
         assert "No teacher cache" in said[-1]
-        for name in ("files", "closed/below"):
+        for name in ("files", "folder", "closed/below"):
             assert torch.equal(ask(TeacherCache("disk", root=Path(root, name)), 1), expected(1))
             assert "No teacher cache" in said[-1]
             assert "ermission denied" in said[-1]
@@ -644,8 +644,9 @@ def test_a_read_only_cache_is_read_and_none_can_be_made_there(said):
         os.chmod(root, 0o755)
         ask(TeacherCache("disk", root=root), 1, 2)
         folder, *_ = files_of(Path(root))
-        ask(TeacherCache("disk", root=Path(root, "files")), 1)
-        for path in files_of(Path(root, "files"))[1:]:
+        for name in ("files", "folder"):
+            ask(TeacherCache("disk", root=Path(root, name)), 1)
+        for path in (*files_of(Path(root, "files"))[1:], files_of(Path(root, "folder"))[0]):
             path.chmod(0)
         Path(root, "closed").mkdir(0)
         for path in (*folder.iterdir(), folder, Path(root)):

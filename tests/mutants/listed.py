@@ -379,8 +379,8 @@ MUTANTS = {
     ),
     "the process by process order of an export": Mutant(
         "metrics/export.py",
-        "for part in parts], 1)",
-        "for part in parts], 0)",
+        "rows[rank :: len(parts)] = part",
+        "rows[rank * len(part) : (rank + 1) * len(part)] = part",
         _EXPORT,
     ),
     "an export may lack samples": Mutant(
@@ -397,7 +397,7 @@ MUTANTS = {
     ),
     # cache
     "normalisation is no part of the key": Mutant(
-        "models/teacher_cache.py", 'for name in ("mean", "std"):', 'for name in ("std",):', _CACHE
+        "models/teacher_cache.py", 'names = ("mean", "std", ', 'names = ("std", ', _CACHE
     ),
     "pictures are no part of the key": Mutant(
         "models/teacher_cache.py", "pictures=views.pictures,", 'pictures="",', _CACHE

@@ -24,13 +24,12 @@ val_dataloader = dict(
         _delete_=True,
         type='mmkd_logit.InMemoryDataset',
         device='auto',
-        dataset=dict(
-            type='mmpretrain.CIFAR100', data_root=data_root, split='test',
-            pipeline={{_base_.test_pipeline}})),
+        pipeline={{_base_.test_pipeline}},
+        dataset=dict(type='mmpretrain.CIFAR100', data_root=data_root, split='test')),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_evaluator = [
     dict(type='mmpretrain.Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
-    dict(type='mmkd_logit.LogitStatistics')]
+    dict(type='mmkd_logit.TeacherAccuracy'), dict(type='mmkd_logit.LogitStatistics')]
 test_dataloader = val_dataloader
 test_evaluator = [
     *val_evaluator,

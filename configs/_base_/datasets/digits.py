@@ -17,19 +17,19 @@ val_dataloader = dict(
     batch_size=256, num_workers=0,
     dataset=dict(
         type='mmkd_logit.InMemoryDataset',
-        dataset=dict(
-            type='mmkd_logit.Digits', split='val', pipeline=[dict(type='mmpretrain.PackInputs')])),
+        pipeline=[dict(type='mmpretrain.PackInputs')],
+        dataset=dict(type='mmkd_logit.Digits', split='val')),
     sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
 val_evaluator = [
     dict(type='mmpretrain.Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
-    dict(type='mmkd_logit.LogitStatistics')]
+    dict(type='mmkd_logit.TeacherAccuracy'), dict(type='mmkd_logit.LogitStatistics')]
 test_dataloader = dict(
     batch_size=256, num_workers=0,
     dataset=dict(
         type='mmkd_logit.InMemoryDataset',
-        dataset=dict(
-            type='mmkd_logit.Digits', split='test', pipeline=[dict(type='mmpretrain.PackInputs')])),
+        pipeline=[dict(type='mmpretrain.PackInputs')],
+        dataset=dict(type='mmkd_logit.Digits', split='test')),
     sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     collate_fn=dict(type='mmkd_logit.batch_collate'))
 test_evaluator = [

@@ -16,7 +16,7 @@ val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = [
     dict(type='mmpretrain.Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
-    dict(type='mmkd_logit.LogitStatistics')]
+    dict(type='mmkd_logit.TeacherAccuracy'), dict(type='mmkd_logit.LogitStatistics')]
 test_evaluator = [
     *val_evaluator,
     dict(type='mmkd_logit.LogitDistance'), dict(type='mmkd_logit.PerClassAccuracy'),

@@ -129,15 +129,15 @@ def test_numbers_that_are_not_finite(tmp_path):
 def test_what_was_not_as_usual_is_told(tmp_path):
     record = record_of(dict(a=("A", "", [70.0], None)))
     row = record["runs"][0]["row"]
-    row.update(dirty=True, together=3, processes=2, resumed_at=15, seed=1000)
+    row.update(dirty=True, group_size=3, processes=2, resumed_at=15, seed=1000)
     text = page_of(tmp_path, record).text
     for told in (
         f"commit {'c' * 40}, with files changed",
-        "training 12.5 s, 3 runs together",
+        "training 12.5 s, a group of 3",
         "own seed 1000",
         "processes 2",
         "30, 450 iterations, resumed at 15",
-        "training 4.17 s",  # of all runs, those together once
+        "training 4.17 s",  # of all runs, those of a group once
     ):
         assert told in text, told
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train several runs as one, with one pass of their teacher: train_together.py RUNS."""
+"""Train several runs as one, with one pass of their teacher: train_group.py RUNS."""
 
 from mmkd_logit.engine.group import main
 

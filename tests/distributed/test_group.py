@@ -20,10 +20,10 @@ def test_two_processes_give_what_each_run_gives_on_two(workplace):
     tiny = Tiny()
     train(tiny.teacher)
     kl = "--cfg-options model.loss_kd.type=mmkd_logit.ScaledKLDivLoss model.loss_kd.tau=3"
-    lines = [f"{tiny.kd} --work-dir together/mse\n", f"{tiny.kd} --work-dir together/kl {kl}\n"]
+    lines = [f"{tiny.kd} --work-dir group/mse\n", f"{tiny.kd} --work-dir group/kl {kl}\n"]
     Path("runs.txt").write_text("".join(lines))
     launcher = ("--launcher", "pytorch")
-    torchrun("tools/train_together.py", "runs.txt", "--results", "rows.jsonl", *launcher)
+    torchrun("tools/train_group.py", "runs.txt", "--results", "rows.jsonl", *launcher)
     torchrun(
         *("tools/train.py", tiny.kd, "--work-dir", "alone/kl", "--results", "alone.jsonl"),
         *(*launcher, *kl.split()),
@@ -34,7 +34,7 @@ def test_two_processes_give_what_each_run_gives_on_two(workplace):
     assert rows[1]["fingerprint"] == alone["fingerprint"]
     states = [
         torch.load(Path(folder, "final.pth"), weights_only=False)["state_dict"]
-        for folder in ("together/kl", "alone/kl", "together/mse")
+        for folder in ("group/kl", "alone/kl", "group/mse")
     ]
     for key, value in states[1].items():
         assert torch.equal(states[0][key], value), key
