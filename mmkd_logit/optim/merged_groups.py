@@ -20,7 +20,7 @@ class MergedGroupsOptimConstructor(DefaultOptimWrapperConstructor):
 
     Groups stay as they are where they differ in the learning rate, since parameter schedulers
     save a value for each group, and with ``clip_grad``, since the order of the parameters changes
-    the last bits of the gradient's norm.
+    the last bits of the gradient's norm. Groups are plain dicts, which ``torch.compile`` can trace.
 
     Args:
         optim_wrapper_cfg: As of ``DefaultOptimWrapperConstructor``.
@@ -37,6 +37,7 @@ class MergedGroupsOptimConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of a model and its wrapper."""
         self._order: list[int] = []
+        self.optimizer_cfg = dict(self.optimizer_cfg)  # a ConfigDict would make groups its kind
         wrapper = super().__call__(model)
         if self._order:
             wrapper.optimizer.register_load_state_dict_pre_hook(self._convert)
