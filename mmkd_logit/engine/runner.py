@@ -335,7 +335,8 @@ class ResumableIterBasedTrainLoop(_Resumable, IterBasedTrainLoop):
 def make_resumable(cfg: Config) -> None:
     """Let a config that trains by one of MMEngine's loops do so by ours, which can be resumed.
 
-    Called when the config's fingerprint is taken: the loops do the same.
+    Parameter groups of equal settings are merged. Called when the config's fingerprint is taken:
+    both compute the same.
     """
     settings = dict(cfg.train_cfg)
     kind = type_name(settings.pop("type", None))
@@ -343,6 +344,15 @@ def make_resumable(cfg: Config) -> None:
         kind = "EpochBasedTrainLoop" if settings.pop("by_epoch") else "IterBasedTrainLoop"
     if kind in ("EpochBasedTrainLoop", "IterBasedTrainLoop"):
         cfg.train_cfg = dict(type=f"mmkd_logit.Resumable{kind}", **settings)
+    merge_parameter_groups(cfg.optim_wrapper)
     for hook in (*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])):
         if isinstance(hook, dict) and type_name(hook) == "EarlyStoppingHook":
             hook.setdefault("priority", "LOW")  # before a checkpoint of the validation is written
+
+
+def merge_parameter_groups(optim_wrapper: dict) -> None:
+    """Let MMEngine's default constructor of optimizers merge groups of equal settings."""
+    for cfg in (optim_wrapper, *optim_wrapper.get("students", {}).values()):
+        default = type_name(cfg.get("constructor")) in (None, "DefaultOptimWrapperConstructor")
+        if cfg.get("paramwise_cfg") and default:
+            cfg["constructor"] = "mmkd_logit.MergedGroupsOptimConstructor"

@@ -318,6 +318,7 @@ class TeacherCache:
         self.hits = self.misses = 0
         self._stores: dict[tuple, LogitStore | None] = {}
 
+    @torch.compiler.disable  # files, hashes and NumPy
     def __call__(
         self,
         inputs: Tensor,
