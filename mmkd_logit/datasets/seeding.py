@@ -9,7 +9,7 @@ from mmpretrain.datasets import RepeatAugSampler
 from mmpretrain.registry import DATA_SAMPLERS as SAMPLERS
 from torch.utils.data import Sampler
 
-from mmkd_logit.registry import DATA_SAMPLERS, DATASETS, check_registered
+from mmkd_logit.registry import DATA_SAMPLERS, DATASETS, find_class
 from mmkd_logit.utils.arguments import arguments_of, check_count, check_flag, refuse_unknown
 
 from .draws import SampleKey
@@ -99,9 +99,7 @@ def _check_sampler(sampler: Any) -> None:
             "sampler must be the config of one, such as dict(type='DefaultSampler', "
             f"shuffle=True), got {sampler!r}"
         )
-    kind = sampler["type"]
-    check_registered("sampler", kind, SAMPLERS)
-    kind = SAMPLERS.get(kind) if isinstance(kind, str) else kind
+    kind = find_class("sampler", SAMPLERS, sampler["type"])
     names, open_ = arguments_of(kind)
     if not open_:
         refuse_unknown(f"the sampler {kind.__name__}", sampler, ("type", "_scope_", *names))

@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
 
-from mmkd_logit.registry import check_registered
+from mmkd_logit.registry import find_class
 from mmkd_logit.utils.arguments import check_flag, first_line
 
 from .draws import Keys, SampleKey, read_keys, seeded
@@ -37,8 +37,7 @@ class SampleWrapper:
                     f"{name} wraps a data set such as dict(type='CIFAR100', data_root=...), got "
                     f"{dataset!r}"
                 )
-            check_registered(name, kind, DATASETS)
-            cls = DATASETS.get(kind) if isinstance(kind, str) else kind
+            cls = find_class(name, DATASETS, kind)
             if isinstance(cls, type) and issubclass(cls, (BaseDataset, SampleWrapper)):
                 dataset = {"lazy_init": True, **dataset}  # full_init explains what goes wrong
             dataset = DATASETS.build(dataset)

@@ -4,14 +4,19 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
 
 from mmkd_logit.utils.files import FULL
 
 TRACEBACK_VARIABLE = "MMKD_LOGIT_TRACEBACK"
+_LOST_WORKER = "DataLoader worker (pid"  # torch, of one that was killed
 
 
 @dataclass
@@ -71,14 +76,15 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
     logging.raiseExceptions = False  # a log that cannot be written prints a page for each line
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:
-        if _is_interruption(error):
+    except (Exception, KeyboardInterrupt) as raised:
+        error = _cause(raised)
+        if isinstance(error, KeyboardInterrupt):
             if first:
                 print(f"\ninterrupted{started.advice}", file=sys.stderr)
             raise SystemExit(130) from None
-        known = isinstance(error, (ValueError, OSError))
+        known = isinstance(error, (ValueError, OSError)) or _LOST_WORKER in str(error)
         if os.environ.get(TRACEBACK_VARIABLE) == "1" or (started.value and not known):
-            raise
+            raise error from None
         if started.value or first:
             print(f"error: {_describe(error)}{_after_full_disk(error, started)}", file=sys.stderr)
         sys.stderr.flush()
@@ -87,21 +93,58 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
         logging.raiseExceptions = raises
 
 
-def _is_interruption(error: BaseException | None) -> bool:
-    """Whether it was, also where another error was made of it, as MMEngine formats a config."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
+def _cause(error: BaseException) -> BaseException:
+    """Return what happened: MMEngine says of any error while it formats a config that it failed.
+
+    A signal may arrive there, or the end of a loader's worker.
+    """
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    interruptions = [each for each in chain if isinstance(each, KeyboardInterrupt)]
+    hidden = [each for each in chain if _LOST_WORKER in str(each)]
+    return (interruptions or hidden or [error])[0]
 
 
 def _describe(error: BaseException) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(str(text).split())
-    if isinstance(error, (ValueError, OSError)):
-        return text or f"{type(error).__name__}: "
+    place = _place_of(error)
+    if isinstance(error, (ValueError, OSError)) and text:
+        return f"{place}{text}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"raised in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}"
-    return f"{type(error).__name__}: {text} ({where}; {TRACEBACK_VARIABLE}=1 shows all)"
+    text = textwrap.shorten(
+        text or frame.line or "", 1500
+    )  # an assertion without words says itself
+    return f"{place}{type(error).__name__}: {text} ({where}; {TRACEBACK_VARIABLE}=1 shows all)"
+
+
+def _place_of(error: BaseException) -> str:
+    """Name the place in the config of what MMEngine was building, or return nothing."""
+    specs, cfg = [], None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        given = frame.f_locals.get("cfg")
+        if isinstance(given, Config):
+            cfg = given
+        elif frame.f_code.co_name == "build_from_cfg":
+            specs.append(given)
+    # The innermost one that still is what the config says: some classes change what they build.
+    places = (_find(cfg.to_dict(), spec) for spec in reversed(specs) if spec) if cfg else ()
+    return next((f"{place}: " for place in places if place), "")
+
+
+def _find(value: Any, spec: Any, place: str = "") -> str | None:
+    """Return the place of settings in a config."""
+    if place and value == spec:
+        return place
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, each in inner:
+        if isinstance(each, (dict, list, tuple)):
+            found = _find(each, spec, f"{place}.{name}".lstrip("."))
+            if found:
+                return found
+    return None
 
 
 def _after_full_disk(error: BaseException, started: TrainingStarted) -> str:

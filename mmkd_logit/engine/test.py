@@ -18,6 +18,7 @@ from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, ins
 from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.cli import OneLineParser
 
+from .check import check_config
 from .cli import one_line_errors
 from .config import (
     IN_MEMORY,
@@ -28,7 +29,6 @@ from .config import (
     read_config,
 )
 from .launch import leaving_process_group, prepare_launch, silence_known_warnings
-from .preflight import check_config
 from .results import plain
 from .runner import ExactRunner
 from .save import ATOMIC

@@ -23,6 +23,7 @@ from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import why_damaged, write_text
 
+from .check import check_config
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import (
     FINAL,
@@ -33,7 +34,7 @@ from .config import (
     find_missing_teachers,
     local_teachers,
     make_fast,
-    read_config,
+    read_training_config,
     scale_epochs,
     teachers_of,
     use_amp,
@@ -62,7 +63,6 @@ from .logits import (
 )
 from .precompute import log_caches
 from .preemption import PreemptionHook
-from .preflight import check_config
 from .results import ResultsRecorder, find_row, read_lines, training_data_loader
 from .resume import (
     STATE,
@@ -109,11 +109,7 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
 
 def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     """Merge the command line into the config it names."""
-    cfg = read_config(args.config) if cfg is None else cfg
-    if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
-        raise ValueError(f"{args.config} has no train_cfg or train_dataloader to train with")
-    if args.seed is not None:
-        cfg.randomness = dict(cfg.get("randomness") or {}, seed=args.seed)
+    cfg = read_training_config(args, cfg)
     apply_common_arguments(cfg, args)
     if cfg.get("resume"):  # the same as by the flag: where a run goes on is no part of it
         args.resume = args.resume or cfg.get("load_from") or "auto"

@@ -32,7 +32,6 @@ def _environment(monkeypatch):
             "error: [Errno 28] No space left; what was written before is whole. Make space, then "
             "run again",
         ),
-        (ValueError(), "error: ValueError: "),
         (ValueError("Grüße %s {} 世界"), "error: Grüße %s {} 世界"),
     ],
 )
@@ -43,13 +42,16 @@ def test_the_users_errors_are_one_line(capsys, begun, error, line):
     assert capsys.readouterr().err == line + "\n"
 
 
-@pytest.mark.parametrize("error", [KeyError("no such hook"), TypeError("got 'lrr'")])
+@pytest.mark.parametrize(
+    "error", [KeyError("no such hook"), TypeError("got 'lrr'"), AssertionError(), ValueError()]
+)
 def test_others_say_where_before_training(capsys, error):
+    said = error.args[0] if error.args else "raise error"  # the line that says what must hold
     for begun in (None, started(False)):
         with pytest.raises(SystemExit):
             fail(error, started=begun)
         (line,) = capsys.readouterr().err.splitlines()
-        begin = f"error: {type(error).__name__}: {error.args[0]} (raised in fail, test_errors.py:"
+        begin = f"error: {type(error).__name__}: {said} (raised in fail, test_errors.py:"
         assert line.startswith(begin)
         assert line.endswith("; MMKD_LOGIT_TRACEBACK=1 shows all)")
 

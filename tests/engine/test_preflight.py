@@ -16,7 +16,8 @@ from runs import assert_same, digits_distiller, digits_student, run_config, weig
 from torch.utils.data import IterableDataset, Sampler
 
 from mmkd_logit.datasets import Digits
-from mmkd_logit.engine.preflight import check_config, check_loaded, is_known
+from mmkd_logit.engine.check import check_config
+from mmkd_logit.engine.preflight import check_loaded, is_known
 
 HOOK = dict(type="mmkd_logit.PreflightHook")
 ONCE = dict(epochs=1, images=16, param_scheduler=None)
@@ -177,6 +178,7 @@ def test_labels_that_the_loss_leaves_out_pass(tmp_path):
     student = digits_student()
     student["head"].update(num_classes=5)
     cfg = run_of(student, tmp_path)
+    cfg.data_preprocessor.num_classes = 5
     for name in ("train_dataloader", "val_dataloader"):
         cfg[name]["dataset"]["type"] = "Odd"
     assert iterations_of(cfg) == 1
