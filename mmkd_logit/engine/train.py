@@ -169,7 +169,7 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
 
 
 _ALWAYS = (
-    *("ProgressBarHook", "LabelNoiseHook", "ResumeStateHook", "PreflightHook"),
+    *("ProgressBarHook", "LabelNoiseHook", "ResumeStateHook"),
     *("SyncBuffersBeforeEvalHook", "FiniteLossHook"),
 )
 
@@ -201,11 +201,12 @@ def run_training(
     started: TrainingStarted,
     *more_hooks: Hook,
     resume_changed: bool = False,
+    test: bool = False,
 ) -> Runner:
-    """Build a Runner and train."""
+    """Build a Runner and train; ``test`` says that a test follows, which is tried before."""
     started.work_dir = cfg.work_dir
     install_safe_checkpoint_loading()  # after the config's custom_imports
-    _add_hooks(cfg)
+    _add_hooks(cfg, test)
     if resume_changed:
         allow_other_labels(cfg)
     run = describe_run(cfg)
@@ -231,11 +232,13 @@ def run_training(
     return runner
 
 
-def _add_hooks(cfg: Config) -> None:
+def _add_hooks(cfg: Config, test: bool) -> None:
     """Add the hooks of every run, and put ours in the place of MMEngine's CheckpointHook."""
     hooks = list(cfg.get("custom_hooks") or [])
     known = {type_name(hook) for hook in hooks}
     added = [dict(type=f"mmkd_logit.{name}") for name in _ALWAYS if name not in known]
+    if "PreflightHook" not in known:
+        added.append(dict(type="mmkd_logit.PreflightHook", test=test))
     cfg.custom_hooks = [*hooks, *added]
     defaults = cfg.get("default_hooks") or {}
     defaults.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))  # MMEngine's own
@@ -338,7 +341,8 @@ def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | N
     gone = {teacher.checkpoint for teacher in find_missing_teachers(cfg)}
     named = [teacher.checkpoint for teacher in teachers_of(cfg).values()]
     hashes = dict(zip(named, noted.get("teachers") or (), strict=False))
-    content = computed_content(cfg, weights={name: hashes[name] for name in gone & {*hashes}})
+    weights = {name: hashes[name] for name in gone & {*hashes}}
+    content = computed_content(cfg, weights=weights)
     same = row_fingerprint(noted) == fingerprint(content)
     damage = why_damaged(final, only_zip=True) if final.is_file() else None
     if not final.is_file() or damage:
@@ -347,6 +351,10 @@ def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | N
     if same:
         has_row = args.results is None or gone or _has_row(args, cfg, content["processes"])
         return ("was trained before", None) if has_row else _test_again(args, cfg)
+    if args.fast:  # which asks for speed, and not for fewer digits
+        exact = build_config(argparse.Namespace(**{**vars(args), "fast": False}))
+        if row_fingerprint(noted) == fingerprint(computed_content(exact, weights=weights)):
+            return "was trained before, without --fast", None
     if args.retrain:
         return "is trained anew", "train"
     if "computed" not in noted:
@@ -392,7 +400,8 @@ def _train(run: PlannedRun, started: TrainingStarted) -> None:
     args, cfg, recorder = run
     started.value, started.iteration = False, None
     recorder.start(cfg)
-    runner = run_training(cfg, args.resume, started, resume_changed=args.resume_changed)
+    changed, test = args.resume_changed, recorder.path is not None
+    runner = run_training(cfg, args.resume, started, resume_changed=changed, test=test)
     recorder.record(runner, args, started)
     export_run(runner, args, recorder.run, recorder.machine)
     end_workers(runner)

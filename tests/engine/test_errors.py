@@ -1,4 +1,6 @@
 import pytest
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
 
 from mmkd_logit.engine.cli import TrainingStarted, one_line_errors
 
@@ -101,6 +103,31 @@ def test_an_interruption_that_became_another_error(capsys):
         interrupted()
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+def test_a_lost_worker_that_became_another_error(capsys):
+    """It may be noticed while MMEngine formats a config; it is no defect of ours."""
+
+    def lost():
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        except RuntimeError:
+            raise SyntaxError("Failed to format the config file")  # noqa: B904
+
+    with pytest.raises(SystemExit), one_line_errors(started()):
+        lost()
+    text = capsys.readouterr().err
+    assert text.startswith("error: RuntimeError: DataLoader worker (pid 7) is killed by signal")
+    assert "format" not in text
+
+
+def test_the_place_in_the_config_of_what_cannot_be_built(capsys):
+    crop = dict(type="mmpretrain.RandomCrop", crop_size=0)
+    cfg = Config(dict(data=dict(pipeline=[dict(type="mmpretrain.PackInputs"), crop])))
+    with pytest.raises(SystemExit), one_line_errors():
+        TRANSFORMS.build(cfg.data.pipeline[1])
+    text = capsys.readouterr().err
+    assert text.startswith("error: data.pipeline.1: AssertionError: assert crop_size > 0 (raised")
 
 
 def test_no_error_no_words(capsys):
