@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.config.config import DELETE_KEY
 
 from mmkd_logit.registry import load_config
 from mmkd_logit.utils.arguments import check_count, check_seed, did_you_mean, type_name
@@ -162,7 +161,8 @@ def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
             raise ValueError(f"--cfg-options {key} has no effect; {_ELSEWHERE[name]}")
     try:
         for key, value in overrides.items():
-            cfg.merge_from_dict({key: _replacing(_at(cfg, key), value)})
+            _clear_other_types(_at(cfg, key), value)
+            cfg.merge_from_dict({key: value})
     except (TypeError, KeyError, IndexError, AssertionError) as error:
         raise ValueError(f"--cfg-options does not fit the config: {error}") from None
     for name in _DICTS:
@@ -185,13 +185,13 @@ def _at(cfg: Any, key: str) -> Any:
     return cfg
 
 
-def _replacing(old: Any, new: Any) -> Any:
-    """Let settings of another type replace the old ones, which it does not take, in a merge."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return new
-    if "type" in new and type_name(new) != type_name(old):
-        return {**new, DELETE_KEY: True}
-    return {name: _replacing(old.get(name), value) for name, value in new.items()}
+def _clear_other_types(old: Any, new: Any) -> None:
+    """Remove the settings of a component that an override replaces by one of another type."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        if "type" in new and type_name(new) != type_name(old):
+            old.clear()
+        for name, value in new.items():
+            _clear_other_types(old.get(name), value)
 
 
 def _set_data_root(cfg: Any, data_root: str) -> None:

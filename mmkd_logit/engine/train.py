@@ -237,9 +237,8 @@ def _add_hooks(cfg: Config, test: bool) -> None:
     hooks = list(cfg.get("custom_hooks") or [])
     known = {type_name(hook) for hook in hooks}
     added = [dict(type=f"mmkd_logit.{name}") for name in _ALWAYS if name not in known]
-    if "PreflightHook" not in known:
-        added.append(dict(type="mmkd_logit.PreflightHook", test=test))
-    cfg.custom_hooks = [*hooks, *added]
+    preflight = dict(type="mmkd_logit.PreflightHook", test=test)
+    cfg.custom_hooks = [*hooks, *added, *([] if "PreflightHook" in known else [preflight])]
     defaults = cfg.get("default_hooks") or {}
     defaults.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))  # MMEngine's own
     cfg.default_hooks = defaults

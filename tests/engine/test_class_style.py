@@ -7,7 +7,7 @@ from commands import Tiny, folder_of, test, train
 from mmengine.config import Config
 
 from mmkd_logit.engine.fingerprint import fingerprint_of
-from mmkd_logit.engine.results import read_lines
+from mmkd_logit.engine.results import describe_method, read_lines
 from mmkd_logit.engine.train import build_config, build_parser
 
 IMPORTS = """
@@ -70,8 +70,9 @@ def test_every_command_takes_them(pure, capsys):
     # The teacher that is there has more digits than --fast asks for.
     assert "final.pth was trained before, without --fast" in capsys.readouterr().out
     teacher, exact, fast = read_lines(Path("r.jsonl"))
-    assert exact["method"]["loss"] == fast["method"]["loss"] == "ScaledKLDivLoss"
-    assert exact["method"]["network"].startswith("WideResNetCIFAR depth=10")
+    method = describe_method(configure("pure.py"))
+    assert (method["loss"], method["tau"]) == ("ScaledKLDivLoss", 4)
+    assert method["network"].startswith("WideResNetCIFAR depth=10")
     assert exact["teachers"] == fast["teachers"] == [teacher["weights"]]
     assert fast["numerics"].startswith("bfloat16, channels_last")
     checkpoint = folder_of("pure.py") / "epoch_1.pth"
@@ -84,11 +85,12 @@ def test_every_command_takes_them(pure, capsys):
     assert "nothing is compared with the teacher" in said.err
 
 
-def test_they_are_the_run_that_names_say(pure):
-    def fingerprint(path):
-        return fingerprint_of(build_config(build_parser().parse_args([path])))
+def configure(path):
+    return build_config(build_parser().parse_args([path]))
 
+
+def test_they_are_the_run_that_names_say(pure):
     names = Config.fromfile("pure.py").to_dict()
     Path("names.py").write_text(Config(names).pretty_text)
     assert "type='mmkd_logit" in Path("names.py").read_text()
-    assert fingerprint("names.py") == fingerprint("pure.py")
+    assert fingerprint_of(configure("names.py")) == fingerprint_of(configure("pure.py"))
