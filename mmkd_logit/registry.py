@@ -5,6 +5,8 @@ ImportError raised here, so nothing but MMEngine is imported, and a file of ours
 alone; the components follow lazily from ``locations``.
 """
 
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,19 @@ def find_class(what: str, registry: Registry, kind: Any) -> Any:
     if callable(kind):
         return kind
     # As MMEngine's build does, but without a warning where a package has no registry of the kind.
+    root, child = registry.root, None
     scope = DefaultScope.get_current_instance()
-    child = registry._search_child(scope.scope_name) if scope is not None else None
+    if scope is not None:
+        with suppress(ImportError):
+            import_module(f"{scope.scope_name}.registry")
+        child = root._search_child(scope.scope_name)
     place = registry if child is None else child  # an empty one is false
     try:
         found = place.get(kind) if isinstance(kind, str) else None
     except Exception:  # MMEngine raises anything where a module cannot be imported
         found = None
     if found is None:
-        ours = registry._search_child("mmkd_logit")
+        ours = root._search_child("mmkd_logit")
         known = [f"mmkd_logit.{name}" for name in (ours.module_dict if ours else ())]
         for each in (place, place.parent):
             known += each.module_dict if each else ()
@@ -126,31 +132,23 @@ _mmengines.MODULE2PACKAGE["mmkd_logit"] = "mmkd_logit"
 
 def load_config(name: str) -> Config:
     """Read a config file, or ``mmpretrain::PATH`` or ``mmkd_logit::PATH`` of a package."""
-    if "::" not in name:
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"the config {name} does not exist")
-        return Config.fromfile(name)
-    from mmengine.hub import get_config  # imports the Runner, which a registry does not need
-
+    packaged = "::" in name
+    if not packaged and not Path(name).is_file():
+        raise FileNotFoundError(f"the config {name} does not exist")
     try:
+        if not packaged:
+            return Config.fromfile(name)
+        from mmengine.hub import get_config  # imports the Runner, which a registry does not need
+
         return get_config(name)
-    except (AssertionError, FileNotFoundError, ValueError) as error:
-        package = name.partition("::")[0]
-        raise FileNotFoundError(f"{package} has no config {name} ({error})") from None
-
-
-def check_registered(what: str, kind: Any, registry: Registry = MODELS) -> None:
-    """Make sure that a ``type`` given by name is registered, or name the nearest one."""
-    if not isinstance(kind, str):
-        return
-    with registry.switch_scope_and_registry(None) as current:
-        try:
-            found = current.get(kind)
-        except Exception:  # MMEngine raises anything where a module cannot be imported
-            found = None
-        ours = registry.root.children["mmkd_logit"].module_dict
-        known = [f"mmkd_logit.{name}" for name in ours]
-        known += [*current.module_dict, *registry.root.module_dict]
-    if found is None:
-        hint = did_you_mean(kind, known) or "; check its spelling and scope"
-        raise ValueError(f"{what}: no {registry.name} {kind!r} is registered{hint}")
+    except Exception as error:
+        missing = isinstance(error, (AssertionError, FileNotFoundError, ValueError))
+        if packaged and missing:
+            package = name.partition("::")[0]
+            raise FileNotFoundError(f"{package} has no config {name} ({error})") from None
+        if isinstance(error, FileNotFoundError):  # of a base, which it names
+            raise
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"the config {name} cannot be read ({type(error).__name__}: {text})"
+        ) from error

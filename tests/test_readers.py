@@ -50,7 +50,7 @@ READERS = {
         SAFE + "test_pickles_of_cifar"
     ),
     ("mmkd_logit/checkpoint.py", "zipfile.is_zipfile"): PLAIN,
-    ("mmkd_logit/engine/preflight.py", "importlib.import_module"): CONFIG,
+    ("mmkd_logit/registry.py", "importlib.import_module"): CONFIG,
     ("mmkd_logit/engine/logits.py", "json.loads"): ROWS,
     ("mmkd_logit/engine/logits.py", "numpy.load"): ROWS,
     ("mmkd_logit/engine/logits.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (

@@ -4,10 +4,14 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
 
 from mmkd_logit.utils.cli import one_line
 from mmkd_logit.utils.files import FULL
@@ -72,47 +76,77 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
     logging.raiseExceptions = False  # a log that cannot be written prints a page for each line
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:
-        if _is_interruption(error):
+    except (Exception, KeyboardInterrupt) as raised:
+        error = _cause(raised, started)
+        if isinstance(error, KeyboardInterrupt):
             if first:
                 print(f"\ninterrupted{started.advice}", file=sys.stderr)
             raise SystemExit(130) from None
-        cause = _cause(error, started)
-        known = isinstance(cause, (ValueError, OSError))
+        known = isinstance(error, (ValueError, OSError))
         if os.environ.get(TRACEBACK_VARIABLE) == "1" or (started.value and not known):
-            raise cause  # noqa: B904  (most often it is the error itself)
+            raise error from None
         if started.value or first:
-            print(f"error: {_describe(cause)}{_after_full_disk(cause, started)}", file=sys.stderr)
+            print(f"error: {_describe(error)}{_after_full_disk(error, started)}", file=sys.stderr)
         sys.stderr.flush()
         raise SystemExit(1) from None
     finally:
         logging.raiseExceptions = raises
 
 
-def _is_interruption(error: BaseException | None) -> bool:
-    """Whether it was, also where another error was made of it, as MMEngine formats a config."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
 def _cause(error: BaseException, started: TrainingStarted) -> BaseException:
-    """Return what happened: MMEngine's formatting of a config makes a SyntaxError of anything."""
-    if isinstance(error, SyntaxError) and error.__context__ is not None:
-        error = error.__context__
-    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-        return OSError(f"{error} Is memory short? Lower num_workers{started.advice}")
+    """Return what happened: MMEngine says of any error while it formats a config that it failed.
+
+    A signal may arrive there, or the end of a loader's worker.
+    """
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    for each in chain:
+        if isinstance(each, KeyboardInterrupt):
+            return each
+        if str(each).startswith("DataLoader worker"):
+            return OSError(f"{each} Is memory short? Lower num_workers{started.advice}")
     return error
 
 
 def _describe(error: BaseException) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     text = one_line(str(text))
-    if isinstance(error, (ValueError, OSError)):
-        return text or f"{type(error).__name__}: "
+    place = _place_of(error)
+    if isinstance(error, (ValueError, OSError)) and text:
+        return f"{place}{text}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"raised in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}"
-    return f"{type(error).__name__}: {text} ({where}; {TRACEBACK_VARIABLE}=1 shows all)"
+    # An assertion without words says itself.
+    text = textwrap.shorten(text or frame.line or "", 1500)
+    return f"{place}{type(error).__name__}: {text} ({where}; {TRACEBACK_VARIABLE}=1 shows all)"
+
+
+def _place_of(error: BaseException) -> str:
+    """Name the place in the config of what MMEngine was building, or return nothing."""
+    specs, cfg = [], None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        given = frame.f_locals.get("cfg")
+        if isinstance(given, Config):
+            cfg = given
+        elif frame.f_code.co_name == "build_from_cfg":
+            specs.append(given)
+    # The innermost one that still is what the config says: some classes change what they build.
+    places = (_find(cfg.to_dict(), spec) for spec in reversed(specs) if spec) if cfg else ()
+    return next((f"{place}: " for place in places if place), "")
+
+
+def _find(value: Any, spec: Any, place: str = "") -> str | None:
+    """Return the place of settings in a config."""
+    if place and value == spec:
+        return place
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, each in inner:
+        if isinstance(each, (dict, list, tuple)):
+            found = _find(each, spec, f"{place}.{name}".lstrip("."))
+            if found:
+                return found
+    return None
 
 
 def _after_full_disk(error: BaseException, started: TrainingStarted) -> str:

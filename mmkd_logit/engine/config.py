@@ -13,9 +13,9 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmkd_logit.registry import load_config
-from mmkd_logit.utils.arguments import check_count, did_you_mean, type_name
+from mmkd_logit.utils.arguments import check_count, check_seed, did_you_mean, type_name
 
-from .preflight import fields_of
+from .check import fields_of
 
 if TYPE_CHECKING:
     from mmkd_logit.models import TeacherSettings
@@ -58,12 +58,10 @@ def add_override_argument(parser: argparse.ArgumentParser, flag: str, text: str)
     )
 
 
-# From a config file and a command line to the config of a run.
-
-
 IN_MEMORY = "InMemoryDataset"
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
+_MMENGINES = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 _ELSEWHERE = dict(
     launcher="say --launcher",
     custom_imports="write it into the config file, which is read before",
@@ -100,6 +98,16 @@ def read_config(path: str) -> Config:
     return cfg
 
 
+def read_training_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
+    """Read the config that a command line names, to train with its seed."""
+    cfg = read_config(args.config) if cfg is None else cfg
+    if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
+        raise ValueError(f"{args.config} has no train_cfg or train_dataloader to train with")
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get("randomness") or {}, seed=args.seed)
+    return cfg
+
+
 def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Merge overrides, defaults of the dataloaders and the work folder into a config.
 
@@ -107,24 +115,27 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     ``work_dirs/CONFIG/seedK``.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    for name in _LOADERS:
-        if cfg.get(name) is not None:
-            loader = cfg[name]
-            loader.setdefault("pin_memory", not _stays_on_gpu(loader))
-            loader.setdefault("collate_fn", dict(type="mmkd_logit.batch_collate"))
-            if name == "train_dataloader":
-                loader.setdefault("persistent_workers", True)
-            if args.no_pin_memory:
-                loader["pin_memory"] = False
     _merge(cfg, args.cfg_options)
     for name in _LOADERS:
-        if cfg.get(name) is not None and not cfg[name].get("num_workers"):
-            cfg[name]["persistent_workers"] = False  # torch refuses it without workers
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        loader.setdefault("collate_fn", dict(type="mmkd_logit.batch_collate"))
+        loader.setdefault("pin_memory", not _stays_on_gpu(loader))
+        if args.no_pin_memory:
+            loader["pin_memory"] = False
+        if name == "train_dataloader":
+            loader.setdefault("persistent_workers", True)
+        if not loader.get("num_workers"):
+            loader["persistent_workers"] = False  # torch refuses it without workers
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = default_work_dir(args.config, seed_of(cfg), getattr(args, "fast", False))
     cfg.work_dir = str(cfg.work_dir)
+    hooks = cfg.get("default_hooks") or {}
+    for name in [name for name, hook in hooks.items() if hook is None and name not in _MMENGINES]:
+        del hooks[name]  # to be switched off; MMEngine asserts that it is one of its own
     use_generations(cfg, args.config)
 
 
@@ -149,7 +160,9 @@ def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
         if name in _ELSEWHERE:
             raise ValueError(f"--cfg-options {key} has no effect; {_ELSEWHERE[name]}")
     try:
-        cfg.merge_from_dict(overrides)
+        for key, value in overrides.items():
+            _clear_other_types(_at(cfg, key), value)
+            cfg.merge_from_dict({key: value})
     except (TypeError, KeyError, IndexError, AssertionError) as error:
         raise ValueError(f"--cfg-options does not fit the config: {error}") from None
     for name in _DICTS:
@@ -158,9 +171,27 @@ def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
     if "data_root" in overrides:
         for name in _LOADERS:
             _set_data_root(cfg.get(name), overrides["data_root"])
-    seed = seed_of(cfg)
-    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
-        raise ValueError(f"the seed must be an integer from 0 to 2**32 - 1, got {seed!r}")
+    if seed_of(cfg) is not None:
+        check_seed("the seed", seed_of(cfg))
+
+
+def _at(cfg: Any, key: str) -> Any:
+    """Return what a config has at the place of an override, or None."""
+    for name in key.split("."):
+        if isinstance(cfg, (list, tuple)) and name.isdigit() and int(name) < len(cfg):
+            cfg = cfg[int(name)]
+        else:
+            cfg = cfg.get(name) if isinstance(cfg, dict | Config) else None
+    return cfg
+
+
+def _clear_other_types(old: Any, new: Any) -> None:
+    """Remove the settings of a component that an override replaces by one of another type."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        if "type" in new and type_name(new) != type_name(old):
+            old.clear()
+        for name, value in new.items():
+            _clear_other_types(old.get(name), value)
 
 
 def _set_data_root(cfg: Any, data_root: str) -> None:

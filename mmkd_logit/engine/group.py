@@ -22,6 +22,7 @@ from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
+from .check import check_config
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import FINAL, explain_missing, find_missing_teachers, seed_of, teachers_of
 from .fingerprint import (
@@ -36,7 +37,6 @@ from .fingerprint import (
 from .launch import leaving_process_group, silence_known_warnings, start_processes
 from .lock import only_run_in
 from .logits import export_run
-from .preflight import check_config
 from .results import ResultsRecorder, find_row, read_lines
 from .runner import end_workers
 from .save import POINTER, FinalCheckpointHook, record_checkpoint, save_atomically

@@ -30,6 +30,7 @@ from mmkd_logit.hooks.sequential_teacher import merge_changes
 from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
 
+from .check import check_config
 from .cli import one_line_errors
 from .config import (
     FINAL,
@@ -51,7 +52,6 @@ from .fingerprint import (
     weights_hash,
 )
 from .launch import leaving_process_group, prepare_launch, silence_known_warnings
-from .preflight import check_config
 from .results import describe_method, plain, training_data_loader
 from .runner import QuietRunner
 

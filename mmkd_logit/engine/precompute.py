@@ -17,6 +17,7 @@ from mmkd_logit.checkpoint import install_safe_checkpoint_loading, install_safe_
 from mmkd_logit.hooks.networks import trained_networks
 from mmkd_logit.utils.cli import OneLineParser
 
+from .check import check_config
 from .cli import one_line_errors
 from .config import (
     add_common_arguments,
@@ -24,14 +25,13 @@ from .config import (
     explain_missing,
     find_missing_teachers,
     make_fast,
-    read_config,
+    read_training_config,
     scale_epochs,
     seed_of,
     teachers_of,
     use_amp,
 )
 from .launch import prepare_launch, silence_known_warnings
-from .preflight import check_config
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,11 +51,7 @@ def build_config(args: argparse.Namespace) -> Config:
     """Merge the command line into the config that it names, as training does."""
     if args.launcher != "none":
         raise ValueError("one process computes the logits of a run; leave out --launcher")
-    cfg = read_config(args.config)
-    if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
-        raise ValueError(f"{args.config} has no train_cfg or train_dataloader to train with")
-    if args.seed is not None:
-        cfg.randomness = dict(cfg.get("randomness") or {}, seed=args.seed)
+    cfg = read_training_config(args)
     apply_common_arguments(cfg, args)
     if seed_of(cfg) is None:
         raise ValueError(f"{args.config} has no seed, which decides the views; set --seed")

@@ -1,385 +1,31 @@
-"""Checking a run before it writes: its config, then its weights and one sample of its data."""
+"""Checking a run before its first iteration: weights, samples, losses and metrics."""
 
 import copy
-import importlib.util
-import re
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from functools import partial
-from inspect import Parameter, signature
-from multiprocessing import get_all_start_methods
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
-from mmengine import registry
-from mmengine.config import Config
-from mmengine.dist import init_dist
+from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
-from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
+from mmkd_logit.hooks.logit_outputs import LogitOutputsHook
 from mmkd_logit.hooks.networks import trained_networks, unwrapped
-from mmkd_logit.optim.autocast import check_clip_grad
-from mmkd_logit.registry import HOOKS, find_class
-from mmkd_logit.utils.arguments import (
-    arguments_of,
-    check_choice,
-    check_count,
-    check_flag,
-    check_number,
-    check_out_folder,
-    check_text,
-    first_line,
-    refuse_unknown,
-    type_name,
-)
-
-# The config: what its places take, and values that no class refuses when it is built.
-
-
-class Place(NamedTuple):
-    """What a config builds somewhere.
-
-    Attributes:
-        path: A regular expression for its place in the config.
-        target: The registry of its type; without types, the class or function that takes the
-            settings, or the defaults of what MMEngine reads with ``.get``, by name.
-        default: The type where the config names none.
-        also: Settings that the Runner reads by itself.
-    """
-
-    path: str
-    target: Any
-    default: str | None = None
-    also: tuple[str, ...] = ()
-
-
-_STUDENTS = r"students\.[^.]*[^.\d][^.]*"  # by name
-_MODULE = "student|backbone|neck|head|loss|loss_kd|data_preprocessor|config"
-_MODULE = rf"({_MODULE}|student_adapter|teacher_adapter|{_STUDENTS})(\.\d+)?"
-_LOADER = r"(train|val|test)_dataloader"
-_DATASET = rf"{_LOADER}\.(.*\.)?dataset(s\.\d+)?"
-_OPTIM = rf"optim_wrapper(\.{_STUDENTS})?"
-_BESIDE_WRAPPER = ("optimizer", "paramwise_cfg", "constructor", "students")
-_SCHEDULER = r"param_scheduler(\.\d+)?|param_scheduler\.[a-z]\w*(\.\d+)?"
-_PARAMWISE = dict(custom_keys=None, bypass_duplicate=False, bias_lr_mult=1.0, bias_decay_mult=1.0)
-_PARAMWISE |= dict(norm_decay_mult=1.0, flat_decay_mult=1.0, dwconv_decay_mult=1.0)
-_PARAMWISE |= dict(dcn_offset_lr_mult=1.0)
-_ENVIRONMENT = dict(cudnn_benchmark=False, mp_cfg=None, dist_cfg=None, resource_limit=4096)
-
-
-def _custom_cfg(
-    data_src: str, method_name: str, window_size: Any = 1, log_name: Any = None, **of_method: Any
-) -> None:
-    """Take what LogProcessor reads."""
-
-
-PLACES = [
-    Place(r"model", registry.MODELS),
-    Place(rf"(model|custom_hooks\.\d+\.stages\.\d+)\.(.*\.)?{_MODULE}", registry.MODELS),
-    Place(r"data_preprocessor", registry.MODELS, "mmpretrain.ClsDataPreprocessor"),
-    Place(_LOADER, DataLoader, also=("num_batch_per_epoch",)),
-    Place(_DATASET, registry.DATASETS),
-    Place(rf"{_DATASET}\.pipeline\.\d+", registry.TRANSFORMS),
-    Place(rf"{_LOADER}\.(batch_)?sampler(\.sampler)*", registry.DATA_SAMPLERS),
-    Place(rf"{_LOADER}\.collate_fn", registry.FUNCTIONS),
-    Place(r"(train|val|test)_evaluator(\.metrics)?(\.\d+)?", registry.METRICS),
-    Place(r"default_hooks", dict),
-    Place(r"default_hooks\.[a-z]\w*|custom_hooks\.\d+", registry.HOOKS, also=("priority",)),
-    Place(r"train_cfg", registry.LOOPS, "EpochBasedTrainLoop", ("by_epoch",)),
-    Place(r"val_cfg", registry.LOOPS, "ValLoop"),
-    Place(r"test_cfg", registry.LOOPS, "TestLoop"),
-    Place(_OPTIM, registry.OPTIM_WRAPPERS, "OptimWrapper", _BESIDE_WRAPPER),
-    Place(rf"{_OPTIM}\.optimizer", registry.OPTIMIZERS),
-    Place(rf"{_OPTIM}\.paramwise_cfg", _PARAMWISE),
-    Place(_SCHEDULER, registry.PARAM_SCHEDULERS, also=("convert_to_iter_based",)),
-    Place(r"visualizer", registry.VISUALIZERS, "Visualizer"),
-    Place(r"visualizer\.vis_backends(\.\d+)?", registry.VISBACKENDS),
-    Place(r"model_wrapper_cfg", registry.MODEL_WRAPPERS, "MMDistributedDataParallel"),
-    Place(r"log_processor", registry.LOG_PROCESSORS, "LogProcessor"),
-    Place(r"log_processor\.custom_cfg\.\d+", _custom_cfg),
-    Place(r"randomness", dict(seed=None, diff_rank_seed=False, deterministic=False)),
-    Place(r"env_cfg", _ENVIRONMENT),
-    Place(r"env_cfg\.mp_cfg", set_multi_processing),
-    Place(r"env_cfg\.dist_cfg", init_dist),
-    Place(r"auto_scale_lr", dict(base_batch_size=None, enable=False)),
-]
-_DEFAULT_HOOKS = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler"}
-_DEFAULT_HOOKS |= {"checkpoint", "visualization"}
-# Arguments that come from the Runner, or from what builds the component.
-_GIVEN = ("runner", "dataloader", "evaluator", "params", "launcher", "distributed")
-# That take any numbers, or check them as ours does.
-_PREPROCESSORS = (None, "ClsDataPreprocessor", "BatchPreprocessor")
-# Their classes check values when they are built, or mean something else by the names below.
-_CHECK_VALUES = (
-    registry.MODELS,
-    registry.DATASETS,
-    registry.TRANSFORMS,
-    registry.METRICS,
-    registry.FUNCTIONS,
-)
-_OF_KNOWN_VALUES = ("mmengine.", "torch.", "mmkd_logit.")  # where defaults say what values are
-_OF_FRACTIONS = (registry.OPTIMIZERS, registry.PARAM_SCHEDULERS)  # a default of 0 is no count here
-# Other packages whose classes hand on ``**kwargs`` to their parents.
-_HANDED_ON = ("mmengine.optim.scheduler", "mmpretrain.evaluation", "mmpretrain.datasets.")
-# Names that may have a meaning are refused where they are this close to a known one. No variable
-# in mmpretrain's configs is, and most names with two letters exchanged are.
-_CLOSE = 0.86
-
-# Read from a config beside the arguments of Runner.
-_MORE_FIELDS = {"model_wrapper_cfg", "find_unused_parameters", "compile", "tta_model"}
-_MORE_FIELDS |= {"tta_pipeline", "data_root", "sync_bn", "custom_imports", "generations"}
-_MORE_FIELDS |= {"activation_checkpointing", "efficient_conv_bn_eval", "train_evaluator"}
-_TOGETHER = (
-    ("train_dataloader", "train_cfg", "optim_wrapper"),
-    ("val_dataloader", "val_cfg", "val_evaluator"),
-    ("test_dataloader", "test_cfg", "test_evaluator"),
-)
-
-Check = Callable[[str, Any], Any]
-_LEVELS = ("CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET")
-
-
-def _level(path: str, value: Any) -> None:
-    if type(value) is not int or value < 0:
-        check_choice(path, value, _LEVELS)
-
-
-def _compile(path: str, value: Any) -> None:
-    if not isinstance(value, dict):
-        check_flag(f"{path}, no dict of torch.compile's arguments,", value)
-
-
-def _seed(path: str, value: Any) -> None:
-    if type(value) is not int or not 0 <= value < 2**32:
-        raise ValueError(f"{path} must be an integer from 0 to 2**32 - 1, got {value!r}")
-
-
-def _window(path: str, value: Any) -> None:
-    if ".custom_cfg." not in path:
-        check_count(path, value)
-    elif value not in ("epoch", "global"):
-        check_count(f"{path}, neither 'epoch' nor 'global',", value)
-
-
-def _milestones(path: str, value: Any) -> None:
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{path} must be a list of numbers from 0 on, got {value!r}")
-    for each in value:
-        check_number(f"one of {path}", each)
-
-
-def _dynamic_intervals(path: str, value: Any) -> None:
-    for pair in value if isinstance(value, (list, tuple)) else [value]:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise ValueError(f"{path} must be a list of (begin, val_interval), got {value!r}")
-        check_count(f"begin in {path}", pair[0], 0)
-        check_count(f"val_interval in {path}", pair[1])
-
-
-# Of the top level.
-_TOP: dict[str, Check] = dict(
-    log_level=_level,
-    load_from=partial(check_text, what="the path or URL of a checkpoint, or None"),
-    resume=check_flag,
-    find_unused_parameters=check_flag,
-    default_scope=check_text,
-    compile=_compile,
-    generations=check_count,
-)
-# By the name of the setting, where the default of the argument does not say what it takes.
-_VALUES: dict[str, Check] = dict(
-    **dict.fromkeys(("batch_size", "base_batch_size", "max_epochs", "max_iters"), check_count),
-    **dict.fromkeys(("accumulative_counts", "prefetch_factor"), check_count),
-    **dict.fromkeys(("by_epoch", "convert_to_iter_based"), check_flag),
-    **dict.fromkeys(("end", "T_max", "step_size"), partial(check_number, zero=False)),
-    **dict.fromkeys(("data_src", "method_name"), check_text),
-    backend=partial(check_text, what="a backend of torch.distributed, such as 'nccl' or 'gloo'"),
-    clip_grad=lambda path, value: check_clip_grad(value, path),
-    dynamic_intervals=_dynamic_intervals,
-    eta_min=check_number,
-    milestones=_milestones,
-    mp_start_method=partial(check_choice, allowed=get_all_start_methods()),
-    opencv_num_threads=partial(check_count, least=-1),
-    seed=_seed,
-    window_size=_window,
-)
-
-
-def fields_of(cfg: Config) -> set[str]:
-    """Return the names that a setting on the command line may begin with."""
-    return {*cfg, *signature(Runner.__init__).parameters, *_MORE_FIELDS} - {"self"}
-
-
-def check_config(cfg: Config) -> None:
-    """Refuse a config whose names or values cannot be meant, before anything is written.
-
-    Checked are misspelt fields, the arguments of every component that the Runner builds, by the
-    signature of its class, and values that no class refuses. Variables of a config's own are left
-    alone unless they look like a misspelt field; an underscore in front tells them apart.
-    """
-    _check_top(cfg)
-    scope = cfg.get("default_scope") or "mmpretrain"
-    if importlib.util.find_spec(scope) is None and registry.MODELS._search_child(scope) is None:
-        raise ValueError(
-            "default_scope must be an installed package with registries, such as 'mmpretrain', "
-            f"got {scope!r}"
-        )
-    with suppress(ImportError):  # as MMEngine, which makes its registries known so
-        importlib.import_module(f"{scope}.registry")
-    with registry.DefaultScope.overwrite_default_scope(scope):
-        for name in fields_of(Config()):
-            _check_place(name, cfg.get(name), cfg)
-
-
-def _check_top(cfg: Config) -> None:
-    known = fields_of(Config())
-    second = re.compile(rf"({'|'.join(known)})(_|\d).*|_.*|.*_pipeline")
-    for name in cfg:
-        close = get_close_matches(name, known, 1, _CLOSE)
-        if name not in known and close and not second.fullmatch(name):
-            raise ValueError(
-                f"a config has no field {name!r}; did you mean {close[0]}? (A variable of your own "
-                f"passes as _{name}.)"
-            )
-    if not isinstance(cfg.get("model"), dict):
-        raise ValueError(f"a run needs model=dict(type=...), got {cfg.get('model')!r}")
-    for names in _TOGETHER:
-        missing = [name for name in names if cfg.get(name) is None]
-        if missing and len(missing) < len(names):
-            raise ValueError(f"a run needs {', '.join(names)}; {missing[0]} is missing")
-    for name, check in _TOP.items():
-        if cfg.get(name) is not None:
-            check(name, cfg[name])
-    check_out_folder("work_dir", check_text("work_dir", cfg.get("work_dir") or "."))
-
-
-def _place(path: str) -> Place | None:
-    return next((place for place in PLACES if re.fullmatch(place.path, path)), None)
-
-
-def _check_place(path: str, spec: Any, parent: Any) -> None:
-    """Check what a config has at a place, and everything inside it."""
-    place, each = _place(path), _place(f"{path}.0")
-    # The class of a network says by itself what else it takes there, such as a module or a name.
-    inner = place is not None and place.target is registry.MODELS and "." in path
-    wrong = (str, int, float, type(None)) if path[-1].isdigit() else (str, int, float)
-    if isinstance(spec, (list, tuple)):
-        if place is not None and each is None:
-            raise ValueError(f"{path} must be a dict of settings, got {spec!r}")
-        for number, item in enumerate(spec):
-            if each is not None or isinstance(item, (dict, list, tuple)):
-                _check_place(f"{path}.{number}", item, parent)
-    elif place is None and each is not None and spec is not None:
-        raise ValueError(f"{path} must be a list of dicts such as dict(type=...), got {spec!r}")
-    elif isinstance(spec, wrong) and place is not None and not inner:
-        raise ValueError(f"{path} must be a dict such as dict(type=...), got {spec!r}")
-    elif isinstance(spec, dict):
-        if place is not None and _is_component(path, spec, place, parent):
-            _check_component(path, spec, place)
-            if place.target is registry.PARAM_SCHEDULERS:
-                return
-        elif place is None and str(spec.get("type")).startswith("mmkd_logit."):
-            _check_component(path, spec, PLACES[0])
-        elif re.search(r"\.teacher(\.\d+)?$", path) and "config" in spec:
-            _check_by_reading(path, spec)
-        for name, item in spec.items():
-            _check_place(f"{path}.{name}", item, spec)
-
-
-def _is_component(path: str, spec: dict, place: Place, parent: Any) -> bool:
-    """Whether settings are those of one component, of a class that is known."""
-    if "type" in spec:
-        return True
-    if path == "data_preprocessor":  # whose class the model chooses
-        kind = str(type_name(parent.get("model")))
-        return kind.endswith(("Classifier", "LogitDistiller", "StudentGroup"))
-    if place.target is _PARAMWISE:
-        return type_name(parent.get("constructor")) in (None, "DefaultOptimWrapperConstructor")
-    if place.target is registry.METRICS:
-        return "metrics" not in spec
-    return (place.target is not registry.MODELS or path == "model") and path != "param_scheduler"
-
-
-def _check_by_reading(path: str, spec: dict) -> None:
-    """Let the reader of a teacher's settings, or of a preprocessor's, check them."""
-    from mmkd_logit.models import TeacherSettings
-    from mmkd_logit.models.preprocessor import check_settings
-
-    read = check_settings if path == "data_preprocessor" else TeacherSettings.from_config
-    try:
-        read(spec)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _check_component(path: str, spec: dict, place: Place) -> None:
-    """Make sure that a class exists, has these arguments, and that their values can be meant."""
-    target, defaults, more = place.target, place.target, False
-    if isinstance(target, registry.Registry):
-        kind = spec.get("type", place.default)
-        if kind is None and path.startswith("default_hooks."):
-            refuse_unknown("default_hooks", [path.partition(".")[2]], _DEFAULT_HOOKS)
-        if path == "train_cfg" and "type" not in spec and not spec.get("by_epoch", True):
-            kind = "IterBasedTrainLoop"
-        target = find_class(path, target, kind)
-    if callable(target):
-        arguments, more = arguments_of(target)
-        more = more or _keeps_kwargs(target)
-        defaults = {name: argument.default for name, argument in arguments.items()}
-    known = [name for name in dict.fromkeys((*place.also, *defaults)) if name not in _GIVEN]
-    given = [name for name in spec if name != "type" and not name.startswith("_")]
-    if more:
-        absent = [name for name in known if name not in given]
-        given = [name for name in given if get_close_matches(name, absent, 1, _CLOSE)]
-    refuse_unknown(path, given, known)
-    for name in known if target is place.target else ():
-        if defaults.get(name) is Parameter.empty and spec.get(name) is None:
-            raise ValueError(f"{path} needs {name}; add {name}=...")
-    if path == "data_preprocessor" and type_name(spec) in _PREPROCESSORS:
-        _check_by_reading(path, spec)
-    known_values = target is place.target or target.__module__.startswith(_OF_KNOWN_VALUES)
-    if not known_values or place.target in _CHECK_VALUES:
-        return
-    for name, value in spec.items():
-        default = defaults.get(name)
-        if value is not None or isinstance(default, (int, float)):
-            check = _VALUES.get(name) or partial(_check_like, default=default, place=place)
-            check(f"{path}.{name}", value)
-
-
-def _keeps_kwargs(target: Callable) -> bool:
-    """Whether a class of another package may do with its ``**kwargs`` what only it knows."""
-    module = target.__module__
-    if module.startswith("mmkd_logit.") or (
-        module.startswith(_HANDED_ON) and ".transforms" not in module
-    ):
-        return False
-    try:
-        return any(p.kind is Parameter.VAR_KEYWORD for p in signature(target).parameters.values())
-    except (TypeError, ValueError):
-        return True
-
-
-def _check_like(path: str, value: Any, default: Any, place: Place) -> None:
-    """Check a value by the default of its argument: a flag, a count or a number."""
-    if isinstance(default, bool):
-        check_flag(path, value)
-    elif isinstance(default, int) and place.target not in _OF_FRACTIONS:
-        check_count(path, value, min(default, 1 if path.endswith("interval") else 0))
-    elif isinstance(default, (int, float)) and default >= 0:
-        check_number(path, value)
-
-
-# The run: weights and data that a network cannot take, said before the first iteration.
-
+from mmkd_logit.losses.base import LogitLoss
+from mmkd_logit.registry import HOOKS
+from mmkd_logit.utils.arguments import check_flag, did_you_mean, first_line, type_name
 
 _FIT = 0.1  # of another network next to nothing fits; what begins with a part of it has more
 _MOST_LABELS = 100_000  # that are read one by one
 _IGNORED_LABEL = -100  # by torch's cross entropy
+_SAMPLES = 4  # that are tried: losses between samples need several
+_STEEPEST = 1e4  # of a gradient in the logits of a sample, where 1 is usual
 _KNOWN = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmkd_logit", "timm"}
 _KNOWN |= {"transformers"}
 
@@ -395,15 +41,22 @@ class PreflightHook(Hook):
     - the weights, which must be finite,
     - ``load_from`` and ``init_cfg=dict(type='Pretrained')``: where a file has less than a tenth
       of the weights outside the head, it is of another network, and MMEngine would only warn,
-    - one sample of the training and of the validation data, whose image passes preprocessor,
+    - the first samples of the training and of the validation data, whose images pass preprocessor,
       student and teachers in evaluation mode, without a change to them or to the random
       generators: channels, sizes and the number of classes must agree, logits be finite,
     - the labels, which must be classes of the network, and the loader, which must give batches,
-    - the metrics of the test, whose arguments would be read after training.
+    - the distillation loss of these samples, whose gradient must be finite and of a size that
+      trains; where it is zero the student learns nothing, or equals its teacher,
+    - the metrics, which must be able to measure the samples, and those that ``save_best``, early
+      stopping or a schedule follows, which must be among them.
 
     Tried are classifiers of mmpretrain and ours, and distillers, on data that mmengine, mmpretrain
-    or we join to batches; what others need is not known. ``tools/train.py`` and ``tools/test.py``
-    add this hook.
+    or we join to batches, and metrics of the same packages; what others need is not known.
+    ``tools/train.py`` and ``tools/test.py`` add this hook.
+
+    Args:
+        test: Whether the run is tested after training, so that the test's data and metrics are
+            tried before.
 
     Raises:
         ValueError: If something of this does not fit.
@@ -414,27 +67,33 @@ class PreflightHook(Hook):
     # Its checks come before other hooks clear the work folder of an earlier run.
     priority = "VERY_HIGH"
 
+    def __init__(self, test: bool = False) -> None:
+        self.test = check_flag("test", test)
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare a checkpoint with the model that is to be trained from it."""
         if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
             check_loaded(unwrapped(runner), checkpoint, str(runner._load_from))
 
     def before_train(self, runner: Runner) -> None:
-        """Check weights, data and the metrics of the test."""
+        """Check weights, data, loss and metrics."""
         _check_weights(runner)
-        if isinstance(runner._test_evaluator, (dict, list)):  # which is built after training
-            runner.build_evaluator(copy.deepcopy(runner._test_evaluator))
         if not runner._resume and runner._load_from is None:
             for network in trained_networks(runner).values():
                 _check_pretrained(network)
-        _check_data(runner, runner.train_dataloader, "training")
+        _Trial(runner, runner.train_dataloader, "training").run()
         if runner.val_loop is not None:
-            _check_data(runner, runner.val_dataloader, "validation")
+            found = _Trial(runner, runner.val_dataloader, "validation", runner.val_evaluator).run()
+            _check_followed(runner, found)
+        if self.test:
+            _Trial(runner, runner.test_dataloader, "test", runner.test_evaluator).run()
+        elif isinstance(runner._test_evaluator, (dict, list)):
+            runner.build_evaluator(copy.deepcopy(runner._test_evaluator))
 
     def before_test(self, runner: Runner) -> None:
         """Check weights and test data."""
         _check_weights(runner)
-        _check_data(runner, runner.test_dataloader, "test", teach=False)
+        _Trial(runner, runner.test_dataloader, "test").run()
 
 
 def _check_weights(runner: Runner) -> None:
@@ -506,32 +165,148 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
         )
 
 
-def _check_data(runner: Runner, loader: Any, what: str, teach: bool = True) -> None:
-    model = unwrapped(runner)
-    networks = {
-        prefix: network
-        for prefix, network in trained_networks(runner).items()
-        if _can_be_tried(getattr(network, "student", network))
-    }
-    if not networks or not is_known(loader):
+class _Trial:
+    """The first samples of a loader, as a run's networks, losses and metrics meet them."""
+
+    def __init__(self, runner: Runner, loader: Any, what: str, evaluator: Any = None) -> None:
+        self.runner, self.loader, self.what, self.evaluator = runner, loader, what, evaluator
+        self.model = unwrapped(runner)
+        self.networks = {
+            prefix: network
+            for prefix, network in trained_networks(runner).items()
+            if _can_be_tried(getattr(network, "student", network))
+        }
+
+    def run(self) -> dict[str, Any] | None:
+        """Return the metrics of the samples, or None where not all could be tried."""
+        if not self.networks or not is_known(self.loader):
+            return None
+        found: dict[str, Any] | None = {}
+        with _evaluating(self.model):
+            batch = _first_batch(self.loader, self.what)
+            inputs = _preprocess(self.model.data_preprocessor, copy.deepcopy(batch), self.what)
+            _check_crop(self.loader.dataset, inputs, self.what)
+            for prefix, network in self.networks.items():
+                if not self._check_network(prefix, network, inputs):
+                    found = None  # a head that is not known here
+                elif self.evaluator is not None:
+                    measured = self._measure(prefix, network, batch)
+                    found = None if found is None or measured is None else found | measured
+        return found
+
+    def _check_network(self, prefix: str, network: Any, inputs: Any) -> bool:
+        """Check what a network and its teachers compute; return whether these are logits."""
+        what, who, student = self.what, _student(prefix), getattr(network, "student", network)
+        advice = "make backbone.in_channels, the head and the data's transforms agree"
+        logits = _logits_of(partial(student, mode="tensor"), inputs, who, what, advice)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            if student is network:
+                return False
+            raise ValueError(
+                f"{who} does not give one (N, K) tensor of logits; only classifiers with one "
+                "linear output can be distilled"
+            )
+        classes = logits.shape[1]
+        _check_labels(self.loader.dataset, classes, what)
+        given = getattr(student.data_preprocessor, "num_classes", None)
+        if given not in (None, classes):
+            raise ValueError(
+                f"data_preprocessor.num_classes is {given} and {who} gives {classes} logits; set "
+                f"it to {classes}, or leave it out"
+            )
+        taught = []
+        for teacher, on_cpu in _teachers(network, self.runner) if what != "test" else ():
+            found = _check_teacher(teacher, inputs.cpu() if on_cpu else inputs, classes, what)
+            taught += [] if on_cpu else [found]
+        if what == "training" and taught and not self.runner._resume:
+            _check_gradient(network, logits, taught, who, self.runner)
+        return True
+
+    def _measure(self, prefix: str, network: Any, batch: Any) -> dict[str, Any] | None:
+        """Measure the samples with copies of the metrics."""
+        observers = [hook for hook in self.runner.hooks if isinstance(hook, LogitOutputsHook)]
+        for hook in observers:
+            hook.before_test(self.runner)
+        try:
+            samples = network.val_step(copy.deepcopy(batch))
+        finally:
+            for hook in observers:
+                hook.after_test(self.runner)
+        found, all_tried = {}, True
+        given = self.evaluator[prefix.rstrip("/")] if prefix else self.evaluator
+        for metric in given.metrics:
+            if not _is_library(metric) or _writes(metric):
+                all_tried = False
+                continue
+            measured = _try(
+                f"{type(metric).__name__} cannot measure the first {self.what} images",
+                "change its settings in the evaluator",
+                _evaluate,
+                copy.deepcopy(metric),
+                given.dataset_meta,
+                samples,
+            )
+            found.update(measured)
+        return found if all_tried else None
+
+
+def _writes(metric: Any) -> bool:
+    """Whether a metric writes a file when it is computed."""
+    return isinstance(metric, DumpResults) or hasattr(metric, "out_file")
+
+
+def _evaluate(metric: Any, dataset_meta: Any, samples: Sequence) -> dict[str, Any]:
+    trial = Evaluator([metric])
+    trial.dataset_meta = dataset_meta
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # few samples, and not of all classes
+        trial.process(data_samples=samples, data_batch=None)
+        return trial.evaluate(len(samples))
+
+
+def _check_followed(runner: Runner, found: dict[str, Any] | None) -> None:
+    """Refuse hooks and schedulers that follow a metric which the validation does not give."""
+    schedulers = runner.param_schedulers
+    for each in (*runner.hooks, *(schedulers if isinstance(schedulers, list) else ())):
+        followed = [] if not getattr(each, "save_best", None) else list(each.key_indicators)
+        followed += [each.monitor] if hasattr(each, "monitor") else []
+        missing = [name for name in followed if name != "auto" and name not in (found or followed)]
+        if missing:
+            raise ValueError(
+                f"{type(each).__name__} follows the metric {missing[0]!r}, which the validation "
+                f"does not give{did_you_mean(missing[0], found or ())}; it gives "
+                f"{', '.join(found or ()) or 'none'}"
+            )
+
+
+def _check_gradient(
+    network: Any, logits: Tensor, taught: list[Tensor], who: str, runner: Runner
+) -> None:
+    """Refuse a distillation loss that cannot teach from the student's first logits."""
+    from mmkd_logit.models.distiller import join_logits
+
+    loss, student = network.loss_kd, logits.detach().clone().requires_grad_()
+    if not isinstance(loss, LogitLoss) or not network.alpha:
         return
-    with _evaluating(model):
-        inputs = _preprocess(model.data_preprocessor, _first_batch(loader, what), what)
-        for prefix, network in networks.items():
-            who, student = _student(prefix), getattr(network, "student", network)
-            advice = "make backbone.in_channels, the head and the data's transforms agree"
-            logits = _logits_of(partial(student, mode="tensor"), inputs, who, what, advice)
-            if not isinstance(logits, Tensor) or logits.ndim != 2:
-                if student is network:
-                    continue  # a head that is not known here
-                raise ValueError(
-                    f"{who} does not give one (N, K) tensor of logits; only classifiers with one "
-                    "linear output can be distilled"
-                )
-            classes = logits.shape[1]
-            _check_labels(loader.dataset, classes, what)
-            for teacher, on_cpu in _teachers(network, runner) if teach else ():
-                _check_teacher(teacher, inputs.cpu() if on_cpu else inputs, classes, what)
+    teacher = join_logits(taught, network.ensemble).to(student)
+    labels = [teacher.argmax(1)] if loss.needs_labels else []
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(loss(student, teacher, *labels).sum(), student)
+    steepest = float(gradient.abs().max())
+    where = f"the gradient of {type(loss).__name__} for the first logits of {who}"
+    if not steepest <= _STEEPEST:
+        raise ValueError(
+            f"{where} is {steepest:.3g}, with which no training begins; look at the settings of "
+            "loss_kd, and at how the student's head and the teacher's logits are scaled"
+        )
+    if steepest > 0:
+        return
+    if torch.equal(student, student[:, :1].expand_as(student)) and network.alpha == 1:
+        raise ValueError(
+            f"{where} is zero and stays so: all its logits are equal. Initialise the head "
+            "otherwise, take another loss_kd, or alpha < 1"
+        )
+    runner.logger.warning(f"{where} is zero; do student and teacher have the same weights?")
 
 
 def _can_be_tried(network: Any) -> bool:
@@ -582,7 +357,7 @@ def _try(problem: str, advice: str, run: Callable, *args: Any) -> Any:
 
 
 def _first_batch(loader: Any, what: str) -> Any:
-    """Return a batch of one sample, without the workers and the sampler of the loader."""
+    """Return a batch of the first samples, without the workers and the sampler of the loader."""
     from mmkd_logit.datasets import SampleKey
     from mmkd_logit.datasets.wrapper import SampleWrapper
 
@@ -595,13 +370,14 @@ def _first_batch(loader: Any, what: str) -> Any:
             f"batch_size={loader.batch_size} and drop_last={loader.drop_last}; lower batch_size, "
             "or set drop_last=False"
         )
-    if isinstance(dataset, SampleWrapper) and dataset.in_memory:  # a black image stands for one
-        return dict(inputs=torch.zeros((1, *dataset.picture_shape), dtype=torch.uint8))
-    key: Any = SampleKey(0, 0, 0) if getattr(dataset, "seeded", False) else 0
+    keys: list[Any] = list(range(min(_SAMPLES, len(dataset))))
+    if isinstance(dataset, SampleWrapper) and (dataset.in_memory or dataset.seeded):
+        keys = [SampleKey(0, 0, index) for index in keys]
+    fetch = getattr(dataset, "__getitems__", lambda keys: [dataset[key] for key in keys])
     return _try(
-        f"the first sample of the {what} data cannot be read",
+        f"the first samples of the {what} data cannot be read",
         "check data_root, the files and the transforms",
-        lambda: loader.collate_fn([dataset[key]]),
+        lambda: loader.collate_fn(fetch(keys)),
     )
 
 
@@ -626,7 +402,7 @@ def _preprocess(preprocessor: Any, batch: Any, what: str) -> Any:
     return inputs
 
 
-def _check_teacher(teacher: Any, inputs: Tensor, classes: int, what: str) -> None:
+def _check_teacher(teacher: Any, inputs: Tensor, classes: int, what: str) -> Tensor:
     who, advice = f"teacher {teacher.name}", "it must be trained on such images"
     logits = _logits_of(teacher.dry_run, inputs, who, what, advice)
     if logits.ndim != 2 or logits.shape[1] != classes:
@@ -639,12 +415,29 @@ def _check_teacher(teacher: Any, inputs: Tensor, classes: int, what: str) -> Non
             f"the logits of {who} for the first {what} image are not finite; look at its weights "
             "and at its config's data_preprocessor"
         )
+    return logits
 
 
 def _logits_of(network: Callable, inputs: Any, who: str, what: str, advice: str) -> Any:
     problem = f"{who} cannot take the {what} images, {_shape_of(inputs)}"
     output = _try(problem, advice, network, inputs)
     return getattr(output, "logits", output)  # Hugging Face wraps them
+
+
+def _check_crop(dataset: Any, inputs: Any, what: str) -> None:
+    """Refuse a crop that is larger than the images, which come out as they are."""
+    for transform in reversed(getattr(getattr(dataset, "pipeline", None), "transforms", [])):
+        size = getattr(transform, "crop_size", None)
+        if "Resize" in type(transform).__name__:
+            return
+        if size is not None and isinstance(inputs, Tensor):
+            sides = sorted([size, size] if isinstance(size, int) else size)
+            if any(got < side for got, side in zip(sorted(inputs.shape[-2:]), sides, strict=True)):
+                raise ValueError(
+                    f"{type(transform).__name__}(crop_size={size}) is larger than the {what} "
+                    f"images, which stay {tuple(inputs.shape[-2:])}; lower crop_size, or pad"
+                )
+            return
 
 
 def _teachers(network: Any, runner: Runner) -> Iterator[tuple[Any, bool]]:

@@ -21,6 +21,7 @@ from mmkd_logit.registry import METRICS
 from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.cli import OneLineParser
 
+from .check import check_config
 from .cli import one_line_errors
 from .config import (
     add_common_arguments,
@@ -30,7 +31,6 @@ from .config import (
     read_config,
 )
 from .launch import leaving_process_group, prepare_launch, silence_known_warnings
-from .preflight import check_config
 from .results import plain
 from .runner import ExactRunner
 from .save import ATOMIC

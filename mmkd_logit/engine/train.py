@@ -23,6 +23,7 @@ from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import why_damaged, write_text
 
+from .check import check_config
 from .cli import TrainingStarted, one_line_errors, resume_command
 from .config import (
     FINAL,
@@ -33,7 +34,7 @@ from .config import (
     find_missing_teachers,
     local_teachers,
     make_fast,
-    read_config,
+    read_training_config,
     scale_epochs,
     teachers_of,
     use_amp,
@@ -62,7 +63,6 @@ from .logits import (
 )
 from .precompute import log_caches
 from .preemption import PreemptionHook
-from .preflight import check_config
 from .results import ResultsRecorder, find_row, read_lines, training_data_loader
 from .resume import (
     STATE,
@@ -109,11 +109,7 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
 
 def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     """Merge the command line into the config it names."""
-    cfg = read_config(args.config) if cfg is None else cfg
-    if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
-        raise ValueError(f"{args.config} has no train_cfg or train_dataloader to train with")
-    if args.seed is not None:
-        cfg.randomness = dict(cfg.get("randomness") or {}, seed=args.seed)
+    cfg = read_training_config(args, cfg)
     apply_common_arguments(cfg, args)
     if cfg.get("resume"):  # the same as by the flag: where a run goes on is no part of it
         args.resume = args.resume or cfg.get("load_from") or "auto"
@@ -173,7 +169,7 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
 
 
 _ALWAYS = (
-    *("ProgressBarHook", "LabelNoiseHook", "ResumeStateHook", "PreflightHook"),
+    *("ProgressBarHook", "LabelNoiseHook", "ResumeStateHook"),
     *("SyncBuffersBeforeEvalHook", "FiniteLossHook"),
 )
 
@@ -205,11 +201,12 @@ def run_training(
     started: TrainingStarted,
     *more_hooks: Hook,
     resume_changed: bool = False,
+    test: bool = False,
 ) -> Runner:
-    """Build a Runner and train."""
+    """Build a Runner and train; ``test`` says that a test follows, which is tried before."""
     started.work_dir = cfg.work_dir
     install_safe_checkpoint_loading()  # after the config's custom_imports
-    _add_hooks(cfg)
+    _add_hooks(cfg, test)
     if resume_changed:
         allow_other_labels(cfg)
     run = describe_run(cfg)
@@ -235,12 +232,13 @@ def run_training(
     return runner
 
 
-def _add_hooks(cfg: Config) -> None:
+def _add_hooks(cfg: Config, test: bool) -> None:
     """Add the hooks of every run, and put ours in the place of MMEngine's CheckpointHook."""
     hooks = list(cfg.get("custom_hooks") or [])
     known = {type_name(hook) for hook in hooks}
     added = [dict(type=f"mmkd_logit.{name}") for name in _ALWAYS if name not in known]
-    cfg.custom_hooks = [*hooks, *added]
+    preflight = dict(type="mmkd_logit.PreflightHook", test=test)
+    cfg.custom_hooks = [*hooks, *added, *([] if "PreflightHook" in known else [preflight])]
     defaults = cfg.get("default_hooks") or {}
     defaults.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))  # MMEngine's own
     cfg.default_hooks = defaults
@@ -342,7 +340,8 @@ def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | N
     gone = {teacher.checkpoint for teacher in find_missing_teachers(cfg)}
     named = [teacher.checkpoint for teacher in teachers_of(cfg).values()]
     hashes = dict(zip(named, noted.get("teachers") or (), strict=False))
-    content = computed_content(cfg, weights={name: hashes[name] for name in gone & {*hashes}})
+    weights = {name: hashes[name] for name in gone & {*hashes}}
+    content = computed_content(cfg, weights=weights)
     same = row_fingerprint(noted) == fingerprint(content)
     damage = why_damaged(final, only_zip=True) if final.is_file() else None
     if not final.is_file() or damage:
@@ -351,6 +350,10 @@ def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | N
     if same:
         has_row = args.results is None or gone or _has_row(args, cfg, content["processes"])
         return ("was trained before", None) if has_row else _test_again(args, cfg)
+    if args.fast:  # which asks for speed, and not for fewer digits
+        exact = build_config(argparse.Namespace(**{**vars(args), "fast": False}))
+        if row_fingerprint(noted) == fingerprint(computed_content(exact, weights=weights)):
+            return "was trained before, without --fast", None
     if args.retrain:
         return "is trained anew", "train"
     if "computed" not in noted:
@@ -396,7 +399,8 @@ def _train(run: PlannedRun, started: TrainingStarted) -> None:
     args, cfg, recorder = run
     started.value, started.iteration = False, None
     recorder.start(cfg)
-    runner = run_training(cfg, args.resume, started, resume_changed=args.resume_changed)
+    changed, test = args.resume_changed, recorder.path is not None
+    runner = run_training(cfg, args.resume, started, resume_changed=changed, test=test)
     recorder.record(runner, args, started)
     export_run(runner, args, recorder.run, recorder.machine)
     end_workers(runner)

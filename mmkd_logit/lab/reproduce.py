@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mmkd_logit.checkpoint import install_safe_reading
+from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.cli import TrainingStarted, one_line_errors, resume_command
 from mmkd_logit.engine.config import add_override_argument
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.logits import add_export_argument
 from mmkd_logit.engine.preemption import EXIT_CODES
-from mmkd_logit.engine.preflight import check_config
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.cli import OneLineParser

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmkd_logit.registry import MODELS, check_registered
+from mmkd_logit.registry import MODELS, find_class
 from mmkd_logit.utils.arguments import type_name
 
 LOSS = "dict(type='mmkd_logit.LogitMSELoss')"
@@ -56,7 +56,7 @@ def build_module(what: str, spec: Any, example: str = LOSS) -> nn.Module:
         return spec
     if not isinstance(spec, Mapping) or not spec.get("type"):
         raise ValueError(f"{what} must be a config such as {example}, or a module, got {spec!r}")
-    check_registered(what, spec["type"])
+    find_class(what, MODELS, spec["type"])
     return MODELS.build(spec)
 
 

@@ -12,7 +12,8 @@ import torch
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from torch import Tensor, nn
 
-from mmkd_logit.losses.base import LOSS, build_module, check_registered
+from mmkd_logit.losses.base import LOSS, build_module
+from mmkd_logit.registry import find_class
 from mmkd_logit.utils.arguments import first_line
 
 
@@ -46,7 +47,7 @@ def build_student(
             "student must be the config of a classifier, such as "
             f"dict(type='ImageClassifier', backbone=...), or a module, got {student!r}"
         )
-    check_registered("student.type", student["type"], MMPRETRAIN_MODELS)
+    find_class("student", MMPRETRAIN_MODELS, student["type"])
     if not isinstance(data_preprocessor, (Mapping, nn.Module, type(None))):
         raise ValueError(
             "data_preprocessor must be a dict such as dict(mean=[...], std=[...]), a module or "

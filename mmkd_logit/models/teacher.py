@@ -195,7 +195,8 @@ def _read_config(config: Any) -> tuple[str, Any, str | None]:
             raise ValueError(
                 f"a teacher's config needs a model with a type, got {config!r}. {_FORMS}"
             )
-        return str((model.get("backbone") or model)["type"]), config, None
+        kind = (model.get("backbone") or model)["type"]
+        return kind if isinstance(kind, str) else str(type_name(kind)), config, None
     path = Path(config)
     if path.suffix in (".py", ".yaml", ".yml", ".json"):
         if "::" not in config and not path.is_file():

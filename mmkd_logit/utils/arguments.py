@@ -30,6 +30,12 @@ def type_name(spec: Any) -> str | None:
     return getattr(kind, "__name__", None)
 
 
+def is_ours(kind: Any) -> bool:
+    """Whether a component, given by its name or itself, is of this package."""
+    name = kind if isinstance(kind, str) else getattr(kind, "__module__", "")
+    return str(name).startswith("mmkd_logit.")
+
+
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """Return ``'; did you mean NAME?'`` for the nearest known name, or nothing."""
     close = get_close_matches(str(name), [str(each) for each in known], 1)
@@ -131,6 +137,12 @@ def check_count(name: str, value: object, least: int = 1) -> int:
     if whole and int(value) >= least:  # type: ignore[call-overload]
         return int(value)  # type: ignore[call-overload]
     raise ValueError(f"{name} must be an integer from {least} on, got {value!r}")
+
+
+def check_seed(name: str, value: object) -> None:
+    """Make sure that ``value`` is a seed of NumPy's generators."""
+    if type(value) is not int or not 0 <= value < 2**32:
+        raise ValueError(f"{name} must be an integer from 0 to 2**32 - 1, got {value!r}")
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -20,6 +20,14 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self.place = place
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse text without a character: it names neither a file nor a folder."""
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if getattr(found, action.dest, None) == "":
+                self.error(f"{'/'.join(action.option_strings) or action.dest} is empty")
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         """End the program with status 2."""
         unknown = re.match(r"unrecognized arguments: .*?(--?[\w-]+)", message)

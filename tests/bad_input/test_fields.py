@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from runs import digits_distiller, run_config
 
-from mmkd_logit.engine.preflight import check_config
+from mmkd_logit.engine.check import check_config
 
 
 def sound():

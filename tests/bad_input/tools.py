@@ -27,6 +27,7 @@ def _each(option, kind, words, says, tools=_COMMON):
 # fmt: off
 _SHARED = [
     *_each("--work-dir", "file for a folder", ["--work-dir", "a_file"], "is a file; name a folder"),
+    *_each("--work-dir", "empty", ["--work-dir", ""], "--work-dir is empty"),
     *_each("--cfg-options", "letters exchanged", ["--cfg-options", "modle.alpha=1"],
            "did you mean model?"),
     *_each("--launcher", "not a choice", ["--launcher", "slrum"], "'slurm'"),
@@ -58,6 +59,7 @@ _TRAIN = [
     ("train", "--epochs", "zero", ["{student}", "--epochs", "0"], "at least 1"),
     ("train", "--epochs", "fraction for a count", ["{student}", "--epochs", "1.5"], "invalid int"),
     ("train", "--train-teacher", "missing file", ["{lost}"], "make it with: python tools/train.py"),
+    ("train", "--results", "empty", ["{student}", "--results", ""], "--results is empty"),
     ("train", "--results", "folder for a file", ["{student}", "--results", "tools"],
      "is a folder; name a file in it"),
     ("train", "--results", "file for a folder", ["{student}", "--results", "a_file/r.jsonl"],

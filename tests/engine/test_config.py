@@ -51,6 +51,47 @@ def test_values_of_overrides():
     assert parsed.cfg_options == dict(a=1, b=2)
 
 
+def test_another_type_replaces_the_settings_of_the_old_one(project):
+    mse = "model.loss_kd={'type': 'mmkd_logit.LogitMSELoss', 'reduction': 'sum'}"
+    assert configure(KD, "--cfg-options", mse).model.loss_kd == dict(
+        type="mmkd_logit.LogitMSELoss", reduction="sum"
+    )
+    again = "model.loss_kd={'type': 'mmkd_logit.ScaledKLDivLoss', 'scale': 'tau'}"
+    kept = configure(KD).model.loss_kd
+    assert configure(KD, "--cfg-options", again).model.loss_kd == {**kept, "scale": "tau"}
+    inside = "model={'loss_kd': {'type': 'mmkd_logit.DKDLoss'}, 'alpha': 0.5}"
+    model = configure(KD, "--cfg-options", inside).model
+    assert (model.loss_kd, model.alpha) == (dict(type="mmkd_logit.DKDLoss"), 0.5)
+    assert model.student == configure(KD).model.student
+    steps = "train_dataloader.dataset.dataset.pipeline.0={'type': 'RandomFlip', 'prob': 0.5}"
+    first = configure(KD, "--cfg-options", steps).train_dataloader.dataset.dataset.pipeline[0]
+    assert first == dict(type="RandomFlip", prob=0.5)
+
+
+def test_a_default_hook_that_mmengine_does_not_have_is_switched_off(project):
+    option = "default_hooks.visualization=None"
+    assert "visualization" in configure(STUDENT).default_hooks
+    hooks = configure(STUDENT, "--cfg-options", option, "default_hooks.timer=None").default_hooks
+    assert ("visualization" in hooks, hooks["timer"]) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.py", "model = dict(", "SyntaxError"),
+        ("a.py", "model = nothing\n", "name 'nothing' is not defined"),
+        ("a.json", "{", "JSONDecodeError"),
+        ("a.yaml", "a: [", "ParserError"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named(tmp_path, name, content, says):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"the config {path} cannot be read .*{says}") as caught:
+        read_config(str(path))
+    assert "\n" not in str(caught.value)
+
+
 def test_overrides_win_over_the_defaults(project):
     cfg = configure(STUDENT, "--cfg-options", "train_dataloader.num_workers=2")
     assert cfg.train_dataloader.persistent_workers is True

@@ -1,4 +1,6 @@
 import pytest
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
 
 from mmkd_logit.engine.cli import TrainingStarted, one_line_errors
 
@@ -32,7 +34,6 @@ def _environment(monkeypatch):
             "error: [Errno 28] No space left; what was written before is whole. Make space, then "
             "run again",
         ),
-        (ValueError(), "error: ValueError: "),
         (ValueError("Grüße %s {} 世界"), "error: Grüße %s {} 世界"),
         (ValueError("\x1b[2Ja\x07.pth is no file"), r"error: \x1b[2Ja\x07.pth is no file"),
     ],
@@ -44,13 +45,16 @@ def test_the_users_errors_are_one_line(capsys, begun, error, line):
     assert capsys.readouterr().err == line + "\n"
 
 
-@pytest.mark.parametrize("error", [KeyError("no such hook"), TypeError("got 'lrr'")])
+@pytest.mark.parametrize(
+    "error", [KeyError("no such hook"), TypeError("got 'lrr'"), AssertionError(), ValueError()]
+)
 def test_others_say_where_before_training(capsys, error):
+    said = error.args[0] if error.args else "raise error"  # the line that says what must hold
     for begun in (None, started(False)):
         with pytest.raises(SystemExit):
             fail(error, started=begun)
         (line,) = capsys.readouterr().err.splitlines()
-        begin = f"error: {type(error).__name__}: {error.args[0]} (raised in fail, test_errors.py:"
+        begin = f"error: {type(error).__name__}: {said} (raised in fail, test_errors.py:"
         assert line.startswith(begin)
         assert line.endswith("; MMKD_LOGIT_TRACEBACK=1 shows all)")
 
@@ -118,6 +122,15 @@ def test_a_killed_loader_worker_is_named_also_while_a_config_is_formatted(capsys
         "error: DataLoader worker (pid 7) is killed by signal: Killed. Is memory short? Lower "
         "num_workers; continue with: python tools/train.py c.py --resume\n"
     )
+
+
+def test_the_place_in_the_config_of_what_cannot_be_built(capsys):
+    crop = dict(type="mmpretrain.RandomCrop", crop_size=0)
+    cfg = Config(dict(data=dict(pipeline=[dict(type="mmpretrain.PackInputs"), crop])))
+    with pytest.raises(SystemExit), one_line_errors():
+        TRANSFORMS.build(cfg.data.pipeline[1])
+    text = capsys.readouterr().err
+    assert text.startswith("error: data.pipeline.1: AssertionError: assert crop_size > 0 (raised")
 
 
 def test_no_error_no_words(capsys):

@@ -4,6 +4,8 @@ Wrong data and weights given to the tools are in ``tests/bad_input``.
 """
 
 import copy
+import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -16,9 +18,12 @@ from runs import assert_same, digits_distiller, digits_student, run_config, weig
 from torch.utils.data import IterableDataset, Sampler
 
 from mmkd_logit.datasets import Digits
-from mmkd_logit.engine.preflight import check_config, check_loaded, is_known
+from mmkd_logit.engine.check import check_config
+from mmkd_logit.engine.preflight import check_loaded, is_known
+from mmkd_logit.losses.base import LogitLoss
 
 HOOK = dict(type="mmkd_logit.PreflightHook")
+EARLY = dict(type="EarlyStoppingHook", monitor="acuracy/top1", rule="greater")
 ONCE = dict(epochs=1, images=16, param_scheduler=None)
 
 
@@ -64,9 +69,8 @@ class NeedsLabels(TwoHeads):
 
 
 def run_of(model, work_dir, **kwargs):
-    settings = {**ONCE, **kwargs}
-    cfg = run_config(model, work_dir, custom_hooks=[HOOK, dict(type="Counts")], **settings)
-    return cfg
+    settings = {**ONCE, "custom_hooks": [HOOK, dict(type="Counts")], **kwargs}
+    return run_config(model, work_dir, **settings)
 
 
 def error_of(cfg):
@@ -177,6 +181,7 @@ def test_labels_that_the_loss_leaves_out_pass(tmp_path):
     student = digits_student()
     student["head"].update(num_classes=5)
     cfg = run_of(student, tmp_path)
+    cfg.data_preprocessor.num_classes = 5
     for name in ("train_dataloader", "val_dataloader"):
         cfg[name]["dataset"]["type"] = "Odd"
     assert iterations_of(cfg) == 1
@@ -226,6 +231,130 @@ def test_samplers_and_streams_of_ones_own_pass(tmp_path):
     others = dict(sampler=own, batch_sampler=own, collate_fn=lambda batch: batch, dataset=Stream())
     for name, other in others.items():
         assert not is_known(SimpleNamespace(**{**parts, name: other}))
+
+
+# The gradient of distillation.
+
+
+class Scaled(LogitLoss):
+    """A loss of one's own that gives a wrong gradient."""
+
+    label, shift_invariant = "scaled", False
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, student, teacher):
+        return (student - teacher).square().mean() * self.factor
+
+
+@pytest.mark.parametrize(
+    ("factor", "says"), [(1e9, r"is \d\S*e\+\d\d, with which"), (math.nan, "is nan, with which")]
+)
+def test_gradients_that_would_destroy_the_student(tmp_path, factor, says):
+    message = error_of(run_of(digits_distiller(loss_kd=Scaled(factor)), tmp_path))
+    assert re.search(f"gradient of Scaled for the first logits of the student {says}", message)
+
+
+def equal_logits():
+    student = digits_student()
+    student["head"]["init_cfg"] = dict(type="Constant", layer="Linear", val=0)
+    return student
+
+
+def test_a_gradient_that_stays_zero(tmp_path):
+    """Of logits that are all equal; where cross-entropy moves them the run begins."""
+    flat = dict(student=equal_logits(), loss_kd=Scaled(0))
+    assert "is zero and stays so: all its logits are equal" in error_of(
+        run_of(digits_distiller(**flat), tmp_path / "a")
+    )
+    assert iterations_of(run_of(digits_distiller(**flat, alpha=0.5), tmp_path / "b")) == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "more"),
+    [
+        (dict(type="mmkd_logit.LogitMSELoss"), dict(student=equal_logits())),
+        (dict(type="mmkd_logit.DISTLoss"), dict(student=equal_logits())),
+        (dict(type="mmkd_logit.DKDLoss"), {}),
+        (dict(type="mmkd_logit.ScaledKLDivLoss", tau=0, scale="max(tau, tau^2)"), {}),
+        (dict(type="mmkd_logit.ScaledKLDivLoss", tau=math.inf), {}),
+        (dict(type="mmkd_logit.ScaledKLDivLoss", tau=4), dict(alpha=0)),
+    ],
+)
+def test_right_gradients_pass(tmp_path, loss, more):
+    assert iterations_of(run_of(digits_distiller(loss_kd=loss, **more), tmp_path)) == 1
+
+
+def test_a_student_that_equals_its_teacher(tmp_path):
+    """As where a run begins from its teacher's weights."""
+    torch.manual_seed(0)
+    network = MODELS.build(dict(digits_student(), data_preprocessor=None))
+    torch.save(dict(state_dict=network.state_dict()), tmp_path / "w.pth")
+    teacher = dict(config=digits_student(), checkpoint=str(tmp_path / "w.pth"))
+    cfg = run_of(digits_distiller(teacher=teacher), tmp_path / "run")
+    cfg.load_from = str(tmp_path / "w.pth")
+    runner = Runner.from_cfg(cfg)
+    warned = []
+    runner.logger.warning = warned.append
+    runner.train()
+    assert "is zero; do student and teacher have the same weights?" in warned[0]
+
+
+# Metrics.
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        (dict(type="Accuracy", topk=[-1]), "Accuracy cannot measure the first validation images"),
+        (dict(type="Accuracy", topk=11), "Accuracy cannot measure the first validation images"),
+        (dict(type="Accuracy", topk=[]), "Accuracy cannot measure the first validation images"),
+        (dict(type="mmkd_logit.TeacherAgreement", topk=11), "the network 10 classes"),
+    ],
+)
+def test_metrics_that_cannot_measure(tmp_path, metric, says):
+    cfg = run_of(digits_distiller(), tmp_path, val_evaluator=metric)
+    cfg.custom_hooks.append(dict(type="mmkd_logit.LogitOutputsHook"))
+    assert says in error_of(cfg)
+    tested = run_of(digits_distiller(), tmp_path / "test", test_evaluator=cfg.val_evaluator)
+    tested.custom_hooks[0] = dict(HOOK, test=True)
+    tested.custom_hooks.append(dict(type="mmkd_logit.LogitOutputsHook"))
+    assert says.replace("validation", "test") in error_of(tested)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(default_hooks=dict(checkpoint=dict(type="CheckpointHook", save_best="acuracy/top1"))),
+        dict(custom_hooks=[HOOK, dict(type="Counts"), EARLY]),
+        dict(
+            param_scheduler=dict(type="ReduceOnPlateauLR", monitor="acuracy/top1", rule="greater")
+        ),
+    ],
+)
+def test_metrics_that_are_followed_and_do_not_exist(tmp_path, changes):
+    cfg = run_of(digits_student(), tmp_path, **changes)
+    message = error_of(cfg)
+    assert "follows the metric 'acuracy/top1'" in message
+    assert "did you mean accuracy/top1?; it gives accuracy/top1" in message
+
+
+def test_images_that_are_smaller_than_their_crop(tmp_path):
+    cfg = run_of(digits_student(), tmp_path)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset.pipeline = [dict(type="RandomCrop", crop_size=100), *pipeline]
+    assert "is larger than the training images, which stay (8, 8)" in error_of(cfg)
+    cfg.train_dataloader.dataset.pipeline[0].update(crop_size=10, padding=1)
+    cfg.experiment_name += "_padded"
+    assert iterations_of(cfg) == 1
+
+
+def test_classes_of_the_preprocessor(tmp_path):
+    cfg = run_of(digits_student(), tmp_path)
+    cfg.data_preprocessor.num_classes = 3
+    assert "num_classes is 3 and the student gives 10 logits; set it to 10" in error_of(cfg)
 
 
 @pytest.mark.parametrize(

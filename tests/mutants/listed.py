@@ -616,10 +616,10 @@ MUTANTS = {
     ),
     # checks before a run, and hooks that observe it
     "misspelt arguments pass": Mutant(
-        "engine/preflight.py", "    refuse_unknown(path, given, known)", "    pass", _FIELDS
+        "engine/check.py", "    refuse_unknown(path, given, known)", "    pass", _FIELDS
     ),
     "values are not checked by their defaults": Mutant(
-        "engine/preflight.py",
+        "engine/check.py",
         "elif isinstance(default, (int, float)) and default >= 0:",
         "elif False:",
         _FIELDS,

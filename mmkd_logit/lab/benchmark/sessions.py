@@ -16,8 +16,8 @@ from torchvision.datasets import CIFAR100
 
 from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.engine import train
+from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.config import change_teachers, model_teachers
-from mmkd_logit.engine.preflight import check_config
 from mmkd_logit.models import TeacherSettings
 from mmkd_logit.models.teacher_cache import TeacherCache
 from mmkd_logit.utils.arguments import type_name
