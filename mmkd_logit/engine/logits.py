@@ -23,7 +23,6 @@ from mmkd_logit.checkpoint import (
     install_safe_checkpoint_loading,
     install_safe_reading,
     load_exactly,
-    without_module,
 )
 from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
@@ -249,13 +248,9 @@ def _layers(network: Any) -> dict[str, np.ndarray]:
 
 def _load(runner: Runner, checkpoint: str) -> None:
     """Give the network a checkpoint's weights, all of them."""
-    from mmkd_logit.models.feature_kd import without_adapters
-
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    state = without_adapters(without_module(state))
     advice = "Name the config that the checkpoint was trained by."
-    load_exactly(network_of(runner), state, checkpoint, "the network of this config", advice)
+    load_exactly(network_of(runner), content, checkpoint, "the network of this config", advice)
 
 
 def export_run(

@@ -3,7 +3,7 @@
 import copy
 import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
@@ -21,6 +21,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from mmkd_logit.checkpoint import find_state_dict, weights_for
 from mmkd_logit.hooks.networks import trained_networks, unwrapped
 from mmkd_logit.optim.autocast import check_clip_grad
 from mmkd_logit.registry import HOOKS, find_class
@@ -417,7 +418,9 @@ class PreflightHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare a checkpoint with the model that is to be trained from it."""
         if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
-            check_loaded(unwrapped(runner), checkpoint, str(runner._load_from))
+            model = unwrapped(runner)
+            check_loaded(model, checkpoint, str(runner._load_from))
+            checkpoint["state_dict"] = weights_for(model, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Check weights, data and the metrics of the test."""
@@ -464,7 +467,7 @@ def _check_pretrained(network: Any) -> None:
                 source = str(init["checkpoint"])
                 prefix = (init.get("prefix") or "").rstrip(".") + "."
                 checkpoint = CheckpointLoader.load_checkpoint(source, map_location="cpu")
-                state = checkpoint.get("state_dict", checkpoint)
+                state = find_state_dict(checkpoint)
                 if prefix != ".":
                     names = [name for name in state if name.startswith(prefix)]
                     state = {name.removeprefix(prefix): state[name] for name in names}
@@ -477,16 +480,9 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
     Fine-tuning may bring another head, so the head is left out. Networks that rename what they
     load are skipped.
     """
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f"{source} holds a {type(checkpoint).__name__} and no weights; a checkpoint is a dict "
-            "with a state_dict, or a state_dict"
-        )
-    state = checkpoint.get("state_dict", checkpoint)
-    renames = any(module._load_state_dict_pre_hooks for module in model.modules())
-    if not isinstance(state, Mapping) or renames:
+    if any(module._load_state_dict_pre_hooks for module in model.modules()):
         return
-    given = {str(key).removeprefix("module."): value for key, value in state.items()}
+    given = weights_for(model, checkpoint)
     own = {
         name: value
         for name, value in model.named_parameters()

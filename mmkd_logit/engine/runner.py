@@ -2,7 +2,7 @@
 
 import pickle
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmkd_logit.checkpoint import load_exactly, make_plain, without_module
+from mmkd_logit.checkpoint import load_exactly, make_plain, weights_for
 from mmkd_logit.datasets.seeding import SeededSampler
 from mmkd_logit.hooks.networks import unwrapped
 from mmkd_logit.registry import LOOPS
@@ -74,24 +74,23 @@ class _ExactWeights(Hook):
         model: Any = unwrapped(runner)
         if isinstance(model, BaseTTAModel):
             model = model.module
-        state = checkpoint.get("state_dict", checkpoint)
-        if isinstance(state, Mapping):
-            self._leave_others(model, state)
-            state = without_module(state)
+        state: Any = weights_for(model, checkpoint)
+        self._leave_others(model, state)
         advice = "Name the config that the checkpoint was trained by."
-        load_exactly(model, state, self.filename, "the network of this config", advice)
+        who = "the network of this config"
+        checkpoint["state_dict"] = load_exactly(model, state, self.filename, who, advice)
 
-    def _leave_others(self, model: nn.Module, state: Mapping) -> None:
+    def _leave_others(self, model: nn.Module, state: dict[str, Any]) -> None:
         if model._load_state_dict_pre_hooks:  # which rename
             return
         parts = {name for name, _ in model.named_children()}
         parts |= {*model._parameters, *model._buffers}
-        named = {key: str(key).removeprefix("module.").partition(".")[0] for key in state}
+        named = {key: key.partition(".")[0] for key in state}
         if not parts.intersection(named.values()):
             return
         others = [key for key, part in named.items() if part not in parts]
         for key in others:
-            del state[key]  # type: ignore[attr-defined]
+            del state[key]
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             print_log(f"Leaving out {others[0]}{more}, of no part of the network.", "current")

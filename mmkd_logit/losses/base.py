@@ -100,10 +100,12 @@ def check_logits(
     extra: Mapping[str, Any],
     classes: int = 2,
     dense: bool = True,
-) -> int:
-    """Return the class dimension counted from the front.
+) -> tuple[Tensor, Tensor, int]:
+    """Return two sets of logits as one dtype, and the class dimension counted from the front.
 
-    ``classes`` are the fewest allowed; ``dense`` allows dimensions beside batch and class.
+    The teacher's have no gradient. The wider dtype is taken, as teachers' logits that were stored
+    in float32 meet a student's under autocast. ``classes`` are the fewest allowed; ``dense``
+    allows dimensions beside batch and class.
     """
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
         raise ValueError(
@@ -123,14 +125,15 @@ def check_logits(
     if problem:
         raise ValueError(
             f"{loss}: {problem}. Given: student_logits {_describe(student)}, "
-            f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: the same "
-            f"floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= {classes}"
+            f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: floating-point "
+            f"numbers of one shape, (N, K) or (N, ..., K), N > 0 and K >= {classes}"
         )
     if not dense and student.ndim != 2:
         raise ValueError(
             f"{loss} takes logits of shape (N, K), got student_logits {_describe(student)}"
         )
-    return class_dim % student.ndim
+    dtype = torch.promote_types(student.dtype, teacher.dtype)
+    return student.to(dtype), teacher.detach().to(dtype), class_dim % student.ndim
 
 
 def promoted_dtype(logits: Tensor) -> torch.dtype:
@@ -142,9 +145,7 @@ def _problem(student: Tensor, teacher: Tensor, class_dim: int, classes: int) -> 
     """Say what is wrong with the two sets of logits; empty when nothing is."""
     if student.shape != teacher.shape:
         return "the two sets of logits differ in shape"
-    if student.dtype != teacher.dtype:
-        return "the two sets of logits differ in dtype"
-    if not student.is_floating_point():
+    if not student.is_floating_point() or not teacher.is_floating_point():
         return "logits must be floating-point numbers"
     if student.ndim < 2:
         return "logits need a batch and a class dimension"

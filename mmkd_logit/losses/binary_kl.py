@@ -53,7 +53,7 @@ class ScaledBinaryKLDivLoss(ScaledKLDivLoss):
 
         Args:
             student_logits: ``(N, K)`` or dense ``(N, ..., K)``, K >= 1; finite numbers.
-            teacher_logits: The same shape and dtype.
+            teacher_logits: The same shape.
             **kwargs: Must be empty; taken to explain a call with labels.
 
         Returns:
@@ -61,14 +61,12 @@ class ScaledBinaryKLDivLoss(ScaledKLDivLoss):
             logits, else float32.
 
         Raises:
-            ValueError: If shapes or dtypes differ, the logits are no batch of at least one
+            ValueError: If shapes differ, the logits are no batch of at least one
                 sample, or labels or further arguments are given.
         """
-        check_logits(type(self).__name__, student_logits, teacher_logits, -1, kwargs, classes=1)
-        u, v = (
-            torch.stack((logits, torch.zeros_like(logits)), -1)
-            for logits in (student_logits, teacher_logits.detach())
-        )
+        name = type(self).__name__
+        u, v, _ = check_logits(name, student_logits, teacher_logits, -1, kwargs, classes=1)
+        u, v = (torch.stack((logits, torch.zeros_like(logits)), -1) for logits in (u, v))
         return scaled_kl(u, v, self.tau, self.scale, self.reduction)
 
     def extra_repr(self) -> str:

@@ -56,7 +56,7 @@ class LogitMSELoss(LogitLoss):
 
         Args:
             student_logits: ``(N, K)`` or dense ``(N, ..., K)``, the classes in ``class_dim``.
-            teacher_logits: The same shape and dtype.
+            teacher_logits: The same shape.
             **kwargs: Must be empty; taken to explain a call with labels.
 
         Returns:
@@ -64,12 +64,12 @@ class LogitMSELoss(LogitLoss):
             float32: half precision is raised before the subtraction.
 
         Raises:
-            ValueError: If shapes or dtypes differ, the logits are no batch of at least one
+            ValueError: If shapes differ, the logits are no batch of at least one
                 sample and two classes, or labels or further arguments are given.
         """
-        check_logits(type(self).__name__, student_logits, teacher_logits, self.class_dim, kwargs)
-        dtype = promoted_dtype(student_logits)
-        student, teacher = student_logits.to(dtype), teacher_logits.detach().to(dtype)
+        name = type(self).__name__
+        u, v, _ = check_logits(name, student_logits, teacher_logits, self.class_dim, kwargs)
+        student, teacher = (logits.to(promoted_dtype(u)) for logits in (u, v))
         if self.reduction == "batchmean":
             return F.mse_loss(student, teacher, reduction="sum") / len(student)
         return F.mse_loss(student, teacher, reduction=self.reduction)

@@ -61,7 +61,7 @@ class LogitStandardization(LogitLoss):
 
         Args:
             student_logits: As the base loss takes them.
-            teacher_logits: The same shape and dtype.
+            teacher_logits: The same shape.
             *labels: For a base loss that takes them.
             **kwargs: As the base loss takes them.
 
@@ -74,15 +74,15 @@ class LogitStandardization(LogitLoss):
         """
         base = self.loss
         name = f"{type(self).__name__} of {type(base).__name__}"
-        dim = check_logits(name, student_logits, teacher_logits, getattr(base, "class_dim", -1), {})
-        if student_logits.shape[dim] == 2:
+        class_dim = getattr(base, "class_dim", -1)
+        u, v, dim = check_logits(name, student_logits, teacher_logits, class_dim, {})
+        if u.shape[dim] == 2:
             raise ValueError(
                 f"{name} cannot teach two classes: their z-scores are 0.71 and -0.71 whatever the "
                 "logits are. Take the base loss alone"
             )
-        student = self._standardise(student_logits, dim)
-        teacher = self._standardise(teacher_logits.detach(), dim)
-        return base(student, teacher, *labels, **kwargs).to(promoted_dtype(student_logits))
+        student, teacher = self._standardise(u, dim), self._standardise(v, dim)
+        return base(student, teacher, *labels, **kwargs).to(promoted_dtype(u))
 
     def _standardise(self, logits: Tensor, dim: int) -> Tensor:
         logits = logits.double()

@@ -548,7 +548,7 @@ MUTANTS = {
         "models/teacher.py", "requires_grad_(False)", "requires_grad_(True)", _TEACHER
     ),
     "alpha the other way round": Mutant(
-        "models/distiller.py", "(1 - alpha) * value", "alpha * value", _DISTILLER
+        "models/distiller.py", "ce=1 - check_alpha(alpha)", "ce=check_alpha(alpha)", _DISTILLER
     ),
     "micro-batches of a cache do not count": Mutant(
         "models/teacher.py", "self.micro_batch = 32", "pass", _CONFIG
