@@ -4,7 +4,6 @@ import copy
 import functools
 import hashlib
 import http.client
-import operator
 import os
 import re
 import sys
@@ -111,7 +110,6 @@ def only_safe_globals() -> Iterator[None]:
 
 _READABLE = {type(None), bool, int, float, complex, str, bytes, bytearray, Tensor, nn.Parameter}
 _READABLE |= {torch.Size, torch.dtype, torch.device, torch.layout, HistoryBuffer}
-_MAPPINGS = (dict, OrderedDict, Counter)
 _CONTAINERS: Any = ((tuple, tuple), (Set, set), (Sequence, list), (deque, list))
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, type)
 # Objects get these back as their attributes, where another container may behave differently.
@@ -146,11 +144,8 @@ def _plain(value: Any, path: str) -> Any:
         return _plain_mapping(value, path)
     for base, kind in _CONTAINERS:
         if isinstance(value, base):
-            items = [_plain(item, f"{path}[{number}]") for number, item in enumerate(value)]
-            if type(value) is kind and all(map(operator.is_, items, value)):
-                return value
             if type(value) is kind or not path.startswith(_ATTRIBUTES):
-                return kind(items)
+                return kind(_plain(item, f"{path}[{n}]") for n, item in enumerate(value))
     _refuse(value, path)
 
 
@@ -166,25 +161,19 @@ def _plain_array(value: Any, path: str) -> Any:
 
 
 def _plain_mapping(value: Mapping, path: str) -> Any:
-    known = type(value) in _MAPPINGS
+    known = type(value) in (dict, OrderedDict, Counter)
     if not known and path.startswith(_ATTRIBUTES) and not isinstance(value, ConfigDict):
         _refuse(value, path)
-    pairs = []
+    entries = {}
     for key, item in value.items():
         # A scheduler has its functions, such as OneCycleLR's anneal_func, when it is built.
         if not (path.startswith("param_schedulers") and isinstance(item, _FUNCTIONS)):
             named = isinstance(key, str) and key.isidentifier()
             place = f"{path}.{key}" if named else f"{path}[{key!r}]"
-            pairs.append((_plain(key, place), _plain(item, place)))
-    if not known:
-        return dict(pairs)
-    if len(pairs) == len(value) and all(
-        key is old and item is value[old] for (key, item), old in zip(pairs, value, strict=True)
-    ):
-        return value
-    result: Any = copy.copy(value)  # with the versions of modules in a state_dict
+            entries[_plain(key, place)] = _plain(item, place)
+    result: Any = copy.copy(value) if known else {}  # with a state_dict's versions of modules
     result.clear()
-    result.update(pairs if type(value) is not Counter else dict(pairs))
+    result.update(entries)
     return result
 
 
@@ -337,8 +326,10 @@ def load_from_file(filename: str, map_location: Any = None, mmap: bool = False) 
 
 
 # The state of a numpy.dtype for big-endian numbers, which the one that we allow does not take:
-# ('>', None, None, None), where the text may stand earlier in the pickle.
-_BIG_ENDIAN = re.compile(rb"X\x01\0\0\0>(?:q(.)(?:.*h\1)?|r(.{4})(?:.*j\2)?)NNN", re.DOTALL)
+# ('>', None, None, None, -1, -1), where the text may stand earlier in the pickle.
+_BIG_ENDIAN = re.compile(
+    rb"X\x01\0\0\0>(?:q(.)(?:.*h\1)?|r(.{4})(?:.*j\2)?)NNN(?:J\xff{4}){2}", re.DOTALL
+)
 
 
 def _refuse_big_endian(path: Path) -> None:

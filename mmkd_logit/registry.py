@@ -5,6 +5,7 @@ ImportError raised here, so nothing but MMEngine is imported, and a file of ours
 alone; the components follow lazily from ``locations``.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from mmengine.registry import DefaultScope, Registry
 from mmengine.registry import registry as _mmengines
 
 from mmkd_logit.utils.arguments import did_you_mean, explain_arguments
+
+# Types of other projects, and what does the same here.
+_ELSEWHERE = {
+    "SingleTeacherDistill": "; what mmrazor calls so is mmkd_logit.LogitDistiller, see "
+    "docs/from-mmrazor.md for its keys"
+}
+
+
+def _explain_missing(kind: Any, known: Iterable[str]) -> str:
+    found = _ELSEWHERE.get(str(kind).rpartition(".")[2])
+    return found or did_you_mean(kind, known) or "; check its spelling and scope"
 
 
 class _Registry(Registry):
@@ -53,7 +65,7 @@ def find_class(what: str, registry: Registry, kind: Any) -> Any:
         known = [f"mmkd_logit.{name}" for name in (ours.module_dict if ours else ())]
         for each in (place, place.parent):
             known += each.module_dict if each else ()
-        hint = did_you_mean(kind, known) or "; check its spelling and scope"
+        hint = _explain_missing(kind, known)
         raise ValueError(f"{what}.type: no {registry.name} {kind!r} is registered{hint}")
     return found
 
@@ -152,5 +164,5 @@ def check_registered(what: str, kind: Any, registry: Registry = MODELS) -> None:
         known = [f"mmkd_logit.{name}" for name in ours]
         known += [*current.module_dict, *registry.root.module_dict]
     if found is None:
-        hint = did_you_mean(kind, known) or "; check its spelling and scope"
+        hint = _explain_missing(kind, known)
         raise ValueError(f"{what}: no {registry.name} {kind!r} is registered{hint}")

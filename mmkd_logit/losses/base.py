@@ -1,5 +1,6 @@
 """What the losses share: building them from configs and checking their inputs."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -29,6 +30,35 @@ class LogitLoss(nn.Module):
     shows_tau: ClassVar[bool] = False
     exclusive_classes: bool | None = None
     needs_labels: bool = False
+
+    def forward(
+        self, student_logits: Tensor, teacher_logits: Tensor, *labels: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Compare the logits; only the student receives gradient, in its own dtype.
+
+        Half precision is raised first, and two floating-point types become the wider one.
+
+        Args:
+            student_logits: ``(N, K)``, or dense where the class says so; finite numbers.
+            teacher_logits: The same shape.
+            *labels: The class of each sample, ``(N,)``, of a loss that needs it.
+            **kwargs: Must be empty; taken to explain a call by a head.
+
+        Returns:
+            A scalar, or for ``reduction='none'`` what the class says; float64 where logits are,
+            else float32.
+
+        Raises:
+            ValueError: If shapes differ, the logits are no batch of at least one sample and two
+                classes, or labels or further arguments are given.
+        """
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``repr``."""
+        names = inspect.signature(type(self).__init__).parameters
+        own = [name for name in names if hasattr(self, name) and name not in self._modules]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in own)
 
 
 def describe_loss(spec: Any) -> dict[str, Any]:

@@ -71,22 +71,7 @@ class DKDLoss(LogitLoss):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
-
-        Args:
-            student_logits: ``(N, K)``, finite numbers.
-            teacher_logits: The same shape.
-            labels: ``(N,)``, the class of each sample.
-            **kwargs: Must be empty; taken to explain a call by a head.
-
-        Returns:
-            A scalar, or ``(N,)`` for ``'none'``; never negative. float64 for float64 logits,
-            else float32.
-
-        Raises:
-            ValueError: If the arguments are not two equally shaped (N, K) sets of logits and N
-                classes.
-        """
+        """Compare logits ``(N, K)`` for labels ``(N,)``; ``'none'`` gives ``(N,)``."""
         name = type(self).__name__
         student, teacher, _ = check_logits(
             name, student_logits, teacher_logits, -1, kwargs, dense=False
@@ -109,7 +94,3 @@ class DKDLoss(LogitLoss):
         rest = logits.gather(1, others)
         target = logits.gather(1, labels) / self.tau
         return torch.cat((target, (rest / self.tau).logsumexp(1, keepdim=True)), 1), rest
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return f"tau={self.tau}, alpha={self.alpha}, beta={self.beta}, reduction={self.reduction!r}"

@@ -295,35 +295,15 @@ class ScaledKLDivLoss(LogitLoss):
         self.class_dim = check_class_dim(class_dim)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, **kwargs: Any) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
+        """Compare logits, which may be dense, with the classes in ``class_dim``.
 
-        Args:
-            student_logits: ``(N, K)`` or dense ``(N, ..., K)``, the classes in ``class_dim``;
-                finite numbers.
-            teacher_logits: The same shape.
-            **kwargs: Must be empty; taken to explain a call with labels.
-
-        Returns:
-            A scalar, or for ``'none'`` the logits' shape without the class dimension. Never
-            negative. float64 for float64 logits, else float32: half precision is raised
-            before the division by tau.
-
-        Raises:
-            ValueError: If shapes differ, the logits are no batch of at least one
-                sample and two classes, or labels or further arguments are given.
+        ``'none'`` gives their shape without the class dimension. The loss is never negative.
         """
         name = type(self).__name__
         u, v, dim = check_logits(name, student_logits, teacher_logits, self.class_dim, kwargs)
         if dim != u.ndim - 1:
             u, v = u.movedim(dim, -1), v.movedim(dim, -1)
         return scaled_kl(u, v, self.tau, self.scale, self.reduction)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return (
-            f"tau={self.tau}, scale={self.scale!r}, reduction={self.reduction!r}, "
-            f"class_dim={self.class_dim}"
-        )
 
 
 def _parse_tau(tau: object) -> float:

@@ -57,21 +57,7 @@ class LogitStandardization(LogitLoss):
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, *labels: Tensor, **kwargs: Any
     ) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
-
-        Args:
-            student_logits: As the base loss takes them.
-            teacher_logits: The same shape.
-            *labels: For a base loss that takes them.
-            **kwargs: As the base loss takes them.
-
-        Returns:
-            What the base loss returns; float64 for float64 logits, else float32.
-
-        Raises:
-            ValueError: If the logits are no two equal batches, there are only two classes, whose
-                z-scores are the same for all logits, or the base loss says so.
-        """
+        """Compare the logits as the base loss takes them, and return what it returns."""
         base = self.loss
         name = f"{type(self).__name__} of {type(base).__name__}"
         class_dim = getattr(base, "class_dim", -1)
@@ -92,7 +78,3 @@ class LogitStandardization(LogitLoss):
         equal = centred.detach().abs().amax(dim, keepdim=True) <= digits
         deviation = logits.std(dim, keepdim=True).masked_fill(equal, 1.0)
         return centred / (deviation + self.eps)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return f"eps={self.eps}"

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torchvision
 from networks import build, wrn
-from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
 from mmkd_logit.checkpoint import load_exactly, weights_for
@@ -144,6 +143,7 @@ def test_checkpoints_of_other_code(form, tmp_path):
 
 
 def test_averaged_models_and_safetensors(tmp_path):
+    save_file = pytest.importorskip("safetensors.torch").save_file
     network = build(wrn(), seed=3)
     torch.save(AveragedModel(network).state_dict(), tmp_path / "a.pth")
     save_file(network.state_dict(), tmp_path / "a.safetensors")
