@@ -143,9 +143,8 @@ def _plain(value: Any, path: str) -> Any:
     if isinstance(value, Mapping):
         return _plain_mapping(value, path)
     for base, kind in _CONTAINERS:
-        if isinstance(value, base):
-            if type(value) is kind or not path.startswith(_ATTRIBUTES):
-                return kind(_plain(item, f"{path}[{n}]") for n, item in enumerate(value))
+        if isinstance(value, base) and (type(value) is kind or not path.startswith(_ATTRIBUTES)):
+            return kind(_plain(item, f"{path}[{n}]") for n, item in enumerate(value))
     _refuse(value, path)
 
 
