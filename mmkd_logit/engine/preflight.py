@@ -480,9 +480,11 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
     Fine-tuning may bring another head, so the head is left out. Networks that rename what they
     load are skipped.
     """
+    given = weights_for(model, checkpoint)
+    if not given:
+        raise ValueError(f"{source} holds no state_dict; name a checkpoint with the weights")
     if any(module._load_state_dict_pre_hooks for module in model.modules()):
         return
-    given = weights_for(model, checkpoint)
     own = {
         name: value
         for name, value in model.named_parameters()

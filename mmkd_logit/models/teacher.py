@@ -178,7 +178,8 @@ class TeacherSettings:
     def resolve(self) -> TeacherNetwork:
         """Read the config that is named, and find the network and its weights in it."""
         if isinstance(self.config, nn.Module):
-            return TeacherNetwork(type(self.config).__name__, self.config, None)
+            checkpoint = None if self.checkpoint is ... else self.checkpoint
+            return TeacherNetwork(type(self.config).__name__, self.config, checkpoint)
         name, cfg, published = _read_config(self.config)
         model = cfg.get("model", cfg)
         model = copy.deepcopy(model.to_dict() if isinstance(model, ConfigDict) else dict(model))
@@ -271,14 +272,14 @@ def broken_weights(network: nn.Module, state: Mapping[str, Any] | None = None) -
 
 def build_network(teacher: TeacherNetwork) -> nn.Module:
     """Build a teacher's network and load its weights."""
-    if isinstance(teacher.model, nn.Module):
-        return teacher.model
     from mmpretrain.registry import MODELS
 
-    with DefaultScope.overwrite_default_scope(teacher.scope):
-        model = MODELS.build(copy.deepcopy(teacher.model))  # mmpretrain writes into it
+    model, is_built = teacher.model, isinstance(teacher.model, nn.Module)
+    if not is_built:
+        with DefaultScope.overwrite_default_scope(teacher.scope):
+            model = MODELS.build(copy.deepcopy(model))  # mmpretrain writes into it
     if teacher.checkpoint is None:
-        if hasattr(model, "init_weights"):
+        if not is_built and hasattr(model, "init_weights"):
             model.init_weights()
         print_log(f"Teacher {teacher.name} keeps its own weights (checkpoint=None).", "current")
         return model
@@ -301,7 +302,7 @@ def build_network(teacher: TeacherNetwork) -> nn.Module:
             f"{source} cannot teach: in {who} its {broken} hold NaN or infinity, as after a "
             "training that diverged; take an earlier checkpoint, or train the teacher again"
         )
-    print_log(f"{who.capitalize()} loaded from {source}.", "current", logging.INFO)
+    print_log(f"Teacher {teacher.name} loaded from {source}.", "current", logging.INFO)
     return model
 
 

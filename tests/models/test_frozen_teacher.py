@@ -56,6 +56,13 @@ def test_config_file_and_ddp_prefix(checkpoint, tmp_path):
     assert torch.equal(teacher(x), model(x))
 
 
+def test_a_built_network_loads_the_checkpoint_that_is_named(checkpoint):
+    path, model = checkpoint
+    x, network = torch.randn(2, 3, 8, 8), build(wrn(), seed=5)
+    assert not torch.equal(FrozenTeacher(copy.deepcopy(network))(x), model(x))
+    assert torch.equal(FrozenTeacher(dict(config=network, checkpoint=path))(x), model(x))
+
+
 def test_distilling_config_means_its_student(checkpoint):
     path, model = checkpoint
     outer = dict(
