@@ -117,11 +117,7 @@ _ATTRIBUTES = ("param_schedulers", "optimizer")
 
 
 def make_plain(checkpoint: dict[str, Any]) -> None:
-    """Replace what a checkpoint holds by what :func:`load_from_file` reads.
-
-    Raises:
-        ValueError: If there is nothing readable of the same meaning; it names the place.
-    """
+    """Replace what a checkpoint holds by what :func:`load_from_file` reads, or raise ValueError."""
     for key, value in checkpoint.items():
         checkpoint[key] = _plain(value, key)
 
@@ -556,13 +552,9 @@ def _is_torchvisions(names: Collection[str], own: Collection[str]) -> bool:
 def load_exactly(
     network: nn.Module, checkpoint: Any, source: str, who: str, advice: str
 ) -> Mapping[str, Any]:
-    """Load the weights of a checkpoint, all of them; BatchNorm's counter may be missing.
+    """Load all weights of a checkpoint, or raise ValueError; return them by the network's names.
 
-    Returns:
-        The weights under the names of the network.
-
-    Raises:
-        ValueError: If keys or sizes differ.
+    BatchNorm's counters may be missing.
     """
     state, own = weights_for(network, checkpoint), network.state_dict()
     if not state:

@@ -25,16 +25,11 @@ from mmengine.registry import registry as _mmengines
 
 from mmkd_logit.utils.arguments import did_you_mean, explain_arguments
 
-# Types of other projects, and what does the same here.
-_ELSEWHERE = {
-    "SingleTeacherDistill": "; what mmrazor calls so is mmkd_logit.LogitDistiller, see "
-    "docs/from-mmrazor.md for its keys"
-}
-
 
 def _explain_missing(kind: Any, known: Iterable[str]) -> str:
-    found = _ELSEWHERE.get(str(kind).rpartition(".")[2])
-    return found or did_you_mean(kind, known) or "; check its spelling and scope"
+    if str(kind).rpartition(".")[2] == "SingleTeacherDistill":
+        return "; mmrazor's is here mmkd_logit.LogitDistiller, see docs/from-mmrazor.md"
+    return did_you_mean(kind, known) or "; check its spelling and scope"
 
 
 class _Registry(Registry):

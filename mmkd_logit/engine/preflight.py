@@ -481,9 +481,7 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
     load are skipped.
     """
     given = weights_for(model, checkpoint)
-    if not given:
-        raise ValueError(f"{source} holds no state_dict; name a checkpoint with the weights")
-    if any(module._load_state_dict_pre_hooks for module in model.modules()):
+    if given and any(module._load_state_dict_pre_hooks for module in model.modules()):
         return
     own = {
         name: value
