@@ -4,9 +4,7 @@ import copy
 import functools
 import hashlib
 import http.client
-import operator
 import os
-import posixpath
 import re
 import sys
 import tarfile
@@ -33,7 +31,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mmkd_logit.utils.arguments import first_line
+from mmkd_logit.utils.arguments import did_you_mean, first_line
 from mmkd_logit.utils.files import why_damaged
 
 # What a checkpoint may name besides tensors and plain containers.
@@ -48,10 +46,7 @@ _STATISTICS = ("min", "max", "current", "mean")
 
 
 def _number_type(code: Any, *_: Any) -> np.dtype:
-    """Return numpy's own dtype object, which ``__setstate__`` leaves as it is.
-
-    It leaves the byte order too, so files of big-endian machines cannot be read.
-    """
+    """Return numpy's own dtype object, which ``__setstate__`` leaves as it is, byte order too."""
     found = np.dtype(code) if type(code) is str else None
     if found is None or not found.isnative or found.char not in _NUMBERS:
         raise UnpicklingError(f"numpy.dtype({code!r}) is not allowed in a checkpoint")
@@ -115,7 +110,6 @@ def only_safe_globals() -> Iterator[None]:
 
 _READABLE = {type(None), bool, int, float, complex, str, bytes, bytearray, Tensor, nn.Parameter}
 _READABLE |= {torch.Size, torch.dtype, torch.device, torch.layout, HistoryBuffer}
-_MAPPINGS = (dict, OrderedDict, Counter)
 _CONTAINERS: Any = ((tuple, tuple), (Set, set), (Sequence, list), (deque, list))
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, type)
 # Objects get these back as their attributes, where another container may behave differently.
@@ -123,11 +117,7 @@ _ATTRIBUTES = ("param_schedulers", "optimizer")
 
 
 def make_plain(checkpoint: dict[str, Any]) -> None:
-    """Replace what a checkpoint holds by what :func:`load_from_file` reads.
-
-    Raises:
-        ValueError: If there is nothing readable of the same meaning; it names the place.
-    """
+    """Replace what a checkpoint holds by what :func:`load_from_file` reads, or raise ValueError."""
     for key, value in checkpoint.items():
         checkpoint[key] = _plain(value, key)
 
@@ -140,21 +130,17 @@ def _plain(value: Any, path: str) -> Any:
         return _plain_array(value, path)
     if isinstance(value, Enum):
         return _plain(value.value, path)
-    if isinstance(value, (str, PurePath)):
-        return str.__str__(value) if isinstance(value, str) else str(value)
+    if isinstance(value, PurePath):
+        return str(value)
     base: Any
-    for base in (int, float, complex, bytes):
+    for base in (str, int, float, complex, bytes):
         if isinstance(value, base):
             return base(value)
     if isinstance(value, Mapping):
         return _plain_mapping(value, path)
     for base, kind in _CONTAINERS:
-        if isinstance(value, base):
-            items = [_plain(item, f"{path}[{number}]") for number, item in enumerate(value)]
-            if type(value) is kind and all(map(operator.is_, items, value)):
-                return value
-            if type(value) is kind or not path.startswith(_ATTRIBUTES):
-                return kind(items)
+        if isinstance(value, base) and (type(value) is kind or not path.startswith(_ATTRIBUTES)):
+            return kind(_plain(item, f"{path}[{n}]") for n, item in enumerate(value))
     _refuse(value, path)
 
 
@@ -170,25 +156,19 @@ def _plain_array(value: Any, path: str) -> Any:
 
 
 def _plain_mapping(value: Mapping, path: str) -> Any:
-    known = type(value) in _MAPPINGS
+    known = type(value) in (dict, OrderedDict, Counter)
     if not known and path.startswith(_ATTRIBUTES) and not isinstance(value, ConfigDict):
         _refuse(value, path)
-    pairs = []
+    entries = {}
     for key, item in value.items():
         # A scheduler has its functions, such as OneCycleLR's anneal_func, when it is built.
         if not (path.startswith("param_schedulers") and isinstance(item, _FUNCTIONS)):
             named = isinstance(key, str) and key.isidentifier()
             place = f"{path}.{key}" if named else f"{path}[{key!r}]"
-            pairs.append((_plain(key, place), _plain(item, place)))
-    if not known:
-        return dict(pairs)
-    if len(pairs) == len(value) and all(
-        key is old and item is value[old] for (key, item), old in zip(pairs, value, strict=True)
-    ):
-        return value
-    result: Any = copy.copy(value)  # with the versions of modules in a state_dict
+            entries[_plain(key, place)] = _plain(item, place)
+    result: Any = copy.copy(value) if known else {}  # with a state_dict's versions of modules
     result.clear()
-    result.update(pairs if type(value) is not Counter else dict(pairs))
+    result.update(entries)
     return result
 
 
@@ -266,13 +246,16 @@ def _clear_errors(filename: str) -> Iterator[None]:
         ) from None
 
 
-def _without_orders(checkpoint: Any, filename: str) -> Any:
-    """Take out what MMEngine would execute, and refuse what it would delete, when resuming."""
+def _as_mmengines(checkpoint: Any, filename: str) -> Any:
+    """Show MMEngine the weights, and nothing that it would execute or delete when resuming."""
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f"{filename} holds a {type(checkpoint).__name__} and no weights; a checkpoint is a "
             "dict with a state_dict, or a state_dict"
         )
+    state = find_state_dict(checkpoint)
+    if state and state is not checkpoint:
+        checkpoint["state_dict"] = state
     if isinstance(checkpoint.get("meta"), dict):
         checkpoint["meta"].pop("config", None)  # MMEngine itself writes ``cfg``
     hub = checkpoint.get("message_hub")
@@ -304,7 +287,7 @@ def _safely(loader: Callable) -> Callable:
     def load(filename: str, map_location: Any = None, **options: Any) -> Any:
         with _clear_errors(filename), _weights_only_forced():
             checkpoint = loader(filename, map_location, **options)
-        return _without_orders(checkpoint, filename)
+        return _as_mmengines(checkpoint, filename)
 
     load.reads_safely = True  # type: ignore[attr-defined]
     return load
@@ -331,12 +314,35 @@ def load_from_file(filename: str, map_location: Any = None, mmap: bool = False) 
     with path.open("rb") as file:
         if file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html")):
             raise ValueError("it is a web page: the address moved, or asks for a login")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path, map_location if isinstance(map_location, str) else "cpu")
     status = path.stat()
     why = _why_damaged(path, status.st_mtime_ns, status.st_size)
     if why is not None:
         raise ValueError(why)
+    _refuse_big_endian(path)
     mmap = mmap and zipfile.is_zipfile(path)  # older versions of torch wrote no zip files
     return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+
+
+# The state of a numpy.dtype for big-endian numbers, which the one that we allow does not take:
+# ('>', None, None, None, -1, -1), where the text may stand earlier in the pickle.
+_BIG_ENDIAN = re.compile(
+    rb"X\x01\0\0\0>(?:q(.)(?:.*h\1)?|r(.{4})(?:.*j\2)?)NNN(?:J\xff{4}){2}", re.DOTALL
+)
+
+
+def _refuse_big_endian(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        pickles = [path.read_bytes()]
+    else:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            pickles = [archive.read(name) for name in names]
+    if any(_BIG_ENDIAN.search(pickle) for pickle in pickles):
+        raise ValueError("it holds big-endian arrays; save them as array.astype(array.dtype.type)")
 
 
 def read_lazily(filename: str) -> Any:
@@ -407,6 +413,18 @@ def install_safe_checkpoint_loading() -> None:
         if not hasattr(loader, "reads_safely"):
             replacement = ours.get(loader) or _safely(loader)
             mm.CheckpointLoader.register_scheme(prefix, replacement, force=True)
+    mm._load_checkpoint_to_model = _load_by_name
+
+
+_load_to_model = mm._load_checkpoint_to_model
+
+
+@functools.wraps(_load_to_model)
+def _load_by_name(model: nn.Module, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
+    """Load the weights of an ``init_cfg`` under the names of the network."""
+    state = weights_for(model, checkpoint)
+    _load_to_model(model, dict(state_dict=state) if state else checkpoint, *args, **kwargs)
+    return checkpoint
 
 
 # What a command line changes in its process before it reads a file that may be anybody's.
@@ -471,7 +489,129 @@ def install_safe_reading() -> None:
         tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
 
 
-# Tensors by name.
+# Weights by name: those of any code's checkpoints, under the names of a network.
+
+_HOLDERS = ("state_dict", "model", "model_state_dict", "net", "weights", "state_dict_ema")
+_WRAPPER = re.compile(r"(module|_orig_mod|model|net|student)\.")
+
+ADAPTERS = "feature_adapters"  # the trained adapters of a distiller, as its child
+_BESIDE = (f"{ADAPTERS}.", "n_averaged")  # the latter is a counter of torch's AveragedModel
+
+
+def find_state_dict(checkpoint: Any) -> Mapping[str, Any]:
+    """Return the weights in a checkpoint of any code, under its names; empty if it has none."""
+    state: Mapping[str, Any] = {}
+    inner = checkpoint
+    while isinstance(inner, Mapping):
+        state = inner
+        inner = next((state[key] for key in _HOLDERS if isinstance(state.get(key), Mapping)), None)
+    return state if any(isinstance(value, Tensor) for value in state.values()) else {}
+
+
+def weights_for(network: nn.Module, checkpoint: Any) -> Mapping[str, Any]:
+    """Return the weights in a checkpoint of any code under the names of a network.
+
+    The prefixes of wrappers (``module._orig_mod.``) are taken off until a name is the network's,
+    and torchvision's names of a ResNet become mmpretrain's. Names that do not fit then stay.
+    """
+    state, own, prefix = find_state_dict(checkpoint), network.state_dict(), ""
+    beside = tuple(each for each in _BESIDE if not any(key.startswith(each) for key in own))
+    # Character by character, and no name begins with a half of a wrapper's.
+    common = os.path.commonprefix([k for k in state if not k.startswith(beside)])  # noqa: RUF071
+    while not any(prefix + name in state for name in own):
+        wrapper = _WRAPPER.match(common, len(prefix))
+        if wrapper is None:
+            break
+        prefix += wrapper[0]
+    names = {key: key.removeprefix(prefix) for key in state}
+    names = {key: name for key, name in names.items() if not name.startswith(beside)}
+    if _is_torchvisions(names.values(), own):
+        for key, name in names.items():
+            names[key] = f"head.{name}" if name.startswith("fc.") else f"backbone.{name}"
+    if not own.keys() & set(names.values()):
+        names = {key: key for key in names}
+    if names == {key: key for key in state}:
+        return state
+    named: Any = OrderedDict((name, state[key]) for key, name in names.items())
+    versions = getattr(state, "_metadata", {})  # of modules
+    named._metadata = OrderedDict((k.removeprefix(prefix), v) for k, v in versions.items())
+    return named
+
+
+# Every parameter and buffer of torchvision's ResNet, ResNeXt and Wide ResNet.
+_RESNET = re.compile(
+    r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01])|fc)"
+    r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
+)
+
+
+def _is_torchvisions(names: Collection[str], own: Collection[str]) -> bool:
+    """Whether all names are those of torchvision's ResNets, and a network has mmpretrain's.
+
+    The blocks have the same names in both; around them, ``conv1`` is ``backbone.conv1`` and ``fc``
+    is ``head.fc``.
+    """
+    ends = {"conv1.weight", "fc.weight", "fc.bias"} <= set(names)
+    wanted = {"backbone.conv1.weight", "head.fc.weight"} <= set(own)
+    return ends and wanted and all(map(_RESNET.fullmatch, names))
+
+
+def load_exactly(
+    network: nn.Module, checkpoint: Any, source: str, who: str, advice: str
+) -> Mapping[str, Any]:
+    """Load all weights of a checkpoint, or raise ValueError; return them by the network's names.
+
+    BatchNorm's counters may be missing.
+    """
+    state, own = weights_for(network, checkpoint), network.state_dict()
+    if not state:
+        keys = ", ".join(map(repr, checkpoint)) if isinstance(checkpoint, Mapping) else "none"
+        raise ValueError(
+            f"{source} holds no state_dict for {who}; its keys: {keys[:200]}. {advice}"
+        )
+    sizes, problems = [], []
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except (RuntimeError, AttributeError, TypeError) as error:  # sizes differ, or no tensors
+        missing = [key for key in own if key not in state]
+        unexpected = [key for key in state if key not in own]
+        pairs = {key: (_size(state[key]), _size(own[key])) for key in own if key in state}
+        sizes = [f"{key}: {one}, not {two}" for key, (one, two) in pairs.items() if one != two]
+        problems = [] if sizes else [first_line(error)[:200]]
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    named = {"missing keys": missing, "unexpected keys": unexpected, "size mismatch": sizes}
+    for what, found in named.items():
+        if found:
+            more = ", ..." if len(found) > 1 else ""
+            problems.append(f"{what} ({len(found)} of {len(own)}) {found[0][:80]!r}{more}")
+    if unexpected:
+        problems.append(_explain(state, own, missing, unexpected))
+    if problems:
+        problems = [problem for problem in problems if problem]
+        raise ValueError(f"{source} does not fit {who}: {'; '.join(problems)}. {advice}")
+    return state
+
+
+def _explain(state: Mapping, own: Mapping, missing: list[str], unexpected: list[str]) -> str:
+    """Say of what network the names may be."""
+    prefix = os.path.commonprefix([*state]).rpartition(".")[0]  # noqa: RUF071
+    if prefix and len(state) > 1:
+        return f"all its keys begin with '{prefix[:80]}.'"
+    if {key.partition(".")[0] for key in state} == {"features", "classifier"}:
+        return (
+            "they are torchvision's names of a network other than a ResNet; take mmpretrain's "
+            "weights: name the model, such as 'mobilenet-v2_8xb32_in1k'"
+        )
+    for part in {key.partition(".")[0] for key in own}:
+        if all(f"{part}.{key}" in own for key in state):
+            return f"they are the weights of its {part} alone"
+    nearest = did_you_mean(missing[0], unexpected)[:120] if missing else ""
+    return f"for {missing[0][:80]!r}{nearest}" if nearest else ""
+
+
+def _size(value: Any) -> Any:
+    known = isinstance(value, Tensor) and not is_lazy(value)
+    return tuple(value.shape) if known else type(value).__name__
 
 
 def state_hash(state: Mapping[str, Any]) -> str:
@@ -486,79 +626,3 @@ def state_hash(state: Mapping[str, Any]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def without_module(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out DistributedDataParallel's prefix."""
-    named = OrderedDict((str(key).removeprefix("module."), state[key]) for key in state)
-    vars(named).update(getattr(state, "__dict__", {}))  # the versions of modules
-    return named
-
-
-def load_exactly(network: nn.Module, state: Any, source: str, who: str, advice: str) -> None:
-    """Load weights into a network, all of them; BatchNorm's counter may be missing.
-
-    Raises:
-        ValueError: If keys or sizes differ.
-    """
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{source} holds no state_dict for {who}. {advice}")
-    own, sizes, problems = network.state_dict(), [], []
-    try:
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except (RuntimeError, AttributeError, TypeError) as error:  # sizes differ, or no tensors
-        missing = [key for key in own if key not in state]
-        unexpected = [key for key in state if key not in own]
-        pairs = {key: (_size(state[key]), _size(own[key])) for key in own if key in state}
-        sizes = [f"{key}: {one}, not {two}" for key, (one, two) in pairs.items() if one != two]
-        problems = [] if sizes else [first_line(error)[:200]]
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    named = {"missing keys": missing, "unexpected keys": unexpected, "size mismatch": sizes}
-    for what, found in named.items():
-        few = ", ".join(repr(key[:80]) for key in found[:2])
-        if found:
-            more = ", ..." if len(found) > 2 else ""
-            problems.append(f"{what} ({len(found)} of {len(own)}) {few}{more}")
-    if unexpected and len(state) > 1:
-        prefix = posixpath.commonpath([key.replace(".", "/") for key in state]).replace("/", ".")
-        if prefix and not all(key.startswith(f"{prefix}.") for key in own):
-            problems.append(f"all its keys begin with '{prefix[:80]}.'")
-    if problems:
-        raise ValueError(f"{source} does not fit {who}: {'; '.join(problems)}. {advice}")
-
-
-def _size(value: Any) -> Any:
-    known = isinstance(value, Tensor) and not is_lazy(value)
-    return tuple(value.shape) if known else type(value).__name__
-
-
-# Every parameter and buffer of torchvision's ResNet, ResNeXt and Wide ResNet.
-_RESNET = re.compile(
-    r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01])|fc)"
-    r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
-)
-_RESNET_ENDS = {"conv1.weight", "fc.weight", "fc.bias"}
-
-
-def with_mmpretrain_names(state: dict[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Rename the weights of a torchvision ResNet as mmpretrain's classifier calls them.
-
-    ``conv1.weight`` becomes ``backbone.conv1.weight`` and ``fc.weight`` ``head.fc.weight``;
-    blocks have the same names in both. Nothing is renamed unless every name is torchvision's and
-    the network asks for mmpretrain's, so a file that does not fit still shows its own names.
-    """
-    if not any(key.startswith("backbone.") for key in wanted):
-        return state
-    if {key.partition(".")[0] for key in state} == {"features", "classifier"}:  # VGG, MobileNet ...
-        raise ValueError(
-            "the weights have torchvision's names (features.*, classifier.*), and of its "
-            "networks we translate ResNets alone. Take mmpretrain's weights: name the teacher "
-            "by its model name, such as 'mobilenet-v2_8xb32_in1k'"
-        )
-    torchvisions = state.keys() >= _RESNET_ENDS and all(map(_RESNET.fullmatch, state))
-    if not torchvisions or not {"backbone.conv1.weight", "head.fc.weight"} <= set(wanted):
-        return state
-    return {
-        f"head.{key}" if key.startswith("fc.") else f"backbone.{key}": value
-        for key, value in state.items()
-    }

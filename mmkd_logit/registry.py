@@ -5,6 +5,7 @@ ImportError raised here, so nothing but MMEngine is imported, and a file of ours
 alone; the components follow lazily from ``locations``.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,12 @@ from mmengine.registry import DefaultScope, Registry
 from mmengine.registry import registry as _mmengines
 
 from mmkd_logit.utils.arguments import did_you_mean, explain_arguments
+
+
+def _explain_missing(kind: Any, known: Iterable[str]) -> str:
+    if str(kind).rpartition(".")[2] == "SingleTeacherDistill":
+        return "; mmrazor's is here mmkd_logit.LogitDistiller, see docs/from-mmrazor.md"
+    return did_you_mean(kind, known) or "; check its spelling and scope"
 
 
 class _Registry(Registry):
@@ -59,7 +66,7 @@ def find_class(what: str, registry: Registry, kind: Any) -> Any:
         known = [f"mmkd_logit.{name}" for name in (ours.module_dict if ours else ())]
         for each in (place, place.parent):
             known += each.module_dict if each else ()
-        hint = did_you_mean(kind, known) or "; check its spelling and scope"
+        hint = _explain_missing(kind, known)
         raise ValueError(f"{what}.type: no {registry.name} {kind!r} is registered{hint}")
     return found
 

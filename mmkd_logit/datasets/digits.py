@@ -131,25 +131,23 @@ def _check_arguments(given: Mapping[str, Any], size: int) -> None:
         check_flag(name, given.get(name, False))
     check_count("max_refetch", given.get("max_refetch", 0), 0)
     pipeline = given.get("pipeline", ())
-    if not isinstance(pipeline, (list, tuple)) or not all(
-        callable(step) or (isinstance(step, Mapping) and step.get("type")) for step in pipeline
-    ):
+    if not isinstance(pipeline, (list, tuple)):
         raise ValueError(
             "pipeline must be a list of transforms such as dict(type='PackInputs'), got "
             f"{pipeline!r}"
         )
-    classes, metainfo = given.get("classes"), given.get("metainfo")
+    classes = given.get("classes")
     if isinstance(classes, str) and not Path(classes).expanduser().is_file():
         raise FileNotFoundError(f"classes={classes!r}: there is no such file of names")
     if not isinstance(classes, (str, list, tuple, type(None))):
         raise ValueError(f"classes must be a list of names, or a file of them, got {classes!r}")
-    if not isinstance(metainfo, (Mapping, type(None))):
-        raise ValueError(f"metainfo must be a dict such as dict(classes=[...]), got {metainfo!r}")
+    if not isinstance(given.get("metainfo"), (Mapping, type(None))):
+        raise ValueError(f"metainfo must be a dict, got {given['metainfo']!r}")
     indices = given.get("indices")
     if type(indices) is int:
         right = 0 < abs(indices) <= size
     else:
-        listed = list(indices) if isinstance(indices, (list, tuple)) else []
+        listed = indices if isinstance(indices, (list, tuple)) else ()
         right = bool(listed) and all(type(i) is int and -size <= i < size for i in listed)
     if indices is not None and not right:
         raise ValueError(

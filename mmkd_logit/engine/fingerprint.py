@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS
-from torch import Tensor
 
 from mmkd_logit import __version__
-from mmkd_logit.checkpoint import read_lazily, state_hash
+from mmkd_logit.checkpoint import find_state_dict, read_lazily, state_hash
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.files import write_text
 
@@ -236,13 +235,10 @@ def file_hash(path: str) -> str:
 def weights_hash(path: str) -> str | None:
     """Return the SHA-256 of a checkpoint's ``state_dict``, whatever else the file holds."""
     try:
-        content = read_lazily(path)
+        state = find_state_dict(read_lazily(path))
     except (ValueError, OSError):
-        return file_hash(path)
-    state = content.get("state_dict", content)
-    if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
-        return file_hash(path)
-    return state_hash(state)
+        state = {}
+    return state_hash(state) if state else file_hash(path)
 
 
 @_by_file

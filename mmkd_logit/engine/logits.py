@@ -22,7 +22,6 @@ from mmkd_logit.checkpoint import (
     install_safe_checkpoint_loading,
     install_safe_reading,
     load_exactly,
-    without_module,
 )
 from mmkd_logit.hooks import LogitOutputsHook, SequentialTeacherHook
 from mmkd_logit.hooks.networks import last_linear, unwrapped
@@ -226,13 +225,10 @@ def _layers(network: Any) -> dict[str, np.ndarray]:
 
 def _load(runner: Runner, checkpoint: str) -> None:
     """Give the network a checkpoint's weights, all of them."""
-    from mmkd_logit.models.feature_kd import without_adapters
-
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    state = without_adapters(without_module(state))
     advice = "Name the config that the checkpoint was trained by."
-    load_exactly(unwrapped(runner), state, checkpoint, "the network of this config", advice)
+    who = "the network of this config"
+    load_exactly(unwrapped(runner), content, checkpoint, who, advice)
 
 
 def export_run(

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
+from mmkd_logit.checkpoint import find_state_dict, weights_for
 from mmkd_logit.hooks.logit_outputs import LogitOutputsHook
 from mmkd_logit.hooks.networks import trained_networks, unwrapped
 from mmkd_logit.losses.base import LogitLoss
@@ -73,7 +74,9 @@ class PreflightHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare a checkpoint with the model that is to be trained from it."""
         if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
-            check_loaded(unwrapped(runner), checkpoint, str(runner._load_from))
+            model = unwrapped(runner)
+            check_loaded(model, checkpoint, str(runner._load_from))
+            checkpoint["state_dict"] = weights_for(model, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Check weights, data, loss and metrics."""
@@ -123,7 +126,7 @@ def _check_pretrained(network: Any) -> None:
                 source = str(init["checkpoint"])
                 prefix = (init.get("prefix") or "").rstrip(".") + "."
                 checkpoint = CheckpointLoader.load_checkpoint(source, map_location="cpu")
-                state = checkpoint.get("state_dict", checkpoint)
+                state = find_state_dict(checkpoint)
                 if prefix != ".":
                     names = [name for name in state if name.startswith(prefix)]
                     state = {name.removeprefix(prefix): state[name] for name in names}
@@ -136,16 +139,9 @@ def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:
     Fine-tuning may bring another head, so the head is left out. Networks that rename what they
     load are skipped.
     """
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f"{source} holds a {type(checkpoint).__name__} and no weights; a checkpoint is a dict "
-            "with a state_dict, or a state_dict"
-        )
-    state = checkpoint.get("state_dict", checkpoint)
-    renames = any(module._load_state_dict_pre_hooks for module in model.modules())
-    if not isinstance(state, Mapping) or renames:
+    given = weights_for(model, checkpoint)
+    if given and any(module._load_state_dict_pre_hooks for module in model.modules()):
         return
-    given = {str(key).removeprefix("module."): value for key, value in state.items()}
     own = {
         name: value
         for name, value in model.named_parameters()

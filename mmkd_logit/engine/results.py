@@ -44,7 +44,8 @@ def describe_method(cfg: Config) -> dict[str, Any]:
     model = cfg.model
     distils = type_name(model) == "LogitDistiller"
     loss = (model.get("loss_kd") or {}) if distils else {}
-    alpha = float(model.get("alpha", 1.0)) if distils else None
+    weights = model.get("weights") or dict(kd=model.get("alpha", 1.0))
+    alpha = float(weights["kd"]) if distils else None
     features = list(model.get("feature_kd") or ()) if distils else []
     if features and not alpha:
         loss = features[0].get("loss") or {}

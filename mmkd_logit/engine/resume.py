@@ -1,7 +1,7 @@
 """Resuming a run exactly: its last checkpoint, and all state that decides what comes next."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from mmkd_logit.checkpoint import (
     load_exactly,
     load_from_file,
     read_lazily,
-    without_module,
 )
 from mmkd_logit.hooks.networks import averaged_networks, schedulers, unwrapped
 from mmkd_logit.registry import HOOKS
@@ -273,10 +272,9 @@ class ResumeStateHook(Hook):
 def _check_weights(runner: Runner, checkpoint: dict) -> None:
     """Make sure that a checkpoint to resume has all weights, also those that EMAHook averages."""
     source, advice = str(runner._load_from), "Resume a checkpoint of this config's own run"
-    state = checkpoint.get("state_dict")
-    if isinstance(state, Mapping):  # EMAHook, which comes later, takes the names as they are
-        state = checkpoint["state_dict"] = without_module(state)
-    load_exactly(unwrapped(runner), state, source, "the network of this config", advice)
+    who = "the network of this config"
+    # EMAHook, which comes later, takes the names as they are.
+    checkpoint["state_dict"] = load_exactly(unwrapped(runner), checkpoint, source, who, advice)
     for average in averaged_networks(runner) if "ema_state_dict" in checkpoint else ():
         state = checkpoint["ema_state_dict"]
         load_exactly(average, state, f"ema_state_dict of {source}", "the average", advice)

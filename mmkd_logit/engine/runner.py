@@ -1,7 +1,7 @@
 """MMEngine's Runner and loops, with what resuming exactly needs of them."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from mmkd_logit.checkpoint import load_exactly, make_plain, without_module
+from mmkd_logit.checkpoint import load_exactly, make_plain, weights_for
 from mmkd_logit.datasets.seeding import SeededSampler
 from mmkd_logit.hooks.networks import schedulers, unwrapped
 from mmkd_logit.registry import LOOPS
@@ -65,19 +65,17 @@ class ExactRunner(QuietRunner):
         model: Any = unwrapped(self)
         if isinstance(model, BaseTTAModel):
             model = model.module
-        state = checkpoint.get("state_dict", checkpoint)
-        if isinstance(state, Mapping):
-            state = without_module(state)
-            checkpoint["state_dict"] = state
-            parts = {key.partition(".")[0] for key in model.state_dict()}
-            others = [key for key in state if key.partition(".")[0] not in parts]
-            renames = bool(model._load_state_dict_pre_hooks)
-            if 0 < len(others) < len(state) and not renames:
-                print_log(f"Leaving out {others[0]} ..., of no part of the network.", "current")
-                for key in others:
-                    del state[key]  # type: ignore[attr-defined]
-        advice = "Name the config that the checkpoint was trained by."
-        load_exactly(model, state, str(self._load_from), "the network of this config", advice)
+        state: Any = weights_for(model, checkpoint)
+        parts = {key.partition(".")[0] for key in model.state_dict()}
+        others = [key for key in state if key.partition(".")[0] not in parts]
+        renames = bool(model._load_state_dict_pre_hooks)
+        if 0 < len(others) < len(state) and not renames:
+            print_log(f"Leaving out {others[0]} ..., of no part of the network.", "current")
+            for key in others:
+                del state[key]
+        advice, source = "Name the config that the checkpoint was trained by.", str(self._load_from)
+        who = "the network of this config"
+        checkpoint["state_dict"] = load_exactly(model, state, source, who, advice)
 
 
 class ResumableRunner(QuietRunner):

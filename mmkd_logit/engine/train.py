@@ -143,6 +143,9 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
         cfg.auto_scale_lr.enable = True
     if args.no_persistent_workers:
         cfg.train_dataloader.persistent_workers = False
+    # What is only looked at is averaged as the losses beside it, also in configs of others.
+    averaged = dict(mean_pattern=r"loss|time|grad_norm|(^|/)(ce|kd|teacher_agreement)$")
+    cfg.log_processor = dict(averaged, **(cfg.get("log_processor") or {}))
     prepare_launch(cfg, args.launcher)
     return cfg
 

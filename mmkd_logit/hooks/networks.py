@@ -37,10 +37,7 @@ def logits_of(network: nn.Module) -> nn.Module | None:
     """Return the child of a classifier whose output is the logits, or None."""
     from mmkd_logit.models.build import logit_module
 
-    try:
-        return logit_module(network)
-    except ValueError:
-        return None
+    return logit_module(network)
 
 
 def last_linear(network: nn.Module) -> nn.Linear | None:

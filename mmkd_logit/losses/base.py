@@ -1,5 +1,6 @@
 """What the losses share: building them from configs and checking their inputs."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -29,6 +30,35 @@ class LogitLoss(nn.Module):
     shows_tau: ClassVar[bool] = False
     exclusive_classes: bool | None = None
     needs_labels: bool = False
+
+    def forward(
+        self, student_logits: Tensor, teacher_logits: Tensor, *labels: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Compare the logits; only the student receives gradient, in its own dtype.
+
+        Half precision is raised first, and two floating-point types become the wider one.
+
+        Args:
+            student_logits: ``(N, K)``, or dense where the class says so; finite numbers.
+            teacher_logits: The same shape.
+            *labels: The class of each sample, ``(N,)``, of a loss that needs it.
+            **kwargs: Must be empty; taken to explain a call by a head.
+
+        Returns:
+            A scalar, or for ``reduction='none'`` what the class says; float64 where logits are,
+            else float32.
+
+        Raises:
+            ValueError: If shapes differ, the logits are no batch of at least one sample and two
+                classes, or labels or further arguments are given.
+        """
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``repr``."""
+        names = inspect.signature(type(self).__init__).parameters
+        own = [name for name in names if hasattr(self, name) and name not in self._modules]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in own)
 
 
 def describe_loss(spec: Any) -> dict[str, Any]:
@@ -100,10 +130,12 @@ def check_logits(
     extra: Mapping[str, Any],
     classes: int = 2,
     dense: bool = True,
-) -> int:
-    """Return the class dimension counted from the front.
+) -> tuple[Tensor, Tensor, int]:
+    """Return two sets of logits as one dtype, and the class dimension counted from the front.
 
-    ``classes`` are the fewest allowed; ``dense`` allows dimensions beside batch and class.
+    The teacher's have no gradient. The wider dtype is taken, as teachers' logits that were stored
+    in float32 meet a student's under autocast. ``classes`` are the fewest allowed; ``dense``
+    allows dimensions beside batch and class.
     """
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
         raise ValueError(
@@ -123,14 +155,15 @@ def check_logits(
     if problem:
         raise ValueError(
             f"{loss}: {problem}. Given: student_logits {_describe(student)}, "
-            f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: the same "
-            f"floating-point dtype and shape, (N, K) or (N, ..., K), N > 0 and K >= {classes}"
+            f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: floating-point "
+            f"numbers of one shape, (N, K) or (N, ..., K), N > 0 and K >= {classes}"
         )
     if not dense and student.ndim != 2:
         raise ValueError(
             f"{loss} takes logits of shape (N, K), got student_logits {_describe(student)}"
         )
-    return class_dim % student.ndim
+    dtype = torch.promote_types(student.dtype, teacher.dtype)
+    return student.to(dtype), teacher.detach().to(dtype), class_dim % student.ndim
 
 
 def promoted_dtype(logits: Tensor) -> torch.dtype:
@@ -142,9 +175,7 @@ def _problem(student: Tensor, teacher: Tensor, class_dim: int, classes: int) -> 
     """Say what is wrong with the two sets of logits; empty when nothing is."""
     if student.shape != teacher.shape:
         return "the two sets of logits differ in shape"
-    if student.dtype != teacher.dtype:
-        return "the two sets of logits differ in dtype"
-    if not student.is_floating_point():
+    if not student.is_floating_point() or not teacher.is_floating_point():
         return "logits must be floating-point numbers"
     if student.ndim < 2:
         return "logits need a batch and a class dimension"

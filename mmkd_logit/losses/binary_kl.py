@@ -49,28 +49,8 @@ class ScaledBinaryKLDivLoss(ScaledKLDivLoss):
         super().__init__(tau, scale, reduction)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, **kwargs: Any) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
-
-        Args:
-            student_logits: ``(N, K)`` or dense ``(N, ..., K)``, K >= 1; finite numbers.
-            teacher_logits: The same shape and dtype.
-            **kwargs: Must be empty; taken to explain a call with labels.
-
-        Returns:
-            A scalar, or for ``'none'`` the logits' shape. Never negative. float64 for float64
-            logits, else float32.
-
-        Raises:
-            ValueError: If shapes or dtypes differ, the logits are no batch of at least one
-                sample, or labels or further arguments are given.
-        """
-        check_logits(type(self).__name__, student_logits, teacher_logits, -1, kwargs, classes=1)
-        u, v = (
-            torch.stack((logits, torch.zeros_like(logits)), -1)
-            for logits in (student_logits, teacher_logits.detach())
-        )
+        """Compare logits ``(N, K)`` or ``(N, ..., K)``, K >= 1; ``'none'`` gives their shape."""
+        name = type(self).__name__
+        u, v, _ = check_logits(name, student_logits, teacher_logits, -1, kwargs, classes=1)
+        u, v = (torch.stack((logits, torch.zeros_like(logits)), -1) for logits in (u, v))
         return scaled_kl(u, v, self.tau, self.scale, self.reduction)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return f"tau={self.tau}, scale={self.scale!r}, reduction={self.reduction!r}"

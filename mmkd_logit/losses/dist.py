@@ -70,27 +70,13 @@ class DISTLoss(LogitLoss):
         self.eps = check_number("eps", eps)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, **kwargs: Any) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
-
-        Args:
-            student_logits: ``(N, K)``, finite numbers.
-            teacher_logits: The same shape and dtype.
-            **kwargs: Must be empty; taken to explain a call with labels.
-
-        Returns:
-            A scalar in ``[0, 2 tau^2 (beta + gamma)]``, float64 for float64 logits, else float32.
-
-        Raises:
-            ValueError: If shapes or dtypes differ, the logits are no (N, K) batch of at least
-                one sample and two classes, or labels or further arguments are given.
-        """
+        """Compare logits ``(N, K)``; the loss is in ``[0, 2 tau^2 (beta + gamma)]``."""
         name = type(self).__name__
-        check_logits(name, student_logits, teacher_logits, -1, kwargs, dense=False)
-        p = (student_logits.double() / self.tau).softmax(1)
-        q = (teacher_logits.detach().double() / self.tau).softmax(1)
+        u, v, _ = check_logits(name, student_logits, teacher_logits, -1, kwargs, dense=False)
+        p, q = ((logits.double() / self.tau).softmax(1) for logits in (u, v))
         inter, intra = self._distance(p, q, 1).mean(), self._distance(p, q, 0).mean()
         loss = self.tau**2 * (self.beta * inter + self.gamma * intra)
-        return loss.to(promoted_dtype(student_logits))
+        return loss.to(promoted_dtype(u))
 
     def _distance(self, p: Tensor, q: Tensor, dim: int) -> Tensor:
         """Return 1 - rho along a dimension, which is removed."""
@@ -105,10 +91,6 @@ class DISTLoss(LogitLoss):
         constant = 1 - (p * b).sum(dim) / length.clamp(min=torch.finfo(p.dtype).tiny)
         distance = torch.where(a_norm == 0, constant, distance)
         return distance.masked_fill(b_norm == 0, 1.0)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return f"beta={self.beta}, gamma={self.gamma}, tau={self.tau}, eps={self.eps}"
 
 
 def _unit(p: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class DKDLoss(LogitLoss):
     ``alpha = 1`` and the teacher's :math:`1 - p_t` for ``beta`` the sum would be
     :class:`ScaledKLDivLoss` (equation 6).
 
-    Inside, logits are float64. The gradient cannot be differentiated again.
+    Inside, logits are float64.
 
     Args:
         tau: Temperature, finite and above 0.
@@ -71,32 +71,19 @@ class DKDLoss(LogitLoss):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
-
-        Args:
-            student_logits: ``(N, K)``, finite numbers.
-            teacher_logits: The same shape and dtype.
-            labels: ``(N,)``, the class of each sample.
-            **kwargs: Must be empty; taken to explain a call by a head.
-
-        Returns:
-            A scalar, or ``(N,)`` for ``'none'``; never negative. float64 for float64 logits,
-            else float32.
-
-        Raises:
-            ValueError: If the arguments are not two equally shaped (N, K) sets of logits and N
-                classes.
-        """
+        """Compare logits ``(N, K)`` for labels ``(N,)``; ``'none'`` gives ``(N,)``."""
         name = type(self).__name__
-        check_logits(name, student_logits, teacher_logits, -1, kwargs, dense=False)
-        labels = check_labels(name, labels, student_logits)
-        u, u_rest = self._split(student_logits, labels)
-        v, v_rest = self._split(teacher_logits.detach(), labels)
+        student, teacher, _ = check_logits(
+            name, student_logits, teacher_logits, -1, kwargs, dense=False
+        )
+        labels = check_labels(name, labels, student)
+        u, u_rest = self._split(student, labels)
+        v, v_rest = self._split(teacher, labels)
         # The binary logits are divided by tau already; scaled_kl finds the rest's gradient.
         target = scaled_kl(u, v, 1.0, "none", self.reduction)
         others = scaled_kl(u_rest, v_rest, self.tau, "tau^2", self.reduction)
         loss = self.alpha * self.tau**2 * target + self.beta * others
-        return loss.to(promoted_dtype(student_logits))
+        return loss.to(promoted_dtype(student))
 
     def _split(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the binary logits (N, 2) over tau, and the other classes' logits (N, K - 1)."""
@@ -107,7 +94,3 @@ class DKDLoss(LogitLoss):
         rest = logits.gather(1, others)
         target = logits.gather(1, labels) / self.tau
         return torch.cat((target, (rest / self.tau).logsumexp(1, keepdim=True)), 1), rest
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return f"tau={self.tau}, alpha={self.alpha}, beta={self.beta}, reduction={self.reduction!r}"

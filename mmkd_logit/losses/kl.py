@@ -49,7 +49,8 @@ def scaled_kl(u: Tensor, v: Tensor, tau: float, scale: str, reduction: str) -> T
         weight = u.shape[-1] / u.numel()
     elif reduction == "batchmean":
         weight = 1.0 / u.shape[0]
-    return _ScaledKL.apply(u, v, tau, scale, weight)
+    need = u.requires_grad and torch.is_grad_enabled()
+    return _ScaledKL.apply(u, v, tau, scale, weight, need)[0]
 
 
 class _ScaledKL(torch.autograd.Function):
@@ -60,36 +61,47 @@ class _ScaledKL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, u: Tensor, v: Tensor, tau: float, scale: str, weight: float | None
-    ) -> Tensor:
+        u: Tensor, v: Tensor, tau: float, scale: str, weight: float | None, need: bool
+    ) -> tuple[Tensor, Tensor | None]:
         shape, dtype = u.shape, promoted_dtype(u)
         core, value_factor, gradient_factor = _rule(tau, scale)
         if weight is not None:
             value_factor, gradient_factor = value_factor * weight, gradient_factor * weight
         if u.ndim > 2:
             u, v = u.reshape(-1, shape[-1]), v.reshape(-1, shape[-1])
-        need = ctx.needs_input_grad[0]
         values, gradient = _by_blocks(core, u, v, tau, gradient_factor if need else None)
-        if gradient is not None:
-            ctx.student_dtype = u.dtype
-            ctx.save_for_backward(gradient.view(shape))
+        gradient = None if gradient is None else gradient.view(shape)
         if weight is not None:
-            return (values.sum() * value_factor).to(dtype)
-        return (values * value_factor).to(dtype).view(shape[:-1])
+            return (values.sum() * value_factor).to(dtype), gradient
+        return (values * value_factor).to(dtype).view(shape[:-1]), gradient
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        # once_differentiable would let the gradient pass for a constant unless grad_output has
-        # a gradient. Compiled code refuses by itself.
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor | None]) -> None:
+        u, _, ctx.tau, ctx.scale, ctx.weight, _ = inputs
+        gradient = output[1]
+        if gradient is not None:
+            ctx.mark_non_differentiable(gradient)
+            ctx.save_for_backward(u, gradient)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        u, gradient = ctx.saved_tensors
+        # To be differentiated again. Compiled code refuses that by itself.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError(
-                "the gradient of ScaledKLDivLoss cannot be differentiated again; "
-                "call backward without create_graph"
-            )
-        (gradient,) = ctx.saved_tensors
+            smooth = _smooth_gradient(u.double(), ctx.tau, ctx.scale, ctx.weight)
+            gradient = gradient + (smooth - smooth.detach()).to(gradient.dtype)
         if grad_output.ndim:
             grad_output = grad_output.unsqueeze(-1)
-        return (gradient * grad_output).to(ctx.student_dtype), None, None, None, None
+        return (gradient * grad_output).to(u.dtype), None, None, None, None, None
+
+
+def _smooth_gradient(u: Tensor, tau: float, scale: str, weight: float | None) -> Tensor:
+    """Return the gradient's term in ``u``, less exact, for its derivative: the Hessian."""
+    core, _, factor = _rule(tau, scale)
+    if core is _small_tau_limit:  # which is constant but for jumps
+        return torch.zeros_like(u)
+    z = (u / tau).softmax(-1) if core is _at_tau else (u - u.mean(-1, keepdim=True)) / u.shape[-1]
+    return z * (factor * (1.0 if weight is None else weight))
 
 
 # (u, v, tau, factor of the gradient or None for no gradient) -> losses (M,), gradient (M, K)
@@ -238,7 +250,7 @@ class ScaledKLDivLoss(LogitLoss):
 
     Inside, logits are float64, which the device must know: at small and large tau the
     divergence lives in digits that float32 does not have. Value and gradient come out of one
-    pass, and the gradient cannot be differentiated again.
+    pass; the gradient can be differentiated again, and ``torch.func.grad`` works.
 
     Args:
         tau: Temperature, dimensionless, in ``[0, inf]``; a string such as ``'inf'`` will do.
@@ -283,39 +295,15 @@ class ScaledKLDivLoss(LogitLoss):
         self.class_dim = check_class_dim(class_dim)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, **kwargs: Any) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
+        """Compare logits, which may be dense, with the classes in ``class_dim``.
 
-        The gradient cannot be differentiated again: a double backward raises RuntimeError.
-
-        Args:
-            student_logits: ``(N, K)`` or dense ``(N, ..., K)``, the classes in ``class_dim``;
-                finite numbers.
-            teacher_logits: The same shape and dtype.
-            **kwargs: Must be empty; taken to explain a call with labels.
-
-        Returns:
-            A scalar, or for ``'none'`` the logits' shape without the class dimension. Never
-            negative. float64 for float64 logits, else float32: half precision is raised
-            before the division by tau.
-
-        Raises:
-            ValueError: If shapes or dtypes differ, the logits are no batch of at least one
-                sample and two classes, or labels or further arguments are given.
+        ``'none'`` gives their shape without the class dimension. The loss is never negative.
         """
         name = type(self).__name__
-        dim = check_logits(name, student_logits, teacher_logits, self.class_dim, kwargs)
-        teacher_logits = teacher_logits.detach()
-        if dim != student_logits.ndim - 1:
-            student_logits = student_logits.movedim(dim, -1)
-            teacher_logits = teacher_logits.movedim(dim, -1)
-        return scaled_kl(student_logits, teacher_logits, self.tau, self.scale, self.reduction)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return (
-            f"tau={self.tau}, scale={self.scale!r}, reduction={self.reduction!r}, "
-            f"class_dim={self.class_dim}"
-        )
+        u, v, dim = check_logits(name, student_logits, teacher_logits, self.class_dim, kwargs)
+        if dim != u.ndim - 1:
+            u, v = u.movedim(dim, -1), v.movedim(dim, -1)
+        return scaled_kl(u, v, self.tau, self.scale, self.reduction)
 
 
 def _parse_tau(tau: object) -> float:

@@ -52,28 +52,10 @@ class LogitMSELoss(LogitLoss):
         self.class_dim = check_class_dim(class_dim)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, **kwargs: Any) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
-
-        Args:
-            student_logits: ``(N, K)`` or dense ``(N, ..., K)``, the classes in ``class_dim``.
-            teacher_logits: The same shape and dtype.
-            **kwargs: Must be empty; taken to explain a call with labels.
-
-        Returns:
-            A scalar, or the logits' shape for ``'none'``. float64 for float64 logits, else
-            float32: half precision is raised before the subtraction.
-
-        Raises:
-            ValueError: If shapes or dtypes differ, the logits are no batch of at least one
-                sample and two classes, or labels or further arguments are given.
-        """
-        check_logits(type(self).__name__, student_logits, teacher_logits, self.class_dim, kwargs)
-        dtype = promoted_dtype(student_logits)
-        student, teacher = student_logits.to(dtype), teacher_logits.detach().to(dtype)
+        """Compare logits, which may be dense; ``'none'`` gives their shape."""
+        name = type(self).__name__
+        u, v, _ = check_logits(name, student_logits, teacher_logits, self.class_dim, kwargs)
+        student, teacher = (logits.to(promoted_dtype(u)) for logits in (u, v))
         if self.reduction == "batchmean":
             return F.mse_loss(student, teacher, reduction="sum") / len(student)
         return F.mse_loss(student, teacher, reduction=self.reduction)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return f"reduction={self.reduction!r}, class_dim={self.class_dim}"

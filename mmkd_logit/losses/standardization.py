@@ -57,32 +57,18 @@ class LogitStandardization(LogitLoss):
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, *labels: Tensor, **kwargs: Any
     ) -> Tensor:
-        """Compare the logits; only the student receives gradient, in its own dtype.
-
-        Args:
-            student_logits: As the base loss takes them.
-            teacher_logits: The same shape and dtype.
-            *labels: For a base loss that takes them.
-            **kwargs: As the base loss takes them.
-
-        Returns:
-            What the base loss returns; float64 for float64 logits, else float32.
-
-        Raises:
-            ValueError: If the logits are no two equal batches, there are only two classes, whose
-                z-scores are the same for all logits, or the base loss says so.
-        """
+        """Compare the logits as the base loss takes them, and return what it returns."""
         base = self.loss
         name = f"{type(self).__name__} of {type(base).__name__}"
-        dim = check_logits(name, student_logits, teacher_logits, getattr(base, "class_dim", -1), {})
-        if student_logits.shape[dim] == 2:
+        class_dim = getattr(base, "class_dim", -1)
+        u, v, dim = check_logits(name, student_logits, teacher_logits, class_dim, {})
+        if u.shape[dim] == 2:
             raise ValueError(
                 f"{name} cannot teach two classes: their z-scores are 0.71 and -0.71 whatever the "
                 "logits are. Take the base loss alone"
             )
-        student = self._standardise(student_logits, dim)
-        teacher = self._standardise(teacher_logits.detach(), dim)
-        return base(student, teacher, *labels, **kwargs).to(promoted_dtype(student_logits))
+        student, teacher = self._standardise(u, dim), self._standardise(v, dim)
+        return base(student, teacher, *labels, **kwargs).to(promoted_dtype(u))
 
     def _standardise(self, logits: Tensor, dim: int) -> Tensor:
         logits = logits.double()
@@ -92,7 +78,3 @@ class LogitStandardization(LogitLoss):
         equal = centred.detach().abs().amax(dim, keepdim=True) <= digits
         deviation = logits.std(dim, keepdim=True).masked_fill(equal, 1.0)
         return centred / (deviation + self.eps)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``repr``."""
-        return f"eps={self.eps}"

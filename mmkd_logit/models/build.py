@@ -5,11 +5,13 @@ import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmkd_logit.losses.base import LOSS, build_module
@@ -39,6 +41,12 @@ def build_student(
 ) -> nn.Module:
     """Build a classifier, with this data preprocessor if its config has none."""
     if isinstance(student, nn.Module):
+        if not isinstance(student, BaseModel):
+            raise ValueError(
+                f"the student {type(student).__name__} is no mmengine.model.BaseModel; derive it "
+                "from that, with a forward(inputs, data_samples, mode) that gives the logits for "
+                "mode='tensor' and a dict of losses for mode='loss'"
+            )
         return student
     from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
@@ -59,25 +67,43 @@ def build_student(
     return MMPRETRAIN_MODELS.build(student)
 
 
-def logit_module(student: nn.Module) -> nn.Module:
-    """Return the child whose output is the logits: an mmpretrain head, or a wrapped network."""
-    for name in ("head", "model"):
-        module = getattr(student, name, None)
-        if isinstance(module, nn.Module):
-            return module
-    raise ValueError(
-        f"the student {type(student).__name__} has neither a head nor a wrapped model; it must "
-        "be a classifier that gives logits"
-    )
+def logit_module(network: nn.Module) -> nn.Module | None:
+    """Return the module whose output is the logits: mmpretrain's head, or a wrapped network."""
+    modules = dict(network.named_modules())
+    names = (*getattr(network, "logit_names", ()), "head", "model")
+    return next((modules[name] for name in names if name in modules), None)
+
+
+def find_logits(student: nn.Module, inputs: Tensor) -> list[str]:
+    """Name the modules, outermost first, whose output is what ``mode='tensor'`` returns."""
+    probe, seen = copy.deepcopy(student).eval(), []
+
+    def note(name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        seen.append((name, getattr(output, "logits", output)))
+
+    for name, module in probe.named_modules():
+        if name:
+            module.register_forward_hook(partial(note, name))
+    with torch.no_grad(), preserve_random_state():
+        logits = as_logits(probe(inputs[:1], mode="tensor"), "the student")
+    names = [name for name, output in reversed(seen) if output is logits]
+    if not names:
+        raise ValueError(
+            f"the logits of the student {type(student).__name__} are the output of none of its "
+            "modules; name the module that gives them, as in logits='fc'. There are "
+            f"{', '.join(dict(student.named_children()))}"
+        )
+    return names
 
 
 def as_logits(output: Any, whose: str) -> Tensor:
     """Return the logits in a network's output, or raise ValueError."""
     logits = getattr(output, "logits", output)  # Hugging Face wraps them
     if not isinstance(logits, Tensor):
+        named = "; name the module that gives them, as in logits='fc'" * (whose == "the student")
         raise ValueError(
             f"{whose} gives a {type(output).__name__}, not one (N, K) tensor of logits; "
-            "only classifiers with one linear output can teach and be taught"
+            f"only classifiers with one linear output can teach and be taught{named}"
         )
     return logits
 

@@ -2,20 +2,22 @@
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.model import BaseModel
-from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead
+from mmpretrain.models import BaseClassifier, ClsHead, ImageClassifier, MultiLabelClsHead
 from torch import Tensor, nn
 
 from mmkd_logit.datasets.in_memory import SampleBatch
 from mmkd_logit.registry import MODELS
-from mmkd_logit.utils.arguments import check_choice
+from mmkd_logit.utils.arguments import check_choice, check_number
 
-from .build import as_logits, build_loss, build_student, logit_module
+from .build import as_logits, build_loss, build_student, find_logits
 from .feature_kd import ADAPTERS, FeatureDistilling, find_module
 from .teacher import FrozenTeacher
 
@@ -52,8 +54,18 @@ class TrainingRecord(NamedTuple):
 def check_alpha(alpha: float) -> float:
     """Return alpha as a float in [0, 1], or raise ValueError."""
     if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be a number in [0, 1], got {alpha!r}")
+        raise ValueError(
+            f"alpha must be a number in [0, 1], got {alpha!r}; other weights are "
+            "weights=dict(ce=0.1, kd=9), without alpha"
+        )
     return float(alpha)
+
+
+def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the weights of cross-entropy and distillation loss, or raise ValueError."""
+    if not isinstance(weights, Mapping) or set(weights) != {"ce", "kd"}:
+        raise ValueError(f"weights must be a dict such as dict(ce=0.1, kd=9), got {weights!r}")
+    return {name: check_number(f"weights.{name}", weights[name]) for name in ("ce", "kd")}
 
 
 def check_ensemble(ensemble: str) -> str:
@@ -73,6 +85,10 @@ def read_teachers(teacher: Any) -> list[FrozenTeacher]:
 class LogitDistiller(BaseModel):
     r"""Train a student on :math:`(1 - \alpha)\,L_{CE} + \alpha\,L_{KD}` (Kim et al., IJCAI 2021).
 
+    ``weights`` give the two terms any weights, as most other methods do: logit standardisation
+    takes ``dict(ce=0.1, kd=9)``, and CRD's :math:`\gamma, \alpha, \beta` are ``ce``, ``kd`` and the
+    ``weight`` of a term of ``feature_kd``.
+
     Everywhere but in its loss it is its student: parameter names (so ``paramwise_cfg`` and
     layer-wise decay work), checkpoints (plain mmpretrain ones), prediction, ``data_preprocessor``
     with its batch augmentation, attributes. Teachers see the very images that the student sees,
@@ -89,7 +105,8 @@ class LogitDistiller(BaseModel):
     class.
 
     Args:
-        student: Config of an mmpretrain classifier.
+        student: Config of an mmpretrain classifier, or of any ``BaseModel`` of MMEngine that gives
+            logits (N, K) for ``mode='tensor'`` and losses for ``mode='loss'``.
         teacher: One teacher, in any form of :class:`FrozenTeacher`, or a list of them.
         loss_kd: Config of the loss between two (N, K) tensors of logits, or the module; None
             with ``alpha=0`` where only features are distilled.
@@ -99,13 +116,16 @@ class LogitDistiller(BaseModel):
         feature_kd: Terms between features, as of :class:`FeatureDistilling`; one teacher only.
         data_preprocessor: For the student if its config has none; the Runner passes the one at
             the top of a config here.
+        weights: ``dict(ce=..., kd=...)``, of at least 0, in the place of ``alpha``.
+        logits: Name of the student's module whose output is the logits; needed only where
+            ``mode='tensor'`` returns something else than the output of one of its modules.
 
     Attributes:
         record: The :class:`TrainingRecord` of the last loss; None where no teacher ran.
 
     Raises:
-        ValueError: If ``alpha``, ``ensemble``, ``teacher``, ``feature_kd``, the classes of teacher
-            and student or ``loss_kd`` (with parameters or buffers) do not fit.
+        ValueError: If an argument, the classes of teacher and student or ``loss_kd`` (with
+            parameters or buffers) do not fit.
 
     Example:
         >>> from mmengine.registry import MODELS
@@ -130,17 +150,27 @@ class LogitDistiller(BaseModel):
         ensemble: str = "logits",
         data_preprocessor: dict | nn.Module | None = None,
         feature_kd: Sequence[dict] | None = None,
+        weights: Mapping[str, float] | None = None,
+        logits: str | None = None,
     ) -> None:
         super().__init__()
         student = build_student(student, data_preprocessor)
-        logit_module(student)  # for its check
+        self.logits = logits
+        self.logit_names = [] if logits is None else [logits]  # of modules, outermost first
+        if logits is not None:
+            find_module(student, logits, "the student")
+        elif isinstance(student, BaseClassifier):
+            children = dict(student.named_children())
+            self.logit_names = [name for name in ("head", "model") if name in children][:1]
+        if weights is not None and alpha != 1.0:
+            raise ValueError(f"set alpha or weights, got alpha={alpha!r} and weights={weights!r}")
         for name in _SHARED:
             self.__dict__[name] = student.__dict__[name]
         # Plain attributes, not submodules: see FrozenTeacher, and a loss has no state.
         self.__dict__["student"] = student
         self.__dict__["loss_kd"] = None
         self.features = FeatureDistilling(feature_kd or (), student)
-        self._set(loss_kd, alpha, ensemble, self._take(teacher))
+        self._set(loss_kd, alpha, weights, ensemble, self._take(teacher))
         self.record: TrainingRecord | None = None
         if len(self.features.adapters):
             self.add_module(ADAPTERS, self.features.adapters)
@@ -214,6 +244,7 @@ class LogitDistiller(BaseModel):
         loss_kd: dict | nn.Module | None = None,
         alpha: float | None = None,
         ensemble: str | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         """Train from now on towards another teacher, by another loss or with another weight.
 
@@ -228,25 +259,37 @@ class LogitDistiller(BaseModel):
         self._set(
             self.loss_kd if loss_kd is None else loss_kd,
             self.alpha if alpha is None else alpha,
+            self.weights if alpha is None and weights is None else weights,
             self.ensemble if ensemble is None else ensemble,
             self.teachers if teacher is None else self.prepare(teacher),
         )
 
-    def _set(self, loss_kd: Any, alpha: Any, ensemble: Any, teachers: list[FrozenTeacher]) -> None:
-        alpha, ensemble = check_alpha(alpha), check_ensemble(ensemble)
-        if loss_kd is None and (alpha > 0 or not self.features.terms):
+    def _set(
+        self, loss_kd: Any, alpha: Any, weights: Any, ensemble: Any, teachers: list[FrozenTeacher]
+    ) -> None:
+        if weights is None:
+            weights = dict(ce=1 - check_alpha(alpha), kd=check_alpha(alpha))
+        weights, ensemble = check_weights(weights), check_ensemble(ensemble)
+        if not any(weights.values()) and not self.features.terms:
+            raise ValueError("weights are 0, so that nothing would be trained")
+        if loss_kd is None and (weights["kd"] > 0 or not self.features.terms):
             raise ValueError(
-                f"loss_kd is None with alpha={alpha}; set loss_kd=dict(type=...), or alpha=0 with "
-                "feature_kd to distil features alone"
+                f"loss_kd is None with the weight {weights['kd']}; set loss_kd=dict(type=...), or "
+                "alpha=0 with feature_kd to distil features alone"
             )
         loss_kd = None if loss_kd is None else build_loss(loss_kd)
         _check_labels(loss_kd, self.student)
-        self.__dict__.update(loss_kd=loss_kd, alpha=alpha, ensemble=ensemble, teachers=teachers)
+        self.__dict__.update(loss_kd=loss_kd, weights=weights, ensemble=ensemble, teachers=teachers)
+
+    @property
+    def alpha(self) -> float:
+        """The weight of the distillation loss."""
+        return self.weights["kd"]
 
     @property
     def needs_teacher(self) -> bool:
         """Whether a teacher has a part in the loss."""
-        return self.alpha > 0 or bool(self.features.terms)
+        return self.weights["kd"] > 0 or bool(self.features.terms)
 
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"
@@ -272,7 +315,7 @@ class LogitDistiller(BaseModel):
         self.record = None
         if not self.needs_teacher:
             samples = samples_for_loss(self.student, data_samples)
-            return _weigh(self.student.loss(inputs, samples), self.alpha)
+            return _weigh(self.student(inputs, samples, mode="loss"), self.weights["ce"])
         with self.features.watch(self.student, self.teachers[0].model) as seen:
             losses, student_logits = self._run_student(inputs, data_samples)
             if teacher_logits is None:
@@ -284,9 +327,9 @@ class LogitDistiller(BaseModel):
             data_samples.labels if known else None,
             data_samples.index if known else None,
         )
-        if self.alpha > 0:
+        if self.weights["kd"] > 0:
             kd = _compare(self.loss_kd, student_logits, teacher_logits, data_samples)
-            losses["loss_kd"] = self.alpha * kd
+            losses["loss_kd"] = self.weights["kd"] * kd
             losses["kd"] = kd.detach()
         agreement = student_logits.detach().argmax(-1) == teacher_logits.argmax(-1)
         losses["teacher_agreement"] = agreement.float().mean()
@@ -295,27 +338,35 @@ class LogitDistiller(BaseModel):
 
     def _run_student(self, inputs: Tensor, data_samples: Any) -> tuple[dict[str, Tensor], Tensor]:
         """Return the weighted terms of the student's own loss, if any, and its logits."""
-        student: Any = self.student
-        if self.alpha == 1:
+        student, weight = self.student, self.weights["ce"]
+        if weight == 0 and self.logits is None:
             return {}, as_logits(student(inputs, mode="tensor"), "the student")
-        samples = samples_for_loss(student, data_samples)
-        outputs: list[Any] = []
-        if _needs_labels_alone(student):
-            outputs.append(student.head(student.extract_feat(inputs)))
-            losses = student.head._get_loss(outputs[0], samples)
-        else:
+        samples = samples_for_loss(student, data_samples) if weight else None
+        if weight and self.logits is None and _needs_labels_alone(student):
+            logits = student.head(student.extract_feat(inputs))
+            return _weigh(student.head._get_loss(logits, samples), weight), logits
+        if not self.logit_names:
+            self.logit_names = find_logits(student, inputs)
+        outputs: dict[str, Any] = {}
 
-            def observe(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-                # A head that was given labels has put its margin on the logits (ArcFace).
-                has_margin = isinstance(module, ClsHead) and (len(args) > 1 or kwargs)
-                outputs.append(module.forward(args[0]) if has_margin else output)
+        def observe(name: str, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+            # A head that was given labels has put its margin on the logits (ArcFace).
+            has_margin = isinstance(module, ClsHead) and (len(args) > 1 or kwargs)
+            outputs[name] = module.forward(args[0]) if has_margin else output
 
-            handle = logit_module(student).register_forward_hook(observe, with_kwargs=True)
-            try:
-                losses = student.loss(inputs, samples)
-            finally:
-                handle.remove()
-        return _weigh(losses, self.alpha), as_logits((outputs or [None])[-1], "the student")
+        with ExitStack() as stack:
+            for name in self.logit_names:
+                hook = partial(observe, name)
+                module = student.get_submodule(name)
+                stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+            result = student(inputs, samples, mode="loss" if weight else "tensor")
+        found = next((outputs[name] for name in self.logit_names if name in outputs), None)
+        if found is None:
+            raise ValueError(
+                f"the student does not run its {self.logit_names[0]}, whose output are the logits, "
+                "for its loss; name a module that it runs, as in logits='fc'"
+            )
+        return _weigh(result, weight) if weight else {}, as_logits(found, "the student")
 
     def teacher_logits(self, inputs: Tensor, data_samples: Any = None) -> Tensor:
         """Return the logits (N, K) of the teacher, or of the ensemble.
@@ -396,8 +447,8 @@ def _needs_labels_alone(student: nn.Module) -> bool:
     )
 
 
-def _weigh(student_losses: dict[str, Any], alpha: float) -> dict[str, Any]:
-    """Weigh the student's own losses by 1 - alpha, and add their unweighted sum as ``ce``."""
+def _weigh(student_losses: dict[str, Any], weight: float) -> dict[str, Any]:
+    """Weigh the student's own losses, and add their unweighted sum as ``ce``."""
     weighted: dict[str, Any] = {}
     terms: list[Tensor] = []
     for key, value in student_losses.items():
@@ -405,7 +456,7 @@ def _weigh(student_losses: dict[str, Any], alpha: float) -> dict[str, Any]:
             weighted[key] = value
             continue
         value = torch.stack(list(value)).sum() if isinstance(value, (list, tuple)) else value
-        weighted["loss_ce" if key == "loss" else key] = (1 - alpha) * value
+        weighted["loss_ce" if key == "loss" else key] = weight * value
         terms.append(value.detach())
     weighted["ce"] = torch.stack(terms).sum()
     return weighted
@@ -427,9 +478,8 @@ def join_logits(logits: list[Tensor], ensemble: str) -> Tensor:
 
 def _compare(loss_kd: Any, student: Tensor, teacher: Tensor, data_samples: Any) -> Tensor:
     """Return the loss in the wider of the two types, giving it the labels if it needs them."""
-    if student.dtype != teacher.dtype:  # one of the two in half precision
-        dtype = torch.promote_types(student.dtype, teacher.dtype)
-        student, teacher = student.to(dtype), teacher.to(dtype)
+    dtype = torch.promote_types(student.dtype, teacher.dtype)  # one may be in half precision
+    student, teacher = student.to(dtype), teacher.to(dtype)
     if getattr(loss_kd, "needs_labels", False):
         return loss_kd(student, teacher, _hard_labels(data_samples).to(student.device))
     return loss_kd(student, teacher)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd_logit.checkpoint import ADAPTERS
 from mmkd_logit.losses.base import build_module
 from mmkd_logit.losses.feature import check_settings, find_class
 from mmkd_logit.registry import MODELS
@@ -81,7 +82,6 @@ class TorchdistillAdapter(nn.Module):
 # Distilling features beside logits.
 
 
-ADAPTERS = "feature_adapters"  # the name of the trained adapters, as a child of a distiller
 _ADAPTER = "dict(type='mmkd_logit.TorchdistillAdapter', name='ConvReg', ...)"
 _KEYS = ("student", "teacher", "loss", "weight", "student_adapter", "teacher_adapter")
 

@@ -2,13 +2,14 @@
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
@@ -16,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from mmkd_logit.checkpoint import load_exactly, with_mmpretrain_names, without_module
+from mmkd_logit.checkpoint import load_exactly, load_from_file
 from mmkd_logit.datasets.in_memory import Views
 from mmkd_logit.registry import load_config
 from mmkd_logit.utils.arguments import (
@@ -30,7 +31,7 @@ from mmkd_logit.utils.arguments import (
 )
 
 from .build import as_logits, preserve_random_state
-from .feature_kd import without_adapters
+from .preprocessor import check_settings
 from .teacher_cache import (
     UNKEYED,
     TeacherCache,
@@ -51,13 +52,14 @@ class TeacherNetwork(NamedTuple):
     """What the settings of a teacher name.
 
     The model is a config, built in a registry scope, or a module. The checkpoint is None if the
-    model initialises itself.
+    model initialises itself, the size of its images (height, width) if its config does not say.
     """
 
     name: str
     model: Any
     checkpoint: str | None
     scope: str = "mmpretrain"
+    input_size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -73,6 +75,11 @@ class TeacherSettings:
         compile: Whether the network is compiled, or arguments of ``torch.compile``.
         micro_batch: Number of images in each forward pass; 32 with a cache, unless set.
         cache: Arguments of :class:`TeacherCache`.
+        input_size: Size of the teacher's images, a number or (height, width), to which those of
+            the student are resized, bilinearly and without aliasing.
+        mean: Of each channel's pixels (0 to 255), for a network without a ``data_preprocessor`` or
+            with another one than it was trained by.
+        std: As ``mean``.
     """
 
     config: Any
@@ -82,6 +89,9 @@ class TeacherSettings:
     compile: bool | Mapping[str, Any] | None = None
     micro_batch: int | None = None
     cache: dict[str, Any] | None = None
+    input_size: Any = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
 
     @classmethod
     def from_config(cls, spec: Any) -> "TeacherSettings":
@@ -105,6 +115,13 @@ class TeacherSettings:
             check_choice("a teacher's autocast", self.autocast, _PRECISIONS)
         if self.micro_batch is not None:
             check_count("a teacher's micro_batch", self.micro_batch)
+        check_settings(dict(mean=self.mean, std=self.std))
+        if self.input_size is not None:
+            size = self.input_size
+            size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+            if len(size) != 2:
+                raise ValueError(f"a teacher's input_size is one number or two, got {size}")
+            self.input_size = tuple(check_count("a teacher's input_size", each) for each in size)
         if isinstance(self.compile, Mapping):
             known = [name for name in arguments_of(torch.compile)[0] if name != "model"]
             refuse_unknown("a teacher's compile", self.compile, known)
@@ -161,7 +178,8 @@ class TeacherSettings:
     def resolve(self) -> TeacherNetwork:
         """Read the config that is named, and find the network and its weights in it."""
         if isinstance(self.config, nn.Module):
-            return TeacherNetwork(type(self.config).__name__, self.config, None)
+            checkpoint = None if self.checkpoint is ... else self.checkpoint
+            return TeacherNetwork(type(self.config).__name__, self.config, checkpoint)
         name, cfg, published = _read_config(self.config)
         model = cfg.get("model", cfg)
         model = copy.deepcopy(model.to_dict() if isinstance(model, ConfigDict) else dict(model))
@@ -184,7 +202,27 @@ class TeacherSettings:
                 "checkpoint='PATH, URL or open-mmlab://NAME', or checkpoint=None when the model "
                 "loads its own weights (timm and Hugging Face with pretrained=True)."
             )
-        return TeacherNetwork(name, model, checkpoint, cfg.get("default_scope") or "mmpretrain")
+        scope = cfg.get("default_scope") or "mmpretrain"
+        return TeacherNetwork(name, model, checkpoint, scope, _image_size(cfg, model))
+
+
+def _image_size(cfg: Any, model: Any) -> tuple[int, int] | None:
+    """Return the size of the images that a model is tested or trained on, if its config says."""
+    transforms: list[Any] = []
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        dataset = (cfg.get(loader) or {}).get("dataset")
+        while isinstance(dataset, dict):
+            transforms += dataset.get("pipeline") or []
+            dataset = dataset.get("dataset")
+    sizes = [(model.get("backbone") or {}).get("img_size")]
+    for transform in transforms:
+        if type_name(transform) in ("Resize", "RandomResizedCrop", "CenterCrop", "RandomCrop"):
+            sizes.append(transform.get("crop_size", transform.get("scale")))
+    for size in reversed(sizes):
+        size = (size, size) if isinstance(size, int) else size
+        if isinstance(size, (list, tuple)) and len(size) == 2:
+            return tuple(size)
+    return None
 
 
 def _read_config(config: Any) -> tuple[str, Any, str | None]:
@@ -199,10 +237,6 @@ def _read_config(config: Any) -> tuple[str, Any, str | None]:
         return kind if isinstance(kind, str) else str(type_name(kind)), config, None
     path = Path(config)
     if path.suffix in (".py", ".yaml", ".yml", ".json"):
-        if "::" not in config and not path.is_file():
-            raise FileNotFoundError(
-                f"the teacher's config {config} does not exist (seen from {Path.cwd()})"
-            )
         return path.stem, load_config(config), None
     from mmpretrain.apis import ModelHub
 
@@ -239,48 +273,38 @@ def broken_weights(network: nn.Module, state: Mapping[str, Any] | None = None) -
 
 def build_network(teacher: TeacherNetwork) -> nn.Module:
     """Build a teacher's network and load its weights."""
-    if isinstance(teacher.model, nn.Module):
-        return teacher.model
     from mmpretrain.registry import MODELS
 
-    with DefaultScope.overwrite_default_scope(teacher.scope):
-        model = MODELS.build(copy.deepcopy(teacher.model))  # mmpretrain writes into it
+    model, is_built = teacher.model, isinstance(teacher.model, nn.Module)
+    if not is_built:
+        with DefaultScope.overwrite_default_scope(teacher.scope):
+            model = MODELS.build(copy.deepcopy(model))  # mmpretrain writes into it
     if teacher.checkpoint is None:
-        if hasattr(model, "init_weights"):
+        if not is_built and hasattr(model, "init_weights"):
             model.init_weights()
         print_log(f"Teacher {teacher.name} keeps its own weights (checkpoint=None).", "current")
         return model
+    source, who = teacher.checkpoint, f"teacher {teacher.name}"
+    # MMEngine's own loaders, in a process that does not use our commands, know no safetensors.
+    is_file = source.endswith(".safetensors") and "://" not in source
+    read = load_from_file if is_file else CheckpointLoader.load_checkpoint
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(teacher.checkpoint, map_location="cpu")
+        checkpoint = read(source, "cpu")
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"the checkpoint {teacher.checkpoint} of teacher {teacher.name} does not exist. Train "
-            "it first (tools/train.py with --train-teacher does), or set model.teacher.checkpoint."
+            f"the checkpoint {source} of {who} does not exist. Train it first (tools/train.py with "
+            "--train-teacher does), or set model.teacher.checkpoint."
         ) from None
-    _load_exactly(model, checkpoint, teacher)
-    print_log(f"Teacher {teacher.name} loaded from {teacher.checkpoint}.", "current", logging.INFO)
-    return model
-
-
-def _load_exactly(model: nn.Module, checkpoint: Any, teacher: TeacherNetwork) -> None:
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{teacher.checkpoint} holds no state_dict for teacher {teacher.name}")
-    # Adapters are in the epoch_N.pth of a run that distilled features.
-    state, who = without_adapters(without_module(state)), f"teacher {teacher.name}"
-    try:
-        state = with_mmpretrain_names(state, model.state_dict())
-    except ValueError as error:
-        raise ValueError(f"{teacher.checkpoint} does not fit {who}: {error}") from None
     advice = "Check that config and checkpoint are of the same network."
-    load_exactly(model, state, str(teacher.checkpoint), who, advice)
+    load_exactly(model, checkpoint, source, who, advice)
     broken = broken_weights(model)
     if broken:
         raise ValueError(
-            f"{teacher.checkpoint} cannot teach: in teacher {teacher.name} its {broken} hold NaN "
-            "or infinity, as after a training that diverged; take an earlier checkpoint, or train "
-            "the teacher again"
+            f"{source} cannot teach: in {who} its {broken} hold NaN or infinity, as after a "
+            "training that diverged; take an earlier checkpoint, or train the teacher again"
         )
+    print_log(f"Teacher {teacher.name} loaded from {source}.", "current", logging.INFO)
+    return model
 
 
 # The network, frozen, that only gives logits.
@@ -297,7 +321,11 @@ class FrozenTeacher:
     The network is built at the first use or by :meth:`build`, with every random generator left
     as it was. When the teacher's config normalises images differently from the student's, its
     input is converted, :math:`x_t = (x_s \sigma_s + \mu_s - \mu_t) / \sigma_t`; both are taken
-    to see the channels in the same order.
+    to see the channels in the same order. ``mean`` and ``std`` beside the config say what a
+    network without a ``data_preprocessor`` takes.
+
+    With ``input_size`` it gets the images in that size. Images of another size than its config
+    tests it on are warned of.
 
     With ``micro_batch=M`` the network sees batches of exactly M images, the last one filled up
     with zeros, so that the compiler meets one shape and the logits of an image do not depend on
@@ -312,7 +340,7 @@ class FrozenTeacher:
             initialisation when None. Also the name alone, a model config with
             ``init_cfg=dict(type='Pretrained', ...)``, or a built module. A config of a distilled
             student means its student. Beside config, ``channels_last``, ``autocast``,
-            ``compile``, ``micro_batch`` and ``cache`` say how it computes
+            ``compile``, ``micro_batch``, ``cache`` and ``input_size`` say how it computes
             (:class:`TeacherSettings`).
 
     Raises:
@@ -337,6 +365,7 @@ class FrozenTeacher:
         self._compiled: Any = None
         self._device = torch.device("cpu")
         self._preprocessor: dict[str, Any] | None = None  # of the student
+        self._has_warned = False
         self._conversion: tuple[Tensor, Tensor] | None = None
         self._weights: str | None = None
 
@@ -383,8 +412,18 @@ class FrozenTeacher:
     def _match_normalization(self) -> None:
         student = self._preprocessor or {}
         teacher = describe_preprocessor(getattr(self._model, "data_preprocessor", None))
+        normalizes = [each.get("_enable_normalize") for each in (student, teacher)]
         self._conversion = None
-        if not (student.get("_enable_normalize") and teacher["_enable_normalize"]):
+        if self.settings.mean is not None:
+            if not normalizes[0]:
+                student = dict(mean=[0.0], std=[1.0])
+            teacher = dict(mean=[*self.settings.mean], std=[*(self.settings.std or ())])
+            if max(teacher["std"]) <= 1 < max(student["std"]):
+                raise ValueError(
+                    f"mean and std of teacher {self.name} are {teacher}, for pixels from 0 to 1; "
+                    "multiply them by 255, as the student's are for pixels from 0 to 255"
+                )
+        elif not all(normalizes):
             return
         if (student["mean"], student["std"]) == (teacher["mean"], teacher["std"]):
             return
@@ -441,6 +480,18 @@ class FrozenTeacher:
         if self._conversion is not None:
             scale, shift = self._conversion
             inputs = inputs * scale + shift
+        size = self.settings.input_size or inputs.shape[-2:]
+        if tuple(size) != tuple(inputs.shape[-2:]):
+            inputs = F.interpolate(inputs, size, mode="bilinear", antialias=True)
+        if self.network.input_size not in (None, tuple(size)) and not self._has_warned:
+            self._has_warned = True
+            given, own = ("x".join(map(str, each)) for each in (size, self.network.input_size))
+            print_log(
+                f"Teacher {self.name} gets images of {given} pixels, and its config has images of "
+                f"{own}; input_size=({own.replace('x', ', ')}) in its settings resizes them.",
+                "current",
+                logging.WARNING,
+            )
         return inputs
 
     def _precision(self, device: torch.device) -> AbstractContextManager:
@@ -484,6 +535,7 @@ class FrozenTeacher:
             model=self.network.model,
             preprocessor=self._preprocessor,
             conversion=[part.flatten().tolist() for part in self._conversion or ()],
+            **({} if settings.input_size is None else dict(input_size=settings.input_size)),
             inputs=str(inputs.dtype),
             num_classes=self.num_classes or self.compute(inputs[:1]).shape[-1],
             computed=dict(

@@ -37,7 +37,9 @@ class MergedGroupsOptimConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of a model and its wrapper."""
         self._order: list[int] = []
-        self.optimizer_cfg = dict(self.optimizer_cfg)  # a ConfigDict would make groups its kind
+        self.optimizer_cfg: dict = dict(
+            self.optimizer_cfg
+        )  # a ConfigDict would make groups its kind
         wrapper = super().__call__(model)
         if self._order:
             wrapper.optimizer.register_load_state_dict_pre_hook(self._convert)

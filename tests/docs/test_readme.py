@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from commands import METRICS, METRICS_BESIDE_A_TEACHER
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -85,6 +86,31 @@ def test_python_blocks_of_docs_are_right(page, tmp_path):
         if "import" not in code:
             (tmp_path / f"block{number}.py").write_text(code)
             assert len(Config.fromfile(tmp_path / f"block{number}.py"))
+
+
+def test_a_network_of_ones_own_distils_as_shown():
+    """Student and teacher by the block of the page, at this alpha and at 1."""
+    from mmpretrain.structures import DataSample
+
+    text = (PROJECT / "docs/foreign-networks-and-checkpoints.md").read_text()
+    (code,) = [block for block in blocks("python", text) if "class MyNet" in block]
+    names = {}
+    exec(code, names)
+    model = names["model"]
+    samples = [DataSample().set_gt_label(label) for label in range(2)]
+    images = [torch.randint(256, (3, 32, 32), dtype=torch.uint8) for _ in samples]
+    data = model.data_preprocessor(dict(inputs=images, data_samples=samples), training=True)
+    losses = model(**data, mode="loss")
+    sum(losses[key] for key in ("loss_ce", "loss_kd")).backward()
+    assert model.net.fc.weight.grad.any()
+    raw = torch.stack(images).float()
+    mean, std = (torch.tensor(z).view(-1, 1, 1) for z in _IMAGENET)
+    seen = model.teachers[0].model((raw - mean) / std)
+    torch.testing.assert_close(model.record.teacher_logits, seen, rtol=1e-3, atol=1e-3)
+    assert len(model(**data, mode="predict")) == 2
+
+
+_IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 def anchors(text):

@@ -298,6 +298,17 @@ def test_numbers_of_every_kind_load(tmp_path):
         assert np.array_equal(value, expected)
 
 
+@pytest.mark.parametrize("options", [{}, dict(_use_new_zipfile_serialization=False)], ids=str)
+def test_big_endian_arrays_are_refused_and_not_misread(tmp_path, options):
+    big = np.arange(3, dtype=">f4")
+    for value in (big, [">", np.ones(2, ">i8")]):
+        torch.save(dict(a=value), tmp_path / "a.pth", **options)
+        with pytest.raises(ValueError, match=r"a.pth cannot be read .*it holds big-endian arrays"):
+            CheckpointLoader.load_checkpoint(str(tmp_path / "a.pth"))
+    torch.save(dict(a=[">", None, None, None, big.astype("<f4")]), tmp_path / "a.pth", **options)
+    assert CheckpointLoader.load_checkpoint(str(tmp_path / "a.pth"))["a"][4].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_files_of_both_numpy_generations_load(tmp_path, module):
     save(tmp_path / "a.pth", [HistoryBuffer([1.0, 3.0], [1, 1]), np.float64(2)])

@@ -17,8 +17,10 @@ from commands import (
     train,
 )
 from mmengine.config import Config
+from mmengine.runner.log_processor import LogProcessor
 
 from mmkd_logit.engine.fingerprint import fingerprint_of, read_run, weights_hash
+from mmkd_logit.engine.preflight import check_config
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
 
@@ -98,6 +100,7 @@ def test_wrong_options_are_one_line(workplace, capsys, option, message):
             r"model.teacher: a teacher has no setting 'chekpoint'; did you mean checkpoint\?",
         ),
         ("model.alpha=2", r"alpha must be a number in \[0, 1\], got 2"),
+        ("model.type=mmrazor.SingleTeacherDistill", r"mmkd_logit.LogitDistiller, see docs/from-m"),
         ("model.loss_kd.tau=-1", r"tau=-1 must be"),
         ("model.student.head.num_classes=9", r"has 10 classes and the student 9"),
     ],
@@ -113,6 +116,24 @@ def test_wrong_syntax_is_a_usage_error(workplace, capsys, option):
         main([STUDENT, "--cfg-options", option])
     assert stopped.value.code == 2
     assert f"--cfg-options: '{option}'" in capsys.readouterr().err
+
+
+def test_what_is_looked_at_is_averaged_as_the_losses_in_any_config(workplace):
+    """And the sums over classes of the last layer are logged on demand."""
+    Path("theirs.py").write_text(f"_base_ = './{STUDENT}'\nlog_processor = dict(window_size=5)\n")
+    cfg = configure("theirs.py")
+    processor = LogProcessor(**cfg.log_processor)
+    for name in ("loss_kd", "kd", "ce", "a/teacher_agreement", "time", "grad_norm"):
+        assert processor.mean_pattern.search(name)
+    for name in ("lr", "balance", "kd_weight"):
+        assert not processor.mean_pattern.search(name)
+    assert processor.window_size == 5
+    cfg.log_processor.mean_pattern = "mine"
+    Path("mine.py").write_text(cfg.pretty_text)
+    assert configure("mine.py").log_processor.mean_pattern == "mine"
+    option = "default_hooks.classifier_sum.type=mmkd_logit.ClassifierSumHook"
+    assert "classifier_sum" not in cfg.default_hooks
+    check_config(configure(STUDENT, "--cfg-options", option))
 
 
 def test_missing_field_of_auto_scale_lr(workplace, capsys):

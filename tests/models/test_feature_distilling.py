@@ -312,7 +312,7 @@ def test_wrong_terms(change, words):
         (dict(feature_kd=[dict(student="backbone")]), "a term of feature_kd is dict"),
         (dict(feature_kd=["backbone"]), "a term of feature_kd is dict"),
         (dict(feature_kd=AT), "must be a list of dicts"),
-        (dict(feature_kd=[AT], alpha=0.5, loss_kd=None), "loss_kd is None with alpha=0.5"),
+        (dict(feature_kd=[AT], alpha=0.5, loss_kd=None), "loss_kd is None with the weight 0.5"),
         (dict(alpha=0, loss_kd=None), "loss_kd is None"),
     ],
 )

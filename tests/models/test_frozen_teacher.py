@@ -1,9 +1,11 @@
 import copy
+import logging
 import random
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import batch, build, distiller, wrn
 from torch import nn
 
@@ -53,6 +55,13 @@ def test_config_file_and_ddp_prefix(checkpoint, tmp_path):
     teacher = FrozenTeacher(dict(config=str(config), checkpoint=path))
     assert teacher.name == "thin wrn"
     assert torch.equal(teacher(x), model(x))
+
+
+def test_a_built_network_loads_the_checkpoint_that_is_named(checkpoint):
+    path, model = checkpoint
+    x, network = torch.randn(2, 3, 8, 8), build(wrn(), seed=5)
+    assert not torch.equal(FrozenTeacher(copy.deepcopy(network))(x), model(x))
+    assert torch.equal(FrozenTeacher(dict(config=network, checkpoint=path))(x), model(x))
 
 
 def test_distilling_config_means_its_student(checkpoint):
@@ -114,6 +123,71 @@ def test_equal_normalisation_changes_no_bit():
     assert torch.equal(teacher(x), teacher.model(x))
 
 
+@pytest.mark.parametrize("module", [True, False])
+def test_a_network_without_a_preprocessor_says_its_mean_and_std(module):
+    """As torchvision's networks do, on pixels from 0 to 255."""
+    network, images = build(wrn()).eval(), torch.randint(256, (2, 3, 8, 8)).float()
+    mean, std = [123.7, 116.3, 103.5], [58.4, 57.1, 57.4]
+    spec = dict(config=network) if module else dict(config=wrn(), checkpoint=None)
+    want = network((images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])
+    for theirs in ({}, dict(mean=[127.5] * 3, std=[100.0] * 3)):
+        teacher = FrozenTeacher(dict(spec, mean=mean, std=std))
+        teacher.model.load_state_dict(network.state_dict())
+        preprocessor = build(wrn(data_preprocessor=theirs)).data_preprocessor
+        teacher.set_input_normalization(preprocessor)
+        seen = preprocessor(dict(inputs=images.byte()))["inputs"]
+        torch.testing.assert_close(teacher(seen), want, rtol=1e-4, atol=1e-4)
+    teacher = FrozenTeacher(dict(spec, mean=[0.485] * 3, std=[0.229] * 3))
+    teacher.set_input_normalization(preprocessor)
+    with pytest.raises(ValueError, match="for pixels from 0 to 1; multiply them by 255"):
+        teacher.build()
+
+
+def test_images_in_the_teachers_size(checkpoint):
+    path, model = checkpoint
+    x = torch.randn(2, 3, 8, 8)
+    for size in (12, [12, 12]):
+        teacher = FrozenTeacher(dict(config=wrn(), checkpoint=path, input_size=size))
+        want = F.interpolate(x, (12, 12), mode="bilinear", antialias=True)
+        assert torch.equal(teacher(x), model(want))
+        assert not torch.equal(teacher(x), model(x))
+    assert teacher.settings.arithmetic == dict(input_size=(12, 12))
+    assert FrozenTeacher(dict(config=wrn(), checkpoint=path)).settings.arithmetic == {}
+    same = FrozenTeacher(dict(config=wrn(), checkpoint=path, input_size=8))
+    assert torch.equal(same(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("pipelines", "own"),
+    [
+        (dict(test=[dict(type="ResizeEdge", scale=14), dict(type="CenterCrop", crop_size=12)]), 12),
+        (dict(test=[], train=[dict(type="mmpretrain.RandomCrop", crop_size=16, padding=4)]), 16),
+        (dict(train=[dict(type="RandomResizedCrop", scale=12), dict(type="PackInputs")]), 12),
+        (dict(test=[dict(type="CenterCrop", crop_size=8)]), None),
+        (dict(test=[dict(type="PackInputs")]), None),
+    ],
+)
+def test_images_of_another_size_than_the_teachers_are_warned_of(pipelines, own, monkeypatch):
+    logged = []
+    monkeypatch.setattr("mmkd_logit.models.teacher.print_log", lambda *words: logged.append(words))
+    loaders = {
+        f"{key}_dataloader": dict(dataset=dict(type="X", dataset=dict(type="Y", pipeline=value)))
+        for key, value in pipelines.items()
+    }
+    config = dict(model=wrn(), **loaders)
+    teacher = FrozenTeacher(dict(config=config, checkpoint=None))
+    for _ in range(2):
+        teacher(torch.randn(2, 3, 8, 8))
+    said = [text for text, _, *level in logged if level == [logging.WARNING]]
+    assert len(said) == (own is not None)
+    if own:
+        assert f"images of 8x8 pixels, and its config has images of {own}x{own}" in said[0]
+        assert f"input_size=({own}, {own})" in said[0]
+        logged.clear()
+        FrozenTeacher(dict(config=config, checkpoint=None, input_size=own))(torch.ones(1, 3, 8, 8))
+        assert all("pixels" not in text for text, *_ in logged)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -121,7 +195,7 @@ def test_equal_normalisation_changes_no_bit():
         (lambda s: s.update(extra=torch.zeros(1)), ["unexpected keys", "extra"]),
         (lambda s: s.update({"head.fc.bias": torch.zeros(9)}), ["head.fc.bias", "size mismatch"]),
         (lambda s: s.clear(), ["no state_dict"]),
-        (lambda s: s.update(text="x"), ["no state_dict"]),
+        (lambda s: s.update(text="x"), ["unexpected keys", "text"]),
     ],
 )
 def test_checkpoint_that_does_not_fit(checkpoint, change, words):
@@ -273,6 +347,10 @@ def test_as_the_surrounding_says_or_not(checkpoint):
         (dict(autocast=torch.bfloat16), "autocast must be one of"),
         (dict(autocast=True), "autocast must be one of.*got True"),
         (dict(compile="inductor"), "compile must be True, False or a dict"),
+        (dict(input_size=0), "input_size must be an integer from 1 on, got 0"),
+        (dict(input_size=[8, 8, 3]), "input_size is one number or two"),
+        (dict(mean=[1.0]), "mean and std must be lists of one number a channel, both or neither"),
+        (dict(mean=[1.0], std=[0]), "std must be above 0"),
         (dict(micro_batch=0), "micro_batch must be an integer from 1 on, got 0"),
         (dict(micro_batch=2.0), "micro_batch must be an integer from 1 on"),
         (dict(micro_batch=True), "micro_batch must be an integer from 1 on"),

@@ -62,6 +62,25 @@ def test_a_step_leaves_its_record():
     assert model.record is None
 
 
+@pytest.mark.parametrize("ce", [0, 0.1, 1])
+@pytest.mark.parametrize("kd", [0, 1, 9])
+def test_weights_in_the_place_of_alpha(ce, kd):
+    if not ce and not kd:
+        return
+    model = build(distiller(weights=dict(ce=ce, kd=kd)))
+    losses = model(*batch(), mode="loss")
+    assert {"loss_ce", "ce"} <= losses.keys() if ce else "ce" not in losses
+    assert {"loss_kd", "kd"} <= losses.keys() if kd else "kd" not in losses
+    for key, weight in dict(ce=ce, kd=kd).items():
+        assert not weight or losses[f"loss_{key}"] == weight * losses[key]
+    model.switch(loss_kd=dict(type="mmkd_logit.ScaledKLDivLoss", tau=2))
+    assert model.weights == dict(ce=ce, kd=kd)
+    model.switch(alpha=0.25)
+    assert model.weights == dict(ce=0.75, kd=0.25)
+    model.switch(weights=dict(ce=2, kd=3))
+    assert model.weights == dict(ce=2, kd=3)
+
+
 @pytest.mark.parametrize("alpha", [0.3, 1])
 def test_gradient_is_the_formulas_and_reaches_the_student_only(alpha):
     model = build(distiller(alpha=alpha))
@@ -312,12 +331,16 @@ def test_classes_that_differ():
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
-        (dict(alpha=1.5), r"alpha must be a number in \[0, 1\], got 1.5"),
+        (dict(alpha=9), r"alpha must be a number in \[0, 1\], got 9; .*weights=dict\(ce=0.1, kd=9"),
         (dict(alpha=-0.1), "alpha"),
         (dict(alpha=float("nan")), "alpha"),
         (dict(alpha="1"), "alpha"),
         (dict(alpha=True), "alpha"),
         (dict(ensemble="sum"), "ensemble must be one of 'logits', 'probs'"),
+        (dict(weights=dict(ce=1)), r"weights must be a dict such as dict\(ce=0.1, kd=9\)"),
+        (dict(weights=dict(ce=-1, kd=1)), "weights.ce=-1 must be a finite number"),
+        (dict(weights=dict(ce=0, kd=0)), "nothing would be trained"),
+        (dict(weights=dict(ce=1, kd=1), alpha=0.5), "set alpha or weights"),
         (dict(teacher=[]), "cannot read a teacher|empty list"),
         (dict(loss_kd=nn.Linear(2, 2)), "parameters or buffers"),
     ],
@@ -327,11 +350,6 @@ def test_wrong_arguments(kwargs, words):
     cfg.pop("type")
     with pytest.raises(ValueError, match=words):
         LogitDistiller(**{**cfg, **kwargs})
-
-
-def test_student_without_logits():
-    with pytest.raises(ValueError, match="neither a head nor a wrapped model"):
-        build(distiller(student=nn.Sequential(nn.Linear(2, 2))))
 
 
 def test_loss_in_the_heads_place_shows_the_recipe():

@@ -130,6 +130,19 @@ def test_hit_and_miss_cold_and_warm_give_the_same_bits(networks, tmp_path, optio
             assert mixed.cache.misses == 128
 
 
+def test_the_size_of_the_teachers_images_has_entries_of_its_own(networks, tmp_path):
+    inputs, views = batch_of()
+    found = []
+    for size in (None, 24, 24):
+        spec = networks[10] | ({} if size is None else dict(input_size=size))
+        teacher = teacher_of(spec, tmp_path, storage="disk")
+        found.append((teacher(inputs, views), teacher.cache.misses))
+    (plain, _), (large, _), (again, _) = found
+    assert [misses for _, misses in found] == [128, 128, 0]
+    assert torch.equal(again, large)
+    assert not torch.equal(plain, large)
+
+
 def test_ambient_precision_has_entries_of_its_own(networks, tmp_path):
     inputs, views = batch_of()
     teacher = teacher_of(networks[10], tmp_path, storage="disk")

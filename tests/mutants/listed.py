@@ -35,6 +35,7 @@ _PLAIN = "tests/engine/test_plain_checkpoints.py"
 _TEACHER = "tests/models/test_frozen_teacher.py"
 _DISTILLER = "tests/models/test_logit_distiller.py"
 _CHECKPOINT = "tests/engine/test_checkpoint.py"
+_NAMES = "tests/models/test_key_names.py"
 _SAFE = "tests/engine/test_safe_reading.py"
 _FIELDS = "tests/bad_input/test_fields.py"
 _PREFLIGHT = "tests/engine/test_preflight.py"
@@ -560,7 +561,7 @@ MUTANTS = {
         "models/teacher.py", "requires_grad_(False)", "requires_grad_(True)", _TEACHER
     ),
     "alpha the other way round": Mutant(
-        "models/distiller.py", "(1 - alpha) * value", "alpha * value", _DISTILLER
+        "models/distiller.py", "ce=1 - check_alpha(alpha)", "ce=check_alpha(alpha)", _DISTILLER
     ),
     "micro-batches of a cache do not count": Mutant(
         "models/teacher.py", "self.micro_batch = 32", "pass", _CONFIG
@@ -579,6 +580,27 @@ MUTANTS = {
     ),
     "what hooks add is saved as it is": Mutant(
         "engine/runner.py", 'make_plain(kwargs["checkpoint"])', "pass", _PLAIN
+    ),
+    "prefixes of wrappers stay": Mutant(
+        "checkpoint.py", "_WRAPPER.match(common, len(prefix))", "None", _NAMES
+    ),
+    "big-endian arrays are misread": Mutant(
+        "checkpoint.py",
+        "if any(_BIG_ENDIAN.search(pickle) for pickle in pickles):",
+        "if False:",
+        _CHECKPOINT,
+    ),
+    "the output of any module are the logits": Mutant(
+        "models/build.py", "if output is logits]", "]", "tests/models/test_foreign_students.py"
+    ),
+    "the teacher gets the images in the student's size": Mutant(
+        "models/teacher.py",
+        'inputs = F.interpolate(inputs, size, mode="bilinear", antialias=True)',
+        "pass",
+        _TEACHER,
+    ),
+    "the size of images is no part of the key": Mutant(
+        "models/teacher.py", "dict(input_size=settings.input_size)", "{}", _CACHE
     ),
     "a scheduler's deque comes back as a list": Mutant(
         "checkpoint.py", "or not path.startswith(_ATTRIBUTES)", "or True", _PLAIN

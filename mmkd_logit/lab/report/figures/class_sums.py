@@ -72,8 +72,8 @@ def draw(experiment: Experiment) -> list[Drawing]:
     ]
     if groups and not shown:
         raise ValueError(
-            "the scalars lack 'classifier/sum_norm'; ClassifierSumHook, in every config's "
-            "default_hooks, logs it in training"
+            "the scalars lack 'classifier/sum_norm'; with --cfg-options "
+            "default_hooks.classifier_sum.type=mmkd_logit.ClassifierSumHook training logs it"
         )
     return shown
 
