@@ -16,6 +16,7 @@ from mmkd_logit.engine.logits import add_export_argument
 from mmkd_logit.engine.preemption import EXIT_CODES
 from mmkd_logit.engine.preflight import check_config
 from mmkd_logit.engine.results import read_lines
+from mmkd_logit.registry import CONFIGS
 from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.cli import OneLineParser
 
@@ -24,8 +25,7 @@ from .pools import ClusterPool, LocalPool, default_devices
 from .scheduler import Scheduler, describe_plan
 from .tables import describe_experiment, write_tables
 
-EXPERIMENTS = Path("configs", "paper")
-MEASURED = Path("configs", "paper", "measured.jsonl")
+EXPERIMENTS = CONFIGS / "paper"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "experiments",
         nargs="+",
-        help=f"names of files in {EXPERIMENTS}, such as table1; all; or paths of such files",
+        help="names of files in configs/paper, such as table1; all; or paths of such files",
     )
     add("--scale", metavar="NAME", help="small versions: digits, or cpu (CIFAR-100 on a CPU)")
     add("--seeds", type=int, help="how many seeds, 0, 1, 2 ...; default: the experiment's, or 1")
@@ -79,9 +79,9 @@ def find_experiments(names: Sequence[str], scale: str | None) -> list[Path]:
     """Find the files of experiments, given by name or by path."""
     folder = EXPERIMENTS if scale is None else EXPERIMENTS / scale
     known = sorted(path.stem for path in folder.glob("*.py"))
-    if scale is not None and not known:
+    if not known:
         scales = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir())
-        raise ValueError(f"no scale {scale!r} in {EXPERIMENTS} (known: {', '.join(scales)})")
+        raise ValueError(f"no scale {scale!r} of the experiments (known: {', '.join(scales)})")
     paths: list[Path] = []
     for name in names:
         if name.endswith(".py"):
@@ -89,9 +89,10 @@ def find_experiments(names: Sequence[str], scale: str | None) -> list[Path]:
         elif name == "all" or name in known:
             paths += [folder / f"{each}.py" for each in (known if name == "all" else [name])]
         else:
+            of_scale = "" if scale is None else f" of the scale {scale}"
             raise ValueError(
-                f"no experiment {name!r} in {folder} (known: {', '.join(known) or 'none here'}, "
-                "all); run from the project's folder, or name a file: PATH.py"
+                f"no experiment {name!r}{of_scale} (known: {', '.join(known)}, all); "
+                "or name a file: PATH.py"
             )
     paths = list(dict.fromkeys(paths))
     stems = [path.stem for path in paths]
@@ -176,7 +177,7 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
         for cfg in scheduler.configs.values():
             check_config(cfg)
     if args.dry_run:
-        rows = [*read_lines(results), *read_lines(MEASURED)]
+        rows = [*read_lines(results), *read_lines(EXPERIMENTS / "measured.jsonl")]
         return print("\n".join(describe_plan(scheduler, rows)))
     found = scheduler()
     folder = Path(args.results, args.scale or "")

@@ -27,7 +27,7 @@ from mmkd_logit.engine.logits import SPLITS, loader_of, missing_exports
 from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.utils.files import write_text
 
-from .experiment import Experiment, Run, refuse_shared_folders
+from .experiment import Experiment, Run
 from .pools import LOG, ClusterPool, LocalPool
 
 _PAUSE = 0.2  # seconds between two looks at the processes
@@ -167,7 +167,6 @@ class Scheduler:
         share: int = 1,
         exports: Collection[str] | None = None,
     ) -> None:
-        refuse_shared_folders([run for runs in plan.values() for run in runs])
         self.results, self.pool, self.say = results, pool, say
         self.runs: dict[str, Run] = {}  # this and the next by work folder
         self.labels: dict[str, str] = {}
@@ -176,7 +175,12 @@ class Scheduler:
         for experiment, runs in plan.items():
             for run in runs:
                 folder = run.work_dir
-                self.runs.setdefault(folder, run)
+                other = self.runs.setdefault(folder, run)
+                if other.argv != run.argv:
+                    raise ValueError(
+                        f"the runs {other.name} and {run.name} are different and would both write "
+                        f"to {folder}; give one of them a config file with a name of its own"
+                    )
                 self.labels.setdefault(folder, experiment.label(run.name))
                 keys = experiment.measured if run.name in experiment.cells else ()
                 self.measured.setdefault(folder, set()).update(keys)
@@ -481,7 +485,8 @@ def seconds_of(config: str, epochs: int | None, rows: Sequence[dict], device: st
     speeds: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
         alone = not row.get("resumed_at") and row.get("together", 1) == 1
-        if row.get("config") == config and alone and row.get("epochs"):
+        same = Path(str(row.get("config"))).name == Path(config).name
+        if same and alone and row.get("epochs"):
             speeds[row.get("device") == device].append(row["train_seconds"] / row["epochs"])
     measured = speeds[True] or speeds[False]
     return statistics.median(measured) * epochs if measured and epochs else None
