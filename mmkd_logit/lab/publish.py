@@ -19,8 +19,8 @@ from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, Run, read_once
-from .reproduce import find_experiments
 from .reproduce import build_parser as reproduce_parser
+from .reproduce import find_experiments
 from .tables import render
 
 MEASURED = Path("configs", "paper", "measured.jsonl")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmkd_logit.losses.base import LOSS, build_module, check_registered
@@ -46,7 +47,9 @@ def build_student(
             "student must be the config of a classifier, such as "
             f"dict(type='ImageClassifier', backbone=...), or a module, got {student!r}"
         )
-    check_registered("student.type", student["type"], MMPRETRAIN_MODELS)
+    # A student that comes from a config of a package has the scope of that.
+    with DefaultScope.overwrite_default_scope(student.get("_scope_")):
+        check_registered("student.type", student["type"], MMPRETRAIN_MODELS)
     if not isinstance(data_preprocessor, (Mapping, nn.Module, type(None))):
         raise ValueError(
             "data_preprocessor must be a dict such as dict(mean=[...], std=[...]), a module or "
