@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmkd_logit.checkpoint import install_safe_reading
 from mmkd_logit.engine.cli import TrainingStarted, one_line_errors, resume_command
 from mmkd_logit.engine.config import add_override_argument
@@ -108,7 +110,14 @@ def _pool(args: argparse.Namespace) -> LocalPool | ClusterPool:
     if args.launcher == "none":
         if args.cluster_option:
             raise ValueError("--cluster-option is for jobs; add --launcher slurm, or leave it out")
-        return LocalPool(default_devices() if args.devices is None else args.devices.split(","))
+        pool = LocalPool(default_devices() if args.devices is None else args.devices.split(","))
+        missing = pool.gpus - {*range(torch.cuda.device_count())}
+        if missing:
+            raise ValueError(
+                f"--devices {args.devices}: there is no GPU {min(missing)} among the "
+                f"{torch.cuda.device_count()} that are visible here"
+            )
+        return pool
     if args.devices:
         raise ValueError("--devices is for this machine; --cluster-option says what a job gets")
     folder = Path(args.results, "submitit")
@@ -167,6 +176,8 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+    if not args.results:
+        raise ValueError("--results must name a folder, got ''")
     results = Path(args.results, "runs.jsonl")
     check_out_file("--results", results)
     pool = _pool(args)

@@ -1,11 +1,14 @@
 """tools/reproduce.py, with real trainings of a second."""
 
+import io
 import json
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from commands import PROJECT, Tiny, error_of, folder_of, train
 
 from mmkd_logit.engine.fingerprint import weights_hash
@@ -62,7 +65,7 @@ def test_students_that_start_together_compute_no_logit_twice(tiny, capsys):
     assert weights in {row["weights"] for row in students}
 
 
-def test_from_nothing_to_the_table(tiny, capsys):
+def test_from_nothing_to_the_table(tiny, capsys, monkeypatch):
     main(["small.py", "--seeds", "2"])
     first = capsys.readouterr()
     table = first.out
@@ -94,10 +97,13 @@ def test_from_nothing_to_the_table(tiny, capsys):
     assert len({row["data"]["train"] for row in rows}) == 1
     page = " ".join(re.sub(r"<[^>]+>", "", Path("results/report.html").read_text()).split())
     assert "python tools/reproduce.py small.py --seeds 2 --dump-logits" in page
-    main(["small.py", "--seeds", "2", "--no-report"])
-    second = capsys.readouterr()
-    assert second.out == table
-    assert second.err.count("done before") == 6
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+        main(["small.py", "--seeds", "2", "--no-report"])
+        sys.stdout.seek(0)
+        assert sys.stdout.read() == table.replace("±", "?")
+    assert Path("results/small.md").read_text() + "\n" == table
+    assert capsys.readouterr().err.count("done before") == 6
     main(["small.py", "--seeds", "3", "--dry-run"])
     plan = capsys.readouterr().out.splitlines()
     assert [": done" in line for line in plan] == [True] * 6 + [False] * 4
@@ -249,6 +255,11 @@ def test_wrong_words(tmp_path, monkeypatch, capsys):
     assert message == "--devices are numbers of GPUs or cpu, got 'gpu'"
     message = error_of(capsys, main, "digits", "--devices", "0,1+2")
     assert message == "--devices must give each run as many GPUs, got ['0', '1+2']"
+    if not torch.cuda.is_available():
+        message = error_of(capsys, main, "digits", "--devices", "0,99")
+        assert message == "--devices 0,99: there is no GPU 0 among the 0 that are visible here"
+    message = error_of(capsys, main, "digits", "--results", "")
+    assert message == "--results must name a folder, got ''"
     message = error_of(capsys, main, "digits", "--scale", "nope")
     assert message == "no scale 'nope' of the experiments (known: cpu, digits)"
     Path("results").touch()
