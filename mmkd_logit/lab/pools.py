@@ -46,7 +46,8 @@ class LocalPool:
             raise ValueError(f"--devices must give each run as many GPUs, got {list(devices)}")
         (self.processes,) = sizes
         self._free = list(devices)
-        self._threads = max(1, (os.cpu_count() or 1) // len(devices))
+        cores = max(1, (os.cpu_count() or 1) // len(devices))
+        self.threads = int(os.environ.get("OMP_NUM_THREADS", cores))
         self._running: dict[str, tuple[str, Any]] = {}
         self._forkserver = multiprocessing.get_context("forkserver")
         self._forkserver.set_forkserver_preload(["mmkd_logit.lab._preload"])
@@ -63,8 +64,7 @@ class LocalPool:
         self._running[folder] = (device, start(device, argv, tool, log))
 
     def _start_forked(self, device: str, argv: Sequence[str], tool: str, log: Path) -> Any:
-        threads = os.environ.get("OMP_NUM_THREADS", str(self._threads))
-        environment = dict(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS=threads)
+        environment = dict(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS=str(self.threads))
         process = self._forkserver.Process(
             target=run_forked, args=(tool, list(argv), str(log), environment)
         )

@@ -24,7 +24,7 @@ from mmkd_logit.utils.cli import OneLineParser
 
 from .experiment import Experiment, NothingChosenError
 from .pools import ClusterPool, LocalPool, default_devices
-from .scheduler import Scheduler, describe_plan
+from .scheduler import Scheduler
 from .tables import describe_experiment, write_tables
 
 EXPERIMENTS = CONFIGS / "paper"
@@ -55,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="train up to N (8) students of one teacher together, with one pass of it",
     )
     add("--fast", action="store_true", help="train every run in bfloat16, apart from exact runs")
-    add("--dry-run", action="store_true", help="list the runs and their estimated cost")
+    add("--dry-run", action="store_true", help="list the runs, and their cost by earlier rows")
+    text = "with --dry-run: time a few steps of every network that no row has measured"
+    add("--estimate", action="store_true", help=text)
     add(
         "--devices",
         help="comma-separated GPUs: one run at a time on each (0,1), several on each (0,0,1,1), "
@@ -176,8 +178,8 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
-    if not args.results:
-        raise ValueError("--results must name a folder, got ''")
+    if args.estimate and not args.dry_run:
+        raise ValueError("--estimate goes with --dry-run")
     results = Path(args.results, "runs.jsonl")
     check_out_file("--results", results)
     pool = _pool(args)
@@ -189,7 +191,13 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
             check_config(cfg)
     if args.dry_run:
         rows = [*read_lines(results), *read_lines(EXPERIMENTS / "measured.jsonl")]
-        return print("\n".join(describe_plan(scheduler, rows)))
+        from .cost import Timer, describe_plan  # imports what a training does
+
+        timer = None
+        if args.estimate:
+            torch.set_num_threads(getattr(pool, "threads", torch.get_num_threads()))
+            timer = Timer(scheduler)
+        return print("\n".join(describe_plan(scheduler, rows, timer)))
     found = scheduler()
     folder = Path(args.results, args.scale or "")
     for experiment, runs in plan.items():

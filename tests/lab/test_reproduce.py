@@ -47,7 +47,15 @@ def test_students_that_start_together_compute_no_logit_twice(tiny, capsys):
         f"runs = dict(big=dict(config={tiny.teacher!r}, seed=0),\n"
         f"            a={run.format('A', 0.5)}, b={run.format('B', 0.9)})\n"
     )
-    main(["pair.py", "--devices", "cpu,cpu", "--no-report"])
+    words = ["pair.py", "--devices", "cpu,cpu", "--no-report"]
+    main([*words, "--dry-run"])
+    assert "3 of 3 runs to do: cost unknown" in capsys.readouterr().out
+    main([*words, "--dry-run", "--estimate"])
+    *plan, total = capsys.readouterr().out.splitlines()
+    assert [": to do, about " in line for line in plan] == [True] * 3
+    assert re.fullmatch(r"3 of 3 runs to do: \d+ s of one device; the caches .* GB of disk", total)
+    assert not Path("work_dirs").exists()
+    main(words)
     rows = read_lines(Path("results/runs.jsonl"))
     students = [row for row in rows if row["config"] == tiny.kd]
     assert len(students) == 2
@@ -233,8 +241,8 @@ def test_it_leaves_signals_as_they_were(workplace, monkeypatch):
         return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
 
     before, during = handlers(), []
-    monkeypatch.setattr(reproduce, "describe_plan", lambda *_: during.extend(handlers()) or [])
-    main(["digits", "--dry-run"])
+    monkeypatch.setattr(reproduce, "read_lines", lambda path: during.extend(handlers()) or [])
+    main(["digits", "--dry-run", "--only", "teacher"])
     assert handlers() == before
     assert during[0] is during[1]
     assert during[0] not in before
@@ -258,8 +266,6 @@ def test_wrong_words(tmp_path, monkeypatch, capsys):
     if not torch.cuda.is_available():
         message = error_of(capsys, main, "digits", "--devices", "0,99")
         assert message == "--devices 0,99: there is no GPU 0 among the 0 that are visible here"
-    message = error_of(capsys, main, "digits", "--results", "")
-    assert message == "--results must name a folder, got ''"
     message = error_of(capsys, main, "digits", "--scale", "nope")
     assert message == "no scale 'nope' of the experiments (known: cpu, digits)"
     Path("results").touch()
