@@ -135,16 +135,24 @@ LOOPS = _Registry(
 
 # MMEngine reads ``PACKAGE::PATH`` in ``_base_`` and ``get_config`` of the packages listed there.
 _mmengines.MODULE2PACKAGE["mmkd_logit"] = "mmkd_logit"
+CONFIGS = Path(__file__).parent / ".mim" / "configs"  # a checkout has a link there
+
+
+def config_path(name: str) -> Path:
+    """Return the file that the name of a config stands for; ``mmkd_logit::PATH`` is in CONFIGS."""
+    scope, _, path = name.rpartition("::")
+    return CONFIGS / path if scope == "mmkd_logit" else Path(name)
 
 
 def load_config(name: str) -> Config:
     """Read a config file, or ``mmpretrain::PATH`` or ``mmkd_logit::PATH`` of a package."""
-    packaged = "::" in name
-    if not packaged and not Path(name).is_file():
+    path = config_path(name)
+    packaged = "::" in name and not path.is_file()
+    if not packaged and not path.is_file():
         raise FileNotFoundError(f"the config {name} does not exist")
     try:
         if not packaged:
-            return Config.fromfile(name)
+            return Config.fromfile(path)
         from mmengine.hub import get_config  # imports the Runner, which a registry does not need
 
         return get_config(name)

@@ -5,13 +5,14 @@
 title = 'Amount of data, CIFAR-100: WRN-28-4 -> WRN-16-2'
 loss = dict(ce='CE', kd='KL tau 20')
 teach = dict(ce={}, kd=dict(teacher='teacher'))
-config = dict(ce='configs/data_amount/wrn16-2', kd='configs/data_amount/wrn28-4_wrn16-2_kl-t20')
-whole = dict(ce='configs/wrn/wrn16-2.py', kd='configs/kd/wrn28-4_wrn16-2_kl-t20.py')
+folder = 'mmkd_logit::data_amount/'
+config = dict(ce=f'{folder}wrn16-2', kd=f'{folder}wrn28-4_wrn16-2_kl-t20')
+whole = dict(ce='mmkd_logit::wrn/wrn16-2.py', kd='mmkd_logit::kd/wrn28-4_wrn16-2_kl-t20.py')
 field = 'train_dataloader.dataset'
 parts = dict(samples='per_class', classes='classes')
 fractions = ['0.1', '0.2', '0.3', '0.4', '0.5']
 halves = {'lower half': '(0., 0.5)', 'upper half': '(0.5, 1.)'}
-runs = dict(teacher=dict(config='configs/wrn/wrn28-4.py'))
+runs = dict(teacher=dict(config='mmkd_logit::wrn/wrn28-4.py'))
 runs.update({f'{m}_{p}{f}': dict(
     row=f'share of {p}, {loss[m]}', column=f, config=f'{config[m]}_{p}.py',
     overrides=[f'{field}.{parts[p]}={f}'], **teach[m])

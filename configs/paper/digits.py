@@ -9,12 +9,12 @@ fraction were chosen on the val split with other seeds; the table is of the test
 """
 title = 'Digits: WRN-16-2, which saw all images, teaches a thin WRN-10-1, which sees one in ten'
 seeds = 5
-folder, kl = 'configs/data_amount/', 'wrn16-2_wrn10-1-thin_kl-t3_samples_digits.py'
+folder, kl = 'mmkd_logit::data_amount/', 'wrn16-2_wrn10-1-thin_kl-t3_samples_digits.py'
 long = [
     'train_cfg.max_epochs=200', 'param_scheduler.milestones=[100,150]', 'train_cfg.val_interval=50',
     'default_hooks.checkpoint.interval=50']
 runs = dict(
-    teacher=dict(row='teacher, all images', config='configs/wrn/wrn16-2_digits.py', seed=0),
+    teacher=dict(row='teacher, all images', config='mmkd_logit::wrn/wrn16-2_digits.py', seed=0),
     alone=dict(
         row='student alone', config=folder + 'wrn10-1-thin_samples_digits.py', overrides=long),
     kl3=dict(

@@ -5,10 +5,11 @@ The paper says that they help (S); its numbers are not known.
     python tools/reproduce.py ensemble --seeds 3
 """
 title = 'Ensembles of teachers, CIFAR-100: WRN-28-4, mean of logits -> WRN-16-2'
-kd = dict(kl='configs/kd/wrn28-4_wrn16-2_kl-t20.py', mse='configs/kd/wrn28-4_wrn16-2_mse.py')
+pair = 'mmkd_logit::kd/wrn28-4_wrn16-2'
+kd = dict(kl=f'{pair}_kl-t20.py', mse=f'{pair}_mse.py')
 labels = dict(kl='KL tau 20', mse='MSE')
-seeds = {f't{i}': dict(config='configs/wrn/wrn28-4.py', seed_shift=1000 * i) for i in range(4)}
-runs = dict(seeds, other=dict(config='configs/wrn/wrn40-2.py'))
+seeds = {f't{i}': dict(config='mmkd_logit::wrn/wrn28-4.py', seed_shift=1000 * i) for i in range(4)}
+runs = dict(seeds, other=dict(config='mmkd_logit::wrn/wrn40-2.py'))
 runs.update({
     f'{loss}_{n}': dict(
         row=labels[loss], column=f'{n} of several seeds', config=kd[loss],

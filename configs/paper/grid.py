@@ -9,11 +9,11 @@ title = 'Grid over alpha and tau, CIFAR-100'
 pairs = dict(wrn28_4='wrn28-4_wrn16-2', wrn40_2='wrn40-2_wrn16-2')
 alphas = ['0.1', '0.2', '0.3', '0.4', '0.5', '0.6', '0.7', '0.8', '0.9', '1.0']
 taus = ['1', '3', '5', '20', 'inf']
-runs = {t: dict(config=f"configs/wrn/{t.replace('_', '-')}.py") for t in pairs}
+runs = {t: dict(config=f"mmkd_logit::wrn/{t.replace('_', '-')}.py") for t in pairs}
 runs.update({
     f'{t}_a{alpha}_t{tau}': dict(
         row=f"{pairs[t].upper().replace('_', ' -> ')}, tau {tau}", column=f'alpha {alpha}',
-        config=f'configs/kd/{pairs[t]}_kl-t20.py', teacher=t,
+        config=f'mmkd_logit::kd/{pairs[t]}_kl-t20.py', teacher=t,
         overrides=[f'model.alpha={alpha}'] * (alpha != '1.0')
         + [f'model.loss_kd.tau={tau}'] * (tau != '20'))
     for t in pairs for tau in taus for alpha in alphas})

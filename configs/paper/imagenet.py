@@ -9,16 +9,16 @@ label = {t: f'{t} -> {s}'.replace('resnet', 'ResNet-') for t, s in pairs.items()
 taus = ['1', '3', '5', '20', 'inf']
 runs = {
     f'{s}_ce': dict(
-        row=label[t], column='CE', config=f'configs/resnet/{s}_in1k.py', overrides=scale)
+        row=label[t], column='CE', config=f'mmkd_logit::resnet/{s}_in1k.py', overrides=scale)
     for t, s in pairs.items()}
 runs.update({
     f'{s}_kl-t{tau}': dict(
-        row=label[t], column=f'tau {tau}', config=f'configs/kd/{t}_{s}_kl-t20_in1k.py',
+        row=label[t], column=f'tau {tau}', config=f'mmkd_logit::kd/{t}_{s}_kl-t20_in1k.py',
         overrides=scale + [f'model.loss_kd.tau={tau}'] * (tau != '20'))
     for t, s in pairs.items() for tau in taus})
 runs.update({
     f'{s}_mse': dict(
-        row=label[t], column='MSE', config=f'configs/kd/{t}_{s}_mse_in1k.py', overrides=scale)
+        row=label[t], column='MSE', config=f'mmkd_logit::kd/{t}_{s}_mse_in1k.py', overrides=scale)
     for t, s in pairs.items()})
 metrics = [
     dict(title='test top-1 (%)', key='test.accuracy/top1'),

@@ -12,7 +12,7 @@ rows = dict(
 file = dict(sym40='sym40', sym60='sym40', sym80='sym40', human='human')
 rate = {n: [f'train_dataloader.dataset.rate={r}'] * (r not in ('0.4', None))
         for n, r in noises.items()}
-folder = 'configs/noisy_label'
+folder = 'mmkd_logit::noisy_label'
 runs = {n: dict(
     row=rows[n], column='teacher', config=f'{folder}/wrn28-4_{file[n]}.py', overrides=rate[n])
     for n in noises}

@@ -6,7 +6,7 @@ The paper's order is S (small tau best, MSE worst), its numbers are not known.
 """
 title = 'Noisy teacher, ImageNet: ResNet-152 stopped early -> ResNet-50'
 row = 'stopped at 81.16 % train accuracy'
-folder = 'configs/noisy_teacher/resnet152'
+folder = 'mmkd_logit::noisy_teacher/resnet152'
 scale = 'auto_scale_lr.enable=True'
 runs = dict(
     teacher=dict(

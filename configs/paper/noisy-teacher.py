@@ -6,12 +6,12 @@ The paper's order is S (small tau best, MSE worst), its numbers are not known.
 """
 title = 'Noisy teacher, CIFAR-100: WRN-28-4 stopped early -> WRN-16-2'
 taus = ['1', '3', '5', '20', 'inf']
-folder = 'configs/noisy_teacher/wrn28-4'
+folder = 'mmkd_logit::noisy_teacher/wrn28-4'
 rows = dict(stop53='stopped at 53.77 % train accuracy', epochs10='stopped after 10 epochs')
 runs = dict(
     stop53=dict(row=rows['stop53'], column='teacher', config=f'{folder}_stop53.py'),
     epochs10=dict(row=rows['epochs10'], column='teacher', config=f'{folder}_10e.py'),
-    ce=dict(row='no teacher', column='CE', config='configs/wrn/wrn16-2.py'))
+    ce=dict(row='no teacher', column='CE', config='mmkd_logit::wrn/wrn16-2.py'))
 runs.update({
     f'{teacher}_kl-t{tau}': dict(
         row=rows[teacher], column=f'tau {tau}', teacher=teacher,

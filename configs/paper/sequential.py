@@ -3,18 +3,19 @@
     python tools/reproduce.py sequential --seeds 5
 """
 title = 'Sequential distillation, CIFAR-100: WRN-28-4 -> WRN-16-4 -> WRN-16-2'
-kl, mse = 'configs/kd/wrn16-4_wrn16-2_kl-t3.py', 'configs/kd/wrn16-4_wrn16-2_mse.py'
-inside = 'configs/sequential/wrn28-4'
+kl, mse = 'mmkd_logit::kd/wrn16-4_wrn16-2_kl-t3.py', 'mmkd_logit::kd/wrn16-4_wrn16-2_mse.py'
+inside = 'mmkd_logit::sequential/wrn28-4'
 runs = dict(
-    big=dict(config='configs/wrn/wrn28-4.py'),
-    medium=dict(config='configs/wrn/wrn16-4.py'),
-    medium_kl=dict(config='configs/kd/wrn28-4_wrn16-4_kl-t3.py', teacher='big'),
-    medium_mse=dict(config='configs/kd/wrn28-4_wrn16-4_mse.py', teacher='big'),
-    kl=dict(row='28-4 -KL3-> 16-2', config='configs/kd/wrn28-4_wrn16-2_kl-t3.py', teacher='big'),
+    big=dict(config='mmkd_logit::wrn/wrn28-4.py'),
+    medium=dict(config='mmkd_logit::wrn/wrn16-4.py'),
+    medium_kl=dict(config='mmkd_logit::kd/wrn28-4_wrn16-4_kl-t3.py', teacher='big'),
+    medium_mse=dict(config='mmkd_logit::kd/wrn28-4_wrn16-4_mse.py', teacher='big'),
+    kl=dict(
+        row='28-4 -KL3-> 16-2', config='mmkd_logit::kd/wrn28-4_wrn16-2_kl-t3.py', teacher='big'),
     ce_kl=dict(row='16-4 by CE -KL3-> 16-2', config=kl, teacher='medium'),
     kl_kl=dict(row='28-4 -KL3-> 16-4 -KL3-> 16-2', config=kl, teacher='medium_kl'),
     mse_kl=dict(row='28-4 -MSE-> 16-4 -KL3-> 16-2', config=kl, teacher='medium_mse'),
-    mse=dict(row='28-4 -MSE-> 16-2', config='configs/kd/wrn28-4_wrn16-2_mse.py', teacher='big'),
+    mse=dict(row='28-4 -MSE-> 16-2', config='mmkd_logit::kd/wrn28-4_wrn16-2_mse.py', teacher='big'),
     ce_mse=dict(row='16-4 by CE -MSE-> 16-2', config=mse, teacher='medium'),
     kl_mse=dict(row='28-4 -KL3-> 16-4 -MSE-> 16-2', config=mse, teacher='medium_kl'),
     mse_mse=dict(row='28-4 -MSE-> 16-4 -MSE-> 16-2', config=mse, teacher='medium_mse'),

@@ -6,18 +6,19 @@ title = 'Table 1: CIFAR-100, teacher WRN-28-4'
 students = ['wrn16-2', 'wrn16-4', 'wrn28-2', 'wrn28-4', 'wrn40-6']
 columns = ['CE', 'tau 1', 'tau 3', 'tau 5', 'tau 20', 'tau inf', 'MSE']
 taus = ['1', '3', '5', '20', 'inf']
-runs = dict(teacher=dict(config='configs/wrn/wrn28-4.py'))
+runs = dict(teacher=dict(config='mmkd_logit::wrn/wrn28-4.py'))
 runs.update({
-    f'{s}_ce': dict(row=s.upper(), column='CE', config=f'configs/wrn/{s}.py') for s in students})
+    f'{s}_ce': dict(row=s.upper(), column='CE', config=f'mmkd_logit::wrn/{s}.py')
+    for s in students})
 runs.update({
     f'{s}_kl-t{tau}': dict(
         row=s.upper(), column=f'tau {tau}', teacher='teacher',
-        config=f'configs/kd/wrn28-4_{s}_kl-t20.py',
+        config=f'mmkd_logit::kd/wrn28-4_{s}_kl-t20.py',
         overrides=[f'model.loss_kd.tau={tau}'] * (tau != '20'))
     for s in students for tau in taus})
 runs.update({
     f'{s}_mse': dict(
-        row=s.upper(), column='MSE', config=f'configs/kd/wrn28-4_{s}_mse.py', teacher='teacher')
+        row=s.upper(), column='MSE', config=f'mmkd_logit::kd/wrn28-4_{s}_mse.py', teacher='teacher')
     for s in students})
 names = ['ce', *[f'kl-t{tau}' for tau in taus], 'mse']
 numbers = dict(

@@ -7,5 +7,5 @@
 _base_ = '../kd/wrn10-1_wrn10-1-thin_kl-t3_digits.py'
 model = dict(
     teacher=dict(
-        config='configs/kd/wrn16-2_wrn10-1_mse_digits.py',
+        config='mmkd_logit::kd/wrn16-2_wrn10-1_mse_digits.py',
         checkpoint='work_dirs/wrn16-2_wrn10-1_mse_digits/seed0/final.pth'))

@@ -7,5 +7,5 @@
 _base_ = '../kd/wrn16-4_wrn16-2_mse.py'
 model = dict(
     teacher=dict(
-        config='configs/kd/wrn28-4_wrn16-4_kl-t3.py',
+        config='mmkd_logit::kd/wrn28-4_wrn16-4_kl-t3.py',
         checkpoint='work_dirs/wrn28-4_wrn16-4_kl-t3/seed0/final.pth'))

@@ -7,5 +7,5 @@
 _base_ = '../kd/wrn16-4_wrn16-2_kl-t3.py'
 model = dict(
     teacher=dict(
-        config='configs/kd/wrn28-4_wrn16-4_mse.py',
+        config='mmkd_logit::kd/wrn28-4_wrn16-4_mse.py',
         checkpoint='work_dirs/wrn28-4_wrn16-4_mse/seed0/final.pth'))

@@ -15,7 +15,7 @@ custom_hooks = [
             dict(
                 begin=15,
                 teacher=dict(
-                    config='configs/wrn/wrn10-1_digits.py',
+                    config='mmkd_logit::wrn/wrn10-1_digits.py',
                     checkpoint='work_dirs/wrn10-1_digits/seed0/final.pth'),
                 loss_kd=dict(type='mmkd_logit.LogitMSELoss'))
         ])

@@ -15,7 +15,7 @@ custom_hooks = [
             dict(
                 begin=100,
                 teacher=dict(
-                    config='configs/wrn/wrn16-4.py',
+                    config='mmkd_logit::wrn/wrn16-4.py',
                     checkpoint='work_dirs/wrn16-4/seed0/final.pth',
                     cache=dict(storage='disk')),
                 loss_kd=dict(type='mmkd_logit.LogitMSELoss'))

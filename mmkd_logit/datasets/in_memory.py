@@ -101,12 +101,13 @@ class SampleBatch:
 
 
 @FUNCTIONS.register_module()
-def batch_collate(data: Any) -> Any:
+def batch_collate(data: Any, _scope_: str | None = None) -> Any:
     """Pass a batch that the data set made as a whole; join single samples.
 
     Args:
         data: Of :class:`InMemoryDataset`, the batch as a dict; of any other data set the list of
             samples, which MMEngine's ``default_collate`` joins.
+        _scope_: Ignored; MMEngine passes it where the config has a ``_base_`` of a package.
 
     Raises:
         ValueError: If it is neither, or no sample.

@@ -1,5 +1,6 @@
 """Errors of command lines in one line, and the command that goes on."""
 
+import io
 import logging
 import os
 import shlex
@@ -74,6 +75,8 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     raises = logging.raiseExceptions
     logging.raiseExceptions = False  # a log that cannot be written prints a page for each line
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # no run ends for want of a character in ASCII
     try:
         yield
     except (Exception, KeyboardInterrupt) as raised:

@@ -21,6 +21,7 @@ from mmengine.registry import HOOKS
 
 from mmkd_logit import __version__
 from mmkd_logit.checkpoint import find_state_dict, read_lazily, state_hash
+from mmkd_logit.registry import config_path
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.files import write_text
 
@@ -195,8 +196,8 @@ def _describe_teacher(teacher: Any, weights: Mapping[str, str]) -> dict[str, Any
 def _network_of(teacher: Any) -> Any:
     config = teacher.config
     try:
-        if isinstance(config, str) and Path(config).is_file():
-            return _read_network(config)
+        if isinstance(config, str) and config_path(config).is_file():
+            return _read_network(config_path(config))
         if isinstance(config, str) and not config.endswith((".py", ".json", ".yml", ".yaml")):
             return config  # the name of a published model
         return replace(teacher, checkpoint=None).resolve().model

@@ -181,6 +181,8 @@ class ResultsRecorder:
             return
         # Better now than after days of training.
         check_out_file("--results", self.path)
+        if self.path.exists() and not self.path.is_file():  # reading a device may never end
+            raise ValueError(f"--results: {self.path} is not a regular file; name another file")
         for row in read_lines(self.path):
             if "fingerprint" not in row and "config_hash" not in row:  # of version 0.1.0
                 what = f"{self.path} holds a line that is of no run, {json.dumps(row)[:60]}"

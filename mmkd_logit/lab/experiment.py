@@ -21,6 +21,7 @@ from mmkd_logit.engine.config import (
 )
 from mmkd_logit.engine.logits import export_path
 from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.registry import config_path
 
 
 @dataclass(frozen=True)
@@ -95,24 +96,13 @@ def read_once(config: str) -> Config:
     return read_config(config)
 
 
-def refuse_shared_folders(runs: Sequence[Run]) -> None:
-    """Make sure that different runs write to different folders."""
-    users: dict[str, Run] = {}
-    for run in runs:
-        other = users.setdefault(run.work_dir, run)
-        if other.argv != run.argv:
-            raise ValueError(
-                f"the runs {other.name} and {run.name} are different and would both write to "
-                f"{run.work_dir}; give one of them a config file with a name of its own"
-            )
-
-
 @dataclass(frozen=True)
 class RunEntry:
     """A run as an experiment's file describes it, once for all seeds.
 
     Attributes:
-        config: The config file, seen from the current folder or from the experiment's.
+        config: The config file, seen from the current folder or from the experiment's, or
+            ``mmkd_logit::PATH``.
         row: Label of the row of the table; a run without one is only another run's teacher.
         column: Label of the column.
         overrides: Settings of the config, ``KEY=VALUE``.
@@ -286,7 +276,6 @@ class Experiment:
                         epochs = max(1, round(epochs * length / longest))
                     known[name] = self._run(name, seed, epochs, known)
             runs.extend(known.values())
-        refuse_shared_folders(runs)
         return runs
 
     def _run(self, name: str, seed: int, epochs: int | None, known: dict[str, Run]) -> Run:
@@ -298,8 +287,7 @@ class Experiment:
         others: list[Run] = []  # than those that the config names
         if teachers:
             inputs += _teacher_overrides(entry.config, teachers)
-            named = [teacher.config for teacher in model_teachers(read_once(entry.config))]
-            usual = [teacher.config for teacher in teachers] == named and len(named) == 1
+            usual = len(inputs) == 1 and inputs[0].startswith(_CHECKPOINT)
             others += [] if usual and self._is_plain(teachers[0], own_seed) else teachers
         if entry.later_teacher:
             later = known[entry.later_teacher]
@@ -334,13 +322,17 @@ class Experiment:
         return run.overrides == self.options and not run.suffix and run.seed == seed
 
 
+_CHECKPOINT = "model.teacher.checkpoint="
+
+
 def _teacher_overrides(config: str, teachers: tuple[Run, ...]) -> list[str]:
     """Return the overrides that make runs the teachers of a config."""
     files = [str(Path(teacher.work_dir, FINAL)) for teacher in teachers]
     named = model_teachers(read_once(config))
     if len(teachers) == len(named) == 1:
-        checkpoint = f"model.teacher.checkpoint={files[0]}"
-        if named[0].config == teachers[0].config:
+        checkpoint = f"{_CHECKPOINT}{files[0]}"
+        theirs, ours = (config_path(str(each.config)) for each in (named[0], teachers[0]))
+        if theirs.resolve() == ours.resolve():
             return [checkpoint]
         return [f"model.teacher.config={teachers[0].config}", checkpoint]
     # Each computes as the config says of it, or of its only teacher.

@@ -40,12 +40,14 @@ class LocalPool:
         for device in devices:
             if device != "cpu" and not all(part.isdigit() for part in device.split("+")):
                 raise ValueError(f"--devices are numbers of GPUs or cpu, got {device!r}")
+        self.gpus = {int(part) for each in devices if each != "cpu" for part in each.split("+")}
         sizes = {len(device.split("+")) for device in devices}
         if len(sizes) != 1:
             raise ValueError(f"--devices must give each run as many GPUs, got {list(devices)}")
         (self.processes,) = sizes
         self._free = list(devices)
-        self._threads = max(1, (os.cpu_count() or 1) // len(devices))
+        cores = max(1, (os.cpu_count() or 1) // len(devices))
+        self.threads = int(os.environ.get("OMP_NUM_THREADS", cores))
         self._running: dict[str, tuple[str, Any]] = {}
         self._forkserver = multiprocessing.get_context("forkserver")
         self._forkserver.set_forkserver_preload(["mmkd_logit.lab._preload"])
@@ -62,8 +64,7 @@ class LocalPool:
         self._running[folder] = (device, start(device, argv, tool, log))
 
     def _start_forked(self, device: str, argv: Sequence[str], tool: str, log: Path) -> Any:
-        threads = os.environ.get("OMP_NUM_THREADS", str(self._threads))
-        environment = dict(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS=threads)
+        environment = dict(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS=str(self.threads))
         process = self._forkserver.Process(
             target=run_forked, args=(tool, list(argv), str(log), environment)
         )
@@ -77,13 +78,16 @@ class LocalPool:
             torchrun = ["-m", "mmkd_logit.engine.launch", "--standalone"]
             command = [*torchrun, f"--nproc_per_node={self.processes}", *command]
             argv = ["--launcher", "pytorch", *argv]  # behind --cfg-options it would be an override
+        # Numbers are of the GPUs that this process sees.
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        gpus = [visible[int(part)] if visible else part for part in device.split("+")]
         log.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(open_in_place(log, os.O_WRONLY | os.O_APPEND), "ab") as file:
             return _Program(
                 [sys.executable, *command, *argv],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": device.replace("+", ",")},
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)},
                 preexec_fn=end_with_parent,
             )
 

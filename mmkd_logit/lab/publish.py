@@ -14,14 +14,16 @@ from mmkd_logit.engine.config import FINAL, model_teachers
 from mmkd_logit.engine.fingerprint import computed_content, fingerprint, row_fingerprint
 from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.results import append_line, holds, read_lines
+from mmkd_logit.registry import config_path
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, Run, read_once
-from .reproduce import MEASURED, find_experiments
 from .reproduce import build_parser as reproduce_parser
+from .reproduce import find_experiments
 from .tables import render
 
+MEASURED = Path("configs", "paper", "measured.jsonl")
 _ROW = ("config", "computed", "seed", "weights", "test", "finished")
 _BLOCK = re.compile(r"(<!-- measured: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _ENTRY = re.compile(r"  - Name: (\S+)\n(?:    .*\n)+")
@@ -89,7 +91,7 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
             return match[0]
         top1 = {}
         for row in rows:
-            if row["config"] == config[1] and _is_usual(row, rows):
+            if _same_config(row, config[1]) and _is_usual(row, rows):
                 top1[row["seed"]] = row["test"]["accuracy/top1"]
         if not top1:
             return entry
@@ -105,13 +107,17 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
     return _ENTRY.sub(fill, text)
 
 
+def _same_config(row: dict, config: str) -> bool:
+    return config_path(row["config"]).resolve() == config_path(config).resolve()
+
+
 def _is_usual(row: dict, rows: Sequence[dict]) -> bool:
     """Whether a row is of its config as it is now, taught by the run of the teacher's config."""
     if row["seed"] >= 1000:  # of an ensemble, see ``seed_shift``
         return False
     weights = {}
     for teacher in model_teachers(read_once(row["config"])):
-        own = [each for each in rows if each["config"] == teacher.config]
+        own = [each for each in rows if _same_config(each, str(teacher.config))]
         known = [each["weights"] for each in own if each["weights"] in row["teachers"]]
         if teacher.file is not None:
             if not any(_is_usual(each, rows) for each in own if each["weights"] in known):

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmkd_logit.checkpoint import install_safe_reading
 from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.cli import TrainingStarted, one_line_errors, resume_command
@@ -16,16 +18,16 @@ from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.logits import add_export_argument
 from mmkd_logit.engine.preemption import EXIT_CODES
 from mmkd_logit.engine.results import read_lines
+from mmkd_logit.registry import CONFIGS
 from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.cli import OneLineParser
 
 from .experiment import Experiment, NothingChosenError
 from .pools import ClusterPool, LocalPool, default_devices
-from .scheduler import Scheduler, describe_plan
+from .scheduler import Scheduler
 from .tables import describe_experiment, write_tables
 
-EXPERIMENTS = Path("configs", "paper")
-MEASURED = Path("configs", "paper", "measured.jsonl")
+EXPERIMENTS = CONFIGS / "paper"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "experiments",
         nargs="+",
-        help=f"names of files in {EXPERIMENTS}, such as table1; all; or paths of such files",
+        help="names of files in configs/paper, such as table1; all; or paths of such files",
     )
     add("--scale", metavar="NAME", help="small versions: digits, or cpu (CIFAR-100 on a CPU)")
     add("--seeds", type=int, help="how many seeds, 0, 1, 2 ...; default: the experiment's, or 1")
@@ -53,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="train up to N (8) students of one teacher together, with one pass of it",
     )
     add("--fast", action="store_true", help="train every run in bfloat16, apart from exact runs")
-    add("--dry-run", action="store_true", help="list the runs and their estimated cost")
+    add("--dry-run", action="store_true", help="list the runs, and their cost by earlier rows")
+    text = "with --dry-run: time a few steps of every network that no row has measured"
+    add("--estimate", action="store_true", help=text)
     add(
         "--devices",
         help="comma-separated GPUs: one run at a time on each (0,1), several on each (0,0,1,1), "
@@ -79,9 +83,9 @@ def find_experiments(names: Sequence[str], scale: str | None) -> list[Path]:
     """Find the files of experiments, given by name or by path."""
     folder = EXPERIMENTS if scale is None else EXPERIMENTS / scale
     known = sorted(path.stem for path in folder.glob("*.py"))
-    if scale is not None and not known:
+    if not known:
         scales = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir())
-        raise ValueError(f"no scale {scale!r} in {EXPERIMENTS} (known: {', '.join(scales)})")
+        raise ValueError(f"no scale {scale!r} of the experiments (known: {', '.join(scales)})")
     paths: list[Path] = []
     for name in names:
         if name.endswith(".py"):
@@ -89,9 +93,10 @@ def find_experiments(names: Sequence[str], scale: str | None) -> list[Path]:
         elif name == "all" or name in known:
             paths += [folder / f"{each}.py" for each in (known if name == "all" else [name])]
         else:
+            of_scale = "" if scale is None else f" of the scale {scale}"
             raise ValueError(
-                f"no experiment {name!r} in {folder} (known: {', '.join(known) or 'none here'}, "
-                "all); run from the project's folder, or name a file: PATH.py"
+                f"no experiment {name!r}{of_scale} (known: {', '.join(known)}, all); "
+                "or name a file: PATH.py"
             )
     paths = list(dict.fromkeys(paths))
     stems = [path.stem for path in paths]
@@ -107,7 +112,14 @@ def _pool(args: argparse.Namespace) -> LocalPool | ClusterPool:
     if args.launcher == "none":
         if args.cluster_option:
             raise ValueError("--cluster-option is for jobs; add --launcher slurm, or leave it out")
-        return LocalPool(default_devices() if args.devices is None else args.devices.split(","))
+        pool = LocalPool(default_devices() if args.devices is None else args.devices.split(","))
+        missing = pool.gpus - {*range(torch.cuda.device_count())}
+        if missing:
+            raise ValueError(
+                f"--devices {args.devices}: there is no GPU {min(missing)} among the "
+                f"{torch.cuda.device_count()} that are visible here"
+            )
+        return pool
     if args.devices:
         raise ValueError("--devices is for this machine; --cluster-option says what a job gets")
     folder = Path(args.results, "submitit")
@@ -166,6 +178,8 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+    if args.estimate and not args.dry_run:
+        raise ValueError("--estimate goes with --dry-run")
     results = Path(args.results, "runs.jsonl")
     check_out_file("--results", results)
     pool = _pool(args)
@@ -176,8 +190,14 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
         for cfg in scheduler.configs.values():
             check_config(cfg)
     if args.dry_run:
-        rows = [*read_lines(results), *read_lines(MEASURED)]
-        return print("\n".join(describe_plan(scheduler, rows)))
+        rows = [*read_lines(results), *read_lines(EXPERIMENTS / "measured.jsonl")]
+        from .cost import Timer, describe_plan  # imports what a training does
+
+        timer = None
+        if args.estimate:
+            torch.set_num_threads(getattr(pool, "threads", torch.get_num_threads()))
+            timer = Timer(scheduler)
+        return print("\n".join(describe_plan(scheduler, rows, timer)))
     found = scheduler()
     folder = Path(args.results, args.scale or "")
     for experiment, runs in plan.items():

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +11,15 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from mmkd_logit.engine.config import (
-    EXACT,
-    FINAL,
-    describe_numerics,
-    model_teachers,
-    seed_of,
-    teachers_of,
-)
-from mmkd_logit.engine.fingerprint import describe_machine, read_run, should_resume
+from mmkd_logit.engine.config import FINAL, model_teachers, seed_of, teachers_of
+from mmkd_logit.engine.fingerprint import read_run, should_resume
 from mmkd_logit.engine.group import batches_key, common_work_dir, why_alone
 from mmkd_logit.engine.lock import FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.logits import SPLITS, loader_of, missing_exports
-from mmkd_logit.engine.results import find_row, group_size, read_lines
+from mmkd_logit.engine.results import find_row, read_lines
 from mmkd_logit.utils.files import write_text
 
-from .experiment import Experiment, Run, refuse_shared_folders
+from .experiment import Experiment, Run
 from .pools import LOG, ClusterPool, LocalPool
 
 _PAUSE = 0.2  # seconds between two looks at the processes
@@ -167,7 +159,6 @@ class Scheduler:
         share: int = 1,
         exports: Collection[str] | None = None,
     ) -> None:
-        refuse_shared_folders([run for runs in plan.values() for run in runs])
         self.results, self.pool, self.say = results, pool, say
         self.runs: dict[str, Run] = {}  # this and the next by work folder
         self.labels: dict[str, str] = {}
@@ -176,7 +167,12 @@ class Scheduler:
         for experiment, runs in plan.items():
             for run in runs:
                 folder = run.work_dir
-                self.runs.setdefault(folder, run)
+                other = self.runs.setdefault(folder, run)
+                if other.argv != run.argv:
+                    raise ValueError(
+                        f"the runs {other.name} and {run.name} are different and would both write "
+                        f"to {folder}; give one of them a config file with a name of its own"
+                    )
                 self.labels.setdefault(folder, experiment.label(run.name))
                 keys = experiment.measured if run.name in experiment.cells else ()
                 self.measured.setdefault(folder, set()).update(keys)
@@ -444,50 +440,3 @@ def _describe(row: dict) -> str:
     top1 = row["test"].get("accuracy/top1")
     what = f"test top-1 {top1:.2f} %" if isinstance(top1, float) else f"test {row['test']}"
     return f"{what} in {row['train_seconds']:.0f} s"
-
-
-def describe_plan(scheduler: Scheduler, rows: Sequence[dict]) -> list[str]:
-    """List the runs, which are done, and the estimated cost of the others.
-
-    The cost of a run is its epochs times the seconds that an epoch of the same config took in a
-    results row, on this device if there is such a row.
-    """
-    device = describe_machine()["device"]
-    lines, known, unknown = [], 0.0, 0
-    for folder, run in scheduler.runs.items():
-        cfg = scheduler.configs[folder]
-        ready = all(scheduler.found.get(need.work_dir) for need in run.needs)
-        row = scheduler.found[folder] = scheduler.find(folder) if ready else None
-        if row is not None:
-            state = "done, but for its logits" if scheduler.needs_export(folder) else "done"
-        else:
-            cut_off = should_resume(cfg, scheduler.pool.processes)
-            state = "cut off, would go on" if cut_off else "to do"
-            numerics = describe_numerics(cfg)
-            alike = [each for each in rows if each.get("numerics", EXACT) == numerics]
-            seconds = seconds_of(run.config, cfg.train_cfg.get("max_epochs"), alike, device)
-            known, unknown = known + (seconds or 0), unknown + (seconds is None)
-            state += ", cost unknown" if seconds is None else f", about {_time(seconds)}"
-        lines.append(f"{folder}: {state} (seed {seed_of(cfg)})")
-    missing = sum(row is None for row in scheduler.found.values())
-    at_least = "at least " if unknown else ""
-    total = f"{at_least}{_time(known)} of one device" if known or not missing else "cost unknown"
-    note = f"; no measured speed for {unknown} of them" if unknown else ""
-    return [*lines, f"{missing} of {len(lines)} runs to do: {total}{note}"]
-
-
-def seconds_of(config: str, epochs: int | None, rows: Sequence[dict], device: str) -> float | None:
-    """Estimate the training time of a config from measured runs of it."""
-    speeds: dict[bool, list[float]] = {True: [], False: []}
-    for row in rows:
-        alone = not row.get("resumed_at") and group_size(row) == 1
-        if row.get("config") == config and alone and row.get("epochs"):
-            speeds[row.get("device") == device].append(row["train_seconds"] / row["epochs"])
-    measured = speeds[True] or speeds[False]
-    return statistics.median(measured) * epochs if measured and epochs else None
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

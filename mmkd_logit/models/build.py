@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmkd_logit.losses.base import LOSS, build_module
@@ -55,7 +56,9 @@ def build_student(
             "student must be the config of a classifier, such as "
             f"dict(type='ImageClassifier', backbone=...), or a module, got {student!r}"
         )
-    find_class("student", MMPRETRAIN_MODELS, student["type"])
+    # A student that comes from a config of a package has the scope of that.
+    with DefaultScope.overwrite_default_scope(student.get("_scope_")):
+        find_class("student", MMPRETRAIN_MODELS, student["type"])
     if not isinstance(data_preprocessor, (Mapping, nn.Module, type(None))):
         raise ValueError(
             "data_preprocessor must be a dict such as dict(mean=[...], std=[...]), a module or "

@@ -1,4 +1,4 @@
-"""Every config: parses, says in its name what it holds, builds, and trains a step."""
+"""Every config, from an empty folder: parses, is what its name says, builds, trains a step."""
 
 import copy
 import math
@@ -12,8 +12,11 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from networks import raw_batch
 
+from mmkd_logit.engine.fingerprint import fingerprint_of
+from mmkd_logit.engine.preflight import check_config
 from mmkd_logit.engine.train import build_config, build_parser, plan_runs
 from mmkd_logit.models import TeacherSettings
+from mmkd_logit.registry import config_path, load_config
 
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = {"wrn": "wrn", "res": "resnet", "mob": "mobilenet"}  # by the name of a network
@@ -93,6 +96,11 @@ METHOD = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def folder_of(network):
     return FOLDER[network[:3]]
 
@@ -161,7 +169,7 @@ def check_recipe(cfg, epochs, milestones, batch_size, weight_decay=5e-4):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_plain_config(name, project):
+def test_plain_config(name):
     cfg, dataset = load(folder_of(name), name), dataset_of(name)
     check_network(cfg.model, name.removesuffix(f"_{dataset}"), dataset)
     check_step(build(cfg), cfg, dataset)
@@ -178,14 +186,14 @@ def test_plain_config(name, project):
 
 
 @pytest.mark.parametrize("name", [*KD, *(name for name in STOPS if STOPPED.match(name))])
-def test_kd_config(name, project):
+def test_kd_config(name):
     cfg, loss = check_pair("kd" if name in KD else "noisy_teacher", name)
     assert cfg.model.alpha == 1.0
     assert cfg.model.loss_kd == LOSSES[loss]
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_method_config(name, project):
+def test_method_config(name):
     cfg, method = check_pair("methods", name)
     alpha, loss, terms = METHOD[method]
     if name.endswith("at_digits"):  # attention is a mean over pixels, and 8x8 are a sixteenth
@@ -214,7 +222,7 @@ def check_pair(folder, name):
     stopped = STOPPED.fullmatch(teacher)
     teacher, source = stopped[1] if stopped else teacher, folder_of(teacher)
     made = f"{teacher}_{stopped[2]}" if stopped else teacher
-    config = f"configs/{'noisy_teacher' if stopped else source}/{made}{suffix}.py"
+    config = f"mmkd_logit::{'noisy_teacher' if stopped else source}/{made}{suffix}.py"
     checkpoint = f"work_dirs/{made}{suffix}/seed0/final.pth"
     if dataset == "in1k" and not stopped:
         checkpoint = f"torchvision://{teacher}.imagenet1k_v1"
@@ -223,7 +231,7 @@ def check_pair(folder, name):
     if cfg.model.get("feature_kd") and cache:
         cache = dict(cache=None)
     assert cfg.model.teacher == dict(config=config, checkpoint=checkpoint, **cache)
-    check_network(Config.fromfile(config).model, teacher, dataset)
+    check_network(load_config(config).model, teacher, dataset)
     # But for the model and how its log lines are averaged it is the student's plain config.
     plain = load(folder_of(student), f"{student}{suffix}")
     ours = {key: value for key, value in cfg.items() if key not in ("model", "log_processor")}
@@ -244,7 +252,7 @@ def split_noisy(name):
 
 
 @pytest.mark.parametrize("name", NOISY)
-def test_noisy_config(name, project, monkeypatch):
+def test_noisy_config(name, monkeypatch):
     """But for the labels, and the teacher's, it is the config of wrn or kd."""
     for variable in ("CIFARN_LABELS", "CIFARN_KEY", "CIFARN_CLEAN_KEY"):
         monkeypatch.delenv(variable, raising=False)
@@ -269,21 +277,21 @@ def test_noisy_config(name, project, monkeypatch):
     if others:
         teacher = f"{network}_{noise}{data}"
         assert cfg.model.teacher == dict(
-            config=f"configs/noisy_label/{teacher}.py",
+            config=f"mmkd_logit::noisy_label/{teacher}.py",
             checkpoint=f"work_dirs/{teacher}/seed0/final.pth",
             **({} if data else CACHE),
         )
-        assert Path(cfg.model.teacher.config).is_file()
+        assert config_path(cfg.model.teacher.config).is_file()
         cfg.model.teacher = plain.model.teacher
     assert dict(cfg.items()) == dict(plain.items())
 
 
 @pytest.mark.parametrize("name", ["wrn28-4_sym40", "wrn28-4_wrn16-2_mse_sym40"])
-def test_data_root_reaches_the_wrapped_data(name, project, monkeypatch):
+def test_data_root_reaches_the_wrapped_data(name, monkeypatch):
     monkeypatch.setenv("CIFAR100_ROOT", "/somewhere/else")
     wrapped = load("noisy_label", name).train_dataloader.dataset.dataset.dataset
     assert wrapped.data_root == "/somewhere/else"
-    words = [f"configs/noisy_label/{name}.py", "--cfg-options", "data_root=/another"]
+    words = [f"mmkd_logit::noisy_label/{name}.py", "--cfg-options", "data_root=/another"]
     words += ["train_dataloader.dataset.rate=0.6"]
     cfg = build_config(build_parser().parse_args(words))
     assert cfg.train_dataloader.dataset.dataset.dataset.data_root == "/another"
@@ -291,7 +299,7 @@ def test_data_root_reaches_the_wrapped_data(name, project, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SEQUENTIAL)
-def test_sequential_config(name, project):
+def test_sequential_config(name):
     """A kd config whose hook changes, half way, what its name says."""
     cfg = load("sequential", name)
     teachers, student, losses, *digits = name.split("_")
@@ -304,11 +312,11 @@ def test_sequential_config(name, project):
     expected = dict(begin=cfg.train_cfg.max_epochs // 2)
     assert cfg.param_scheduler.milestones[0] == expected["begin"]
     for teacher in later:
-        config = f"configs/wrn/{teacher}{suffix}.py"
+        config = f"mmkd_logit::wrn/{teacher}{suffix}.py"
         checkpoint = f"work_dirs/{teacher}{suffix}/seed0/final.pth"
         cache = {} if digits else CACHE
         expected["teacher"] = dict(config=config, checkpoint=checkpoint, **cache)
-        check_network(Config.fromfile(config).model, teacher, digits[0] if digits else "cifar100")
+        check_network(load_config(config).model, teacher, digits[0] if digits else "cifar100")
     for loss in later_losses:
         expected["loss_kd"] = LOSSES[loss]
     hook = cfg.custom_hooks[-1]
@@ -337,7 +345,7 @@ PARTS = {
 @pytest.mark.parametrize(
     "name", sorted(path.stem for path in (PROJECT / "configs/data_amount").glob("*.py"))
 )
-def test_data_amount_config(name, project):
+def test_data_amount_config(name):
     """But for the wrapped data set it is the config that its name begins with."""
     cfg, dataset = load("data_amount", name), dataset_of(name)
     suffix = "_digits" if dataset == "digits" else ""
@@ -352,6 +360,27 @@ def test_data_amount_config(name, project):
     assert wrapper == PARTS[part]
     cfg.train_dataloader.dataset = plain.train_dataloader.dataset
     assert dict(cfg.items()) == dict(plain.items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kd/resnet34_resnet18_mse",
+        "methods/wrn16-2_wrn10-1-thin_dkd_digits",
+        "noisy_label/wrn16-1_sym40",
+    ],
+)
+def test_a_child_in_another_project(name):
+    """MMEngine gives what comes from a package the scope of that."""
+    Path("child.py").write_text(f"_base_ = 'mmkd_logit::{name}.py'\n")
+    cfg = build_config(build_parser().parse_args(["child.py"]))
+    check_config(cfg)
+    assert fingerprint_of(cfg) == fingerprint_of(
+        build_config(build_parser().parse_args([f"mmkd_logit::{name}.py"]))
+    )
+    if cfg.model.get("teacher"):
+        cfg.model.teacher.update(checkpoint=None, cache=None)
+    check_step(build(cfg), cfg, dataset_of(name))
 
 
 def test_each_method_is_there_on_both_data_sets():
@@ -371,9 +400,9 @@ def networks_and_losses(name):
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_chain(name, project):
+def test_chain(name):
     """Each run trains what the name says, and its teacher is the student of the one before."""
-    words = [f"configs/sequential/{name}.py", "--train-teacher"]
+    words = [f"mmkd_logit::sequential/{name}.py", "--train-teacher"]
     networks, losses = networks_and_losses(name)
     dataset = dataset_of(name)
     first, *runs = plan_runs(build_parser().parse_args(words)).values()
@@ -497,14 +526,14 @@ def test_imagenet_root_comes_from_the_environment(monkeypatch):
     assert cfg.train_dataloader.sampler.type == "mmkd_logit.SeededSampler"
 
 
-def test_zoo_teacher_by_name_on_the_command_line(project):
+def test_zoo_teacher_by_name_on_the_command_line():
     """As the page of configs/kd says."""
     from mmkd_logit.engine.config import find_missing_teachers
     from mmkd_logit.engine.train import build_config, build_parser
 
     words = ["--cfg-options", "model.teacher=resnet152_8xb32_in1k"]
     cfg = build_config(
-        build_parser().parse_args(["configs/kd/resnet152_resnet50_mse_in1k.py", *words])
+        build_parser().parse_args(["mmkd_logit::kd/resnet152_resnet50_mse_in1k.py", *words])
     )
     assert not find_missing_teachers(cfg)
     (teacher,) = build(cfg).teachers
@@ -523,7 +552,7 @@ def test_digits_are_normalised_by_their_own_statistics():
     assert preprocessor.std[0] == pytest.approx(images.std().item(), abs=0.5)
 
 
-def test_real_cifar100(cifar100_root, project, monkeypatch):
+def test_real_cifar100(cifar100_root):
     """The real files through the config's own loader, pipeline and preprocessor."""
     from mmengine.runner import Runner
 

@@ -24,6 +24,7 @@ from mmkd_logit.engine.fingerprint import (
     reduce_content,
 )
 from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.registry import config_path, load_config
 
 
 def options(*words):
@@ -341,7 +342,7 @@ def test_a_teacher_counts_by_weights_and_network(project, tmp_path):
     assert fingerprint_with("a.pth", other) != seen["a"]  # the file has been written anew
     assert fingerprint_with("a.pth", student.state_dict()) == seen["a"]
     # The same network under another name, and another network.
-    text = Path(cfg.model.teacher.config).resolve()
+    text = config_path(cfg.model.teacher.config)
     (tmp_path / "copy.py").write_text(f"_base_ = '{text}'\n")
     cfg.model.teacher.config = str(tmp_path / "copy.py")
     assert fingerprint_of(cfg) == seen["a"]
@@ -353,7 +354,7 @@ def test_a_teacher_may_be_written_as_a_path_or_a_network(project):
     cfg = configure(KD)
     path = cfg.model.teacher.config
     seen = set()
-    for teacher in (path, dict(config=path), Config.fromfile(path).model.to_dict()):
+    for teacher in (path, dict(config=path), load_config(path).model.to_dict()):
         cfg.model.teacher = teacher
         seen.add(computed_content(cfg)["model"]["teacher"]["network"]["backbone"]["depth"])
     assert seen == {16}

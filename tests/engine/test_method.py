@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmkd_logit.engine.results import describe_method
 
 WRN = "WideResNetCIFAR depth=16 widen_factor=2"
-KD = dict(teacher_config="configs/wrn/wrn28-4.py", network=WRN, label_noise=None)
+KD = dict(teacher_config="mmkd_logit::wrn/wrn28-4.py", network=WRN, label_noise=None)
 SYM = dict(kind="symmetric", rate=0.4)
 
 
@@ -40,7 +40,7 @@ def test_mse_and_noise():
     mse |= dict(label="MSE", shows_tau=False, shift_invariant=False)
     assert method("kd/wrn28-4_wrn16-2_mse") == {**KD, **mse}
     noisy = method("noisy_label/wrn28-4_wrn16-2_mse_sym40")
-    teacher = "configs/noisy_label/wrn28-4_sym40.py"
+    teacher = "mmkd_logit::noisy_label/wrn28-4_sym40.py"
     assert noisy == {**KD, **mse, "label_noise": SYM, "teacher_config": teacher}
     assert method("noisy_label/wrn16-2_human")["label_noise"] == dict(kind="file", rate=None)
 
@@ -73,4 +73,4 @@ def test_several_teachers():
     found = method("kd/wrn28-4_wrn16-2_mse", **{"model.teacher": both})
     assert found["teacher_config"] == "configs/wrn/wrn28-4.py + configs/wrn/wrn40-2.py"
     later = method("sequential/wrn28-4-then-wrn16-4_wrn16-2_kl-t3-then-mse")["teacher_config"]
-    assert later == "configs/wrn/wrn28-4.py + configs/wrn/wrn16-4.py (in turn)"
+    assert later == "mmkd_logit::wrn/wrn28-4.py + mmkd_logit::wrn/wrn16-4.py (in turn)"

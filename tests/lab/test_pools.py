@@ -108,6 +108,7 @@ print(*sys.argv[1:], 'on', os.environ['CUDA_VISIBLE_DEVICES'], 'as', os.environ.
 def shows(tmp_path, monkeypatch):
     """A package in the current folder whose worker imports and trains nothing."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for folder in ("mmkd_logit", "mmkd_logit/lab", "mmkd_logit/engine"):
         Path(folder).mkdir()
         Path(folder, "__init__.py").touch()
@@ -127,13 +128,14 @@ def test_programs_on_gpus(shows):
         assert text_of(f"runs/{name}") == f"train.py c.py --seed {name} on {device} as None\n"
 
 
-def test_several_processes_a_run(shows):
-    """torchrun starts them."""
+def test_several_processes_a_run(shows, monkeypatch):
+    """torchrun starts them, on the GPUs of those that we may use."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     pool = LocalPool(["0+1"])
     assert pool.processes == 2
     pool.start("runs/a", ["c.py", "--cfg-options", "a=1"], "train.py")
     assert all_of(pool, 1) == {"runs/a": True}
-    command = "train.py --launcher pytorch c.py --cfg-options a=1 on 0,1 as"
+    command = "train.py --launcher pytorch c.py --cfg-options a=1 on 4,5 as"
     assert sorted(text_of("runs/a").splitlines()) == [f"{command} 0", f"{command} 1"]
 
 

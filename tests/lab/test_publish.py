@@ -52,8 +52,8 @@ def place(workplace):
         Path("configs").mkdir(exist_ok=True)
         Path("configs", folder).symlink_to(PROJECT / "configs" / folder)
     Path("configs/paper").mkdir()
-    Path("configs/paper/small.py").write_text(EXPERIMENT)
-    return Experiment("configs/paper/small.py").runs([0, 1])
+    Path("small.py").write_text(EXPERIMENT)
+    return Experiment("small.py").runs([0, 1])
 
 
 def test_rows_by_what_they_say_of_themselves(place):
@@ -73,10 +73,10 @@ def test_rows_by_what_they_say_of_themselves(place):
 
 def test_a_page(place):
     rows = [row_of(place[0], 90.0, "w0"), row_of(place[1], 91.0, "v0", ["w0"])]
-    page = "# T\n\n<!-- measured: small -->\nold\n<!-- end -->\n\nrest 1\n"
+    page = "# T\n\n<!-- measured: small.py -->\nold\n<!-- end -->\n\nrest 1\n"
     text = render_readme(page, rows)
     assert "| Distilled | 91.00 (1) |" in text
-    assert text.startswith("# T\n\n<!-- measured: small -->\n### Small\n")
+    assert text.startswith("# T\n\n<!-- measured: small.py -->\n### Small\n")
     assert text.endswith("0123456789ab.\n<!-- end -->\n\nrest 1\n")
     assert render_readme(text, rows) == text
     with pytest.raises(ValueError, match="no experiment 'nope'"):
@@ -124,7 +124,7 @@ def test_a_metafile_has_no_other_teachers_students(place):
 
 
 def test_the_command(place, capsys):
-    Path("README.md").write_text("<!-- measured: small -->\n<!-- end -->\n")
+    Path("README.md").write_text("<!-- measured: small.py -->\n<!-- end -->\n")
     append_line(Path("runs.jsonl"), row_of(place[0], 90.0, "w0"))
     # The folders of the project itself must not be written to.
     for folder in ("wrn", "kd"):
@@ -154,7 +154,7 @@ def test_the_projects_pages_are_up_to_date(project, capsys):
 
 
 def test_rows_of_fewer_digits_have_tables_of_their_own(place):
-    exact, fast = (Experiment("configs/paper/small.py", fast=fast).runs([0, 1]) for fast in (0, 1))
+    exact, fast = (Experiment("small.py", fast=fast).runs([0, 1]) for fast in (0, 1))
     assert not {run.work_dir for run in exact} & {run.work_dir for run in fast}
     rows = []
     for runs, top1, numerics in ((exact, 90.0, {}), (fast, 50.0, dict(numerics="bfloat16"))):
@@ -168,7 +168,7 @@ def test_rows_of_fewer_digits_have_tables_of_their_own(place):
             assert {run: row["test"]["accuracy/top1"] for run, row in found.items()} == {
                 run: low + run.seed for run in runs
             }
-        block = "<!-- measured: small{} -->\n<!-- end -->\n"
+        block = "<!-- measured: small.py{} -->\n<!-- end -->\n"
         page = render_readme(block.format("") + block.format(" --fast"), order)
         first, second = page.split("<!-- end -->\n")[:2]
         assert "90.50 ± 0.71 (2)" in first

@@ -477,6 +477,15 @@ def test_mistakes_are_known_before_the_first_training(machine):
     with pytest.raises(FileNotFoundError, match=r"the config kd.py does not exist"):
         go(machine)
     kd.rename("kd.py")
+    Path("more").mkdir()
+    Path("more/kd.py").write_text(Path("kd.py").read_text())
+    text = Path("experiment.py").read_text()
+    Path("experiment.py").write_text(
+        f"{text}runs['second'] = dict(row='2', config='more/kd.py', teacher='big')\n"
+    )
+    with pytest.raises(ValueError, match="kd and second are different and would both write to"):
+        go(machine)
+    Path("experiment.py").write_text(text)
     with pytest.raises(ValueError, match="a config has no field 'nonsense'"):
         go(machine, options=("nonsense=1",))
     assert machine.calls == []

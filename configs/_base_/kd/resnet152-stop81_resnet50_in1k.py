@@ -5,6 +5,6 @@ model = dict(
     type='mmkd_logit.LogitDistiller',
     student={{_base_.model}},
     teacher=dict(
-        config='configs/noisy_teacher/resnet152_stop81_in1k.py',
+        config='mmkd_logit::noisy_teacher/resnet152_stop81_in1k.py',
         checkpoint='work_dirs/resnet152_stop81_in1k/seed0/final.pth'),
     alpha=1.0)

@@ -5,6 +5,6 @@ model = dict(
     type='mmkd_logit.LogitDistiller',
     student={{_base_.model}},
     teacher=dict(
-        config='configs/resnet/resnet152_in1k.py',
+        config='mmkd_logit::resnet/resnet152_in1k.py',
         checkpoint='torchvision://resnet152.imagenet1k_v1'),
     alpha=1.0)

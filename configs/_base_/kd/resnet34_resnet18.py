@@ -5,7 +5,7 @@ model = dict(
     type='mmkd_logit.LogitDistiller',
     student={{_base_.model}},
     teacher=dict(
-        config='configs/resnet/resnet34.py',
+        config='mmkd_logit::resnet/resnet34.py',
         checkpoint='work_dirs/resnet34/seed0/final.pth',
         cache=dict(storage='disk')),
     alpha=1.0)

@@ -5,6 +5,6 @@ model = dict(
     type='mmkd_logit.LogitDistiller',
     student={{_base_.model}},
     teacher=dict(
-        config='configs/resnet/resnet34_in1k.py',
+        config='mmkd_logit::resnet/resnet34_in1k.py',
         checkpoint='torchvision://resnet34.imagenet1k_v1'),
     alpha=1.0)

@@ -5,7 +5,7 @@ model = dict(
     type='mmkd_logit.LogitDistiller',
     student={{_base_.model}},
     teacher=dict(
-        config='configs/wrn/wrn16-1.py',
+        config='mmkd_logit::wrn/wrn16-1.py',
         checkpoint='work_dirs/wrn16-1/seed0/final.pth',
         cache=dict(storage='disk')),
     alpha=1.0)

@@ -5,6 +5,6 @@ model = dict(
     type='mmkd_logit.LogitDistiller',
     student={{_base_.model}},
     teacher=dict(
-        config='configs/wrn/wrn16-2_digits.py',
+        config='mmkd_logit::wrn/wrn16-2_digits.py',
         checkpoint='work_dirs/wrn16-2_digits/seed0/final.pth'),
     alpha=1.0)

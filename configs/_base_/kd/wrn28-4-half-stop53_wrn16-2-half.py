@@ -2,5 +2,5 @@
 _base_ = './wrn28-4-half_wrn16-2-half.py'
 model = dict(
     teacher=dict(
-        config='configs/noisy_teacher/wrn28-4-half_stop53.py',
+        config='mmkd_logit::noisy_teacher/wrn28-4-half_stop53.py',
         checkpoint='work_dirs/wrn28-4-half_stop53/seed0/final.pth'))

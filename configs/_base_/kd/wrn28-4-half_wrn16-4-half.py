@@ -5,7 +5,7 @@ model = dict(
     type='mmkd_logit.LogitDistiller',
     student={{_base_.model}},
     teacher=dict(
-        config='configs/wrn/wrn28-4-half.py',
+        config='mmkd_logit::wrn/wrn28-4-half.py',
         checkpoint='work_dirs/wrn28-4-half/seed0/final.pth',
         cache=dict(storage='disk')),
     alpha=1.0)

@@ -5,7 +5,7 @@ model = dict(
     type='mmkd_logit.LogitDistiller',
     student={{_base_.model}},
     teacher=dict(
-        config='configs/noisy_teacher/wrn28-4_stop53.py',
+        config='mmkd_logit::noisy_teacher/wrn28-4_stop53.py',
         checkpoint='work_dirs/wrn28-4_stop53/seed0/final.pth',
         cache=dict(storage='disk')),
     alpha=1.0)

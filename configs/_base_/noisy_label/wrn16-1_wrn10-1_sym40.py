@@ -2,7 +2,7 @@
 _base_ = '../kd/wrn16-1_wrn10-1.py'
 model = dict(
     teacher=dict(
-        config='configs/noisy_label/wrn16-1_sym40.py',
+        config='mmkd_logit::noisy_label/wrn16-1_sym40.py',
         checkpoint='work_dirs/wrn16-1_sym40/seed0/final.pth'))
 train_dataloader = dict(
     dataset=dict(

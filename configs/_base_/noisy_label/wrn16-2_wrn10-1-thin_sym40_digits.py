@@ -2,7 +2,7 @@
 _base_ = '../kd/wrn16-2_wrn10-1-thin_digits.py'
 model = dict(
     teacher=dict(
-        config='configs/noisy_label/wrn16-2_sym40_digits.py',
+        config='mmkd_logit::noisy_label/wrn16-2_sym40_digits.py',
         checkpoint='work_dirs/wrn16-2_sym40_digits/seed0/final.pth'))
 train_dataloader = dict(
     dataset=dict(

@@ -2,7 +2,7 @@
 _base_ = '../kd/wrn28-4_wrn16-2.py'
 model = dict(
     teacher=dict(
-        config='configs/noisy_label/wrn28-4_human.py',
+        config='mmkd_logit::noisy_label/wrn28-4_human.py',
         checkpoint='work_dirs/wrn28-4_human/seed0/final.pth'))
 train_dataloader = dict(
     dataset=dict(

@@ -8,11 +8,11 @@ two cores.
 title = 'Grid over alpha and tau: WRN-28-4 -> WRN-16-2 at half resolution, 30 epochs, CIFAR-100'
 fast = True
 alphas, taus = ['0.1', '0.5', '0.9', '1.0'], ['1', '3', '5', '20', 'inf']
-runs = dict(teacher=dict(config='configs/wrn/wrn28-4-half.py', seed=0))
+runs = dict(teacher=dict(config='mmkd_logit::wrn/wrn28-4-half.py', seed=0))
 runs.update({
     f'a{alpha}_t{tau}': dict(
         row=f'tau {tau}', column=f'alpha {alpha}', teacher='teacher',
-        config='configs/kd/wrn28-4-half_wrn16-2-half_kl-t20.py',
+        config='mmkd_logit::kd/wrn28-4-half_wrn16-2-half_kl-t20.py',
         overrides=[f'model.alpha={alpha}'] * (alpha != '1.0')
         + [f'model.loss_kd.tau={tau}'] * (tau != '20'))
     for tau in taus for alpha in alphas})

@@ -8,7 +8,7 @@ epochs, bfloat16. One teacher; about 6 hours on two cores.
 title = 'Label noise: WRN-28-4 -> WRN-16-2 at half resolution, 30 epochs, CIFAR-100'
 seeds, fast = 2, True
 noise = 'symmetric noise 40 %'
-folder = 'configs/noisy_label/'
+folder = 'mmkd_logit::noisy_label/'
 kl = folder + 'wrn28-4-half_wrn16-2-half_kl-t1_sym40.py'
 taus = ['0.1', '0.5', '1', '5', '20', 'inf']
 runs = dict(

@@ -6,7 +6,7 @@ All of CIFAR-100 at half resolution, 30 epochs, bfloat16; one teacher. About 4 h
 """
 title = 'Noisy teacher: WRN-28-4 stopped early -> WRN-16-2 at half resolution, 30 epochs, CIFAR-100'
 seeds, fast = 2, True
-folder = 'configs/noisy_teacher/wrn28-4-half'
+folder = 'mmkd_logit::noisy_teacher/wrn28-4-half'
 row = 'stopped at 53.77 % train accuracy'
 taus = ['1', '3', '5', '20', 'inf']
 runs = dict(

@@ -7,11 +7,12 @@ two cores.
 """
 title = 'Sequential distillation: WRN-28-4 -> WRN-16-4 -> WRN-16-2 at half resolution, 30 epochs'
 seeds, fast = 2, True
-kl, mse = (f'configs/kd/wrn16-4-half_wrn16-2-half_{loss}.py' for loss in ('kl-t3', 'mse'))
-first, direct = 'configs/kd/wrn28-4-half_wrn16-4-half', 'configs/kd/wrn28-4-half_wrn16-2-half'
+kl, mse = (f'mmkd_logit::kd/wrn16-4-half_wrn16-2-half_{loss}.py' for loss in ('kl-t3', 'mse'))
+pair = 'mmkd_logit::kd/wrn28-4-half_'
+first, direct = f'{pair}wrn16-4-half', f'{pair}wrn16-2-half'
 runs = dict(
-    big=dict(config='configs/wrn/wrn28-4-half.py', seed=0),
-    medium=dict(config='configs/wrn/wrn16-4-half.py', seed=0),
+    big=dict(config='mmkd_logit::wrn/wrn28-4-half.py', seed=0),
+    medium=dict(config='mmkd_logit::wrn/wrn16-4-half.py', seed=0),
     medium_kl=dict(config=f'{first}_kl-t3.py', teacher='big', seed=0),
     medium_mse=dict(config=f'{first}_mse.py', teacher='big', seed=0),
     kl=dict(row='28-4 -KL3-> 16-2', config=f'{direct}_kl-t3.py', teacher='big'),

@@ -7,20 +7,20 @@ teacher; about 7 hours on two cores.
 """
 title = 'Table 1, first row: WRN-28-4 -> WRN-16-2 at half resolution, 30 epochs, CIFAR-100'
 seeds, fast, dump_logits = 3, True, ['train', 'test']
-kl = 'configs/kd/wrn28-4-half_wrn16-2-half_kl-t20.py'
+kl = 'mmkd_logit::kd/wrn28-4-half_wrn16-2-half_kl-t20.py'
 taus = ['1', '3', '5', '20', 'inf']
 student = 'WRN-16-2'
 runs = dict(
     teacher=dict(
-        row='teacher, WRN-28-4', column='CE', config='configs/wrn/wrn28-4-half.py', seed=0),
-    ce=dict(row=student, column='CE', config='configs/wrn/wrn16-2-half.py'),
+        row='teacher, WRN-28-4', column='CE', config='mmkd_logit::wrn/wrn28-4-half.py', seed=0),
+    ce=dict(row=student, column='CE', config='mmkd_logit::wrn/wrn16-2-half.py'),
     **{f'kl-t{tau}': dict(
         row=student, column=f'tau {tau}', config=kl, teacher='teacher',
         overrides=[f'model.loss_kd.tau={tau}'] * (tau != '20'))
        for tau in taus},
     mse=dict(
         row=student, column='MSE', teacher='teacher',
-        config='configs/kd/wrn28-4-half_wrn16-2-half_mse.py'))
+        config='mmkd_logit::kd/wrn28-4-half_wrn16-2-half_mse.py'))
 numbers = [72.68, 72.90, 74.24, 74.88, 75.15, 75.51, 75.54]
 names = ['ce', *[f'kl-t{tau}' for tau in taus], 'mse']
 paper = {name: pair for name, *pair in zip(names, numbers, 'SSSSRRS')}

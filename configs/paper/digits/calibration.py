@@ -3,10 +3,10 @@
     python tools/reproduce.py calibration --scale digits --epochs 6
 """
 title = 'Calibration, digits: WRN-16-2 -> thin WRN-10-1'
-pair = 'configs/kd/wrn16-2_wrn10-1-thin'
+pair = 'mmkd_logit::kd/wrn16-2_wrn10-1-thin'
 runs = dict(
-    teacher=dict(row='teacher', config='configs/wrn/wrn16-2_digits.py'),
-    ce=dict(row='CE', config='configs/wrn/wrn10-1-thin_digits.py'))
+    teacher=dict(row='teacher', config='mmkd_logit::wrn/wrn16-2_digits.py'),
+    ce=dict(row='CE', config='mmkd_logit::wrn/wrn10-1-thin_digits.py'))
 runs.update({
     f'kl-t{tau}': dict(
         row=f'KL tau {tau}', config=f'{pair}_kl-t3_digits.py', teacher='teacher',

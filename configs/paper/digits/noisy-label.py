@@ -5,7 +5,7 @@
 title = 'Label noise, digits: WRN-16-2 -> thin WRN-10-1'
 taus = ['0.1', '0.5', '1', '3', '20', 'inf']
 rates = ['0.4', '0.6']
-folder = 'configs/noisy_label/wrn'
+folder = 'mmkd_logit::noisy_label/wrn'
 rate = {r: [f'train_dataloader.dataset.rate={r}'] * (r != '0.4') for r in rates}
 row = {r: f'symmetric, rate {r}' for r in rates}
 runs = {f'r{r}': dict(

@@ -4,10 +4,10 @@
 """
 title = 'Noisy teacher, digits: WRN-16-2 stopped early -> thin WRN-10-1'
 row = 'stopped at 53.77 % train accuracy'
-folder = 'configs/noisy_teacher/wrn16-2'
+folder = 'mmkd_logit::noisy_teacher/wrn16-2'
 runs = dict(
     teacher=dict(row=row, column='teacher', config=f'{folder}_stop53_digits.py'),
-    ce=dict(row='no teacher', column='CE', config='configs/wrn/wrn10-1-thin_digits.py'))
+    ce=dict(row='no teacher', column='CE', config='mmkd_logit::wrn/wrn10-1-thin_digits.py'))
 runs.update({
     f'kl-t{tau}': dict(
         row=row, column=f'tau {tau}', teacher='teacher',

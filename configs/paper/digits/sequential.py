@@ -3,15 +3,15 @@
     python tools/reproduce.py sequential --scale digits --epochs 6
 """
 title = 'Sequential distillation, digits: WRN-16-2 -> WRN-10-1 -> thin WRN-10-1'
-last = 'configs/kd/wrn10-1_wrn10-1-thin'
+last = 'mmkd_logit::kd/wrn10-1_wrn10-1-thin'
 kl, mse = f'{last}_kl-t3_digits.py', f'{last}_mse_digits.py'
-straight = 'configs/kd/wrn16-2_wrn10-1-thin'
-inside = 'configs/sequential/wrn16-2'
+straight = 'mmkd_logit::kd/wrn16-2_wrn10-1-thin'
+inside = 'mmkd_logit::sequential/wrn16-2'
 runs = dict(
-    big=dict(config='configs/wrn/wrn16-2_digits.py'),
-    medium=dict(config='configs/wrn/wrn10-1_digits.py'),
-    medium_kl=dict(config='configs/kd/wrn16-2_wrn10-1_kl-t3_digits.py', teacher='big'),
-    medium_mse=dict(config='configs/kd/wrn16-2_wrn10-1_mse_digits.py', teacher='big'),
+    big=dict(config='mmkd_logit::wrn/wrn16-2_digits.py'),
+    medium=dict(config='mmkd_logit::wrn/wrn10-1_digits.py'),
+    medium_kl=dict(config='mmkd_logit::kd/wrn16-2_wrn10-1_kl-t3_digits.py', teacher='big'),
+    medium_mse=dict(config='mmkd_logit::kd/wrn16-2_wrn10-1_mse_digits.py', teacher='big'),
     kl=dict(row='16-2 -KL3-> thin', config=f'{straight}_kl-t3_digits.py', teacher='big'),
     ce_kl=dict(row='10-1 by CE -KL3-> thin', config=kl, teacher='medium'),
     kl_kl=dict(row='16-2 -KL3-> 10-1 -KL3-> thin', config=kl, teacher='medium_kl'),

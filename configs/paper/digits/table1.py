@@ -10,10 +10,10 @@ net = {s: [f'backbone.depth={d}', f'backbone.widen_factor={k}', f'head.in_channe
        for s, (d, k) in students.items()}
 plain = {s: [f'model.{text}' for text in net[s]] if s != 'wrn10_1' else [] for s in net}
 inner = {s: [f'model.student.{text}' for text in net[s]] if s != 'wrn10_1' else [] for s in net}
-folder = 'configs/kd/wrn16-2_wrn10-1-thin'
-runs = dict(teacher=dict(config='configs/wrn/wrn16-2_digits.py'))
+folder = 'mmkd_logit::kd/wrn16-2_wrn10-1-thin'
+runs = dict(teacher=dict(config='mmkd_logit::wrn/wrn16-2_digits.py'))
 runs.update({f'{s}_ce': dict(
-    row=row[s], column='CE', config='configs/wrn/wrn10-1-thin_digits.py', overrides=plain[s])
+    row=row[s], column='CE', config='mmkd_logit::wrn/wrn10-1-thin_digits.py', overrides=plain[s])
     for s in students})
 runs.update({f'{s}_kl-t{tau}': dict(
     row=row[s], column=f'tau {tau}', config=f'{folder}_kl-t3_digits.py', teacher='teacher',

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -154,31 +155,19 @@ def _reference(u: Tensor, v: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     """Return loss and gradient of the batch mean, from 50 digits."""
     import mpmath  # of the extra `dev`
 
-    losses, gradients = [], []
+    number, exp, log = (np.frompyfunc(f, 1, 1) for f in (mpmath.mpf, mpmath.exp, mpmath.log))
     with mpmath.workdps(50):
-        for student, teacher in zip(u.tolist(), v.tolist(), strict=True):
-            a, b = ([mpmath.mpf(x) for x in z] for z in (student, teacher))
-            if tau == math.inf:
-                d = [x - y for x, y in zip(a, b, strict=True)]
-                mean = mpmath.fsum(d) / len(d)
-                losses.append(mpmath.fsum((x - mean) ** 2 for x in d) / (2 * len(d)))
-                gradients.append([(x - mean) / len(d) for x in d])
-                continue
-            log_p, log_q = (_log_softmax([x / tau for x in z]) for z in (a, b))
-            p, q = ([mpmath.exp(x) for x in z] for z in (log_p, log_q))
-            terms = (c * (y - x) for c, x, y in zip(q, log_p, log_q, strict=True))
-            losses.append(tau**2 * mpmath.fsum(terms))
-            gradients.append([tau * (x - y) for x, y in zip(p, q, strict=True)])
-        loss = float(mpmath.fsum(losses) / len(losses))
-    gradient = [[float(x) / len(losses) for x in row] for row in gradients]
-    return torch.tensor(loss, dtype=torch.float64), torch.tensor(gradient, dtype=torch.float64)
-
-
-def _log_softmax(z: list) -> list:
-    import mpmath
-
-    total = mpmath.log(mpmath.fsum(mpmath.exp(x) for x in z))
-    return [x - total for x in z]
+        a, b = (number(z.detach().double().numpy()) for z in (u, v))
+        if tau == math.inf:
+            difference = a - b
+            centred = difference - difference.mean(1, keepdims=True)
+            losses, gradients = (centred**2).mean(1) / 2, centred / centred.shape[1]
+        else:
+            p, q = (exp(z / tau) / exp(z / tau).sum(1, keepdims=True) for z in (a, b))
+            losses, gradients = tau**2 * (q * (log(q) - log(p))).sum(1), tau * (p - q)
+        found = losses.mean(), gradients / len(losses)
+    loss, gradient = (torch.tensor(np.asarray(each, dtype=float)) for each in found)
+    return loss, gradient
 
 
 def _error(got: Tensor, want: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,6 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets import CIFAR100
 
 from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.engine import train
@@ -20,7 +18,7 @@ from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.config import change_teachers, model_teachers
 from mmkd_logit.models import TeacherSettings
 from mmkd_logit.models.teacher_cache import TeacherCache
-from mmkd_logit.utils.arguments import type_name
+from mmkd_logit.utils.arguments import arguments_of, type_name
 
 from .bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
 
@@ -51,31 +49,10 @@ def by_pipeline(cfg: Config, workers: int = 0) -> Config:
     return cfg
 
 
-def in_memory(cfg: Config) -> Config:
-    """Load training images from one tensor, batch by batch."""
-    if _has(cfg.train_dataloader.dataset, _IN_MEMORY):
-        return cfg
-    loader = by_pipeline(cfg).train_dataloader
-    loader.dataset = change_innermost(
-        loader.dataset,
-        lambda spec: dict(type=f"mmkd_logit.{_IN_MEMORY}", device="auto", dataset=spec),
-    )
-    loader.sampler = dict(type=f"mmkd_logit.{_SAMPLER}", sampler=loader.sampler)
-    loader.collate_fn = dict(type="mmkd_logit.batch_collate")
-    loader.pin_memory = False  # they are on the GPU already
-    kind = f"mmkd_logit.{_PREPROCESSOR}"
-    cfg.data_preprocessor = dict(cfg.get("data_preprocessor") or {}, type=kind)
-    return cfg
-
-
 def _without_ours(spec: Any) -> Any:
     if type_name(spec) in (_IN_MEMORY, _SEEDED):
         return _without_ours(spec["dataset"])
     return dict(spec, dataset=_without_ours(spec["dataset"])) if "dataset" in spec else spec
-
-
-def _has(spec: Any, kind: str) -> bool:
-    return type_name(spec) == kind or ("dataset" in spec and _has(spec["dataset"], kind))
 
 
 # From a kd config to the one that is timed.
@@ -109,6 +86,15 @@ def base_config(
         _use_random_images(cfg, synthetic)
     notes: list[str] = []
     change_teachers(cfg, lambda teacher: _plain_teacher(teacher, notes))
+    keep_only_steps(cfg)
+    if synthetic is not None:
+        notes.append(f"data: {synthetic} random images")
+    return cfg, notes
+
+
+def keep_only_steps(cfg: Config) -> None:
+    """Let a config train without end and do nothing else: no validation, no files, no log."""
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.train_dataloader.drop_last = True
     cfg.default_hooks = dict(cfg.get("default_hooks") or {}, checkpoint=None)
     hooks = cfg.get("custom_hooks") or []
@@ -116,9 +102,6 @@ def base_config(
     cfg.custom_hooks = [hook for hook in hooks if type_name(hook) not in left_out]
     cfg.train_cfg.max_epochs = 10**6
     cfg.log_level = "ERROR"
-    if synthetic is not None:
-        notes.append(f"data: {synthetic} random images")
-    return cfg, notes
 
 
 def _plain_teacher(teacher: TeacherSettings, notes: list[str]) -> dict[str, Any]:
@@ -131,10 +114,9 @@ def _plain_teacher(teacher: TeacherSettings, notes: list[str]) -> dict[str, Any]
     return spec
 
 
-def edited(cfg: Config, **fields: Any) -> Config:
-    """Return a copy of a config with other fields, and a name of its own for MMEngine."""
+def edited(cfg: Config) -> Config:
+    """Return a copy of a config with a name of its own for MMEngine."""
     new = Config(cfg.to_dict())
-    new.merge_from_dict(fields)
     new.experiment_name = f"benchmark{next(_number)}"
     return new
 
@@ -174,9 +156,9 @@ class RunnerSession:
         self.batch_size: int = cfg.train_dataloader.batch_size
         self.runner: Runner = _HaltedRunner.from_cfg(cfg)
         self.runner.train()
-        loader = self.runner.train_loop.dataloader
-        check_size(len(loader), self.batch_size)
-        self.stock = stock_of(loader)
+        self.loader = self.runner.train_loop.dataloader
+        check_size(len(self.loader), self.batch_size)
+        self.stock = stock_of(self.loader)
         self._steps = self._iterate()
 
     def step(self) -> None:
@@ -229,8 +211,7 @@ class _HaltedRunner(Runner):
 # The bare loop on the networks, data and loss of a config.
 
 
-_WRN_SETTINGS = {"depth", "widen_factor", "in_channels", "strides", "base_channels"}
-_WRN_SETTINGS |= {"stem_channels"}
+_WRN_SETTINGS = {*arguments_of(WideResNet)[0]} - {"num_classes"}
 
 
 class BareSession:
@@ -305,16 +286,12 @@ def _loss(cfg: Any) -> dict[str, Any]:
 
 
 def _data(cfg: Config) -> Dataset:
-    """Return torchvision's data set where the config has CIFAR-100, else one of arrays."""
+    """Return the config's images, as torchvision's data sets hold them."""
     spec, preprocessor = cfg.train_dataloader.dataset, cfg.get("data_preprocessor") or {}
     inner = spec
     while "dataset" in inner:
         inner = inner["dataset"]
     transform = _transform(inner.get("pipeline") or [], preprocessor)
-    if type_name(spec) == "CIFAR100" and not spec.get("indices"):
-        folder = Path(spec["data_root"])
-        if (folder / "cifar-100-python").is_dir():
-            return CIFAR100(str(folder), train=True, transform=transform, download=False)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         dataset = DATASETS.build(change_innermost(spec, lambda inner: dict(inner, pipeline=[])))
     dataset.full_init()

@@ -4,7 +4,6 @@ import argparse
 import math
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,12 +12,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from tqdm import tqdm
 
 from mmkd_logit.engine.config import change_teachers, make_fast
 from mmkd_logit.lab.tables import markdown_table
 
-from .sessions import BareSession, RunnerSession, base_config, by_pipeline, edited, in_memory
+from .sessions import BareSession, RunnerSession, base_config, by_pipeline, edited
 
 LEAST_ROUNDS = 5
 _WARM_UP = dict(cpu=2, cuda=20)
@@ -40,10 +38,7 @@ def timed(function: Callable[[], Any], device: str | torch.device, calls: int = 
 
 
 def interleave(
-    functions: Sequence[Callable[[], float]],
-    seconds: float,
-    least: int = LEAST_ROUNDS,
-    title: str | None = None,
+    functions: Sequence[Callable[[], float]], seconds: float, least: int = LEAST_ROUNDS
 ) -> list[list[float]]:
     """Call functions in turn, A B C A B C ..., so that changes of the machine meet all alike.
 
@@ -55,14 +50,10 @@ def interleave(
         ['a', 'b', 'a', 'b']
     """
     times: list[list[float]] = [[] for _ in functions]
-    start = time.perf_counter()
-    hidden = title is None or not sys.stderr.isatty()
-    layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
-    with tqdm(total=seconds, desc=title, disable=hidden, bar_format=layout) as bar:
-        while (spent := time.perf_counter() - start) < seconds or len(times[0]) < least:
-            bar.update(min(spent, seconds) - bar.n)
-            for function, own in zip(functions, times, strict=True):
-                own.append(function())
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < least:
+        for function, own in zip(functions, times, strict=True):
+            own.append(function())
     return times
 
 
@@ -117,7 +108,7 @@ def _plain(cfg: Config, device: torch.device, workers: int) -> Session:
 
 def _memory(*edits: Callable[[Config], None]) -> Callable[..., Session]:
     def start(cfg: Config, device: torch.device, workers: int) -> Session:
-        cfg = in_memory(edited(cfg))
+        cfg = edited(cfg)
         for edit in edits:
             edit(cfg)
         return RunnerSession(cfg)
@@ -163,7 +154,7 @@ VARIANTS: dict[str, Callable[[Config, torch.device, int], Session]] = {
     "bare-fixed": _bare(fixed_batch=True),  # one batch all along
     "bare-fast-fixed": _bare(fixed_batch=True, **_FAST),
     "plain": _plain,  # mmpretrain's pipeline, MMEngine's hooks
-    "memory": _memory(),  # images in memory
+    "memory": _memory(),  # the config as it is, for small images: in memory
     "memory+cache-cold": _memory(_cached),  # and a cache of logits, empty
     "memory+cache": _warm(),  # and a full one
     "student": _memory(_student),  # memory without a teacher
@@ -222,7 +213,8 @@ def train_rows(
     stock = max(session.stock for session in sessions)
     rounds = [round_of(session.step, device, stock) for session in sessions]
     before = [_lookups(session) for session in sessions]
-    times = interleave(rounds, seconds * len(names), title="training")
+    say(f"training for {seconds * len(names):.0f} seconds")
+    times = interleave(rounds, seconds * len(names))
     rows = []
     for name, session, own, then in zip(names, sessions, times, before, strict=True):
         hits, misses = (now - old for now, old in zip(_lookups(session), then, strict=True))

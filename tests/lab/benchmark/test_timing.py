@@ -49,18 +49,3 @@ def test_a_ratio_follows_from_the_times():
     assert compared["quartiles"] == pytest.approx([neighbours[0], neighbours[2]])
     with pytest.raises(ValueError, match="shorter"):
         ratio(times, reference[:-1])
-
-
-def test_a_bar_shows_the_time_left(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-
-    def slow():
-        time.sleep(0.03)
-        return 1.0
-
-    interleave([slow], seconds=0.3, title="training")
-    text = capsys.readouterr().err
-    assert "training" in text
-    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    interleave([slow], seconds=0, title="training")
-    assert capsys.readouterr().err == ""
