@@ -159,7 +159,8 @@ class ResultsRecorder:
 
     A row says what was run (config, overrides, seed, command; ``computed``, the content of which
     ``fingerprint`` is the hash), with what (commit, versions, device, teachers' hashes, ``data``:
-    a hash of the training and of the test samples), in which digits (``numerics``), what came out
+    a hash of the training and of the test samples; ``images``, the number of training images), in
+    which digits (``numerics``), what came out
     (``weights``, the hash of those in ``final.pth``; ``test``: the
     metrics of the config's test data with the weights after the last epoch, nothing selected;
     ``train``, if asked for: those of the un-augmented training data; ``best``, for information:
@@ -235,6 +236,7 @@ class ResultsRecorder:
             weights=weights_hash(Path(runner.work_dir, FINAL)),
             epochs=runner.epoch,
             iterations=runner.iter,
+            images=len(runner.train_dataloader.dataset),
             resumed_at=runner.iter if started.iteration is None else started.iteration,
             test=plain(metrics),
             train=plain(train),

@@ -170,6 +170,7 @@ _OTHERS = [
     ("report", "results", "damaged", ["damaged"], "table1.json"),
     ("report", "--out", "folder for a file", ["results", "--out", "tools"], "is a folder"),
     ("report", "--root", "missing folder", ["results", "--root", "nowhere"], "nowhere"),
+    ("report", "--json", "missing rows", ["nowhere", "--json"], "nowhere"),
 ]
 _FIGURES = [
     ("report", row[0], f"{row[1]} of {name}", [*row[2], "--figure", name], row[3])
@@ -177,6 +178,7 @@ _FIGURES = [
     for row in [
         ("results", "missing folder", ["nowhere"], "nowhere"),
         ("--experiment", "no such name", ["results", "--experiment", "tabel1"], "tabel1"),
+        ("--metric", "no such name", ["results", "--metric", "test.top"], "test.top"),
         ("--root", "missing folder", ["results", "--root", "nowhere"], "nowhere"),
         ("--out", "file for a folder", ["results", "--out", "a_file"],
          "a_file is a file; name a folder"),

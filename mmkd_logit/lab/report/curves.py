@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from .data import Experiment, Scalars, read_scalars
-from .groups import Group, Method, Run, describe_epochs, describe_seeds
+from .groups import Group, Run, describe_epochs, describe_seeds
 from .style import TEACHER, Drawing, Look, foot, new_figure
 
 PREDICTED: dict[str, Any] = dict(color=TEACHER.color, linestyle=(0, (1, 1.5)), lw=1.2)
@@ -76,76 +76,110 @@ def over_seeds(runs: Iterable[Mapping[float, float]]) -> Curve | None:
     return Curve(np.array(shared), values.mean(0), std, len(runs))
 
 
-# A line for each method: averaged over seeds, drawn and described.
+class Panel(NamedTuple):
+    """How a quantity is drawn."""
+
+    title: str
+    unit: str
+    what: str  # for the caption
+    log: bool = False  # whether the axis is logarithmic
 
 
 def read_curves(
     experiment: Experiment,
     groups: Sequence[Group],
     values: Callable[[Run, Scalars], Mapping[str, Mapping[float, float]]],
-) -> list[Curves]:
+) -> list[tuple[Group, Curves]]:
     """Average what runs logged, for each group.
 
     ``values`` takes a run and its scalars, and returns values over epochs by quantity.
     """
-    found: list[Curves] = []
     runs = [run for group in groups for run in group.runs]
-    if runs and not any(map(_logs, runs)):
+    if runs and not any(run["files"]["scalars"] for run in runs):
         raise ValueError(
             f"none of the {len(runs)} finished runs left vis_data/scalars.json, which training "
             f"writes: {' '.join(runs[0]['command'])}"
         )
+    found = []
     for group in groups:
         curves: Curves = {}
         for method in group.methods:
             seeds: dict[str, list[Mapping[float, float]]] = {}
-            for run in filter(_logs, method.runs.values()):
-                scalars = read_scalars(experiment.root / path for path in _logs(run))
+            for run in method.runs.values():
+                scalars = read_scalars(experiment.root / path for path in run["files"]["scalars"])
                 for name, each in values(run, scalars).items():
                     seeds.setdefault(name, []).append(each)
-            for name, runs_of_method in seeds.items():
-                curve = over_seeds(runs_of_method)
+            for name, every in seeds.items():
+                curve = over_seeds(every)
                 if curve is not None:
                     curves.setdefault(name, {})[method.name] = curve
-        found.append(curves)
+        found.append((group, curves))
     return found
 
 
-def _logs(run: Run) -> list[str]:
-    return run["files"].get("scalars") or []
-
-
-def draw_panels(
-    group: Group, curves: Curves, panels: Mapping[str, tuple[str, str, str]]
-) -> tuple[Figure, dict[str, Axes], str]:
+def draw_curves(
+    experiment: Experiment,
+    group: Group,
+    curves: Curves,
+    panels: Mapping[str, Panel],
+    finish: Callable[[dict[str, Axes]], str],
+    part: str,
+    title: str,
+    what: str,
+    paper: str,
+    predicted: str = "",
+) -> Drawing:
     """Draw the quantities that have a curve: means with bands, and markers now and then.
 
-    ``panels`` has the title, the unit and a description by quantity. Return the figure, its
-    panels, and the descriptions of what is drawn.
+    ``finish`` takes their axes by quantity, draws what else belongs there, and returns what the
+    caption says of it. ``{panels}`` in ``what`` stands for the descriptions of the panels.
     """
     shown = [name for name in panels if name in curves]
     rows = 2 if len(shown) == 4 else 1
     figure = new_figure(0.6 + 2.6 * rows)
-    grid = figure.subplots(rows, len(shown) // rows, squeeze=False)
-    methods = [method for method in group.methods if any(map(_logs, method.runs.values()))]
-    for axes, name in zip(grid.flat, shown, strict=True):
+    every = figure.subplots(rows, len(shown) // rows, squeeze=False)
+    drawn = dict(zip(shown, every.flat, strict=True))
+    methods = [m for m in group.methods if any(m.name in found for found in curves.values())]
+    for name, axes in drawn.items():
         for place, method in enumerate(methods):
-            if method.name not in curves[name]:
-                continue
-            epochs, mean, std, _ = curves[name][method.name]
-            step = max(1, len(epochs) // 6)
-            color, order = method.look.color, 2 + 0.01 * method.look.order
-            axes.fill_between(
-                epochs, mean - std, mean + std, color=color, alpha=0.12, lw=0, zorder=1
-            )
-            markers = (int(place / len(methods) * step), step)
-            axes.plot(epochs, mean, markevery=markers, zorder=order, **_style_of(method.look))
-        axes.set(title=panels[name][0], ylabel=panels[name][1])
-    found = dict(zip(shown, grid.flat, strict=True))
-    return figure, found, "; ".join(panels[name][2] for name in shown)
+            if method.name in curves[name]:
+                _draw_curve(axes, curves[name][method.name], method.look, place / len(methods))
+        axes.set(title=panels[name].title, ylabel=panels[name].unit, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        if panels[name].log:
+            _log_scale(axes, curves[name].values())
+    more = finish(drawn)
+    entries = [(method.name, _style_of(method.look)) for method in methods]
+    _legend(figure, [*entries, (predicted, PREDICTED)] if predicted else entries)
+    runs = [run for m in methods for run in m.runs.values() if run["files"]["scalars"]]
+    seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
+    protocol = f"{seeds}; {describe_epochs(runs)}"
+    foot(figure, f"{experiment.key} · {group.title} · {protocol}")
+    bands = "" if "no spread" in protocol else ", bands ± one sample standard deviation"
+    what = what.format(panels="; ".join(panels[name].what for name in shown))
+    return Drawing(
+        name=experiment.file_name(part, group.title),
+        title=f"{title} {group.title}",
+        caption=" ".join(filter(None, [f"{what}{bands}; {protocol}.", more, *group.notes])),
+        figure=figure,
+        sources=[*experiment.sources, *(path for run in runs for path in run["files"]["scalars"])],
+        paper=paper,
+        numbers={
+            name: {label: curve.numbers() for label, curve in found.items()}
+            for name, found in curves.items()
+        },
+    )
 
 
-def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
+def _draw_curve(axes: Axes, curve: Curve, look: Look, offset: float) -> None:
+    epochs, mean, std, _ = curve
+    axes.fill_between(epochs, mean - std, mean + std, color=look.color, alpha=0.12, lw=0, zorder=1)
+    step = max(1, len(epochs) // 6)
+    markers = (int(offset * step), step)
+    axes.plot(epochs, mean, markevery=markers, zorder=2 + 0.01 * look.order, **_style_of(look))
+
+
+def _log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
     """Make an axis logarithmic, if anything on it is above 0, down to the least mean.
 
     Bands may end below 0, and would take the axis with them.
@@ -162,45 +196,8 @@ def log_scale(axes: Axes, curves: Iterable[Curve]) -> None:
             axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def describe_curves(
-    experiment: Experiment,
-    group: Group,
-    curves: Curves,
-    figure: Figure,
-    part: str,
-    title: str,
-    what: str,
-    paper: str,
-    more: str = "",
-    predicted: str = "",
-    **numbers: Any,
-) -> Drawing:
-    """Return the figure with its legend and its caption."""
-    drawn = [m for m in group.methods if any(m.name in found for found in curves.values())]
-    runs = [run for method in drawn for run in method.runs.values() if _logs(run)]
-    _end_axes(figure, drawn, predicted)
-    seeds = describe_seeds(curve.n for found in curves.values() for curve in found.values())
-    protocol = f"{seeds}; {describe_epochs(runs)}"
-    foot(figure, f"{experiment.key} · {group.title} · {protocol}")
-    bands = "" if "no spread" in protocol else ", bands ± one sample standard deviation"
-    caption = [f"{what}{bands}; {protocol}.", more, *group.notes]
-    for name, found in curves.items():
-        numbers[name] = {label: curve.numbers() for label, curve in found.items()}
-    return Drawing(
-        name=experiment.file_name(part, group.title),
-        title=f"{title} {group.title}",
-        caption=" ".join(filter(None, caption)),
-        figure=figure,
-        sources=[*experiment.sources, *(path for run in runs for path in _logs(run))],
-        paper=paper,
-        numbers=numbers,
-    )
-
-
-def _end_axes(figure: Figure, methods: Sequence[Method], predicted: str) -> None:
-    """Name the axis of epochs and write one legend for all panels."""
-    entries = [(method.name, _style_of(method.look)) for method in methods]
-    entries += [(predicted, PREDICTED)] if predicted else []
+def _legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
+    """Write one legend for all panels."""
     rows = -(-sum(38 + 4.8 * len(label) for label, _ in entries) // 500)  # in points
     columns = int(-(-len(entries) // rows))
     # Legends are filled by columns, and read by rows.
@@ -209,9 +206,6 @@ def _end_axes(figure: Figure, methods: Sequence[Method], predicted: str) -> None
     kind: dict[str, Any] = dict(ncols=columns, handlelength=3.2, columnspacing=1.4)
     figure.legend(handles=handles, loc="outside upper center", **kind)
     figure.get_layout_engine().set(w_pad=0.07)  # type: ignore[union-attr, call-arg]
-    for axes in figure.axes:
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def _style_of(look: Look) -> dict[str, Any]:

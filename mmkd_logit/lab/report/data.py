@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import reprlib
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,54 @@ import numpy as np
 FORMAT = 2  # of experiment files; 1 held copies of the results rows
 ROWS = "runs.jsonl"
 Scalars = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+# What the files hold: types, ``[type of items]``, ``{str: type of values}``, names with ``?`` are
+# optional, as rows of older versions lack some.
+_TEXT = (str, type(None))
+_NUMBER = (int, float, type(None))
+_OBJECT = (dict, type(None))
+_CELL = dict(mean=_NUMBER, std=_NUMBER, n=int, failed=int, paper=_NUMBER, mark=str)
+_METHOD = {
+    "kind": str, "label?": _TEXT, "loss?": _TEXT, "network?": _TEXT, "teacher_config?": _TEXT,
+    "tau?": (*_NUMBER, "inf"), "alpha?": _NUMBER, "label_noise?": _OBJECT,
+}  # fmt: skip
+_RUN = dict(
+    name=str, seed=int, work_dir=str, config=str, epochs=_NUMBER, teachers=[str], command=[str],
+    weights=_TEXT, method=_METHOD, files=dict(log=_TEXT, scalars=[str], dumps={str: str}),
+)  # fmt: skip
+_EXPERIMENT = dict(
+    name=str, scale=_TEXT, title=str, note=_TEXT, protocol=str, legend={str: str}, command=[str],
+    root=str, cells={str: [str]}, runs=[_RUN],
+    metrics=[dict(title=str, key=str, cells={str: {**_CELL, "difference": _NUMBER}},
+                  comparisons=[dict(text=str)])],
+)  # fmt: skip
+_ROW = {
+    **dict.fromkeys(["weights?", "config?", "commit?", "device?", "numerics?", "finished?"], _TEXT),
+    **dict.fromkeys(["seed?", "epochs?", "iterations?", "train_seconds?", "together?"], _NUMBER),
+    **dict.fromkeys(["test?", "train?", "data?", "versions?"], _OBJECT),
+    "overrides?": dict,
+    "teachers?": (list, type(None)),
+}
+
+
+def _check(value: Any, shape: Any, place: str = "") -> None:
+    """Make sure that what was read from JSON has the types that it was written with."""
+    if isinstance(shape, (dict, list)):
+        kinds: tuple = (type(shape),)
+    else:
+        kinds = shape if isinstance(shape, tuple) else (shape,)
+    if not any(isinstance(value, k) if isinstance(k, type) else value == k for k in kinds):
+        raise ValueError(f"{place or 'it'} is {reprlib.repr(value)}")
+    if isinstance(shape, list):
+        for number, item in enumerate(value):
+            _check(item, shape[0], f"{place}[{number}]")
+    elif isinstance(shape, dict):
+        for key, inner in shape.items():
+            for name in value if key is str else [key.removesuffix("?")]:
+                if name in value:
+                    _check(value[name], inner, f"{place}.{name}".lstrip("."))
+                elif not key.endswith("?"):
+                    raise ValueError(f"{place or 'it'} has no {name}")
 
 
 class Experiment(NamedTuple):
@@ -43,8 +92,8 @@ class Experiment(NamedTuple):
 
     def file_name(self, figure: str, title: str = "") -> str:
         """Return the name of a figure's files, without the ending."""
-        parts = [self.key.replace("/", "-"), figure, title.replace("->", "to")]
-        return "-".join(filter(None, parts))
+        title = re.sub("->|→", "to", title)
+        return "-".join(filter(None, [self.key.replace("/", "-"), figure, title]))
 
 
 @dataclass
@@ -63,7 +112,7 @@ def read_results(folder: str | Path, root: str | Path | None = None) -> Results:
     for each in (results.folder, Path(root or folder)):
         if not each.is_dir():
             raise FileNotFoundError(f"the folder {each} does not exist")
-    _read_rows(results)
+    results.rows, results.problems = read_rows(results.folder / ROWS)
     # A run that was tested again has several rows: the last line counts.
     lines = {row.get("weights"): number for number, row in results.rows.items()}
     for path in [*results.folder.glob("*.json"), *results.folder.glob("*/*.json")]:
@@ -76,14 +125,15 @@ def read_results(folder: str | Path, root: str | Path | None = None) -> Results:
         lost = sum(bool(run["weights"]) and not run["row"] for run in record["runs"])
         if lost:
             results.problems.append(f"{path}: {ROWS} lacks the rows of {lost} finished runs")
-        base = _root(path, record["root"]) if root is None else Path(root)
+        # From where a symbolic link leads: reproduce.py wrote the way from there.
+        base = Path(os.path.realpath(path.parent / record["root"]) if root is None else root)
         results.experiments.append(Experiment(path, base, record))
     if not results.experiments:
         raise ValueError(
             f"{folder} holds no experiments (NAME.json or SCALE/NAME.json); "
             "tools/reproduce.py NAME writes them"
         )
-    results.experiments.sort(key=lambda e: (e.record.get("scale") or "", e.path.name, e.path))
+    results.experiments.sort(key=lambda e: (e.record["scale"] or "", e.path.name, e.path))
     counts = Counter(each.key for each in results.experiments)
     for experiment in results.experiments:
         if counts[experiment.key] > 1:  # a copy: name it by its place too
@@ -93,28 +143,28 @@ def read_results(folder: str | Path, root: str | Path | None = None) -> Results:
     return results
 
 
-def _read_rows(results: Results) -> None:
-    path = results.folder / ROWS
+def read_rows(path: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """Read results rows by their line, and say what is wrong with other lines."""
+    rows, problems = {}, []
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            results.rows[number] = row
-        elif line.strip() and number < len(lines):  # the last may be in the middle of writing
-            results.problems.append(f"{ROWS}: line {number} is not a results row; remove it")
+            _check(row, _ROW)
+            rows[number] = row
+        except (ValueError, RecursionError) as error:
+            if line.strip() and number < len(lines):  # the last may be in the middle of writing
+                what = f"{path.name}: line {number} is not a results row"
+                problems.append(f"{what} ({error}); remove it")
+    return rows, problems
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
+    again = "remove it, or let tools/reproduce.py write it again"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not whole JSON ({error}); remove it, or let "
-            "tools/reproduce.py write it again"
-        ) from None
+        raise ValueError(f"{path} is not whole JSON ({error}); {again}") from None
     if not isinstance(record, dict) or not {"format", "cells"} <= record.keys():
         return None  # other JSON
     if record["format"] != FORMAT:
@@ -122,18 +172,17 @@ def _read_record(path: Path) -> dict[str, Any] | None:
             f"{path} has format {record['format']!r} and this program reads {FORMAT}; let this "
             "version's tools/reproduce.py write it again"
         )
+    try:
+        _check(record, _EXPERIMENT)
+        for name, place in record["cells"].items():
+            if len(place) != 2:
+                raise ValueError(f"cells.{name} is {reprlib.repr(place)}")
+        for metric in record["metrics"]:
+            if metric["cells"].keys() != record["cells"].keys():
+                raise ValueError(f"metric {metric['key']} has other cells")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; {again}") from None
     return record
-
-
-def _root(path: Path, way: str) -> Path:
-    """Follow the relative path from an experiment file to its runs.
-
-    It starts where a symbolic link leads. If the path without following links ends in the same
-    folder, that one is returned: it is the name that a browser uses.
-    """
-    real = Path(os.path.realpath(path.parent / way))
-    seen = Path(os.path.normpath(Path.cwd() / path.parent / way))
-    return seen if os.path.realpath(seen) == str(real) else real
 
 
 # What a run leaves: exported logits, logged scalars.
@@ -193,14 +242,19 @@ def read_dump(path: str | Path) -> Dump:
         arrays: dict[str, Any] = {
             name: file[name] for name in file if name in Dump.__dataclass_fields__
         }
-        arrays["identity"] = json.loads(str(arrays["identity"]))
-        return Dump(path=Path(path), **arrays)
+        return Dump(path=Path(path), **{**arrays, "identity": _identity(file)})
 
 
 def read_dump_identity(path: str | Path) -> dict[str, Any]:
     """Read what a file of exported logits is of, without its arrays."""
     with _open_dump(path) as file:
-        return dict(json.loads(str(file["identity"])))
+        return _identity(file)
+
+
+def _identity(file: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    identity = json.loads(str(file["identity"]))
+    _check(identity, {"method?": _METHOD}, "identity")
+    return identity
 
 
 def read_scalars(paths: Iterable[str | Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -213,11 +267,12 @@ def read_scalars(paths: Iterable[str | Path]) -> dict[str, tuple[np.ndarray, np.
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"the scalars {path} do not exist")
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line or "{}")
-            except ValueError:
+                _check(row, {"step?": _NUMBER})
+            except (ValueError, RecursionError):
                 if number == len(lines):  # the process was killed
                     break
                 raise ValueError(f"{path}:{number} is not a line of scalars") from None
@@ -244,15 +299,13 @@ def is_work_folder(folder: Path) -> bool:
 
 def experiment_of_folders(folders: Sequence[Path]) -> Experiment:
     """Make an experiment of work folders; ``NAME/seed0``, ``NAME/seed1`` ... are its seeds."""
-    seeds: dict[Path, tuple[Path, int]] = {}
-    for folder in folders:
-        whole = folder.resolve()
-        match = re.fullmatch(r"seed(\d+)", whole.name)
-        seeds[folder] = (whole.parent, int(match[1])) if match else (whole, 0)
-    common = os.path.commonpath([owner.parent for owner, _ in seeds.values()])
+    whole = [folder.resolve() for folder in folders]
+    seeds = [re.fullmatch(r"seed(\d+)", folder.name) for folder in whole]
+    owners = [folder.parent if seed else folder for folder, seed in zip(whole, seeds, strict=True)]
+    common = os.path.commonpath([owner.parent for owner in owners])
     runs = [
-        _run_of_folder(folder, owner.relative_to(common).as_posix(), seed)
-        for folder, (owner, seed) in seeds.items()
+        _run_of_folder(folder, owner.relative_to(common).as_posix(), int(seed[1]) if seed else 0)
+        for folder, owner, seed in zip(folders, owners, seeds, strict=True)
     ]
     names = list(dict.fromkeys(run["name"] for run in runs))
     record = dict(

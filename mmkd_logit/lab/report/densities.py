@@ -1,8 +1,9 @@
 """Densities and histograms of one number per sample, one row for each method."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,9 @@ from .style import Look, new_figure
 QUANTILES = dict(q05=0.05, q25=0.25, median=0.5, q75=0.75, q95=0.95)
 _FINE = 8  # cells of the histogram that is smoothed, for each point of a density
 _HEIGHT = 0.86  # of a row's peak
+_BESIDE: dict[str, Any] = dict(  # a text on the right of a panel
+    fontsize=7.5, xytext=(4, 0), textcoords="offset points", annotation_clip=False
+)
 
 
 @dataclass
@@ -36,14 +40,25 @@ class Row:
         return dict(pooled=summarize(self.values), seeds=seeds)
 
 
+class Panel(NamedTuple):
+    """What :func:`draw_rows` draws beside each other."""
+
+    rows: Sequence[Row]
+    label: str  # of the axis
+    head: str = ""
+    bins: int = 0  # of a histogram instead of a density
+    floor: float | None = None  # the least value that there can be
+    zero: bool = False  # whether a line is drawn there
+    empty: str = "not dumped"  # said of a row without values
+
+
 def not_finite(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     """Return notes on values that are not finite."""
-    notes = {}
-    for row in [row for each in rows.values() for row in each]:
-        count = np.count_nonzero(~np.isfinite(row.values))
-        if count:
-            notes[row.name] = f"{count:,} values by {row.name} are not finite"
-    return list(notes.values())
+    counts = {
+        row.name: np.count_nonzero(~np.isfinite(row.values))
+        for row in itertools.chain(*rows.values())
+    }
+    return [f"{n:,} values by {name} are not finite" for name, n in counts.items() if n]
 
 
 def bandwidth(values: np.ndarray) -> float:
@@ -99,77 +114,51 @@ def summarize(values: np.ndarray) -> dict[str, float | int]:
     return summary
 
 
-def row_panels(
-    rows: int, labels: Sequence[str], heads: Sequence[str] = ()
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels for :func:`draw_rows` beside each other."""
-    figure = new_figure(0.9 + 0.2 * bool(heads) + 0.42 * rows)
-    panels = list(figure.subplots(1, len(labels), squeeze=False)[0])
-    for axes, label in zip(panels, labels, strict=True):
-        axes.set_xlabel(label)
-    for axes, head in zip(panels, heads, strict=False):
-        axes.set_title(head, loc="left")
-    return figure, panels
-
-
-def draw_rows(
-    axes: Axes,
-    rows: Sequence[Row],
-    names: bool = True,
-    bins: int = 0,
-    floor: float | None = None,
-    empty: str = "not dumped",
-    zero: bool = False,
-) -> None:
-    """Draw densities, or histograms of ``bins``, below each other, each with its median.
+def draw_rows(*panels: Panel) -> Figure:
+    """Draw densities or histograms below each other, each with its median.
 
     The baseline of row i is at y = -i; each is scaled to its own peak.
     """
-    finite = [values[np.isfinite(values)] for values in (row.values for row in rows)]
-    low, high = common_range(finite, floor=floor)
-    for y, (row, values) in enumerate(zip(rows, finite, strict=True)):
-        axes.axhline(-y, color="#cfcfcf", linewidth=0.6, zorder=1)
-        if len(values):
-            _draw_row(axes, -y, row.look, values, (low, high), bins, floor)
-        else:
-            text = "no finite value" if len(row.values) else empty
-            axes.annotate(
-                text, (0.02, -y + 0.15), xycoords=("axes fraction", "data"), fontsize=7.5,
-                color="#777777",
-            )  # fmt: skip
-    axes.annotate(
-        "median", (1.0, 1.0), xycoords="axes fraction", fontsize=7.5, color="#555555",
-        xytext=(4, 0), textcoords="offset points", annotation_clip=False, va="center",
-    )  # fmt: skip
-    if zero:
-        axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
-    axes.set_xlim(low, high)
-    axes.set_ylim(-len(rows) + 0.9, 1.0)
-    axes.set_yticks([-y for y in range(len(rows))])
-    axes.tick_params(axis="y", length=0)
-    axes.set_yticklabels([row.name for row in rows] if names else [], va="bottom")
-    axes.grid(False, axis="y")
-    axes.spines["left"].set_visible(False)
+    count = max(len(panel.rows) for panel in panels)
+    figure = new_figure(0.9 + 0.2 * bool(panels[0].head) + 0.42 * count)
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, panel in zip(every, panels, strict=True):
+        finite = [row.values[np.isfinite(row.values)] for row in panel.rows]
+        low, high = common_range(finite, panel.floor)
+        for y, (row, values) in enumerate(zip(panel.rows, finite, strict=True)):
+            axes.axhline(-y, color="#cfcfcf", linewidth=0.6, zorder=1)
+            if len(values):
+                _draw_row(axes, -y, row.look, values, (low, high), panel)
+            else:
+                text = "no finite value" if len(row.values) else panel.empty
+                place = dict(xycoords=("axes fraction", "data"), fontsize=7.5, color="#777777")
+                axes.annotate(text, (0.02, -y + 0.15), **place)
+        axes.annotate("median", (1.0, 1.0), xycoords="axes fraction", color="#555555", va="center",
+                      **_BESIDE)  # fmt: skip
+        if panel.zero:
+            axes.axvline(0, color="#777777", linewidth=0.8, zorder=0)
+        axes.set(xlim=(low, high), xlabel=panel.label, ylim=(-len(finite) + 0.9, 1.0))
+        axes.set_title(panel.head, loc="left")
+        names = [row.name for row in panel.rows] if axes is every[0] else [""] * len(finite)
+        axes.set_yticks([-y for y in range(len(finite))], names, va="bottom")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(False, axis="y")
+        axes.spines["left"].set_visible(False)
+    return figure
 
 
 def _draw_row(
-    axes: Axes,
-    base: int,
-    look: Look,
-    values: np.ndarray,
-    ends: tuple[float, float],
-    bins: int,
-    floor: float | None,
+    axes: Axes, base: int, look: Look, values: np.ndarray, ends: tuple[float, float], panel: Panel
 ) -> None:
     fill = to_rgba(look.color, 0.35)
     line: dict[str, Any] = dict(color=look.color, linewidth=1.2, zorder=3)
-    if bins:
-        heights, edges = np.histogram(values, bins, ends)
+    if panel.bins:
+        heights, edges = np.histogram(values, panel.bins, ends)
         heights = _HEIGHT * heights / (heights.max() or 1) + base
         axes.stairs(heights, edges, baseline=base, fill=True, color=fill, zorder=2)
         axes.stairs(heights, edges, baseline=base, **line)
     else:
-        points, heights = smooth_density(values, *ends, floor=floor)
+        points, heights = smooth_density(values, *ends, floor=panel.floor)
         heights = _HEIGHT * heights / (heights.max() or 1) + base
         axes.fill_between(points, heights, base, color=fill, linewidth=0, zorder=2)
         axes.plot(points, heights, linestyle="-", **line)
@@ -178,14 +167,7 @@ def _draw_row(
         [median] * 2, [base, base + 0.5 * _HEIGHT], color="black", linewidth=1.6,
         solid_capstyle="butt", zorder=4,
     )  # fmt: skip
-    axes.annotate(
-        _rounded(median, ends[1] - ends[0]), (1.0, base + 0.12), fontsize=7.5,
-        xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-        annotation_clip=False,
-    )  # fmt: skip
-
-
-def _rounded(value: float, span: float) -> str:
-    """Return a number with the digits that can be told apart on an axis."""
-    digits = int(np.clip(2 - np.floor(np.log10(span / 2)), 0, 6))
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+    # With the digits that can be told apart on the axis.
+    digits = int(np.clip(2 - np.floor(np.log10((ends[1] - ends[0]) / 2)), 0, 6))
+    text = f"{round(median, digits) + 0.0:.{digits}f}".replace("-", "−")
+    axes.annotate(text, (1.0, base + 0.12), xycoords=("axes fraction", "data"), **_BESIDE)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -45,16 +46,13 @@ class Group:
 
 def _methods(record: Record, names: Iterable[str], teachers: Collection[str] = ()) -> list[Method]:
     """Name runs and give them looks; runs that would have one name are called as in the table."""
-    runs: dict[str, list[Run]] = {name: [] for name in names}
-    for run in record["runs"]:
-        if run["name"] in runs:
-            runs[run["name"]].append(run)
+    runs = {name: [run for run in record["runs"] if run["name"] == name] for name in names}
     how = {name: found[0]["method"] for name, found in runs.items()}
     labels = {name: "teacher" if name in teachers else name_of(how[name]) for name in runs}
     looks = {name: TEACHER if name in teachers else look_of(how[name]) for name in runs}
-    called = list(labels.values())
+    counts = Counter(labels.values())
     for name in runs:
-        if called.count(labels[name]) > 1 or how[name]["kind"] == "other":
+        if counts[labels[name]] > 1 or how[name]["kind"] == "other":
             row, column = record["cells"].get(name, (name, ""))
             labels[name] = column or row
     for drawn in {look[:3] for look in looks.values()}:
@@ -70,20 +68,18 @@ def _methods(record: Record, names: Iterable[str], teachers: Collection[str] = (
 
 def describe_seeds(counts: Iterable[int]) -> str:
     """Return over how many seeds means are."""
-    found = sorted(set(counts) - {0})
-    if not found:
-        return "n = 0"
-    if found == [1]:
+    found = set(counts) - {0}
+    if found == {1}:
         return "n = 1 seed, so no spread"
-    return f"n = {span(found)} seeds"
+    return f"n = {span(found)} seeds" if found else "n = 0"
 
 
 def describe_epochs(runs: Iterable[Run]) -> str:
     """Return how long finished runs were trained."""
-    found = sorted({run["epochs"] for run in runs if run["row"] and run["epochs"]})
+    found = {run["epochs"] for run in runs if run["row"] and run["epochs"]}
     if not found:
         return "epochs unknown"
-    return f"{span(found)} epoch{'s' if found != [1] else ''}"
+    return f"{span(found)} epoch{'s' if found != {1} else ''}"
 
 
 def describe_cells(record: Record, names: Collection[str]) -> str:
@@ -93,13 +89,10 @@ def describe_cells(record: Record, names: Collection[str]) -> str:
     return f"{describe_seeds(cell['n'] for cell in cells)}; {epochs}; {_LAST}"
 
 
-def span(counts: Iterable[int]) -> str:
+def span(counts: Collection[int]) -> str:
     """Return the least and the largest of counts."""
-    found = sorted(set(counts))
-    return f"{found[0]:,}" + (f" to {found[-1]:,}" if len(found) > 1 else "")
-
-
-# By grid: one student and teacher at several alphas.
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 class Grid(NamedTuple):
@@ -113,31 +106,26 @@ class Grid(NamedTuple):
 
 def find_grids(record: Record) -> list[Grid]:
     """Find the grids of an experiment."""
-    groups: dict[str, dict[tuple[str, float], set[str]]] = {}
+    groups: dict[str, dict[tuple[str, float], list[str]]] = {}
     orders: dict[str, float] = {}
-    for run in record["runs"]:
-        how = run["method"]
-        if run["name"] in record["cells"] and is_taught(how):
+    for name, how in {run["name"]: run["method"] for run in record["runs"]}.items():
+        if name in record["cells"] and is_taught(how):
             key = json.dumps([how[k] for k in ("network", "teacher_config", "label_noise")])
-            name = name_of(how)
-            orders[name] = look_of(how).order
-            places = groups.setdefault(key, {})
-            places.setdefault((name, float(how["alpha"])), set()).add(run["name"])
+            orders[name_of(how)] = look_of(how).order
+            place = name_of(how), float(how["alpha"])
+            groups.setdefault(key, {}).setdefault(place, []).append(name)
     grids = []
     for places in groups.values():
         alphas = sorted({alpha for _, alpha in places})
         if len(alphas) > 1 and all(len(names) == 1 for names in places.values()):
-            methods = sorted({method for method, _ in places}, key=lambda each: orders[each])
-            names = {place: found.pop() for place, found in places.items()}
+            names = {place: found[0] for place, found in places.items()}
+            methods = sorted({method for method, _ in places}, key=orders.__getitem__)
             # What the labels of the rows say beside the temperature.
             rows = {record["cells"][name][0] for name in names.values()}
             titles = {re.sub(r"[\s,;:]*\b(KL\s+)?(tau|τ)\b.*$", "", row) for row in rows}
-            title = (titles.pop() if len(titles) == 1 else "") or record["title"]
-            grids.append(Grid(title, names, methods, alphas))
+            title = titles.pop() if len(titles) == 1 else ""
+            grids.append(Grid(title or record["title"], names, methods, alphas))
     return grids
-
-
-# By row of the table: for what was logged in training.
 
 
 def teachers_of_ce(record: Record) -> set[str]:
@@ -156,38 +144,34 @@ def group_by_row(record: Record) -> list[Group]:
     A grid is one group, at its largest alpha; a table has one for each row; a list is one group.
     A row that is cross-entropy alone joins all others.
     """
-    runs = {run["name"]: run for run in record["runs"] if run["row"]}
-    runs = {name: run for name, run in runs.items() if name in record["cells"]}
+    kinds = {
+        run["name"]: run["method"]["kind"]
+        for run in record["runs"]
+        if run["row"] and run["name"] in record["cells"]
+    }
     groups = []
     for grid in find_grids(record):
         alpha = grid.alphas[-1]
         names = [grid.names.get((method, alpha), "") for method in grid.methods]
-        notes = [f"Of all α, that of {alpha:g}."]
-        groups.append((grid.title, [name for name in names if name in runs], notes))
+        groups.append((grid.title, names, [f"Of all α, that of {alpha:g}."]))
     if not groups:
         rows: dict[str, list[str]] = {}
         is_table = any(column for _, column in record["cells"].values())
-        for name in runs:
+        for name in kinds:
             rows.setdefault(record["cells"][name][0] if is_table else "", []).append(name)
-        single = [
-            row
-            for row, names in rows.items()
-            if len(names) == 1 and runs[names[0]]["method"]["kind"] == "ce"
-        ]
+        single = [row for row, (name, *more) in rows.items() if kinds[name] == "ce" and not more]
         if len(single) < len(rows):
             shared = [name for row in single for name in rows.pop(row)]
             for names in rows.values():
                 names.extend(shared)
         groups = [(row or record["title"], names, []) for row, names in rows.items()]
     teachers = teachers_of_ce(record)
+    finished = [(title, [n for n in names if n in kinds], notes) for title, names, notes in groups]
     return [
         Group(title, _methods(record, names, teachers), notes)
-        for title, names, notes in groups
+        for title, names, notes in finished
         if names
     ]
-
-
-# By teacher: for logits of students beside those of their teacher.
 
 
 def group_by_teacher(record: Record) -> list[Group]:
@@ -212,14 +196,14 @@ def group_by_teacher(record: Record) -> list[Group]:
         taught = [run for run in taught if run["method"]["alpha"] == alpha]
         folders = {folder for run in taught for folder in run["teachers"]}
         teachers = {run["name"] for run in runs if run["work_dir"] in folders}
-        plain = [
-            run
+        names = [
+            run["name"]
             for run in runs
             if run["method"]["kind"] == "ce"
             and (run["method"].get("network"), data[run["name"]]) == (network, place)
             and run["name"] not in teachers
         ]
-        methods = _methods(record, dict.fromkeys(run["name"] for run in [*plain, *taught]))
+        methods = _methods(record, dict.fromkeys([*names, *(run["name"] for run in taught)]))
         notes = [
             f"{m.name} did not finish with {m.failed} seed{'s' * (m.failed > 1)}"
             for m in methods
@@ -229,14 +213,12 @@ def group_by_teacher(record: Record) -> list[Group]:
         finished = [run for run in taught if run["row"]]
         if finished:
             groups.append(Group(_teacher_title(finished[0], by_folder), methods, notes))
-    titles = [group.title for group in groups]
+    titles = Counter(group.title for group in groups)
     for group in groups:
-        if titles.count(group.title) > 1:
+        if titles[group.title] > 1:
             first = next(run for run in group.runs if is_taught(run["method"]))
             group.title += f" ({first['name']})"
-        if len(groups) > 1:
-            words = group.title.replace("→", "to").replace(" % ", " ")
-            group.tag = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-.").lower()
+        group.tag = group.title if len(groups) > 1 else ""
     return groups
 
 

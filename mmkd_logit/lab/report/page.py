@@ -8,7 +8,6 @@ import math
 import os
 import shlex
 from collections.abc import Mapping
-from importlib.resources import files as resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,41 +21,32 @@ from mmkd_logit.utils.files import write_text
 from .data import ROWS, Experiment, read_results
 from .figures import FIGURES
 from .page_figures import Files, Names, embed, render_figures
-from .style import noise_name
+from .style import name_of, noise_name
 
-_KINDS = {"ce": "cross-entropy", "kl": "KL", "mse": "MSE between logits"}
-_DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1", cells={})
+_DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 
 
 def describe_method(method: Mapping[str, Any]) -> str:
     """Return in a line how a run was trained."""
-    what = _KINDS.get(method["kind"]) or method.get("label") or method.get("loss")
-    what = what or "several losses"
-    for key, sign in dict(tau="τ", alpha="α").items():
-        value = method.get(key)
-        if method["kind"] != "ce" and value is not None:
-            what += f", {sign} = {'∞' if value == 'inf' else f'{float(value):g}'}"
-    parts = [method.get("network"), what]
-    if method.get("teacher_config"):
-        parts.append(f"teacher {method['teacher_config']}")
-    if method.get("label_noise"):
-        parts.append(noise_name(method["label_noise"]))
-    return " · ".join(filter(None, parts))
+    what = name_of(method)
+    if method["kind"] != "ce" and method.get("alpha") is not None:
+        what += f", α = {method['alpha']:g}"
+    teacher, noise = method.get("teacher_config"), method.get("label_noise")
+    parts = [method.get("network"), what, teacher and f"teacher {teacher}"]
+    return " · ".join(filter(None, [*parts, noise and noise_name(noise)]))
 
 
 def duration(seconds: float) -> str:
     """Return a time in the unit that fits it."""
     if seconds < 120:
         return f"{seconds:.3g} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.3g} min"
-    return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
-def format_number(value: float | None, signed: bool = False) -> str:
+def format_number(value: Any, signed: bool = False) -> str:
     """Return a number as tables show it; nothing for None."""
-    if value is None:
-        return ""
+    if not isinstance(value, (int, float)):
+        return "" if value is None else str(value)
     size = ".2f" if not math.isfinite(value) or abs(value) < 1e6 else ".4g"
     return f"{value:{'+' if signed else ''}{size}}".replace("-", "−")
 
@@ -71,93 +61,84 @@ def arrows(text: str | None) -> str:
     return (text or "").replace("->", "→")
 
 
-class ExperimentView:
-    """Turns an experiment into a section of the page."""
-
-    def __init__(self, experiment: Experiment, files: Files, names: Names) -> None:
-        self.experiment, self.files = experiment, files
-        self.record = experiment.record
-        self.id = names("-".join(["experiment", *experiment.key.split("/")]))
-        runs = dict.fromkeys(run["name"] for run in self.record["runs"])
-        self.places = {name: names(f"{self.id}-{name}") for name in runs}
-        self.lost = 0  # runs of which no file is left
-
-    def section(self) -> dict[str, Any]:
-        """Return what the template takes."""
-        runs, path = self.record["runs"], self.experiment.path
-        failed = sum(not run["row"] for run in runs)
-        tables = [path, path.with_suffix(".csv"), self.files.results / ROWS]
-        return dict(
-            id=self.id,
-            record=self.record,
-            counts=plural(len(runs), "run") + (f", {failed} failed" if failed else ""),
-            failed=failed,
-            finished=[run for run in runs if run["row"]],
-            tables=[self._table(metric) for metric in self.record["metrics"]],
-            sources=self.files.describe(
-                [os.path.relpath(each, self.files.results) for each in tables if each.is_file()],
-                self.files.results,
-            ),
-            groups=[self._group(name) for name in self.places],
-            figures=[],
-            missing=[],
-        )
-
-    def _table(self, metric: Mapping[str, Any]) -> dict[str, Any]:
-        rows: dict[str, dict[str, dict]] = {}
-        for name, cell in metric["cells"].items():
-            std = "" if cell["std"] is None else f"± {format_number(cell['std'])} "
-            shown = dict(spread=f"{std}({cell['n']})", target=self.places.get(name, self.id))
-            row, column = self.record["cells"][name]
-            rows.setdefault(row, {})[column] = {**cell, **shown}
-        cells = [cell for row in rows.values() for cell in row.values()]
-        columns = dict.fromkeys(self.record["cells"][name][1] for name in metric["cells"])
-        return dict(
-            title=metric["title"],
-            matrix=any(columns),
-            width=min(16, max([3, *(len(cell["spread"]) for cell in cells)])),
-            columns=list(columns),
-            with_paper=any(cell["paper"] is not None for cell in cells),
-            rows=rows,
-            comparisons=[pair["text"] for pair in metric.get("comparisons") or []],
-        )
-
-    def _group(self, name: str) -> dict[str, Any]:
-        """Return the runs of a cell."""
-        runs = [run for run in self.record["runs"] if run["name"] == name]
-        metrics = [m for m in self.record["metrics"] if name in m["cells"]] or [_DEFAULT_METRIC]
-        label = arrows(", ".join(filter(None, self.record["cells"].get(name, []))))
-        return dict(
-            id=self.places[name],
-            label=label or f"{name} (no cell of its own)",
-            titles=[metric["title"] for metric in metrics],
-            failed=sum(not run["row"] for run in runs),
-            method=describe_method(runs[0]["method"]),
-            runs=[
-                dict(
-                    run,
-                    numbers=[_measured(run, metric) for metric in metrics],
-                    links=self._links(run["files"]),
-                    text=json.dumps(run["row"], indent=1, sort_keys=True) if run["row"] else "",
-                )
-                for run in runs
-            ],
-        )
-
-    def _links(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
-        paths = [("log", found["log"])] if found["log"] else []
-        for number, path in enumerate(found["scalars"], 1):
-            paths.append((f"scalars {number}" if len(found["scalars"]) > 1 else "scalars", path))
-        paths += [(f"logits {split}", path) for split, path in found["dumps"].items()]
-        root = self.experiment.root
-        self.lost += bool(paths) and not any(self.files.exists(path, root) for _, path in paths)
-        return [self.files.link(label, path, root) for label, path in paths]
+def _section(experiment: Experiment, files: Files, names: Names) -> dict[str, Any]:
+    """Return what the template takes of an experiment."""
+    record, path = experiment.record, experiment.path
+    own = names(f"experiment-{experiment.key}")
+    runs: dict[str, list[dict]] = {}
+    for run in record["runs"]:
+        links = _links(run["files"], experiment.root, files)
+        text = json.dumps(run["row"], indent=1, sort_keys=True) if run["row"] else ""
+        runs.setdefault(run["name"], []).append(dict(run, links=links, text=text))
+    places = {name: names(f"{own}-{name}") for name in runs}
+    failed = sum(not run["row"] for run in record["runs"])
+    tables = [path, path.with_suffix(".csv"), files.results / ROWS]
+    return dict(
+        id=own,
+        record=record,
+        counts=plural(len(record["runs"]), "run") + (f", {failed} failed" if failed else ""),
+        failed=failed,
+        finished=[run for run in record["runs"] if run["row"]],
+        tables=[_table(metric, record, places, own) for metric in record["metrics"]],
+        sources=files.describe(
+            [os.path.relpath(each, files.results) for each in tables if each.is_file()],
+            files.results,
+        ),
+        groups=[_group(name, each, record, places[name]) for name, each in runs.items()],
+        figures=[],
+        missing=[],
+    )
 
 
-def _measured(run: Mapping[str, Any], metric: Mapping[str, Any]) -> float | None:
-    """Return the number of a run."""
-    split, _, key = metric["key"].partition(".")
-    return ((run["row"] or {}).get(split) or {}).get(key)
+def _table(metric: Mapping, record: Mapping, places: Mapping, own: str) -> dict[str, Any]:
+    rows: dict[str, dict[str, dict]] = {}
+    for name, cell in metric["cells"].items():
+        std = "" if cell["std"] is None else f"± {format_number(cell['std'])} "
+        shown = dict(spread=f"{std}({cell['n']})", target=places.get(name, own))
+        row, column = record["cells"][name]
+        rows.setdefault(row, {})[column] = {**cell, **shown}
+    cells = [cell for row in rows.values() for cell in row.values()]
+    columns = list(dict.fromkeys(record["cells"][name][1] for name in metric["cells"]))
+    return dict(
+        title=metric["title"],
+        matrix=any(columns),
+        width=min(16, max([3, *(len(cell["spread"]) for cell in cells)])),
+        columns=columns,
+        with_paper=any(cell["paper"] is not None for cell in cells),
+        rows=rows,
+        comparisons=[pair["text"] for pair in metric["comparisons"]],
+    )
+
+
+def _group(name: str, runs: list[dict], record: Mapping, place: str) -> dict[str, Any]:
+    """Return the runs of a cell."""
+    metrics = record["metrics"] if name in record["cells"] else [_DEFAULT_METRIC]
+    label = arrows(", ".join(filter(None, record["cells"].get(name, []))))
+    for run in runs:
+        run["numbers"] = [_measured(run["row"] or {}, metric["key"]) for metric in metrics]
+    return dict(
+        id=place,
+        label=label or f"{name} (no cell of its own)",
+        titles=[metric["title"] for metric in metrics],
+        failed=sum(not run["row"] for run in runs),
+        method=describe_method(runs[0]["method"]),
+        runs=runs,
+    )
+
+
+def _measured(row: Mapping[str, Any], metric: str) -> float | None:
+    split, _, key = metric.partition(".")
+    return (row.get(split) or {}).get(key)
+
+
+def _links(found: Mapping[str, Any], root: Path, files: Files) -> list[dict[str, Any]]:
+    """Return links to what a run left."""
+    count = len(found["scalars"])
+    labels = [f"scalars {number}" if count > 1 else "scalars" for number in range(1, count + 1)]
+    paths = [("log", found["log"])] if found["log"] else []
+    paths += zip(labels, found["scalars"], strict=True)
+    paths += [(f"logits {split}", path) for split, path in found["dumps"].items()]
+    return [files.link(label, path, root) for label, path in paths]
 
 
 def build_report(
@@ -176,36 +157,39 @@ def build_report(
     files, names = Files(out.parent, found.folder), Names()
     for name in ("main", "overview", "figures", "others"):
         names(name)
-    views = [ExperimentView(each, files, names) for each in found.experiments]
-    sections = {view.experiment.key: view.section() for view in views}
+    sections = {each.key: _section(each, files, names) for each in found.experiments}
     across: dict[str, list] = dict(figures=[], missing=[])
-    unwritten = ""
+    unwritten = []
     for experiment, rendered in render_figures(found.experiments, figures):
         section = sections[experiment.key] if experiment else across
         if isinstance(rendered, str):
             section["missing"].append(rendered)
             continue
-        root = experiment.root if experiment else found.folder
-        figure = embed(rendered, root, files)
-        figure |= dict(id=names(f"figure-{rendered.drawing.name}"), files=[])
         try:
-            for path in rendered.write(found.folder / "figures"):
-                link = files.link(path.suffix[1:].upper(), f"figures/{path.name}", found.folder)
-                figure["files"].append(link)
+            paths = rendered.write(found.folder / "figures")
         except OSError as error:
-            unwritten = f"The figures are on the page alone: {error}"
-        section["figures"].append(figure)
-    problems = found.problems
-    lost = sum(view.lost for view in views)
+            paths = []
+            unwritten = [f"The figures are on the page alone: {error}"]
+        section["figures"].append(
+            dict(
+                embed(rendered, experiment.root if experiment else found.folder, files),
+                id=names(f"figure-{rendered.drawing.name}"),
+                files=[
+                    files.link(path.suffix[1:].upper(), f"figures/{path.name}", found.folder)
+                    for path in paths
+                ],
+            )
+        )
+    runs = [run for each in sections.values() for group in each["groups"] for run in group["runs"]]
+    lost = sum(bool(r["links"]) and not any(link["exists"] for link in r["links"]) for r in runs)
+    missing = sum(len(section["missing"]) for section in [*sections.values(), across])
+    problems = [*found.problems, *unwritten]
     if lost:
         what = plural(lost, "run")
         problems.append(f"The files of {what} are gone; if they were moved, --root says where.")
-    problems += [unwritten] if unwritten else []
-    missing = sum(len(section["missing"]) for section in [*sections.values(), across])
     if missing:
         what = plural(missing, "figure")
         problems.append(f"{what} could not be drawn; the page says at its experiment why.")
-    runs = [run for each in found.experiments for run in each.record["runs"]]
     lines = {run["line"] for run in runs}
     page = dict(
         across,
@@ -239,24 +223,17 @@ def render_page(page: dict[str, Any]) -> str:
 
 @functools.cache
 def _template() -> tuple[jinja2.Template, str, str]:
-    folder = resources(__package__)
     page, style, script = (
-        folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html.j2", "css", "js")
+        Path(__file__).with_name(f"report.{kind}").read_text("utf-8")
+        for kind in ("html.j2", "css", "js")
     )
     environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters.update(
-        number=format_number,
-        arrows=arrows,
-        duration=duration,
-        plural=plural,
-        quote=shlex.quote,
+        number=format_number, arrows=arrows, duration=duration, plural=plural, quote=shlex.quote,
         isfinite=math.isfinite,
-    )
+    )  # fmt: skip
     return environment.from_string(page), style, script
 
 

@@ -1,16 +1,17 @@
 """Figures of a page, and links to the files behind its numbers."""
 
 import base64
+import functools
 import hashlib
 import io
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import matplotlib
@@ -35,7 +36,7 @@ class Files:
 
     def __init__(self, page: Path, results: Path) -> None:
         self.page, self.results = _absolute(page), _absolute(results)
-        self._hashes: dict[Path, str | None] = {}
+        self._hash = functools.cache(_sha256)
 
     def href(self, path: str | Path, root: Path) -> str | None:
         """Return the link to a file, or None."""
@@ -55,19 +56,10 @@ class Files:
 
     def link(self, label: str, path: str, root: Path) -> dict[str, Any]:
         """Return a link by its label, or a label that says where the file is or was."""
-        href = self.href(path, root)
+        href, exists = self.href(path, root), os.path.isfile(_absolute(root / path))
         if href is None:
-            label += f": {path}" if self.exists(path, root) else f" (gone: {path})"
-        return dict(label=label, href=href)
-
-    def exists(self, path: str, root: Path) -> bool:
-        """Whether a file exists."""
-        return os.path.isfile(_absolute(root / path))
-
-    def _hash(self, path: Path) -> str | None:
-        if path not in self._hashes:
-            self._hashes[path] = _sha256(path) if os.path.isfile(path) else None
-        return self._hashes[path]
+            label += f": {path}" if exists else f" (gone: {path})"
+        return dict(label=label, href=href, exists=exists)
 
 
 def _sha256(path: Path) -> str | None:
@@ -76,14 +68,14 @@ def _sha256(path: Path) -> str | None:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 known.update(block)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return known.hexdigest()
 
 
 def _absolute(path: Path) -> Path:
     # Symbolic links stay: a folder of runs may lie on another disk.
-    return Path(os.path.normpath(Path.cwd() / path))
+    return Path(os.path.abspath(path))
 
 
 class Names:
@@ -103,8 +95,7 @@ class Names:
         return name
 
 
-@dataclass
-class Rendered:
+class Rendered(NamedTuple):
     """A drawing as files."""
 
     drawing: Drawing
@@ -138,7 +129,8 @@ def render_figures(
                 drawings = figures[name].draw(*filter(None, [experiment]))
             for drawing in drawings:
                 stem = stems(drawing.name)
-                yield experiment, Rendered(drawing, stem, *_render(drawing, stem))
+                made_by = _commands(name, experiment)
+                yield experiment, Rendered(drawing, stem, *_render(drawing, stem, made_by))
         except Exception as error:
             text = " ".join(str(error).split())
             expected = isinstance(error, (ValueError, OSError))
@@ -146,13 +138,22 @@ def render_figures(
             yield experiment, f"figure {name}: {kind}{text}"
 
 
-def _render(drawing: Drawing, salt: str) -> tuple[bytes, bytes]:
+def _commands(figure: str, experiment: Experiment | None) -> str:
+    """Return the commands that make a figure."""
+    if experiment is None:
+        return f"python tools/report.py --figure {figure}"
+    draw = f"python tools/report.py RESULTS --figure {figure}"
+    draw += f" --experiment {shlex.quote(experiment.key)}"
+    return f"{shlex.join(experiment.record['command'])}; {draw}"
+
+
+def _render(drawing: Drawing, salt: str, made_by: str) -> tuple[bytes, bytes]:
     """Return a figure as SVG, the same bytes for the same figure, and as PNG.
 
-    Both carry title and caption, which a picture that is passed on would be without.
+    Both carry title, caption and commands, which a picture that is passed on would be without.
     """
     written = []
-    texts = {"Title": drawing.title, "Description": drawing.caption}
+    texts = {"Title": drawing.title, "Description": f"{drawing.caption} Made by: {made_by}"}
     texts = {key: _NO_XML.sub("\ufffd", text) for key, text in texts.items()}
     # Letters are drawn as outlines: an image in a page has no fonts but the reader's.
     with style(), matplotlib.rc_context({"svg.hashsalt": salt}):

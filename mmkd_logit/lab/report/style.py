@@ -5,13 +5,13 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 
@@ -66,14 +66,9 @@ CLASSES = (("#0072b2", "o"), ("#e69f00", "^"), ("#222222", "s"))
 
 
 def tau_of(method: Mapping[str, Any]) -> float | None:
-    """Return a method's temperature as a number."""
-    tau = method.get("tau")
+    """Return the temperature of a method that is one point of a curve over it, as its loss says."""
+    tau = method.get("tau") if method.get("shows_tau", method["kind"] == "kl") else None
     return None if tau is None else float(tau)
-
-
-def shows_tau(method: Mapping[str, Any]) -> bool:
-    """Whether a method is one point of a curve over the temperature, as its loss says."""
-    return tau_of(method) is not None and method.get("shows_tau", method["kind"] == "kl")
 
 
 def is_taught(method: Mapping[str, Any]) -> bool:
@@ -86,7 +81,7 @@ def look_of(method: Mapping[str, Any]) -> Look:
     if method["kind"] in ("ce", "mse"):
         return CE if method["kind"] == "ce" else MSE
     tau = tau_of(method)
-    if not shows_tau(method) or tau is None:
+    if tau is None:
         return OTHER
     near = tau if tau in _TAUS else min(_TAUS, key=lambda known: abs(known - tau))
     color, linestyle, marker = _TAUS[near]
@@ -99,18 +94,14 @@ def shades(look: Look, count: int) -> list[Look]:
     if count < 2:
         return [look] * count
     marks, dashes = "osv^DPX*h<>p", ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-    colors = _MORE if look.color == OTHER.color and count <= len(_MORE) else _ramp(look, count)
+    ramp = LinearSegmentedColormap.from_list("", ["black", look.color, "white"], 1 << 16)
+    colors = [to_hex(color) for color in ramp(np.linspace(0.2, 0.675, count))]
+    if look.color == OTHER.color and count <= len(_MORE):
+        colors = _MORE
     return [
         Look(colors[i], dashes[i % 4], marks[i % 12], look.order + 0.01 * i / count)
         for i in range(count)
     ]
-
-
-def _ramp(look: Look, count: int) -> list[str]:
-    """Return shades of a colour from dark to light."""
-    light = np.linspace(-0.6, 0.35, count)  # -1 is black, 1 is white
-    rgb = [np.interp(light, [-1, 0, 1], [0, part, 1]) for part in to_rgb(look.color)]
-    return [to_hex(color) for color in zip(*rgb, strict=True)]
 
 
 def foot(figure: Figure, text: str) -> None:
@@ -123,11 +114,15 @@ def foot(figure: Figure, text: str) -> None:
 def name_of(method: Mapping[str, Any]) -> str:
     """Return what a legend calls a method."""
     names = {"ce": "CE", "kl": "KL", "mse": "MSE"}
-    name = method.get("label") or names.get(method["kind"]) or method.get("loss") or "other"
+    name = method.get("label") or names.get(method["kind"]) or method.get("loss")
+    name = name or "several losses"
     tau = tau_of(method)
-    if tau is None or not shows_tau(method):
-        return name
-    return f"{name} τ = ∞" if tau == float("inf") else f"{name} τ = {tau:g}"
+    return name if tau is None else f"{name} τ = {number(tau)}"
+
+
+def number(value: float) -> str:
+    """Return a number as short as it is."""
+    return "∞" if value == math.inf else f"{value:g}"
 
 
 def noise_name(noise: Mapping[str, Any]) -> str:
@@ -138,7 +133,7 @@ def noise_name(noise: Mapping[str, Any]) -> str:
 
 def style() -> AbstractContextManager[None]:
     """Draw in the look of ``report.mplstyle``."""
-    return matplotlib.style.context(str(files(__package__) / "report.mplstyle"))
+    return matplotlib.style.context(Path(__file__).with_name("report.mplstyle"))
 
 
 def new_figure(height: float = 3.2, width: float = WIDTH) -> Figure:
@@ -146,19 +141,16 @@ def new_figure(height: float = 3.2, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-# One panel for each method, a block of them for each split.
-
-
-_COLUMNS = 4
+COLUMNS = 4  # of panels
 
 
 def panel_blocks(
-    heads: Sequence[str], count: int, height: float, labels: tuple[str, str] | None = None
+    heads: Sequence[str], count: int, height: float, share: bool = False
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure of blocks of panels."""
-    columns = min(_COLUMNS, count)
+    """Return a figure with a block of panels for each split, one panel a method."""
+    columns = min(COLUMNS, count)
     rows = -(-count // columns)
-    width = WIDTH * columns / _COLUMNS if columns > 2 else 0.6 * WIDTH
+    width = WIDTH * columns / COLUMNS if columns > 2 else 0.6 * WIDTH
     figure = new_figure(len(heads) * (rows * height + 0.35) + 0.3, width)
     layout: Any = figure.get_layout_engine()
     layout.set(hspace=0.06, h_pad=0.07)
@@ -166,18 +158,10 @@ def panel_blocks(
     parts: Any = figure.subfigures(len(heads), 1, squeeze=False)
     for head, part in zip(heads, parts.flat, strict=True):
         part.suptitle(head, x=0.01, ha="left", fontsize=10, fontweight="bold")
-        share = labels is not None
         panels = part.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
         for axes in panels.flat[count:]:
             axes.set_visible(False)
-        block = list(panels.flat[:count])
-        for place, axes in enumerate(block if labels else []):
-            if place + columns >= count:  # none below
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel(labels[0] if labels else "")
-            if place % columns == 0:
-                axes.set_ylabel(labels[1] if labels else "")
-        blocks.append(block)
+        blocks.append(list(panels.flat[:count]))
     return figure, blocks
 
 
@@ -215,9 +199,6 @@ def mean_text(values: Sequence[float], unit: str = "") -> str:
     return f"{text}{unit}"
 
 
-# A logarithmic axis of tau on which 0 and infinity have places, and what has no tau.
-
-
 class TauAxis:
     """A logarithmic axis of temperatures with places for 0, infinity and what has no tau."""
 
@@ -228,8 +209,7 @@ class TauAxis:
         ticks: Sequence[float] | None = None,
     ) -> None:
         self.taus = sorted(set(taus))
-        self._ticks = self.taus if ticks is None else list(ticks)
-        self._others = list(others)
+        self._ticks, self._others = self.taus if ticks is None else ticks, list(others)
         inner = [tau for tau in self.taus if 0 < tau < math.inf] or [1.0]
         self._low, self._high = inner[0], inner[-1]
         self._gap = 10 ** max(0.3, 0.13 * math.log10(self._high / self._low))
@@ -269,9 +249,8 @@ class TauAxis:
         left = self.place(self.taus[0]) if self.taus else self._low
         right = max(self._high, *self._places.values())
         axes.set_xlim(left / self._gap**0.9, right * self._gap**0.5)
-        labels = ["∞" if tau == math.inf else f"{tau:g}" for tau in self._ticks]
-        places = [*map(self.place, self._ticks), *map(self.place, self._others)]
-        axes.set_xticks(places, [*labels, *self._others])
+        labels = [*map(number, self._ticks), *self._others]
+        axes.set_xticks([*map(self.place, self._ticks), *map(self.place, self._others)], labels)
         axes.minorticks_off()
         axes.set_xlabel("τ, temperature of KL")
         for end, edge in ((0, self._low), (math.inf, self._high)):

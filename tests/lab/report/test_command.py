@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import PROJECT
-from lab.report.records import TOP1, Records, method, write_dump, write_scalars
+from lab.report.records import TOP1, TRAIN, Records, method, write_dump, write_scalars
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -82,6 +82,47 @@ def test_only_some_experiments_and_another_folder(results, tmp_path, capsys):
     assert len(run(capsys, *words, "grid")[1]) == 4
 
 
+def test_one_file_says_by_which_commands_it_was_made(results, tmp_path, capsys):
+    for kind in ("svg", "png"):
+        out = tmp_path / f"pictures/grid.{kind}"
+        words = [results, "--figure", "grid", "--experiment", "digits/grid", "--out", out]
+        assert run(capsys, *words) == (0, [str(out)], [])
+        assert [path.name for path in out.parent.iterdir()] == [out.name]
+        made_by = (
+            "Made by: python tools/reproduce.py grid; python tools/report.py RESULTS --figure grid "
+            "--experiment digits/grid"
+        )
+        if kind == "svg":
+            said = " ".join(out.read_text().split())
+            assert "n = 1 seed, so no spread; 3 epochs" in said
+        else:
+            with Image.open(out) as picture:
+                said = picture.text["Description"]
+        assert made_by in said
+        out.unlink()
+    status, out, err = run(capsys, results, "--figure", "grid", "--out", tmp_path / "x.svg")
+    assert (status, out) == (1, [])
+    assert "is one file for 2 figures" in err[0]
+    assert not (tmp_path / "x.svg").exists()
+
+
+def test_some_metrics(tmp_path, capsys):
+    records = Records(tmp_path, name="grid", metrics=(TOP1, TRAIN))
+    for alpha in (0.5, 1.0):
+        values = [{TOP1[1]: 50.0, TRAIN[1]: 90.0}]
+        records.add(f"a{alpha}", values, row="A", column=f"{alpha}", tau=1, alpha=alpha)
+    records.write()
+    words = [tmp_path / "results", "--figure", "grid", "--out", tmp_path / "x.png", "--metric"]
+    heights = []
+    for keys in ([TOP1[1], TRAIN[1]], [TRAIN[1]]):
+        assert run(capsys, *words, *keys)[0] == 0
+        with Image.open(tmp_path / "x.png") as picture:
+            heights.append(picture.width / picture.height)
+    assert heights[0] == heights[1]  # beside each other
+    status, _, (error,) = run(capsys, *words, "test.top")
+    assert (status, "no metric test.top among test.accuracy/top1" in error) == (1, True)
+
+
 def test_the_page(results, capsys, monkeypatch):
     monkeypatch.chdir(results.parent)
     monkeypatch.setattr(command.build_report, "__defaults__", (None, None, {}))
@@ -132,6 +173,10 @@ def test_losses_need_no_folder(tmp_path, capsys):
         (["broken"], "broken/a.json is not whole JSON"),
         (["results\0"], "results"),
         ([], "the page is of one folder of results"),
+        (["results", "--metric", "a"], "the page is of one folder of results"),
+        (["--json"], "--json takes folders of results"),
+        (["results", "--json", "--figure", "grid"], "--json takes folders of results"),
+        (["work_dirs", "--json"], "the results rows work_dirs/runs.jsonl do not exist"),
         (["results", "results"], "the page is of one folder of results"),
         (["none", "--figure", "grid"], "none does not exist"),
         (["--figure", "grid"], "--figure grid needs an experiment with several alphas"),

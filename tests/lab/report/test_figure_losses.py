@@ -118,7 +118,7 @@ def test_draws_what_it_computed(drawing):
             )
             assert list(line.get_xdata()) == list(_TAUS[:-1])
             assert list(line.get_ydata()) == list(one[what].at[:-1])
-            found = drawing.numbers[name][what]["at"][20]
+            found = drawing.numbers[name][what]["at"]["20"]
             assert found["mean"] == at(one[what].at, 20)
             assert f"{what}, {name}: {100 * found['off']:.2g} %" in off.texts[0].get_text()
 

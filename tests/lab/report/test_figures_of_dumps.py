@@ -242,7 +242,8 @@ def test_bars_are_those_of_the_dumps(drawn):
             some = np.unique(bins)
             assert len(bars) == 2 * len(some)
             error = 0.0
-            for place, bar, gap in zip(some, bars[::2], bars[1::2], strict=True):
+            accuracies, gaps = np.split(np.array(bars), 2)
+            for place, bar, gap in zip(some, accuracies, gaps, strict=True):
                 inside = bins == place
                 assert bar.get_x() == pytest.approx(place / 15)
                 assert bar.get_height() == pytest.approx(right[inside].mean())

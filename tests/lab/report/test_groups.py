@@ -32,7 +32,7 @@ def test_a_family_for_each_student_network(tmp_path):
     runs = [teacher, *runs_of(0, teacher=teacher), *runs_of(0, network=other, teacher=teacher)]
     first, second = families_of(runs, tmp_path)
     assert (first.title, second.title) == ("WRN-28-4 → WRN-16-2", "WRN-28-4 → WRN-16-4")
-    assert (first.tag, second.tag) == ("wrn-28-4-to-wrn-16-2", "wrn-28-4-to-wrn-16-4")
+    assert (first.tag, second.tag) == (first.title, second.title)  # of their files
     assert names_in(first) == {name_of(method) for method in METHODS}
     assert not names_in(first) & names_in(second)
 

@@ -42,7 +42,7 @@ def test_no_link_leaves_its_folder(place, path):
     assert (place / path).is_file()
     files = Files(place / "results", place / "results")
     assert files.href(path, place) is None
-    assert files.link("log", path, place) == dict(label=f"log: {path}", href=None)
+    assert files.link("log", path, place) == dict(label=f"log: {path}", href=None, exists=True)
     assert files.href("secret.txt", place.parent) == "../../secret.txt"  # there it is inside
 
 
@@ -60,7 +60,7 @@ def test_a_page_elsewhere_has_no_links(place, tmp_path):
     files = Files(tmp_path / "pages", place / "results")
     assert files.href("work_dirs/train.log", place) is None
     assert files.link("log", "work_dirs/train.log", place) == dict(
-        label="log: work_dirs/train.log", href=None
+        label="log: work_dirs/train.log", href=None, exists=True
     )
 
 
@@ -92,7 +92,9 @@ def test_what_is_no_name_is_not_there(place, name):
     files = Files(place / "results", place / "results")
     assert files.href(name, place) is None
     assert files.describe([name], place)[0]["sha256"] is None
-    assert files.link("log", name, place) == dict(label=f"log (gone: {name})", href=None)
+    assert files.link("log", name, place) == dict(
+        label=f"log (gone: {name})", href=None, exists=False
+    )
 
 
 def test_what_files_held(place):

@@ -48,44 +48,6 @@ def test_a_student_without_teacher_takes_that_of_its_seed(two):
     assert samples.sizes == {60}
 
 
-def dumped_teacher(tmp_path, students=False, **identity):
-    """The teacher's run is dumped; the students' dumps know no teacher."""
-    runs = runs_of(0, methods=("ce", "mse"))
-    write_dump(tmp_path, runs[0], "train", arrays_of(None, 0, "train"), **identity)
-    for run in runs[1:]:
-        arrays = arrays_of(run["name"], 0, "train", teacher=students)
-        write_dump(tmp_path, run, "train", arrays)
-    return experiment_of(tmp_path, runs)
-
-
-def test_the_teachers_own_dump_serves(tmp_path):
-    samples = samples_of(dumped_teacher(tmp_path))
-    own = arrays_of(None, 0, "train")
-    for _, beside in by_name(samples).values():
-        np.testing.assert_array_equal(beside, own["logits"])
-    teacher = samples.teacher(0)
-    for name in ("logits", "prelogits", "weight"):
-        np.testing.assert_array_equal(getattr(teacher, name), own[name])
-
-
-def test_what_students_say_of_the_teacher_comes_first(tmp_path):
-    experiment = dumped_teacher(tmp_path, students=True)
-    arrays = arrays_of(None, 0, "train")
-    arrays["logits"] += 1
-    write_dump(tmp_path, run_in(experiment, "teacher"), "train", arrays)
-    teacher = samples_of(experiment).teacher(0)
-    taught = arrays_of("mse", 0, "train")["teacher_logits"]
-    np.testing.assert_array_equal(teacher.logits, taught)
-
-
-def test_a_teacher_that_was_trained_anew_is_nobodys(tmp_path):
-    experiment = dumped_teacher(tmp_path, weights="new")
-    run_in(experiment, "teacher")["row"]["weights"] = "new"
-    samples = samples_of(experiment)
-    assert samples.teacher(0) is None
-    assert [beside for _, beside in by_name(samples).values()] == [None, None]
-
-
 @pytest.mark.parametrize("field", ["index", "clean_label"])
 def test_other_samples_are_not_compared(two, tmp_path, field):
     arrays = arrays_of("ce", 1, "train")
@@ -101,18 +63,14 @@ def test_other_samples_are_not_compared(two, tmp_path, field):
     assert by_name(samples_of(two))["CE", 0][1] is None
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_several_teachers_own_dumps_are_not_their_mean(tmp_path, known):
-    """Also where the student's row does not say whose weights they were."""
+def test_no_other_file_says_what_the_teacher_computes(tmp_path):
+    """A teacher's own export may be of other weights, or of one of several teachers."""
     runs = runs_of(0, methods=("mse",))
-    other = {**runs[0], "name": "other", "work_dir": "work_dirs/other/seed0"}
-    other["files"] = dict(dumps={})
-    runs[1]["teachers"].append(other["work_dir"])
-    runs[1]["row"]["teachers"] = runs[1]["row"]["teachers"] * 2 if known else None
     write_dump(tmp_path, runs[0], "train", arrays_of(None, 0, "train"))
     write_dump(tmp_path, runs[1], "train", arrays_of("mse", 0, "train", teacher=False))
-    samples = samples_of(experiment_of(tmp_path, [runs[0], other, runs[1]]))
+    samples = samples_of(experiment_of(tmp_path, runs))
     assert samples.teacher(0) is None
+    assert [beside for _, beside in by_name(samples).values()] == [None]
 
 
 def test_a_stale_dump_is_refused(two, tmp_path):

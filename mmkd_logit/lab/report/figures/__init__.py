@@ -19,17 +19,8 @@ from . import (
     templates,
 )
 
+_LOGITS = (logit_sums, distances, templates, calibration)
 FIGURES: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (
-        grid,
-        logit_sums,
-        distances,
-        templates,
-        label_noise,
-        calibration,
-        learning_curves,
-        class_sums,
-        losses,
-    )
+    for module in (grid, *_LOGITS, label_noise, learning_curves, class_sums, losses)
 }

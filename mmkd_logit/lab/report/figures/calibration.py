@@ -10,15 +10,9 @@ from matplotlib.patches import Patch
 from scipy.special import softmax
 
 from ..data import Dump, Experiment
-from ..densities import Row, draw_rows, not_finite, row_panels
-from ..samples import (
-    LOGITS,
-    Samples,
-    describe,
-    samples_of,
-    split_name,
-)
-from ..style import Drawing, mean_text, name_panel, panel_blocks, say_empty
+from ..densities import Panel, Row, draw_rows, not_finite
+from ..samples import LOGITS, Samples, describe, samples_of
+from ..style import COLUMNS, Drawing, mean_text, name_panel, panel_blocks, say_empty
 
 NEEDS = LOGITS
 WORK_FOLDERS = True
@@ -40,16 +34,6 @@ class Reliability:
     accuracy: np.ndarray  # (B,), NaN in an empty bin
     confidence: np.ndarray  # mean largest probability, (B,), NaN in an empty bin
     ece: float  # expected calibration error in percent
-
-    def numbers(self) -> dict[str, Any]:
-        """Return the bins, None for an empty one."""
-        accuracy, confidence = (
-            [None if np.isnan(share) else float(share) for share in shares]
-            for shares in (self.accuracy, self.confidence)
-        )
-        return dict(
-            ece=self.ece, count=self.count.tolist(), accuracy=accuracy, confidence=confidence
-        )
 
 
 def top_logit_difference(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -97,16 +81,14 @@ def _measure(network: Dump, teacher_logits: np.ndarray | None) -> dict[str, Any]
 
 def _draw_differences(samples: list[Samples], found: dict[str, dict[str, list[Row]]]) -> Drawing:
     rows = {split: quantities["tld"] for split, quantities in found.items()}
-    labels = ["top-logit difference (logits)"] * len(rows)
-    heads = [split_name(split).capitalize() for split in rows]
-    figure, panels = row_panels(max(map(len, rows.values())), labels, heads)
-    for place, (axes, drawn) in enumerate(zip(panels, rows.values(), strict=True)):
-        draw_rows(axes, drawn, names=place == 0, zero=True)
+    label = "top-logit difference (logits)"
+    figure = draw_rows(
+        *(Panel(rows[s.split], label, s.split_name.capitalize(), zero=True) for s in samples)
+    )
     return describe(
         samples,
         figure,
         rows,
-        Row.summary,
         part="tld",
         title="Top-logit difference",
         what="Densities (Gaussian kernels) of the top-logit difference, the logit of a sample's "
@@ -118,13 +100,18 @@ def _draw_differences(samples: list[Samples], found: dict[str, dict[str, list[Ro
 
 
 def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Row]]]) -> Drawing:
-    heads = [split_name(split).capitalize() for split in found]
+    heads = [each.split_name.capitalize() for each in samples]
     count = len(samples[0].group.methods) + 1
-    figure, blocks = panel_blocks(heads, count, 1.85, ("confidence", "accuracy"))
+    figure, blocks = panel_blocks(heads, count, 1.85, share=True)
     for block, quantities in zip(blocks, found.values(), strict=True):
-        rows = zip(quantities["reliability"], quantities["tld"], strict=True)
-        for axes, (row, differences) in zip(block, rows, strict=True):
+        rows = zip(block, quantities["reliability"], quantities["tld"], strict=True)
+        for place, (axes, row, differences) in enumerate(rows):
             _draw_panel(axes, row, "no finite logits" if differences.by_seed else "not dumped")
+            if place + COLUMNS >= count:  # none below
+                axes.tick_params(labelbottom=True)
+                axes.set_xlabel("confidence")
+            if place % COLUMNS == 0:
+                axes.set_ylabel("accuracy")
     handles = [
         Patch(facecolor="#cccccc", edgecolor="#777777", linewidth=0.7, label="accuracy of the bin"),
         Patch(facecolor="none", edgecolor=_GAP, hatch="////////", label="gap to its confidence"),
@@ -134,13 +121,13 @@ def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Ro
         samples,
         figure,
         {split: quantities["reliability"] for split, quantities in found.items()},
-        lambda row: {seed: each.numbers() for seed, each in sorted(row.by_seed.items())},
         part="reliability",
         title="Reliability",
         what=f"Samples sorted into {NUM_BINS} bins of equal width by the largest probability: the "
         "share that is right, and how far that is from the mean probability; ECE is the mean of "
         "these gaps over samples; pale bins hold less than 1 % of them",
         paper=_PAPER_ECE,
+        summary=lambda row: {seed: vars(row.by_seed[seed]) for seed in sorted(row.by_seed)},
         notes=not_finite({split: each["tld"] for split, each in found.items()}),
         how=", bars of the lowest, ECE as mean ± standard deviation",
     )
@@ -149,9 +136,7 @@ def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Ro
 def _draw_panel(axes: Axes, row: Row, empty: str) -> None:
     text = mean_text([each.ece for each in row.by_seed.values()], " %")
     name_panel(axes, row.name, row.look, f"ECE {text}" if row.by_seed else " ")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_aspect("equal")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.plot([0, 1], [0, 1], color="#555555", linewidth=0.8, linestyle=(0, (4, 3)), zorder=4)
@@ -159,18 +144,20 @@ def _draw_panel(axes: Axes, row: Row, empty: str) -> None:
         say_empty(axes, empty)
         return
     found = row.by_seed[min(row.by_seed)]
+    some = np.flatnonzero(found.count)
+    accuracy, confidence = found.accuracy[some], found.confidence[some]
+    pale = found.count[some] < 0.01 * found.count.sum()
     width = 1 / len(found.count)
-    for place in np.flatnonzero(found.count):
-        accuracy, confidence = found.accuracy[place], found.confidence[place]
-        pale = found.count[place] < 0.01 * found.count.sum()
-        color = row.look.color
-        axes.bar(
-            place * width, accuracy, width, align="edge", linewidth=0.7, zorder=2,
-            facecolor=to_rgba(color, 0.12 if pale else 0.4),
-            edgecolor=to_rgba(color, 0.4 if pale else 1),
-        )  # fmt: skip
-        axes.bar(
-            place * width, abs(accuracy - confidence), width, min(accuracy, confidence),
-            align="edge", facecolor="none", edgecolor=_GAP, hatch="////////", linewidth=0.5,
-            alpha=0.35 if pale else 1, zorder=3,
-        )  # fmt: skip
+    bars: dict[str, Any] = dict(x=some * width, width=width, align="edge")
+    color = row.look.color
+    axes.bar(
+        height=accuracy, linewidth=0.7, zorder=2, **bars,
+        facecolor=[to_rgba(color, 0.12 if each else 0.4) for each in pale],
+        edgecolor=[to_rgba(color, 0.4 if each else 1) for each in pale],
+    )  # fmt: skip
+    gaps = axes.bar(
+        height=abs(accuracy - confidence), bottom=np.minimum(accuracy, confidence), **bars,
+        facecolor="none", edgecolor=_GAP, hatch="////////", linewidth=0.5, zorder=3,
+    )  # fmt: skip
+    for gap, each in zip(gaps, pale, strict=True):
+        gap.set_alpha(0.35 if each else 1)

@@ -1,5 +1,7 @@
 """The last layer's sum over classes in training."""
 
+from functools import partial
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -7,11 +9,10 @@ from ..curves import (
     PREDICTED,
     Curve,
     Curves,
+    Panel,
     by_iteration,
     by_validation,
-    describe_curves,
-    draw_panels,
-    log_scale,
+    draw_curves,
     read_curves,
 )
 from ..data import Experiment, Scalars
@@ -28,29 +29,30 @@ _PAPER = (
 _NORM, _PREDICTED = "classifier/sum_norm", "classifier/sum_predicted"
 _OFF, _LOGITS = "classifier/sum_deviation", "logits/sum_deviation"
 _BIAS = "classifier/bias_sum"
-# By the scalar: title, unit, and what the caption says.
 _PANELS = {
-    _NORM: (
+    _NORM: Panel(
         "sum of the weights",
         "norm ‖s‖, share of first",
         "its norm, as a share of what is predicted at the first log line",
     ),
-    _OFF: (
+    _OFF: Panel(
         "sum of the weights, off the prediction",
         "distance, share of first ‖s‖",
         "its distance from the prediction, as a share of its first norm (float32 rounds at about "
         "1e-7)",
+        log=True,
     ),
-    _BIAS: (
+    _BIAS: Panel(
         "sum of the biases",
         "sum, in logits",
         "the sum of the biases, which no decay moves, in units of the logits",
     ),
-    _LOGITS: (
+    _LOGITS: Panel(
         "summed logits, off the teacher's",
         "mean |Σu − Σv|, in logits",
         "the distance of the sums of student's and teacher's logits u and v of an image, mean "
         "over the validation data",
+        log=True,
     ),
 }
 _POINTS = 300  # of a line; more are not seen
@@ -64,10 +66,9 @@ def draw(experiment: Experiment) -> list[Drawing]:
     groups = group_by_row(experiment.record)
     if not experiment.record.get("outside"):
         groups = [group for group in groups if _has_contrast(group)]
-    read = read_curves(experiment, groups, _values)
     shown = [
         _draw(experiment, group, curves)
-        for group, curves in zip(groups, read, strict=True)
+        for group, curves in read_curves(experiment, groups, _values)
         if not curves.keys().isdisjoint((_NORM, _OFF, _BIAS))
     ]
     if groups and not shown:
@@ -80,10 +81,8 @@ def draw(experiment: Experiment) -> list[Drawing]:
 
 def _has_contrast(group: Group) -> bool:
     known = {"ce": True, "kl": True, "mse": False}
-    invariant = {
-        run["method"].get("shift_invariant", known.get(run["method"]["kind"])) for run in group.runs
-    }
-    return {True, False} <= invariant
+    hows = [run["method"] for run in group.runs]
+    return {True, False} <= {how.get("shift_invariant", known.get(how["kind"])) for how in hows}
 
 
 def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
@@ -91,17 +90,14 @@ def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
     row = run["row"]
     known = row.get("iterations") and row["epochs"]
     per_epoch = row["iterations"] / row["epochs"] if known else None
-    found = {
-        name: by_iteration(scalars, name, per_epoch)
-        for name in (_NORM, _PREDICTED, _OFF, _BIAS)
-        if name in scalars
-    }
+    names = [name for name in (_NORM, _PREDICTED, _OFF, _BIAS) if name in scalars]
+    found = {name: by_iteration(scalars, name, per_epoch) for name in names}
     if _LOGITS in scalars:
         found[_LOGITS] = by_validation(scalars, _LOGITS)
-    norms = {name: found.pop(name) for name in (_NORM, _PREDICTED) if name in found}
-    begin = next(iter(norms.get(_PREDICTED, {}).values()), 0.0)
-    if begin > 0:  # not so if weights began as zeros, or the log lacks the beginning
-        for name, values in norms.items():
+    begin = next(iter(found.get(_PREDICTED, {}).values()), 0.0)
+    for name in {_NORM, _PREDICTED}.intersection(found):
+        values = found.pop(name)
+        if begin > 0:  # not so if weights began as zeros, or the log lacks the beginning
             found[name] = {epoch: value / begin for epoch, value in values.items()}
     return found
 
@@ -112,17 +108,15 @@ def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
         for name in [*_PANELS, _PREDICTED]
         if name in curves
     }
-    figure, panels, told = draw_panels(group, curves, _PANELS)
-    for name, axes in panels.items():
-        _end_panel(axes, name, curves)
-    return describe_curves(
+    return draw_curves(
         experiment,
         group,
         curves,
-        figure,
+        _PANELS,
+        partial(_draw_predicted, curves.get(_PREDICTED, {})),
         part="class-sums",
         title="Does the last layer's sum over classes learn?",
-        what=f"The sum s over classes of the last layer's weights while they are trained: {told}. "
+        what="The sum s over classes of the last layer's weights while they are trained: {panels}. "
         "Dotted: what weight decay alone makes of it, by the recursion of SGD from the first "
         "weights on. Values after the iteration of each log line, mean over seeds",
         paper=_PAPER,
@@ -136,15 +130,12 @@ def _thinned(curve: Curve) -> Curve:
     return Curve(epochs, mean, std, curve.n)
 
 
-def _end_panel(axes: Axes, name: str, curves: Curves) -> None:
-    """Draw what is predicted, and choose the scale."""
-    if name == _NORM:  # the predictions for one schedule are equal
-        predicted = {tuple(np.round(c.mean, 6)): c for c in curves.get(_PREDICTED, {}).values()}
-        for curve in predicted.values():
-            axes.plot(curve.epochs, curve.mean, zorder=4, **PREDICTED)
-    if name == _BIAS:
-        axes.axhline(0, zorder=4, **PREDICTED)
-    if name in (_OFF, _LOGITS):
-        log_scale(axes, curves[name].values())
-        if name == _OFF:  # over so many decades they are a blur
-            axes.minorticks_off()
+def _draw_predicted(predicted: dict[str, Curve], panels: dict[str, Axes]) -> str:
+    if _NORM in panels:  # the predictions for one schedule are equal
+        for curve in {tuple(np.round(c.mean, 6)): c for c in predicted.values()}.values():
+            panels[_NORM].plot(curve.epochs, curve.mean, zorder=4, **PREDICTED)
+    if _BIAS in panels:
+        panels[_BIAS].axhline(0, zorder=4, **PREDICTED)
+    if _OFF in panels:  # over so many decades they are a blur
+        panels[_OFF].minorticks_off()
+    return ""

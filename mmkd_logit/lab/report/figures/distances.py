@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..data import Dump, Experiment
-from ..densities import Row, draw_rows, not_finite, row_panels
+from ..densities import Panel, draw_rows, not_finite
 from ..samples import LOGITS, Samples, describe, samples_of
 from ..style import Drawing
 
@@ -37,13 +37,14 @@ def _norms(network: Dump, teacher_logits: np.ndarray | None) -> dict[str, np.nda
 
 def _draw(samples: Samples) -> Drawing:
     found = samples.measure(_norms)
-    labels = ["‖u − v‖₂, student's logits to teacher's", "‖r‖₂, norm of the pre-logits"]
-    figure, (left, right) = row_panels(len(found["distance"]), labels)
-    draw_rows(left, found["distance"], floor=0.0, empty="")
-    draw_rows(right, found["prelogit_norm"], names=False, floor=0.0)
+    distance, prelogit_norm = found.values()
+    figure = draw_rows(
+        Panel(distance, "‖u − v‖₂, student's logits to teacher's", floor=0.0, empty=""),
+        Panel(prelogit_norm, "‖r‖₂, norm of the pre-logits", floor=0.0),
+    )
     alone = [
         row.name
-        for method, row in zip(samples.group.methods, found["distance"][1:], strict=True)
+        for method, row in zip(samples.group.methods, distance[1:], strict=True)
         if method.runs and not row.by_seed and method.name not in samples.missing
     ]
     note = [f"no teacher's logits of the same samples for {', '.join(alone)}"] if alone else []
@@ -51,7 +52,6 @@ def _draw(samples: Samples) -> Drawing:
         [samples],
         figure,
         found,
-        Row.summary,
         part="distances",
         title="Distance to the teacher",
         what="Densities (Gaussian kernels) of the distance between the student's logits u and the "

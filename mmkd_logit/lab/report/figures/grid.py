@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -78,19 +77,18 @@ def _heat_map(axes: Axes, grid: Grid, cells: Mapping[str, Any]) -> None:
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
     if high - low < 1e-9:  # one number, or the same in all cells
         low, high = low - 0.5, high + 0.5
-    colors = matplotlib.colormaps["cividis"]
     shape = (len(grid.methods), len(grid.alphas))
     drawn = np.ma.masked_invalid(values.reshape(shape))
-    image = axes.pcolormesh(drawn, cmap=colors, vmin=low, vmax=high, edgecolor="white", lw=1)
+    kind: dict[str, Any] = dict(cmap="cividis", vmin=low, vmax=high, edgecolor="white", lw=1)
+    image = axes.pcolormesh(drawn, **kind)
     for place, (cell, value) in enumerate(zip(found, values, strict=True)):
         row, column = divmod(place, shape[1])
-        color = "black"
         if not math.isfinite(value):
             hatched: dict[str, Any] = dict(fc="#f4f4f4", ec="#cccccc", hatch="///", lw=0)
             axes.add_patch(Rectangle((column, row), 1, 1, **hatched))
-        elif _luminance(colors((value - low) / (high - low))) < 0.18:
-            color = "white"
         if cell is not None:
+            # Below this share the colours are dark: of a relative luminance under 0.18.
+            color = "white" if value < low + 0.468 * (high - low) else "black"
             _write(axes, column + 0.5, row + 0.5, cell, color)
     axes.set_xticks(np.arange(shape[1]) + 0.5, [f"{alpha:g}" for alpha in grid.alphas])
     axes.set_yticks(np.arange(shape[0]) + 0.5, [m.removeprefix("KL ") for m in grid.methods])
@@ -103,29 +101,21 @@ def _heat_map(axes: Axes, grid: Grid, cells: Mapping[str, Any]) -> None:
     bar.set_label("%")
 
 
-def _luminance(color: Any) -> float:
-    """Return the relative luminance, by which white or black is read better on a colour."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def _write(axes: Axes, x: float, y: float, cell: Mapping[str, Any], color: str) -> None:
     """Write a cell's number and, smaller below, its spread and the paper's number."""
-    lines: list[tuple[str, float, str]] = []
-    mean = cell["mean"]
+    mean, std = cell["mean"], cell["std"]
     if mean is None:
-        lines.append(("failed" if cell["failed"] else "–", 7, "normal"))
+        lines = [("failed" if cell["failed"] else "–", 7, "normal")]
     else:
-        lines.append((f"{mean:.2f}" if math.isfinite(mean) else "NaN", 8, "normal"))
-    if mean is not None and cell["std"] is not None and math.isfinite(cell["std"]):
-        lines.append((f"± {cell['std']:.2f}", 6, "normal"))
+        lines = [(f"{mean:.2f}" if math.isfinite(mean) else "NaN", 8, "normal")]
+    if mean is not None and std is not None and math.isfinite(std):
+        lines.append((f"± {std:.2f}", 6, "normal"))
     if cell["paper"] is not None:
         lines.append((f"{cell['paper']:.2f} {cell['mark']}", 6, "italic"))
     above = sum(size + 2 for _, size, _ in lines) / 2
     for text, size, slant in lines:
-        above -= (size + 2) / 2
+        above -= size + 2
         axes.annotate(
-            text, (x, y), (0, above), textcoords="offset points", ha="center", va="center",
-            fontsize=size, fontstyle=slant, color=color,
+            text, (x, y), (0, above + (size + 2) / 2), textcoords="offset points", ha="center",
+            va="center", fontsize=size, fontstyle=slant, color=color,
         )  # fmt: skip
-        above -= (size + 2) / 2

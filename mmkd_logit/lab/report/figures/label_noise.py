@@ -1,6 +1,7 @@
 """Accuracy against tau under label noise."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,6 @@ from ..style import (
     name_of,
     new_figure,
     noise_name,
-    shows_tau,
     tau_of,
 )
 
@@ -31,21 +31,14 @@ _PAPER = (
     "a source; the numbers stand in a figure only, and the rates (40, 60, 80 %) are unverified."
 )
 _INK = "#3a3a3a"
-_MEAN_STD = ("mean", "std")
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
 
 class Noise(NamedTuple):
-    """The runs on the same wrong labels."""
+    """Names and looks of the runs on the same wrong labels."""
 
-    label: str
-    taus: dict[float, str]  # names of the runs by KL
-    others: dict[str, tuple[str, Look]]  # names and looks of the runs without a temperature
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all runs."""
-        return [*self.taus.values(), *(name for name, _ in self.others.values())]
+    taus: dict[float, str]  # of the runs by KL
+    others: dict[str, tuple[str, Look]]  # of the runs without a temperature
 
 
 def draw(experiment: Experiment) -> list[Drawing]:
@@ -53,12 +46,13 @@ def draw(experiment: Experiment) -> list[Drawing]:
     record = experiment.record
     metrics = record["metrics"]
     noises = _find(record)
-    others = {label: look for noise in noises for label, (_, look) in noise.others.items()}
-    names = {name for noise in noises for name in noise.names}
+    others = {other: look for noise in noises.values() for other, (_, look) in noise.others.items()}
+    names = {name for noise in noises.values() for name in noise.taus.values()}
+    names |= {name for noise in noises.values() for name, _ in noise.others.values()}
     if not any(metric["cells"][name]["n"] for metric in metrics for name in names):
         return []
     axis = TauAxis(
-        {tau for noise in noises for tau in noise.taus},
+        {tau for noise in noises.values() for tau in noise.taus},
         sorted(others, key=lambda label: -others[label].order),
     )
     heights = [3.0, *[2.3] * (len(metrics) - 1)]
@@ -68,8 +62,7 @@ def draw(experiment: Experiment) -> list[Drawing]:
     numbers = {}
     for panel, metric in zip(panels, metrics, strict=True):
         numbers[metric["key"]] = _panel(panel, axis, noises, metric["cells"])
-        panel.set_title(metric["title"])
-        panel.set_ylabel("%")
+        panel.set(title=metric["title"], ylabel="%")
         panel.label_outer()
     figure.align_ylabels()
     handles, labels = panels[0].get_legend_handles_labels()
@@ -93,48 +86,48 @@ def draw(experiment: Experiment) -> list[Drawing]:
     ]
 
 
-def _find(record: Mapping[str, Any]) -> list[Noise]:
+def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
     """Find what was trained on which noise; none where no noise has several temperatures."""
     teachers = teachers_of_ce(record)
-    groups: dict[str, Noise] = {}
+    found: dict[str, Noise] = {}
     noisy: set[str] = set()
     for run in record["runs"]:
         name, how = run["name"], run["method"]
         if name not in record["cells"]:
             continue
-        label = record["cells"][name][0] or "no noise"
+        label = record["cells"][name][0]
         if how["label_noise"]:
-            label = record["cells"][name][0] or noise_name(how["label_noise"])
+            label = label or noise_name(how["label_noise"])
             noisy.add(label)
-        noise = groups.setdefault(label, Noise(label, {}, {}))
+        noise = found.setdefault(label or "no noise", Noise({}, {}))
         tau = tau_of(how)
-        if tau is not None and shows_tau(how):
+        if tau is not None:
             noise.taus[tau] = name
         elif name in teachers:
             noise.others["teacher"] = name, TEACHER
         elif how["kind"] == "ce" or is_taught(how):
             noise.others[name_of(how)] = name, look_of(how)
-    if not any(len(groups[label].taus) > 1 for label in noisy):
-        return []
-    return [noise for noise in groups.values() if noise.taus]
+    if not any(len(found[label].taus) > 1 for label in noisy):
+        return {}
+    return {label: noise for label, noise in found.items() if noise.taus}
 
 
 def _panel(
-    axes: Axes, axis: TauAxis, noises: Sequence[Noise], cells: Mapping[str, Any]
+    axes: Axes, axis: TauAxis, noises: Mapping[str, Noise], cells: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Draw a metric: dashes tell noises apart, colours and markers methods."""
     numbers = []
     mark: dict[str, Any] = dict(ms=6, mec="white", mew=0.5)
-    for noise, dashes in zip(noises, _DASHES * len(noises), strict=False):
+    for (label, noise), dashes in zip(noises.items(), itertools.cycle(_DASHES)):
         taus = sorted(noise.taus)
-        mean, std = (_array(cells, key, [noise.taus[tau] for tau in taus]) for key in _MEAN_STD)
-        axis.curve(axes, taus, mean, std, color=_INK, linestyle=dashes, label=noise.label)
+        mean, std = _means(cells, [noise.taus[tau] for tau in taus])
+        axis.curve(axes, taus, mean, std, color=_INK, linestyle=dashes, label=label)
         for tau, value in zip(taus, mean, strict=True):
             look = look_of(dict(kind="kl", tau=tau))
             axes.plot(axis.place(tau), value, look.marker, color=look.color, zorder=3, **mark)
-            numbers.append(dict(noise=noise.label, tau=tau, **_of(cells[noise.taus[tau]])))
+            numbers.append(dict(noise=label, tau=tau, **_of(cells[noise.taus[tau]])))
         for other, (name, look) in noise.others.items():
-            value, spread = (_array(cells, key, [name]) for key in _MEAN_STD)
+            value, spread = _means(cells, [name])
             place = axis.place(other)
             if other != "teacher":
                 ends = [axis.place(taus[0]), place]
@@ -146,15 +139,15 @@ def _panel(
             axes.errorbar(
                 [place], value, bar, fmt=look.marker, color=look.color, capsize=2, lw=1, **kind
             )
-            numbers.append(dict(noise=noise.label, method=other, **_of(cells[name])))
+            numbers.append(dict(noise=label, method=other, **_of(cells[name])))
     axis.dress(axes)
     return numbers
 
 
-def _array(cells: Mapping[str, Any], key: str, names: list[str]) -> np.ndarray:
-    """Return means or standard deviations, NaN where there is none."""
-    return np.array([cells[name][key] for name in names], float)
+def _means(cells: Mapping[str, Any], names: list[str]) -> np.ndarray:
+    """Return means and standard deviations, NaN where there is none."""
+    return np.array([[cells[name][key] for name in names] for key in ("mean", "std")], float)
 
 
 def _of(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: cell[key] for key in (*_MEAN_STD, "n", "failed")}
+    return {key: cell[key] for key in ("mean", "std", "n", "failed")}

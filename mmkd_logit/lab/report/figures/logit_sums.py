@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..data import Dump, Experiment
-from ..densities import Row, draw_rows, not_finite, row_panels
+from ..densities import Panel, draw_rows, not_finite
 from ..samples import LOGITS, Samples, describe, samples_of
 from ..style import Drawing
 
@@ -29,15 +29,14 @@ def _sums(network: Dump, teacher_logits: np.ndarray | None) -> dict[str, np.ndar
 
 def _draw(samples: Samples) -> Drawing:
     found = samples.measure(_sums)
-    labels = ["|sum of a sample's logits|", "sum of a sample's logits"]
-    figure, (left, right) = row_panels(len(found["signed"]), labels)
-    draw_rows(left, found["magnitude"], bins=_BINS, floor=0.0)
-    draw_rows(right, found["signed"], names=False, bins=_BINS, zero=True)
+    figure = draw_rows(
+        Panel(found["magnitude"], "|sum of a sample's logits|", bins=_BINS, floor=0.0),
+        Panel(found["signed"], "sum of a sample's logits", bins=_BINS, zero=True),
+    )
     return describe(
         [samples],
         figure,
         found,
-        Row.summary,
         part="logit-sums",
         title="Sums of logits",
         what="Histograms of the sum over classes of each sample's logits, its magnitude on the "

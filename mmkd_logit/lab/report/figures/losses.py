@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import log_softmax
 
-from ..style import MSE, Drawing, TauAxis, foot, look_of, new_figure
+from ..style import MSE, Drawing, TauAxis, foot, look_of, new_figure, number
 
 NEEDS = None
 WORK_FOLDERS = False
@@ -60,8 +60,8 @@ class Sweep(NamedTuple):
 
     at: np.ndarray  # at _TAUS, mean over samples
     off: np.ndarray  # distance from that at infinity, as a share of it
-    matching: float  # the limit at 0 of the quantity / tau
-    mse: float  # of the MSE
+    matching: np.ndarray  # the limit at 0 of the quantity / tau
+    mse: np.ndarray  # of the MSE
 
     def share_at(self, tau: float) -> str:
         """Return the distance at a temperature in percent."""
@@ -69,8 +69,8 @@ class Sweep(NamedTuple):
 
     def numbers(self) -> dict[str, Any]:
         """Return the quantity and its distance at the temperatures that are marked."""
-        kept = {"inf" if math.isinf(tau) else tau: tau == _TAUS for tau in (0.01, *MARKED)}
-        at = {tau: dict(mean=self.at[k][0], off=self.off[k][0]) for tau, k in kept.items()}
+        kept = np.searchsorted(_TAUS, (0.01, *MARKED))
+        at = {number(_TAUS[i]): dict(mean=self.at[i], off=self.off[i]) for i in kept}
         return dict(at=at, label_matching=self.matching, mse=self.mse)
 
 
@@ -88,22 +88,18 @@ def sweep(student: np.ndarray, teacher: np.ndarray) -> dict[str, Sweep]:
     """Compute what is drawn of one student: the value of its loss and the gradient."""
     found = [kl_of_tau(student, teacher, float(tau)) for tau in _TAUS]
     values, gradients = (np.stack(each) for each in zip(*found, strict=True))
-    turned = np.linalg.norm((gradients - gradients[-1]).reshape(len(_TAUS), -1), axis=1)
+    turned = np.linalg.norm(gradients - gradients[-1], axis=(1, 2))
     first, turn = label_matching(student, teacher)
     d = student - teacher
+
+    def norm(vectors: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(vectors, axis=-1).mean(-1)
+
+    off = np.abs(values - values[-1]).mean(1) / values[-1].mean()
+    turned /= np.linalg.norm(gradients[-1])
     return dict(
-        value=Sweep(
-            values.mean(1),
-            np.abs(values - values[-1]).mean(1) / values[-1].mean(),
-            float(first.mean()),
-            float((d**2).mean()),
-        ),
-        gradient=Sweep(
-            np.linalg.norm(gradients, axis=2).mean(1),
-            turned / np.linalg.norm(gradients[-1]),
-            float(np.linalg.norm(turn, axis=1).mean()),
-            float(np.linalg.norm(2 * d / CLASSES, axis=1).mean()),
-        ),
+        value=Sweep(values.mean(1), off, first.mean(), (d**2).mean()),
+        gradient=Sweep(norm(gradients), turned, norm(turn), norm(2 * d / CLASSES)),
     )
 
 
@@ -181,25 +177,18 @@ def _draw_distances(axes: Axes, sweeps: dict[str, dict[str, Sweep]]) -> None:
             kind: dict[str, Any] = dict(mfc=look.color, mec=_INKS[name], ms=7, mew=0.7)
             axes.plot(20, each.off[_TAUS == 20], look.marker, **kind)
             texts.append(f"{what}, {name}: {each.share_at(20)}")
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlim=(1, 1e4),
-        title="distance from τ = ∞ (solid: value; dashed: gradient)",
-        ylabel="share of that at ∞",
-        xlabel="τ, temperature of KL",
-    )
+    axes.set(xscale="log", yscale="log", xlim=(1, 1e4), ylabel="share of that at ∞")
+    axes.set(title="distance from τ = ∞ (solid: value; dashed: gradient)")
+    axes.set(xlabel="τ, temperature of KL")
     text: dict[str, Any] = dict(transform=axes.transAxes, fontsize=8, linespacing=1.4)
     axes.text(0.015, 0.06, "\n".join(texts), **text)
 
 
 def _legend(figure: Figure) -> None:
-    black = "#555555"
-    entries: dict[str, dict[str, Any]] = {
-        **{f"student {name}": dict(color=ink) for name, ink in _INKS.items()},
-        "times τ²": dict(color=black),
-        "times τ": dict(color=black, ls=_DASHES),
-        "limits": dict(color=black, ls=_DOTS),
+    entries = {f"student {name}": (ink, "-") for name, ink in _INKS.items()}
+    entries |= {
+        label: ("#555555", dashes)
+        for label, dashes in (("times τ²", "-"), ("times τ", _DASHES), ("limits", _DOTS))
     }
-    handles = [Line2D([], [], label=name, **kind) for name, kind in entries.items()]
+    handles = [Line2D([], [], label=k, color=ink, ls=ls) for k, (ink, ls) in entries.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=5, handlelength=3)

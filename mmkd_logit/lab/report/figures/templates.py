@@ -15,15 +15,8 @@ from scipy.spatial.distance import pdist
 
 from ..data import Dump, Experiment
 from ..densities import Row
-from ..samples import LOGITS, Samples, describe, samples_of, split_name
-from ..style import (
-    CLASSES,
-    Drawing,
-    mean_text,
-    name_panel,
-    panel_blocks,
-    say_empty,
-)
+from ..samples import LOGITS, Samples, describe, samples_of
+from ..style import CLASSES, Drawing, mean_text, name_panel, panel_blocks, say_empty
 
 NEEDS = LOGITS
 WORK_FOLDERS = True
@@ -83,25 +76,19 @@ def elongation(points: np.ndarray, groups: np.ndarray) -> float:
     :math:`\lambda_1 \ge \lambda_2` are the variances of class :math:`c` along its principal axes:
     1 for a round cloud. It has no unit, as :func:`spread`.
     """
-    return float(np.mean([_ratio(points[groups == group]) for group in np.unique(groups)]))
-
-
-def _ratio(points: np.ndarray) -> float:
-    if len(points) < 3:
+    parts = [points[groups == group] for group in np.unique(groups)]
+    if min(map(len, parts)) < 3:
         return float("nan")
     # Of the points themselves: their covariance would square away half of the digits.
-    long, short = np.linalg.svd(points - points.mean(0), compute_uv=False)
-    return float(long / short) if short > 1e-12 * long else float("nan")
+    axes = [np.linalg.svd(part - part.mean(0), compute_uv=False) for part in parts]
+    flat = any(short <= 1e-12 * long for long, short in axes)
+    return float("nan") if flat else float(np.mean([long / short for long, short in axes]))
 
 
 def draw(experiment: Experiment) -> list[Drawing]:
     """Draw the pre-logits of each group of students of an experiment."""
-    drawings = []
-    for samples in samples_of(experiment):
-        classes = _choose_classes(samples)
-        if len(classes) == 3:
-            drawings.append(_draw(samples, classes))
-    return drawings
+    found = [(samples, _choose_classes(samples)) for samples in samples_of(experiment)]
+    return [_draw(samples, classes) for samples, classes in found if len(classes) == 3]
 
 
 def _choose_classes(samples: list[Samples]) -> dict[int, str]:
@@ -114,16 +101,15 @@ def _choose_classes(samples: list[Samples]) -> dict[int, str]:
     return {k: f"class {k}" if name in ("", str(k)) else name for k, name in names.items()}
 
 
-class _Cloud(NamedTuple):
+class _Cloud:
     """Samples of three classes on the plane of their templates."""
 
-    points: np.ndarray  # (N, 2)
-    groups: np.ndarray  # which of the three classes each is of, (N,)
-
-    def numbers(self) -> dict[str, float]:
-        """Return spread, elongation and the number of points."""
-        numbers = {each.__name__: each(self.points, self.groups) for each in (spread, elongation)}
-        return dict(numbers, n=len(self.points))
+    def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
+        self.points = points  # (N, 2)
+        self.groups = groups  # which of the three classes each is of, (N,)
+        self.numbers = dict(
+            spread=spread(points, groups), elongation=elongation(points, groups), n=len(points)
+        )
 
 
 def _project(
@@ -147,14 +133,12 @@ def _draw(samples: list[Samples], classes: dict[int, str]) -> Drawing:
     measure = partial(_project, classes=list(classes))
     found = {each.split: each.measure(measure) for each in samples}
     count = len(samples[0].group.methods) + 1
-    heads = [split_name(split).capitalize() for split in found]
-    figure, blocks = panel_blocks(heads, count, height=2.05)
+    figure, blocks = panel_blocks([s.split_name.capitalize() for s in samples], count, 2.05)
     for place in range(count):
         rows = [each["cloud"][place] for each in found.values()]
-        reasons = [each["reason"][place] for each in found.values()]
         limits = _limits([row.by_seed[min(row.by_seed)].points for row in rows if row.by_seed])
-        for block, row, reason in zip(blocks, rows, reasons, strict=True):
-            _draw_panel(block[place], row, limits, reason)
+        for block, each in zip(blocks, found.values(), strict=True):
+            _draw_panel(block[place], each["cloud"][place], limits, each["reason"][place])
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle="none", label=name)
         for (color, marker), name in zip(CLASSES, classes.values(), strict=True)
@@ -167,7 +151,6 @@ def _draw(samples: list[Samples], classes: dict[int, str]) -> Drawing:
         samples,
         figure,
         {split: each["cloud"] for split, each in found.items()},
-        lambda row: {seed: cloud.numbers() for seed, cloud in row.by_seed.items()},
         part="templates",
         title="Pre-logits on the plane of three templates",
         what="Pre-logits of the samples of three classes "
@@ -178,6 +161,7 @@ def _draw(samples: list[Samples], classes: dict[int, str]) -> Drawing:
         "of the ratio of the larger to the smaller principal standard deviation; both of all "
         "points on the plane, without units, and at least 0 and 1",
         paper=_PAPER,
+        summary=lambda row: {seed: cloud.numbers for seed, cloud in row.by_seed.items()},
         notes=[f"{name} is drawn of seed {seed}" for name, seed in later.items()],
         how=f", numbers are means ± standard deviation; the points are of seed {first}",
         classes=classes,
@@ -188,8 +172,7 @@ def _draw_panel(axes: Axes, row: Row, limits: np.ndarray, reason: Row) -> None:
     name_panel(axes, row.name, row.look)
     axes.set_aspect("equal")
     if not row.by_seed:
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         say_empty(axes, next(reversed(reason.by_seed.values()), "not dumped"))
         return
     cloud = row.by_seed[min(row.by_seed)]
@@ -202,10 +185,9 @@ def _draw_panel(axes: Axes, row: Row, limits: np.ndarray, reason: Row) -> None:
             *points.T, marker, color=color, markersize=2.6, alpha=0.55, markeredgewidth=0,
             rasterized=True,
         )  # fmt: skip
-    axes.set_xlim(limits[0])
-    axes.set_ylim(limits[1])
+    axes.set(xlim=limits[0], ylim=limits[1])
     axes.locator_params(nbins=4)
-    numbers = [each.numbers() for each in row.by_seed.values()]
+    numbers = [each.numbers for each in row.by_seed.values()]
     wide, long = (mean_text([n[name] for n in numbers]) for name in ("spread", "elongation"))
     axes.set_xlabel(f"spread {wide}\nelongation {long}", fontsize=7.5)
 
