@@ -139,6 +139,7 @@ def test_ranks_end_with_a_launcher_that_is_killed(workplace):
         for rank in filter(alive, ranks):
             os.kill(rank, signal.SIGKILL)
     saved = last_checkpoint(folder)
+    assert saved.name == "interrupted.pth"
     iteration = torch.load(saved, weights_only=False)["meta"]["iter"]
     words = [STUDENT, "--launcher", "pytorch", "--resume", *words]
     said, _ = run_ranks(2, train_tool.main, [*words, f"train_cfg.max_epochs={iteration // 5 + 2}"])

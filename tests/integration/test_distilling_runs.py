@@ -131,9 +131,8 @@ def test_gradient_accumulation_equals_the_large_batch(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # dynamo warns of its own doings, each version of others
-@pytest.mark.parametrize("alpha", [0.5, 1.0])
-def test_compiled_training_equals_eager(tmp_path, alpha):
-    model = digits_distiller(alpha=alpha)
+def test_compiled_training_equals_eager(tmp_path):
+    model = digits_distiller(alpha=0.5)
     eager = train(model, tmp_path / "eager", epochs=1)
     compiled = train(model, tmp_path / "compiled", epochs=1, compile=dict(backend="eager"))
     for key, value in weights(eager).items():

@@ -51,6 +51,7 @@ def _run_tests(copy, words):
 
     os.chdir(copy)
     sys.path.insert(0, str(copy))
+    del sys.modules["processes"]  # that of the copy starts what is in the copy
     options = ["-q", "-x", "-p", "no:cacheprovider"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is imported before
     raise SystemExit(_PASSED + int(pytest.main([*options, *words])))
