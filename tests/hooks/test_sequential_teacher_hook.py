@@ -207,16 +207,27 @@ def test_earlier_teachers_are_let_go(tmp_path, teachers, ema):
     assert second() is None
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, teachers, epoch):
-    """Stopped at each boundary; the stages then in force are the second to the last."""
+def long_run(teachers):
+    """A distiller and settings of five epochs, each of which begins a stage."""
     model, stages = stages_of(teachers)
     ema = dict(type="EMAHook", momentum=0.2)
-    settings = dict(epochs=5, custom_hooks=[ema, stages], **SAVED)
-    whole = train(model, tmp_path / "whole", **settings)
-    interrupted(model, tmp_path / "parts", epoch * ITERATIONS, **settings)
-    assert Path(tmp_path, "parts/last_checkpoint").read_text().endswith(f"epoch_{epoch}.pth")
-    resumed = train(model, tmp_path / "parts", resume=True, **settings)
+    return model, dict(epochs=5, custom_hooks=[ema, stages], **SAVED)
+
+
+@pytest.fixture(scope="module")
+def whole(teachers, tmp_path_factory):
+    """The same, not interrupted."""
+    model, settings = long_run(teachers)
+    return train(model, tmp_path_factory.mktemp("whole"), **settings)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, teachers, whole, epoch):
+    """Stopped at each boundary; the stages then in force are the second to the last."""
+    model, settings = long_run(teachers)
+    interrupted(model, tmp_path, epoch * ITERATIONS, **settings)
+    assert Path(tmp_path, "last_checkpoint").read_text().endswith(f"epoch_{epoch}.pth")
+    resumed = train(model, tmp_path, resume=True, **settings)
     assert_same_runs(whole, resumed)
     averages = [
         next(h for h in run.hooks if isinstance(h, EMAHook)).ema_model for run in (whole, resumed)
@@ -224,13 +235,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, teachers, epoch)
     assert_same(averages[0].state_dict(), averages[1].state_dict())
 
 
-def test_resuming_without_the_stages_is_another_run(tmp_path, teachers):
+def test_resuming_without_the_stages_is_another_run(tmp_path, teachers, whole):
     """The control of the test above."""
-    model, stages = stages_of(teachers, epochs=4)
-    settings = dict(epochs=4, custom_hooks=[stages], **SAVED)
-    whole = train(model, tmp_path / "whole", **settings)
-    interrupted(model, tmp_path / "parts", 2 * ITERATIONS, **settings)
-    resumed = train(model, tmp_path / "parts", epochs=4, resume=True)
+    model, settings = long_run(teachers)
+    interrupted(model, tmp_path, 4 * ITERATIONS, **settings)
+    resumed = train(model, tmp_path, epochs=5, resume=True)
     assert resumed.iter == whole.iter
     assert not torch.equal(weights(whole)["head.fc.weight"], weights(resumed)["head.fc.weight"])
 
@@ -263,8 +272,7 @@ def by_iteration(**kwargs):
     )
 
 
-@pytest.mark.parametrize("stop", [3, 5, 8])
-def test_iterations(tmp_path, teachers, stop):
+def test_iterations(tmp_path, teachers):
     model = digits_distiller(teacher=teachers[0])
     stages = hook(dict(begin=3, loss_kd=MSE), dict(begin=7, teacher=teachers[1]), by_epoch=False)
     settings = by_iteration(custom_hooks=[stages, dict(type="Notes")])
@@ -272,11 +280,12 @@ def test_iterations(tmp_path, teachers, stop):
     expected = [("net_a", "ScaledKLDivLoss")] * 3 + [("net_a", "LogitMSELoss")] * 4
     expected += [("net_b", "LogitMSELoss")] * 3
     assert [(entry[1][0], entry[2]) for entry in notes_of(whole)] == expected
-    interrupted(model, tmp_path / "parts", stop, **settings)
-    resumed = train(model, tmp_path / "parts", resume=True, **settings)
-    assert notes_of(resumed)[0][0] == stop
-    assert [(entry[1][0], entry[2]) for entry in notes_of(resumed)] == expected[stop:]
-    assert_same_runs(whole, resumed)
+    for stop in (3, 5, 8):
+        interrupted(model, tmp_path / f"{stop}", stop, **settings)
+        resumed = train(model, tmp_path / f"{stop}", resume=True, **settings)
+        assert notes_of(resumed)[0][0] == stop
+        assert [(entry[1][0], entry[2]) for entry in notes_of(resumed)] == expected[stop:]
+        assert_same_runs(whole, resumed)
 
 
 def test_iterations_in_a_run_of_epochs(tmp_path, teachers):
