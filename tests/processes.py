@@ -1,9 +1,11 @@
-"""Command lines in processes of their own."""
+"""Processes: forked from this one, which has imported everything, or command lines."""
 
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+import traceback
 import warnings
 from pathlib import Path
 
@@ -28,6 +30,64 @@ def fork(do):
         finally:
             os._exit(1)
     return pid
+
+
+class Child:
+    """A function that is called in a process forked from this one.
+
+    Args:
+        call: The function.
+        *args: Its arguments.
+        **environment: Variables of the process.
+
+    Attributes:
+        pid: The process number.
+        said: What it printed, once it has ended.
+    """
+
+    def __init__(self, call, *args, **environment):
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self.pid = fork(lambda: self._run(call, args, environment))
+
+    def _run(self, call, args, environment):
+        os.environ.update({name: str(value) for name, value in environment.items()})
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(self._file.fileno(), number)
+            setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
+        warnings.simplefilter("default")
+        status = 1
+        try:
+            call(*args)
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def wait(self):
+        """Wait for its end and return the exit status, which is negative for a signal."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        with self._file:
+            self._file.seek(0)
+            self.said = self._file.read().decode()
+        return status
+
+
+def start_ranks(world, call, *args, **environment):
+    """Call a function in the processes of a run, in which torchrun's variables are set."""
+    meeting = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port(), **environment)
+    meeting.update(WORLD_SIZE=world, LOCAL_WORLD_SIZE=world)
+    return [Child(call, *args, **meeting, RANK=r, LOCAL_RANK=r) for r in range(world)]
+
+
+def run_ranks(world, call, *args):
+    """Call a function in the processes of a run, wait for them and return what each has printed."""
+    ranks = start_ranks(world, call, *args)
+    statuses, said = [rank.wait() for rank in ranks], [rank.said for rank in ranks]
+    assert statuses == [0] * world, f"{statuses}\n" + "\n".join(text[-3000:] for text in said)
+    return said
 
 
 def family(pid):
@@ -61,24 +121,3 @@ def run(*command, **variables):
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-
-
-def run_on_two(worker, folder):
-    """Run a file of tests/distributed in two processes; it writes RANK.pt to the folder."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    done = run(*torchrun, str(HERE / "distributed" / worker), str(folder))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
-
-
-def run_ranks(worker, folder, *words, worlds=(2, 4)):
-    """Run a worker file of the tests in 2 and in 4 processes, forked from one that has imported it.
-
-    Its ``main(FOLDER/WORLD, *words)`` is called in each.
-    """
-    sizes = ",".join(map(str, worlds))
-    command = [sys.executable, str(HERE / "ranks.py"), str(HERE / worker), str(folder), sizes]
-    done = run(*command, *map(str, words))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder

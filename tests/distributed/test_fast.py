@@ -1,20 +1,72 @@
 """Channels last and bfloat16 over two processes."""
 
-import sys
-from pathlib import Path
+import warnings
 
 import pytest
 import torch
-from processes import run_on_two
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.runner import Runner
+from processes import run_ranks
+from runs import Steps, digits_distiller, digits_student, run_config
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-from fast_worker import fast_run, train  # noqa: E402
+from mmkd_logit.engine.config import make_fast
+from mmkd_logit.engine.launch import prepare_launch
+from mmkd_logit.hooks import channels_last as channels_last_hook
+
+CHANNELS_LAST = dict(type="mmkd_logit.ChannelsLastHook")
+
+
+def fast_run(folder, fast, batch_size):
+    """Config of a run without batch statistics, in bfloat16 or in channels last alone."""
+    student = digits_student(base_channels=8)
+    student["backbone"]["norm_eval"] = True
+    hooks = [CHANNELS_LAST, dict(type=Steps.__name__)]
+    model = digits_distiller(student, alpha=0.5)
+    cfg = run_config(model, folder, batch_size=batch_size, custom_hooks=hooks)
+    cfg.default_hooks.runtime_info = dict(type="mmkd_logit.LazyRuntimeInfoHook")
+    if fast:
+        make_fast(cfg)
+    return cfg
+
+
+def train(cfg):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+    model = getattr(runner.model, "module", runner.model)
+    steps = next(hook for hook in runner.hooks if type(hook).__name__ == Steps.__name__).log
+    return dict(
+        gradients=[gradients for _, gradients in steps],
+        weights={key: value.clone() for key, value in model.state_dict().items()},
+        strides={name: p.stride() for name, p in model.named_parameters()},
+        wrapper=type(runner.model).__name__,
+        said=[str(each.message).splitlines()[0] for each in caught],
+    )
+
+
+def train_ranks(folder):
+    prepare_launch(Config(dict(model=dict(type="x"))), "pytorch")
+    rank = dist.get_rank()
+    result = {}
+    for fast in (False, True):
+        cfg = fast_run(folder / str(fast), fast, 8)
+        prepare_launch(cfg, "pytorch")
+        result[fast] = train(cfg)
+    channels_last_hook._wrap_anew = lambda runner, model: None
+    cfg = fast_run(folder / "late", False, 8)
+    prepare_launch(cfg, "pytorch")
+    result["late"] = train(cfg)
+    torch.save(result, folder / f"{rank}.pt")
+    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return run_on_two("fast_worker.py", tmp_path_factory.mktemp("fast"))
+    folder = tmp_path_factory.mktemp("fast")
+    run_ranks(2, train_ranks, folder)
+    return folder
 
 
 def distance(first, second):

@@ -3,51 +3,112 @@
 import os
 import signal
 import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
-from commands import Tiny, folder_of
-from processes import HERE, alive, environment_of, family, run
+from commands import STUDENT, folder_of, train_tool
+from mmengine.config import Config
+from mmengine.model import BaseModel, MMDistributedDataParallel
+from mmengine.runner import Runner
+from processes import Child, alive, environment_of, family, run_ranks, start_ranks
+from stop_hooks import SignalAt
 
+from mmkd_logit.engine.launch import main as launch
+from mmkd_logit.engine.launch import prepare_launch
 from mmkd_logit.engine.resume import last_checkpoint
 from mmkd_logit.utils.files import why_damaged
 
-LAUNCH = [sys.executable, "-m", "mmkd_logit.engine.launch", "--nproc_per_node=2"]
-LAUNCH += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+
+class Line(BaseModel):
+    """One weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, mode="loss"):
+        return dict(loss=(self.weight - inputs).square().mean())
 
 
-def launch(folder, name):
-    return run(*LAUNCH, str(HERE / "distributed/stop_worker.py"), str(folder), name)
+def train_line(folder, name):
+    """A run over gloo, of which the second process gets a signal."""
+    torch.distributed.init_process_group("gloo")
+    loader = dict(
+        dataset=torch.arange(400.0),
+        batch_size=2,
+        sampler=dict(type="DefaultSampler", shuffle=False),
+        collate_fn=lambda numbers: dict(inputs=torch.stack(numbers)),
+    )
+    Runner(
+        model=MMDistributedDataParallel(Line()),
+        work_dir=str(folder),
+        launcher="pytorch",
+        train_dataloader=loader,
+        train_cfg=dict(type="IterBasedTrainLoop", max_iters=100),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01)),
+        custom_hooks=[SignalAt(3, name, rank=1), dict(type="mmkd_logit.PreemptionHook")],
+        log_level="ERROR",
+    ).train()
 
 
 def test_all_stop_after_the_same_iteration(tmp_path):
     """Only the second process gets the signal; what is saved is of one moment of both."""
-    done = launch(tmp_path, "SIGTERM")
-    assert done.returncode == 143, done.stderr[-3000:]
-    assert "exit status" not in done.stderr
+    ranks = start_ranks(2, train_line, tmp_path, "SIGTERM")
+    assert [rank.wait() for rank in ranks] == [143, 143], ranks[0].said[-3000:]
     saved = last_checkpoint(tmp_path)
     assert saved.name == "interrupted.pth"
     assert why_damaged(saved) is None
     assert torch.load(saved, weights_only=False)["meta"]["iter"] == 3
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(60)
 def test_one_that_dies_takes_the_others_along(tmp_path):
-    """Nobody waits for it; torchrun's own patience is half a minute."""
-    done = launch(tmp_path, "SIGKILL")
-    assert done.returncode == 1
-    assert "process 1 failed with exit status -9" in done.stderr or "process 0" in done.stderr
+    """Also without a launcher that ends them."""
+    first, second = start_ranks(2, train_line, tmp_path, "SIGKILL")
+    assert second.wait() == -signal.SIGKILL
+    assert first.wait() == 1
     assert last_checkpoint(tmp_path) is None
 
 
-LONG = """
-train_cfg = dict(max_epochs=300)
-train_dataloader = dict(dataset=dict(dataset=dict(indices=320)))
+PROGRAM = """
+import os, signal, time
+rank, ends = int(os.environ['RANK']), {ends}
+assert os.environ['MMKD_LOGIT_LAUNCHER'] == str(os.getppid())
+if ends[rank] < 0:
+    os.kill(os.getpid(), -ends[rank])
+if ends[rank] == 0:
+    time.sleep(600)
+os._exit(ends[rank])
 """
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("ends", "status", "said"),
+    [
+        ([143, 143], 143, ""),
+        ([0, -9], 1, "process 1 failed with exit status -9\n"),
+        ([1, 0], 1, "process 0 failed with exit status 1\n"),
+    ],
+)
+def test_torchrun_ends_as_its_processes(tmp_path, ends, status, said):
+    """One that waits for ever is ended at once; torchrun's own patience is half a minute."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(ends=ends))
+    words = ["--nproc_per_node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    torchrun = Child(launch, [*words, str(program)])
+    assert torchrun.wait() == status
+    assert torchrun.said == said
+
+
+def test_a_launcher_that_ended_while_a_process_imported(tmp_path):
+    gone = Child(int)
+    gone.wait()
+    cfg = Config(dict(model=dict(type="x")))
+    variables = dict(MMKD_LOGIT_LAUNCHER=gone.pid)
+    (rank,) = start_ranks(1, prepare_launch, cfg, "pytorch", **variables)
+    assert rank.wait() == -signal.SIGTERM
 
 
 def wait_for(condition, seconds):
@@ -57,39 +118,30 @@ def wait_for(condition, seconds):
         time.sleep(0.05)
 
 
-@contextmanager
-def killed_launcher(words):
-    """Start two ranks, kill what started them when the body is through, and wait for their end."""
-    with subprocess.Popen(words, env=environment_of()) as process:
+@pytest.mark.timeout(400)
+def test_ranks_end_with_a_launcher_that_is_killed(workplace):
+    """What was trained is saved."""
+    folder = folder_of(STUDENT)
+    options = ["train_dataloader.dataset.dataset.indices=320", "train_dataloader.batch_size=32"]
+    options += ["default_hooks.checkpoint.interval=1", "train_cfg.val_interval=100"]
+    words = ["--work-dir", str(folder), "--cfg-options", *options]
+    command = ["tools/dist_train.sh", STUDENT, "2", *words, "train_cfg.max_epochs=300"]
+    with subprocess.Popen(command, env=environment_of()) as launcher:
         try:
-            wait_for(lambda: len(family(process.pid)) >= 3, 120)
-            ranks = family(process.pid)[1:]
-            yield
+            wait_for((folder / "last_checkpoint").is_file, 200)
+            ranks = family(launcher.pid)[1:]
         finally:
-            process.kill()
+            launcher.kill()
+    assert len(ranks) == 2
     try:
         wait_for(lambda: not any(map(alive, ranks)), 30)
     finally:
         for rank in filter(alive, ranks):
             os.kill(rank, signal.SIGKILL)
-
-
-@pytest.mark.timeout(400)
-def test_ranks_end_with_a_launcher_that_is_killed(workplace):
-    """Also before they have imported anything; what was trained is saved."""
-    student = Tiny().student
-    folder = folder_of(student)
-    long = Path(student).with_stem(f"{Path(student).stem}long")
-    long.write_text(f"_base_ = './{Path(student).name}'\n{LONG}")
-    words = [*LAUNCH, "tools/train.py", str(long), "--launcher", "pytorch", f"--work-dir={folder}"]
-    with killed_launcher(words):
-        pass
-    assert not folder.exists()
-    with killed_launcher(words):
-        wait_for((folder / "last_checkpoint").is_file, 120)
     saved = last_checkpoint(folder)
+    assert saved.name == "interrupted.pth"
     iteration = torch.load(saved, weights_only=False)["meta"]["iter"]
-    done = run(*words, "--resume", "--cfg-options", f"train_cfg.max_epochs={iteration // 5 + 2}")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert f"iter: {iteration}" in done.stdout
+    words = [STUDENT, "--launcher", "pytorch", "--resume", *words]
+    said, _ = run_ranks(2, train_tool.main, [*words, f"train_cfg.max_epochs={iteration // 5 + 2}"])
+    assert f"iter: {iteration}" in said
     assert (folder / "final.pth").is_file()

@@ -2,13 +2,17 @@
 
 import copy
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from logit_samples import evaluate, logit_case, samples_of
+from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import Evaluator
 from mmpretrain.structures import DataSample
+from processes import run_ranks
 
 from mmkd_logit.metrics import (
     ExpectedCalibrationError,
@@ -309,12 +313,31 @@ def test_labels_in_other_shapes_and_types():
     assert found == in_turn(samples, metrics=metrics)
 
 
+SIZES = (37, 38, 1)
+
+
+def measure_by_ranks(folder):
+    dist.init_process_group("gloo")
+    os.chdir(folder)  # where MMEngine exchanges results
+    found = {}
+    for size in SIZES:
+        samples, measured = samples_of(logit_case(17, n=size)), {}
+        indices = list(DefaultSampler(range(size), shuffle=False))
+        for metric in all_metrics(out_file=f"classes_{size}_{dist.get_rank()}.json"):
+            for begin in range(0, len(indices), 4):
+                metric.process(None, [samples[i] for i in indices[begin : begin + 4]])
+            measured.update(metric.evaluate(size))
+        found[size] = dict(metrics=measured, indices=indices)
+    torch.save(found, f"{dist.get_rank()}.pt")
+    dist.destroy_process_group()
+
+
 @pytest.mark.parametrize("world", [2, 4])
-def test_several_processes_equal_one(ranks, world):
+def test_several_processes_equal_one(tmp_path, world):
     """The odd sizes are padded by samples; counting them twice gives other values."""
-    folder = ranks / str(world)
-    found = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
-    for size in (37, 38, 1):
+    run_ranks(world, measure_by_ranks, tmp_path)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(world)]
+    for size in SIZES:
         results = [of_rank[size] for of_rank in found]
         first = results[0]
         assert all(result["metrics"] == first["metrics"] for result in results)
@@ -329,6 +352,6 @@ def test_several_processes_equal_one(ranks, world):
             # The repeated samples are none of those that could change these.
             assert set(same) <= {"class_accuracy/min", "noisy/wrong_memorized"}
         # Only the main process writes.
-        assert not (folder / f"classes_{size}_1.json").exists()
-        counts = json.loads((folder / f"classes_{size}_0.json").read_text())["samples"]
+        assert not (tmp_path / f"classes_{size}_1.json").exists()
+        counts = json.loads((tmp_path / f"classes_{size}_0.json").read_text())["samples"]
         assert sum(counts) == size
