@@ -213,14 +213,14 @@ class ResumeStateHook(Hook):
         info = (checkpoint.get("message_hub") or {}).get("runtime_info") or {}
         self._counted = {key: info[key] for key in ("iter", "epoch") if type(info.get(key)) is int}
         state = self._loaded = checkpoint.get(STATE)
-        if state is None:  # of another program
-            meta = checkpoint.get("meta") or {}
-            batch = done = meta.get("iter", 0)
-            if isinstance(loop, EpochBasedTrainLoop):
-                batch %= len(loop.dataloader)
-            place = dict(epoch=meta.get("epoch", 0), iter=done, batch=batch)
-            state = dict(place=place, has_validated=False)
         try:
+            if state is None:  # of another program
+                meta = checkpoint.get("meta") or {}
+                batch = done = meta.get("iter", 0)
+                if isinstance(loop, EpochBasedTrainLoop):
+                    batch %= len(loop.dataloader)
+                place = dict(epoch=meta.get("epoch", 0), iter=done, batch=batch)
+                state = dict(place=place, has_validated=False)
             progress = Progress(**state["place"])
             if not all(type(count) is int and count >= 0 for count in progress[:3]):
                 raise ValueError(f"{progress} is no progress of a run")

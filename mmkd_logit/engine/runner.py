@@ -130,15 +130,12 @@ def end_workers(runner: Runner) -> None:
     """
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         # The loader has those that persist, and a loop by iterations the pass that it is in.
-        for owner in (getattr(loop, "dataloader", None), loop):
-            _end_workers_of(owner)
-
-
-def _end_workers_of(owner: Any) -> None:
-    iterator: Any = getattr(owner, "_iterator", None)
-    if hasattr(iterator, "_shutdown_workers"):
-        owner._iterator = None
-        iterator._shutdown_workers()
+        owners: list[Any] = [getattr(loop, "dataloader", None), loop]
+        for owner in owners:
+            iterator: Any = getattr(owner, "_iterator", None)
+            if hasattr(iterator, "_shutdown_workers"):
+                owner._iterator = None
+                iterator._shutdown_workers()
 
 
 class SkippingSampler:
@@ -151,7 +148,6 @@ class SkippingSampler:
         self._sampler = sampler
         self._endless = endless
         self.skip = 0  # batches that the next iterator leaves out
-        self.closed = False  # whether an iterator gives nothing at all
 
     @classmethod
     def install(cls, loader: DataLoader, endless: bool = False) -> "SkippingSampler":
@@ -172,8 +168,6 @@ class SkippingSampler:
     def __iter__(self) -> Iterator:
         # Runs when the first batch is asked for: a loader with workers makes two iterators, and
         # reads the second.
-        if self.closed:
-            return
         batches = self._passes() if self._endless else iter(self._sampler)
         for _ in range(self.skip):
             next(batches, None)
@@ -295,14 +289,12 @@ class ResumableIterBasedTrainLoop(_Resumable, IterBasedTrainLoop):
             dataloader = runner.build_dataloader(
                 dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
             )
-        self._sampler = SkippingSampler.install(dataloader, endless=True)
         # MMEngine 0.11.0rc3 opens the loader here, and workers would read ahead in an endless
         # sampler, whose state cannot be put back.
-        self._sampler.closed = True
-        super().__init__(runner, dataloader, max_iters, **kwargs)
-        self._sampler.closed = False
-        for owner in (self.dataloader, getattr(self, "dataloader_iterator", None)):
-            _end_workers_of(owner)
+        nothing = DataLoader(dataloader.dataset, batch_sampler=[])
+        super().__init__(runner, nothing, max_iters, **kwargs)
+        self.dataloader = dataloader
+        self._sampler = SkippingSampler.install(dataloader, endless=True)
         self._iterator: Any = None
 
     def run(self) -> torch.nn.Module:

@@ -75,9 +75,7 @@ def test_without_end(sampler, count):
     data = Loads()
     loader = loader_of(data, sampler)
     skipping = SkippingSampler.install(loader, endless=True)
-    skipping.closed = True  # as MMEngine 0.11.0rc3 opens it
-    assert list(loader) == []
-    skipping.closed, skipping.skip = False, count
+    skipping.skip = count
     found = itertools.islice(loader, 20 - count)
     assert [batch.tolist() for batch in found] == expected[count:]
     assert len(data.seen) == sum(map(len, expected[count:]))
