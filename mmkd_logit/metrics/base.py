@@ -63,6 +63,11 @@ class LogitMetric(BaseMetric):
     order of the data set and drops those of samples that a sampler repeats at the end, so that
     several processes give what one gives. A metric that has nothing to measure, as of a teacher
     where there is none, keeps empty rows and returns no keys.
+
+    Raises:
+        ValueError: When evaluating, if there are no samples, or some have no ``logits``, such that
+            are not finite or of other classes than the teacher's, or no single label among the
+            classes.
     """
 
     def __init__(
