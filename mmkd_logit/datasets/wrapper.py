@@ -310,37 +310,25 @@ def make_table(infos: Iterable[dict]) -> SampleTable:
 
 def _read(dataset: Any) -> None:
     """Let a data set read its files; an error says where they should be and what to do."""
-    root = getattr(dataset, "data_root", None)
-    files = _published(dataset) if isinstance(dataset, CIFAR10) else {}
-    if any(path.is_file() for path in files):
-        dataset.download = False  # it would overwrite files that are damaged
+    root, folder = getattr(dataset, "data_root", None), None
+    if isinstance(dataset, CIFAR10):
+        folder = Path(str(dataset.data_prefix["root"]), dataset.base_folder)
+        if any(folder.glob("*")):
+            dataset.download = False  # it would overwrite files that are damaged
     try:
         dataset.full_init()
     except (OSError, RuntimeError, AssertionError) as error:
         if not isinstance(dataset, BaseDataset) or not root:
             raise
         problem = f"the data of {type(dataset).__name__} cannot be read from {root!r}"
-        wrong = [str(path) for path, md5 in files.items() if _md5(path) != md5]
-        if wrong:
+        if folder is not None and not dataset._check_integrity():
             problem += (
-                f": {', '.join(wrong)} are missing or damaged, as the MD5 is not the published "
-                f"one. Remove the folder {str(Path(root, dataset.base_folder))!r} to have it "
-                f"downloaded again, or unpack {dataset.url} there"
+                f": files of {str(folder)!r} are missing or damaged, as their MD5 is not the "
+                "published one. Remove the folder to have it downloaded again, or unpack "
+                f"{dataset.url} there"
             )
         raise ValueError(
             f"{problem} ({first_line(error)}); put the files there, or say where they are with "
             "--cfg-options data_root=FOLDER (our configs also look at CIFAR100_ROOT and "
             "IMAGENET_ROOT)"
         ) from error
-
-
-def _published(dataset: CIFAR10) -> dict[Path, str]:
-    """Return the MD5 of each file."""
-    folder = Path(str(dataset.data_prefix["root"]), dataset.base_folder)
-    return {folder / name: md5 for name, md5 in (*dataset.train_list, *dataset.test_list)}
-
-
-def _md5(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

@@ -41,8 +41,8 @@ class PerClassAccuracy(LogitMetric):
         **kwargs: Of MMEngine's ``BaseMetric``: ``collect_device``, ``prefix``, ``collect_dir``.
 
     Raises:
-        ValueError: If ``out_file`` does not end with ``.json``; if samples have no ``logits``, or
-            such that are not finite, or no single label among the classes, or there are none.
+        ValueError: If ``out_file`` does not end with ``.json``; for samples as in
+            :class:`LogitMetric`.
 
     Example:
         >>> import torch
@@ -190,8 +190,7 @@ class NoisyLabelAccuracy(LogitMetric):
         **kwargs: Of MMEngine's ``BaseMetric``: ``collect_device``, ``prefix``, ``collect_dir``.
 
     Raises:
-        ValueError: If samples have no ``logits``, or such that are not finite, or labels that are
-            no class, or there are none.
+        ValueError: For samples as in :class:`LogitMetric`.
 
     Example:
         >>> from mmkd_logit.metrics import NoisyLabelAccuracy

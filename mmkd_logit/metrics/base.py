@@ -66,6 +66,11 @@ class LogitMetric(BaseMetric):
 
     Attributes:
         needs_logits: Whether it is of the student's logits; test-time augmentation leaves none.
+
+    Raises:
+        ValueError: When evaluating, if there are no samples, or some have no ``logits``, such that
+            are not finite or of other classes than the teacher's, or no single label among the
+            classes.
     """
 
     needs_logits = True

@@ -48,8 +48,7 @@ class ExpectedCalibrationError(LogitMetric):
 
     Raises:
         ValueError: If ``num_bins`` is no positive integer, ``of`` or ``binning`` something else,
-            or, when evaluating, samples have no single label, scores outside [0, 1] or, for the
-            teacher, no logits or such that are not finite, or there are none.
+            or scores are outside [0, 1]; for samples as in :class:`LogitMetric`.
 
     Example:
         >>> import torch

@@ -37,8 +37,7 @@ class TeacherAgreement(LogitMetric):
 
     Raises:
         ValueError: If ``topk`` has no or other things than different positive integers, or, when
-            evaluating, more than there are classes; if samples have no ``logits``, logits of
-            other classes than the teacher's, or such that are not finite, or there are none.
+            evaluating, more than there are classes; for samples as in :class:`LogitMetric`.
 
     Example:
         >>> import torch
@@ -152,9 +151,8 @@ class LogitDistance(LogitMetric):
         **kwargs: Of MMEngine's ``BaseMetric``: ``collect_device``, ``prefix``, ``collect_dir``.
 
     Raises:
-        ValueError: If ``quantiles`` are not different numbers in [0, 1]; if samples have no
-            ``logits``, logits of other classes than the teacher's, or such that are not finite,
-            or there are none.
+        ValueError: If ``quantiles`` are not different numbers in [0, 1]; for samples as in
+            :class:`LogitMetric`.
 
     Example:
         >>> import torch
@@ -238,9 +236,8 @@ class LogitStatistics(LogitMetric):
         **kwargs: Of MMEngine's ``BaseMetric``: ``collect_device``, ``prefix``, ``collect_dir``.
 
     Raises:
-        ValueError: If ``label`` is something else; if samples have no ``logits``, fewer than two,
-            logits of other classes than the teacher's, or such that are not finite, or no single
-            label among the classes; or if there are no samples.
+        ValueError: If ``label`` is something else, or there are fewer than two logits; for samples
+            as in :class:`LogitMetric`.
 
     Example:
         >>> import torch
@@ -318,8 +315,7 @@ class NegativeLogLikelihood(LogitMetric):
         **kwargs: Of MMEngine's ``BaseMetric``: ``collect_device``, ``prefix``, ``collect_dir``.
 
     Raises:
-        ValueError: If ``of`` is something else; if samples have no ``logits``, or such that are
-            not finite, or no single label among the classes, or there are none.
+        ValueError: If ``of`` is something else; for samples as in :class:`LogitMetric`.
 
     Example:
         >>> import torch
