@@ -12,6 +12,7 @@ from .data import Experiment, Scalars, read_scalars
 from .groups import Group, Run, describe_epochs, describe_seeds
 from .style import TEACHER, Drawing, Look, foot, new_figure
 
+_POINTS = 300
 PREDICTED: dict[str, Any] = dict(color=TEACHER.color, linestyle=(0, (1, 1.5)), lw=1.2)
 
 
@@ -22,6 +23,12 @@ class Curve(NamedTuple):
     mean: np.ndarray  # over seeds, NaN where the value of a seed is not finite
     std: np.ndarray  # sample standard deviation, NaN for one seed
     n: int  # seeds
+
+    def thinned(self) -> "Curve":
+        """Return as many points as can be seen, with the last one."""
+        every = -(-len(self.epochs) // _POINTS)
+        epochs, mean, std = (values[::-every][::-1] for values in self[:3])
+        return Curve(epochs, mean, std, self.n)
 
     def numbers(self) -> dict[str, Any]:
         """Return the curve in five digits."""
@@ -112,7 +119,7 @@ def read_curves(
             for name, every in seeds.items():
                 curve = over_seeds(every)
                 if curve is not None:
-                    curves.setdefault(name, {})[method.name] = curve
+                    curves.setdefault(name, {})[method.name] = curve.thinned()
         found.append((group, curves))
     return found
 

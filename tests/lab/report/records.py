@@ -8,13 +8,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-from report_records import cell_of, run_of, write_record
+from report_records import cell_of, record_of, run_of, write_record
 
 from mmkd_logit.lab.report.data import Experiment
 
 TOP1 = ("test top-1 (%)", "test.accuracy/top1")
 TRAIN = ("train top-1 (%)", "train.accuracy/top1")
-PROTOCOL = "Weights after the last epoch, nothing selected on the test data; mean ± std."
 
 
 def method(kind="kl", tau=None, alpha=1.0, rate=None, noise="symmetric", **others):
@@ -102,13 +101,9 @@ class Records:
             for title, key in self.metrics
         ]
         return dict(
-            format=2,
-            name=self.name,
+            record_of({}, self.name),
             scale=self.scale,
             title=self.title,
-            note="",
-            protocol=PROTOCOL,
-            legend={},
             command=["python", "tools/reproduce.py", self.name],
             root=os.path.relpath(self.root, self.path().parent),
             cells=self.places,

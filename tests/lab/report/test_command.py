@@ -9,24 +9,11 @@ import numpy as np
 import pytest
 from commands import PROJECT
 from lab.report.records import TOP1, TRAIN, Records, method, write_dump, write_scalars
-from matplotlib.figure import Figure
 from PIL import Image
 
 from mmkd_logit.lab.report import command
 from mmkd_logit.lab.report.data import experiment_of_folders
 from mmkd_logit.lab.report.figures import FIGURES, learning_curves
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Pictures of few pixels without layout; what is in them is looked at elsewhere."""
-    whole = Figure.savefig
-
-    def savefig(figure, *args, **kwargs):
-        figure.set_layout_engine("none")
-        whole(figure, *args, **{**kwargs, "dpi": 20})
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def lines_of(epochs=2):

@@ -92,19 +92,6 @@ def test_label_noise_and_parts_of_the_data_stay_apart(tmp_path):
     }
 
 
-def test_label_noise_keeps_apart_what_does_not_say_its_data(tmp_path):
-    teacher = run_of("teacher", 0, "ce", TEACHER)
-    runs = [teacher]
-    for rate in (0.4, 0.6):
-        noise = dict(kind="symmetric", rate=rate)
-        for kind, taught in (("ce", ()), ("mse", (teacher,))):
-            run = run_of(f"{kind}{rate}", 0, kind, NETWORK, None, taught, label_noise=noise)
-            run["row"]["data"] = None
-            runs.append(run)
-    found = families_of(runs, tmp_path)
-    assert [names_in(family) for family in found] == [{"ce0.4", "mse0.4"}, {"ce0.6", "mse0.6"}]
-
-
 def test_the_same_data_with_other_seeds(tmp_path):
     """No seed was finished by both methods."""
     runs = [run for seed in (0, 1) for run in runs_of(seed, ("ce", "mse"))]

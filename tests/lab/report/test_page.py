@@ -315,17 +315,6 @@ def test_figures_that_cannot_be_drawn_are_told_at_their_experiment(tmp_path):
     assert "71.00 ± 1.41 (2)" in text
 
 
-def test_hundreds_of_runs(tmp_path):
-    """Their page is small enough to send."""
-    cells = {
-        f"r{i}-{k}": (f"row {i}", f"column {k}", [50.0 + i, 51.0 + k], 60.0)
-        for i in range(15)
-        for k in range(10)
-    }
-    assert page_of(tmp_path, record_of(cells)).text.count("--seed 1") >= 150
-    assert (tmp_path / "results/report.html").stat().st_size < 3_000_000
-
-
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     results = write_record(tmp_path, record_of(LIST)).parent
     (results / "report.html").write_text("old")

@@ -37,13 +37,7 @@ CELLS = dict(
     f=("MSE", "", [], -10.0),
 )  # fmt: skip
 WIDE = {
-    f"r{i}-{k}": (
-        f"WRN-{i}-2 -> a row of long words",
-        f"tau {k}",
-        [70.0 + i, 71.0][: 1 + (k == 9)],
-        74.88,
-    )
-    for i in range(2)
+    f"r{k}": ("WRN-16-2 -> a row of long words", f"tau {k}", [70.0, 71.0][: 1 + (k == 9)], 74.88)
     for k in range(20)
 }
 
@@ -96,13 +90,8 @@ def chromium(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     profile = tmp_path_factory.mktemp("profile")
-    for word in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--disable-gpu",
-        f"--user-data-dir={profile}",
-    ):
+    words = "--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --user-data-dir="
+    for word in f"{words}{profile}".split():
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", dict(browser="ALL", performance="ALL"))
     service = webdriver.ChromeService(executable_path=DRIVER)
@@ -197,12 +186,8 @@ def test_columns_sort_by_click(browser):
     ours.click()
     assert column(browser, 1) == ["10.25 (1)", "1 failed 9.75 (1)", "−2.00 ± 0.71 (2)", *last]
     heads = browser.all("#experiment-list table:first-of-type thead th")[:4]
-    assert [head.get_attribute("aria-sort") for head in heads] == [
-        "none",
-        "descending",
-        "none",
-        "none",
-    ]
+    order = [head.get_attribute("aria-sort") for head in heads]
+    assert order == ["none", "descending", "none", "none"]
     paper.click()
     assert column(browser, 2) == ["−10.00 S", "−2.25 S", "0.50 S", "9.00 S", "100.00 S", ""]
     difference.click()
@@ -329,16 +314,9 @@ def test_paper_has_all_tables(browser, tmp_path):
         pytest.skip("pdftotext is not on the path")
     done = subprocess.run(["pdftotext", "-layout", path, "-"], capture_output=True, check=True)
     text = " ".join(done.stdout.decode().split())
-    for told in (
-        "−2.00 ± 0.71 (2)",
-        "10.25 (1)",
-        "tau 0.25",
-        "100.00 S",
-        "+0.25",
-        "What is drawn.",
-    ):
-        assert told in text, told
-    assert text.count("74.88") >= 40
+    shown = ("−2.00 ± 0.71 (2)", "10.25 (1)", "tau 0.25", "100.00 S", "+0.25", "What is drawn.")
+    assert not [each for each in shown if each not in text]
+    assert text.count("74.88") >= 20
     assert "python tools/train.py configs/kd/b.py --seed 0" in text
     assert "Copy" not in text
     pages = done.stdout.decode().split("\f")

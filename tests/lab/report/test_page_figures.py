@@ -45,11 +45,6 @@ def test_the_same_figure_is_the_same_file():
     assert (first.svg, first.png) == (second.svg, second.png)
 
 
-def test_names_that_clash():
-    found = render(drawing_of("a b"), drawing_of("A-B"), drawing_of(".."))
-    assert [rendered.stem for rendered in found] == ["a-b", "A-B-2", "x"]
-
-
 class Broken(Figure):
     def savefig(self, *args, **kwargs):
         raise RuntimeError("no\nink")

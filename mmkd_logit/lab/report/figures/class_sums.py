@@ -1,13 +1,14 @@
 """The last layer's sum over classes in training."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from ..curves import (
     PREDICTED,
-    Curve,
     Curves,
     Panel,
     by_iteration,
@@ -55,7 +56,6 @@ _PANELS = {
         log=True,
     ),
 }
-_POINTS = 300  # of a line; more are not seen
 
 
 def draw(experiment: Experiment) -> list[Drawing]:
@@ -95,19 +95,14 @@ def _values(run: Run, scalars: Scalars) -> dict[str, dict[float, float]]:
     if _LOGITS in scalars:
         found[_LOGITS] = by_validation(scalars, _LOGITS)
     begin = next(iter(found.get(_PREDICTED, {}).values()), 0.0)
-    for name in {_NORM, _PREDICTED}.intersection(found):
-        values = found.pop(name)
-        if begin > 0:  # not so if weights began as zeros, or the log lacks the beginning
+    for name in (_NORM, _PREDICTED):
+        values = found.pop(name, {})
+        if values and begin > 0:  # not so if weights began as zeros, or the log lacks the beginning
             found[name] = {epoch: value / begin for epoch, value in values.items()}
     return found
 
 
 def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
-    curves = {
-        name: {label: _thinned(curve) for label, curve in curves[name].items()}
-        for name in [*_PANELS, _PREDICTED]
-        if name in curves
-    }
     return draw_curves(
         experiment,
         group,
@@ -124,13 +119,7 @@ def _draw(experiment: Experiment, group: Group, curves: Curves) -> Drawing:
     )
 
 
-def _thinned(curve: Curve) -> Curve:
-    every = -(-len(curve.epochs) // _POINTS)
-    epochs, mean, std = (values[::-every][::-1] for values in curve[:3])
-    return Curve(epochs, mean, std, curve.n)
-
-
-def _draw_predicted(predicted: dict[str, Curve], panels: dict[str, Axes]) -> str:
+def _draw_predicted(predicted: Mapping[str, Any], panels: dict[str, Axes]) -> str:
     if _NORM in panels:  # the predictions for one schedule are equal
         for curve in {tuple(np.round(c.mean, 6)): c for c in predicted.values()}.values():
             panels[_NORM].plot(curve.epochs, curve.mean, zorder=4, **PREDICTED)

@@ -7,21 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
+from .. import style
 from ..data import Experiment
 from ..groups import describe_cells, teachers_of_ce
-from ..style import (
-    TEACHER,
-    Drawing,
-    Look,
-    TauAxis,
-    foot,
-    is_taught,
-    look_of,
-    name_of,
-    new_figure,
-    noise_name,
-    tau_of,
-)
+from ..style import Drawing, Look, TauAxis
 
 NEEDS = "an experiment with several tau on wrong labels, such as noisy-label"
 WORK_FOLDERS = False
@@ -56,7 +45,7 @@ def draw(experiment: Experiment) -> list[Drawing]:
         sorted(others, key=lambda label: -others[label].order),
     )
     heights = [3.0, *[2.3] * (len(metrics) - 1)]
-    figure = new_figure(height=sum(heights) + 0.4)
+    figure = style.new_figure(height=sum(heights) + 0.4)
     grid = dict(height_ratios=heights)
     panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
     numbers = {}
@@ -68,7 +57,7 @@ def draw(experiment: Experiment) -> list[Drawing]:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, handlelength=3.5)
     protocol = describe_cells(record, names)
-    foot(figure, f"{experiment.key} · {protocol}")
+    style.foot(figure, f"{experiment.key} · {protocol}")
     bands = ", bands and bars ± one sample standard deviation"
     return [
         Drawing(
@@ -97,16 +86,16 @@ def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
             continue
         label = record["cells"][name][0]
         if how["label_noise"]:
-            label = label or noise_name(how["label_noise"])
+            label = label or style.noise_name(how["label_noise"])
             noisy.add(label)
         noise = found.setdefault(label or "no noise", Noise({}, {}))
-        tau = tau_of(how)
+        tau = style.tau_of(how)
         if tau is not None:
             noise.taus[tau] = name
         elif name in teachers:
-            noise.others["teacher"] = name, TEACHER
-        elif how["kind"] == "ce" or is_taught(how):
-            noise.others[name_of(how)] = name, look_of(how)
+            noise.others["teacher"] = name, style.TEACHER
+        elif how["kind"] == "ce" or style.is_taught(how):
+            noise.others[style.name_of(how)] = name, style.look_of(how)
     if not any(len(found[label].taus) > 1 for label in noisy):
         return {}
     return {label: noise for label, noise in found.items() if noise.taus}
@@ -123,7 +112,7 @@ def _panel(
         mean, std = _means(cells, [noise.taus[tau] for tau in taus])
         axis.curve(axes, taus, mean, std, color=_INK, linestyle=dashes, label=label)
         for tau, value in zip(taus, mean, strict=True):
-            look = look_of(dict(kind="kl", tau=tau))
+            look = style.look_of(dict(kind="kl", tau=tau))
             axes.plot(axis.place(tau), value, look.marker, color=look.color, zorder=3, **mark)
             numbers.append(dict(noise=label, tau=tau, **_of(cells[noise.taus[tau]])))
         for other, (name, look) in noise.others.items():
