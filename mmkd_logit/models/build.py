@@ -13,6 +13,7 @@ import torch
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
+from mmpretrain.models import BaseClassifier
 from torch import Tensor, nn
 
 from mmkd_logit.losses.base import LOSS, build_module
@@ -70,11 +71,21 @@ def build_student(
     return MMPRETRAIN_MODELS.build(student)
 
 
+def known_logits(network: nn.Module) -> list[str]:
+    """Name the module whose output is the logits, a head or a wrapped network, where that is sure.
+
+    Of a ``BaseModel`` other than mmpretrain's classifiers these names may mean anything.
+    """
+    children = dict(network.named_children())
+    if isinstance(network, BaseModel) and not isinstance(network, BaseClassifier):
+        return []
+    return [name for name in ("head", "model") if name in children][:1]
+
+
 def logit_module(network: nn.Module) -> nn.Module | None:
-    """Return the module whose output is the logits: mmpretrain's head, or a wrapped network."""
-    modules = dict(network.named_modules())
-    names = (*getattr(network, "logit_names", ()), "head", "model")
-    return next((modules[name] for name in names if name in modules), None)
+    """Return the module of a network, or of a distiller's student, whose output is the logits."""
+    names = getattr(network, "logit_names", None) or known_logits(network)
+    return network.get_submodule(names[0]) if names else None
 
 
 def find_logits(student: nn.Module, inputs: Tensor) -> list[str]:

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.model import BaseModel
-from mmpretrain.models import BaseClassifier, ClsHead, ImageClassifier, MultiLabelClsHead
+from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead
 from torch import Tensor, nn
 
 from mmkd_logit.datasets.in_memory import SampleBatch
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_choice, check_number
 
-from .build import as_logits, build_loss, build_student, find_logits
+from .build import as_logits, build_loss, build_student, find_logits, known_logits
 from .feature_kd import ADAPTERS, FeatureDistilling, find_module
 from .teacher import FrozenTeacher
 
@@ -156,12 +156,10 @@ class LogitDistiller(BaseModel):
         super().__init__()
         student = build_student(student, data_preprocessor)
         self.logits = logits
-        self.logit_names = [] if logits is None else [logits]  # of modules, outermost first
         if logits is not None:
             find_module(student, logits, "the student")
-        elif isinstance(student, BaseClassifier):
-            children = dict(student.named_children())
-            self.logit_names = [name for name in ("head", "model") if name in children][:1]
+        # Of modules, outermost first; of a network that is not known found with its first images.
+        self.logit_names = known_logits(student) if logits is None else [logits]
         if weights is not None and alpha != 1.0:
             raise ValueError(f"set alpha or weights, got alpha={alpha!r} and weights={weights!r}")
         for name in _SHARED:

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from networks import batch, build, wrn
 from torch import nn
 
+from mmkd_logit.hooks.networks import last_linear
 from mmkd_logit.models import LogitDistiller
 
 MSE = dict(type="mmkd_logit.LogitMSELoss")
@@ -58,6 +59,7 @@ def test_any_base_model_distils(alpha):
         torch.testing.assert_close(losses["kd"], F.mse_loss(seen[0], v))
     sum(value for key, value in losses.items() if "loss" in key).backward()
     assert model.classify["last"].weight.grad.abs().sum() > 0
+    assert last_linear(model) is (model.classify["last"] if 0 < alpha < 1 else None)
     # Looking for the logits has left no trace.
     assert torch.equal(model.model[1].running_mean, plain.model[1].running_mean)
     assert not any(m._forward_hooks for m in model.student.modules())
