@@ -70,7 +70,7 @@ _LOADERS = [
     ("train_dataloader.dataset", "missing", MISSING, "needs dataset"),
     ("train_dataloader.dataset", "text for a container", "CIFAR100", "must be a dict"),
     ("train_dataloader.dataset.type", "unknown type", "mmkd_logit.Digitz", "did you mean"),
-    ("train_dataloader.dataset.indices", "negative", -1, "from 1 on"),
+    ("train_dataloader.dataset.indices", "counted from the end", -1, "from 1 on"),
     ("train_dataloader.dataset.splitt", "letter too many", "val", "did you mean split?"),
     (
         "train_dataloader.dataset.pipeline",
@@ -191,7 +191,7 @@ _REST = [
     ("log_processor.custom_cfg.0.window_size", "unknown word", "epochs", "'global'"),
     ("log_processor.window_sise", "letter wrong", 10, "did you mean window_size?"),
     ("visualizer.type", "unknown type", "UniversalVisualiser", "did you mean"),
-    ("experiment_name", "number for text", 5, "must be text"),
+    ("experiment_name", "empty", "", "must be text"),
     ("generations", "zero", 0, "from 1 on"),
     ("log_level", "unknown word", "LOUD", "one of 'CRITICAL'"),
     ("load_from", "number for text", 5, "path or URL"),
