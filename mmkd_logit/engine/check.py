@@ -6,6 +6,7 @@ over, and values with which a run would begin.
 
 import importlib.util
 import math
+import numbers
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -142,15 +143,13 @@ _TOGETHER = (
 
 
 def _count(value: Any, least: int = 1, below: float = math.inf) -> bool:
-    return type(value) is int and least <= value < below
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and least <= value < below
 
 
 def _number(value: Any, below: float = math.inf, above: float = -1) -> bool:
-    return type(value) in (int, float) and 0 <= value < below and value > above
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and 0 <= value < below and value > above
 
 
 def _text(value: Any) -> bool:
@@ -203,7 +202,7 @@ _COUNTS += r"|.*_dataloader\.prefetch_factor|log_processor\.window_size|generati
 _FLAGS = r".*\.(by_epoch|convert_to_iter_based)|resume|find_unused_parameters"
 RULES = [
     Rule(_COUNTS, "an integer from 1 on", _count),
-    Rule(_FLAGS, "True or False", _flag),
+    Rule(_FLAGS, "True or False", lambda v: isinstance(v, bool)),
     Rule(r".*\.data_src|default_scope|experiment_name", "text", _text),
     Rule(
         r"compile", "True, False or torch.compile's arguments", lambda v: isinstance(v, bool | dict)
@@ -310,7 +309,8 @@ def _check_top(cfg: Config) -> None:
             raise ValueError(f"a run needs {', '.join(names)}; {missing[0]} is missing")
     for name, value in cfg.items():
         _check_rule(name, value)
-    check_out_folder("work_dir", check_text("work_dir", cfg.get("work_dir") or "."))
+    if cfg.get("work_dir") is not None:
+        check_out_folder("work_dir", check_text("work_dir", cfg.work_dir))
 
 
 def _place(path: str) -> Place | None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import DumpResults, Evaluator
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.optim import ReduceOnPlateauParamScheduler
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
@@ -269,7 +270,8 @@ def _check_followed(runner: Runner, found: dict[str, Any] | None) -> None:
     schedulers = runner.param_schedulers
     for each in (*runner.hooks, *(schedulers if isinstance(schedulers, list) else ())):
         followed = [] if not getattr(each, "save_best", None) else list(each.key_indicators)
-        followed += [each.monitor] if hasattr(each, "monitor") else []
+        if isinstance(each, (EarlyStoppingHook, ReduceOnPlateauParamScheduler)):
+            followed.append(each.monitor)
         missing = [name for name in followed if name != "auto" and name not in (found or followed)]
         if missing:
             raise ValueError(

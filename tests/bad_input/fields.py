@@ -200,6 +200,7 @@ _REST = [
     ("default_scope", "unknown word", "mmpretrian", "must be an installed package"),
     ("compile", "text for a container", "fast", "torch.compile"),
     ("find_unused_parameters", "text for a flag", "yes", "True or False"),
+    ("work_dir", "empty", "", "must be text"),
     ("work_dir", "file for a folder", "a_file", "is a file; name a folder"),
     ("optim_wraper", "letter missing", dict(), "did you mean optim_wrapper?"),
     ("train_datalaoder", "letters exchanged", dict(), "did you mean train_dataloader?"),
