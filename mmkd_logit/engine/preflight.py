@@ -236,7 +236,8 @@ class _Trial:
         found, all_tried = {}, True
         given = self.evaluator[prefix.rstrip("/")] if prefix else self.evaluator
         for metric in given.metrics:
-            if not _is_library(metric) or _writes(metric):
+            writes = isinstance(metric, DumpResults) or hasattr(metric, "out_file")
+            if writes or not _is_library(metric):
                 all_tried = False
                 continue
             measured = _try(
@@ -249,11 +250,6 @@ class _Trial:
             )
             found.update(measured)
         return found if all_tried else None
-
-
-def _writes(metric: Any) -> bool:
-    """Whether a metric writes a file when it is computed."""
-    return isinstance(metric, DumpResults) or hasattr(metric, "out_file")
 
 
 def _evaluate(metric: Any, dataset_meta: Any, samples: Sequence) -> dict[str, Any]:

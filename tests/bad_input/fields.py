@@ -106,7 +106,7 @@ _OPTIMIZER = [
     ("optim_wrapper.optimizer.lr", "text for a number", "0.1", "at least 0"),
     ("optim_wrapper.optimizer.lr", "not a number", math.nan, "finite"),
     ("optim_wrapper.optimizer.lr", "infinite", math.inf, "finite"),
-    ("optim_wrapper.optimizer.momentum", "negative", -0.9, "at least 0"),
+    ("optim_wrapper.optimizer.momentum", "negative", -0.9, "from 0 to below 1"),
     ("optim_wrapper.optimizer.momentum", "too large", 2, "below 1"),
     ("optim_wrapper.optimizer.dampening", "not a number", math.nan, "at least 0"),
     ("optim_wrapper.optimizer.weight_decay", "negative", -5e-4, "at least 0"),
