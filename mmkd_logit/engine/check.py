@@ -217,7 +217,7 @@ RULES = [
     Rule(_COUNTS, "an integer from 1 on", _count),
     Rule(_FLAGS, "True or False", lambda v: isinstance(v, bool)),
     Rule(r".*\.data_src|default_scope|experiment_name", "text", _text),
-    Rule(r"compile", "True, False or a dict of arguments", lambda v: isinstance(v, bool | dict)),
+    Rule(r"compile", "True, False or torch.compile's dict", lambda v: isinstance(v, bool | dict)),
     Rule(r"load_from", "the path or URL of a checkpoint, or None", _text),
     Rule(r"randomness\.seed", "an integer from 0 to 2**32 - 1", lambda v: _count(v, 0, 2**32)),
     Rule(r"log_level", f"one of {str(_LEVELS)[1:-1]}", lambda v: _count(v, 0) or v in _LEVELS),
@@ -228,7 +228,7 @@ RULES = [
     Rule(
         rf"{_CUSTOM}\.window_size",
         "an integer from 1 on, 'epoch' or 'global'",
-        lambda v: _count(v) or v in _PERIODS,
+        _window,
     ),
     Rule(r"train_cfg\.dynamic_intervals", "a list of (begin, val_interval)", _intervals),
     Rule(rf"{_OF_SCHEDULER}\.(end|T_max|step_size)", "a finite number above 0", _positive),
@@ -372,9 +372,7 @@ def _check_component(path: str, spec: dict, place: Place) -> None:
     if callable(target):
         arguments, more = arguments_of(target)
         # Only a class of ours, or its parents, surely takes no more than it names.
-        if not more and not is_ours(target):
-            kinds = [parameter.kind for parameter in signature(target).parameters.values()]
-            more = Parameter.VAR_KEYWORD in kinds
+        more = more or (not is_ours(target) and _has_kwargs(target))
         defaults = {name: argument.default for name, argument in arguments.items()}
     known = [name for name in dict.fromkeys((*place.also, *defaults)) if name not in _GIVEN]
     given = [name for name in spec if name != "type" and not name.startswith("_")]
@@ -417,3 +415,10 @@ def _check_like(path: str, value: Any, default: Any, place: Place) -> None:
             raise ValueError(f"{path} is 0; take a number from 1 on, or -1 for never")
     elif isinstance(default, (int, float)) and default >= 0:
         check_number(path, value)
+
+
+def _has_kwargs(target: Callable) -> bool:
+    try:
+        return any(p.kind is Parameter.VAR_KEYWORD for p in signature(target).parameters.values())
+    except (TypeError, ValueError):
+        return True

@@ -186,7 +186,7 @@ _REST = [
     ("log_processor.window_size", "flag for a number", True, "from 1 on"),
     ("log_processor.custom_cfg", "number for a container", 5, "must be a list of dicts"),
     ("log_processor.custom_cfg.0.data_src", "missing", MISSING, "needs data_src"),
-    ("log_processor.custom_cfg.0.method_name", "number for text", 5, "must be text"),
+    ("log_processor.custom_cfg.0.method_name", "number for text", 5, "'current'"),
     ("log_processor.custom_cfg.0.method_name", "unknown word", "median", "'mean'"),
     ("log_processor.custom_cfg.0.window_size", "unknown word", "epochs", "'global'"),
     ("log_processor.window_sise", "letter wrong", 10, "did you mean window_size?"),
