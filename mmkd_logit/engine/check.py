@@ -6,10 +6,10 @@ over, and values with which a run would begin.
 
 import importlib.util
 import math
+import numbers
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import partial
 from inspect import Parameter, signature
 from multiprocessing import get_all_start_methods
 from pathlib import Path
@@ -142,15 +142,21 @@ _TOGETHER = (
 
 
 def _count(value: Any, least: int = 1, below: float = math.inf) -> bool:
-    return type(value) is int and least <= value < below
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and least <= value < below
 
 
-def _number(value: Any, below: float = math.inf, above: float = -1) -> bool:
-    return type(value) in (int, float) and 0 <= value < below and value > above
+def _number(value: Any, below: float = math.inf) -> bool:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and 0 <= value < below
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _selection(value: Any) -> bool:
+    return _count(value) or isinstance(value, list | tuple)
 
 
 def _text(value: Any) -> bool:
@@ -179,6 +185,10 @@ def _intervals(value: Any) -> bool:
     return all(len(pair) == 2 and _count(pair[0], 0) and _count(pair[1]) for pair in pairs)
 
 
+def _window(value: Any) -> bool:
+    return _count(value) or value in ("epoch", "global")
+
+
 def _schedule(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_number, value))
 
@@ -201,59 +211,33 @@ _LEVELS = ("CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NO
 _COUNTS = r".*\.(batch_size|base_batch_size|max_epochs|max_iters|accumulative_counts)"
 _COUNTS += r"|.*_dataloader\.prefetch_factor|log_processor\.window_size|generations"
 _FLAGS = r".*\.(by_epoch|convert_to_iter_based)|resume|find_unused_parameters"
+_CUSTOM, _OF_SCHEDULER = r".*custom_cfg\.\d+", rf"({_SCHEDULER})"
+_STARTS = get_all_start_methods()
 RULES = [
     Rule(_COUNTS, "an integer from 1 on", _count),
-    Rule(_FLAGS, "True or False", _flag),
+    Rule(_FLAGS, "True or False", lambda v: isinstance(v, bool)),
     Rule(r".*\.data_src|default_scope|experiment_name", "text", _text),
-    Rule(
-        r"compile", "True, False or torch.compile's arguments", lambda v: isinstance(v, bool | dict)
-    ),
+    Rule(r"compile", "True, False or torch.compile's dict", lambda v: isinstance(v, bool | dict)),
     Rule(r"load_from", "the path or URL of a checkpoint, or None", _text),
-    Rule(
-        r"randomness\.seed", "an integer from 0 to 2**32 - 1", partial(_count, least=0, below=2**32)
-    ),
-    Rule(
-        r"log_level",
-        f"one of {', '.join(map(repr, _LEVELS))}",
-        lambda v: _count(v, 0) or v in _LEVELS,
-    ),
+    Rule(r"randomness\.seed", "an integer from 0 to 2**32 - 1", lambda v: _count(v, 0, 2**32)),
+    Rule(r"log_level", f"one of {str(_LEVELS)[1:-1]}", lambda v: _count(v, 0) or v in _LEVELS),
     Rule(r".*dist_cfg\.backend", "a backend such as 'nccl' or 'gloo'", _text),
+    Rule(r".*\.mp_start_method", f"one of {_STARTS}", _STARTS.__contains__),
+    Rule(r".*\.opencv_num_threads", "an integer from -1 on", lambda v: _count(v, -1)),
+    Rule(rf"{_CUSTOM}\.method_name", "'mean', 'max', 'min', 'current' or the like", _statistic),
     Rule(
-        r".*\.mp_start_method",
-        "'fork', 'spawn' or 'forkserver'",
-        get_all_start_methods().__contains__,
-    ),
-    Rule(r".*\.opencv_num_threads", "an integer from -1 on", partial(_count, least=-1)),
-    Rule(
-        r".*custom_cfg\.\d+\.method_name",
-        "text such as 'mean', 'max', 'min' or 'current'",
-        _statistic,
-    ),
-    Rule(
-        r".*custom_cfg\.\d+\.window_size",
+        rf"{_CUSTOM}\.window_size",
         "an integer from 1 on, 'epoch' or 'global'",
-        lambda v: _count(v) or v in ("epoch", "global"),
+        _window,
     ),
     Rule(r"train_cfg\.dynamic_intervals", "a list of (begin, val_interval)", _intervals),
-    Rule(
-        rf"({_SCHEDULER})\.(end|T_max|step_size)",
-        "a finite number above 0",
-        partial(_number, above=0),
-    ),
-    Rule(rf"({_SCHEDULER})\.eta_min", "a finite number of at least 0", _number),
-    Rule(rf"({_SCHEDULER})\.milestones", "a list of numbers of at least 0", _schedule),
-    Rule(
-        rf"{_OPTIM}\.optimizer\.momentum",
-        "a number of at least 0 and below 1",
-        partial(_number, below=1),
-    ),
+    Rule(rf"{_OF_SCHEDULER}\.(end|T_max|step_size)", "a finite number above 0", _positive),
+    Rule(rf"{_OF_SCHEDULER}\.eta_min", "a finite number of at least 0", _number),
+    Rule(rf"{_OF_SCHEDULER}\.milestones", "a list of numbers of at least 0", _schedule),
+    Rule(rf"{_OPTIM}\.optimizer\.momentum", "a number from 0 to below 1", lambda v: _number(v, 1)),
     Rule(r".*_hooks\.\w+\.filename_tmpl", "a file's name, with {} for the number", _file_pattern),
     # MMEngine takes the last samples of a negative number.
-    Rule(
-        rf"{_DATASET}\.indices",
-        "a number of samples from 1 on, or their list",
-        lambda v: _count(v) or isinstance(v, list | tuple),
-    ),
+    Rule(rf"{_DATASET}\.indices", "a number of samples from 1 on, or their list", _selection),
 ]
 _COUNTED = ("milestones", "step_size", "begin", "end")  # in epochs or iterations
 
@@ -310,7 +294,8 @@ def _check_top(cfg: Config) -> None:
             raise ValueError(f"a run needs {', '.join(names)}; {missing[0]} is missing")
     for name, value in cfg.items():
         _check_rule(name, value)
-    check_out_folder("work_dir", check_text("work_dir", cfg.get("work_dir") or "."))
+    if cfg.get("work_dir") is not None:
+        check_out_folder("work_dir", check_text("work_dir", cfg.work_dir))
 
 
 def _place(path: str) -> Place | None:

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmkd_logit.registry import load_config
-from mmkd_logit.utils.arguments import check_count, check_seed, did_you_mean, type_name
+from mmkd_logit.utils.arguments import check_count, did_you_mean, type_name
 
 from .check import fields_of
 
@@ -171,8 +171,6 @@ def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
     if "data_root" in overrides:
         for name in _LOADERS:
             _set_data_root(cfg.get(name), overrides["data_root"])
-    if seed_of(cfg) is not None:
-        check_seed("the seed", seed_of(cfg))
 
 
 def _at(cfg: Any, key: str) -> Any:

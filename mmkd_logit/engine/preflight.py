@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import DumpResults, Evaluator
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.optim import ReduceOnPlateauParamScheduler
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
@@ -231,7 +232,8 @@ class _Trial:
         found, all_tried = {}, True
         given = self.evaluator[prefix.rstrip("/")] if prefix else self.evaluator
         for metric in given.metrics:
-            if not _is_library(metric) or _writes(metric):
+            writes = isinstance(metric, DumpResults) or hasattr(metric, "out_file")
+            if writes or not _is_library(metric):
                 all_tried = False
                 continue
             measured = _try(
@@ -244,11 +246,6 @@ class _Trial:
             )
             found.update(measured)
         return found if all_tried else None
-
-
-def _writes(metric: Any) -> bool:
-    """Whether a metric writes a file when it is computed."""
-    return isinstance(metric, DumpResults) or hasattr(metric, "out_file")
 
 
 def _evaluate(metric: Any, dataset_meta: Any, samples: Sequence) -> dict[str, Any]:
@@ -265,7 +262,8 @@ def _check_followed(runner: Runner, found: dict[str, Any] | None) -> None:
     schedulers = runner.param_schedulers
     for each in (*runner.hooks, *(schedulers if isinstance(schedulers, list) else ())):
         followed = [] if not getattr(each, "save_best", None) else list(each.key_indicators)
-        followed += [each.monitor] if hasattr(each, "monitor") else []
+        if isinstance(each, (EarlyStoppingHook, ReduceOnPlateauParamScheduler)):
+            followed.append(each.monitor)
         missing = [name for name in followed if name != "auto" and name not in (found or followed)]
         if missing:
             raise ValueError(

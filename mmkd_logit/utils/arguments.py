@@ -139,12 +139,6 @@ def check_count(name: str, value: object, least: int = 1) -> int:
     raise ValueError(f"{name} must be an integer from {least} on, got {value!r}")
 
 
-def check_seed(name: str, value: object) -> None:
-    """Make sure that ``value`` is a seed of NumPy's generators."""
-    if type(value) is not int or not 0 <= value < 2**32:
-        raise ValueError(f"{name} must be an integer from 0 to 2**32 - 1, got {value!r}")
-
-
 def check_flag(name: str, value: object) -> bool:
     """Return ``value`` if it is True or False: ``'no'`` would count as yes."""
     if isinstance(value, bool):

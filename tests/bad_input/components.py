@@ -456,7 +456,7 @@ _HOOKS = [
     ("LogitOutputsHook", "teacher", "text for a flag", "yes", "True or False"),
     ("LogitOutputsHook", "prelogits", "unknown word", "none", "'student' or 'all'"),
     ("ProgressBarHook", "always", "number for a flag", 1, "True or False"),
-    ("PreflightHook", "test", "text for a flag", "yes", "True or False"),
+    ("PreflightHook", "test", "number for a flag", 1, "True or False"),
     ("SequentialTeacherHook", "stages", "empty", [], "begin"),
     ("SequentialTeacherHook", "stages", "number for a container", 5, "begin"),
     ("SequentialTeacherHook", "stages", "letter wrong", [dict(begin=1, alfa=0.5)], "alpha"),

@@ -24,6 +24,7 @@ ARGUMENTS = {
         for name in ("ResumableEpochBasedTrainLoop", "ResumableIterBasedTrainLoop")
         for argument in ("runner", "dataloader")
     },
+    ("RunCheckHook", "test"): "the name that PreflightHook had in version 0.1.0",
     **{("StudentGroupValLoop", name): GIVEN for name in ("runner", "dataloader", "evaluator")},
     **{
         (name, argument): UNREAD
