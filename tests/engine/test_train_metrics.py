@@ -35,7 +35,8 @@ def test_against_a_loop_of_our_own(workplace):
     model.load_state_dict(state)
     model.eval()
     for split, images in (("train", 64), ("test", 100)):
-        data = [Digits(split=split)[i] for i in range(images)]
+        digits = Digits(split=split)
+        data = [digits[i] for i in range(images)]
         inputs = torch.stack([torch.as_tensor(d["img"]).permute(2, 0, 1) for d in data])
         batch = model.data_preprocessor(dict(inputs=inputs))
         with torch.no_grad():
