@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, Runner
 
 from mmkd_logit.checkpoint import install_safe_reading
@@ -34,7 +34,12 @@ from .fingerprint import (
     should_resume,
     write_run,
 )
-from .launch import leaving_process_group, silence_known_warnings, start_processes
+from .launch import (
+    from_first_process,
+    leaving_process_group,
+    silence_known_warnings,
+    start_processes,
+)
 from .lock import only_run_in
 from .logits import export_run
 from .results import ResultsRecorder, find_row, read_lines
@@ -51,8 +56,9 @@ _OWN = (
 
 
 class GroupRun(NamedTuple):
-    """One run of a group: its parsed command line, and its config as for a run of its own."""
+    """One run of a group: its name there, its command line, its config as for a run alone."""
 
+    name: str
     args: argparse.Namespace
     cfg: Config
 
@@ -145,15 +151,15 @@ def join_configs(cfgs: Mapping[str, Config]) -> Config:
 
 
 @contextmanager
-def as_run(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
+def as_run(runner: Runner, run: GroupRun) -> Iterator[None]:
     """Let the Runner of a group be that of one of its runs."""
     own = dict(
-        model=unwrapped(runner).students[name],
-        cfg=cfg,
-        _work_dir=cfg.work_dir,
-        optim_wrapper=runner.optim_wrapper[name],
-        param_schedulers=(runner.param_schedulers or {}).get(name),
-        computed=computed_content(cfg),
+        model=unwrapped(runner).students[run.name],
+        cfg=run.cfg,
+        _work_dir=run.cfg.work_dir,
+        optim_wrapper=runner.optim_wrapper[run.name],
+        param_schedulers=(runner.param_schedulers or {}).get(run.name),
+        computed=computed_content(run.cfg),
     )
     before = {field: getattr(runner, field) for field in own}
     vars(runner).update(own)
@@ -166,28 +172,28 @@ def as_run(runner: Runner, name: str, cfg: Config) -> Iterator[None]:
 class GroupRunHook(FinalCheckpointHook):
     """Leave in the folder of one run what the run alone would leave there."""
 
-    def __init__(self, name: str, cfg: Config) -> None:
+    def __init__(self, run: GroupRun) -> None:
         super().__init__()
-        self.name, self.cfg = name, cfg
-        self.run = describe_run(cfg)
+        self.run = run
+        self.described = describe_run(run.cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Remove the weights of another run in the folder, now that everything is built."""
-        folder = Path(self.cfg.work_dir)
+        folder = Path(self.run.cfg.work_dir)
         if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
-            if runner.iter < runner.max_iters or not should_resume(self.cfg):
+            if runner.iter < runner.max_iters or not should_resume(self.run.cfg):
                 (folder / FINAL).unlink(missing_ok=True)
-                write_run(folder, **self.run, logs=[], checkpoints=[])
+                write_run(folder, **self.described, logs=[], checkpoints=[])
                 (folder / POINTER).unlink(missing_ok=True)
-        with as_run(runner, self.name, self.cfg):
+        with as_run(runner, self.run):
             super().before_train(runner)
 
     def after_train(self, runner: Runner) -> None:
         """Write scalars, the checkpoint from which the run alone can be resumed, and final.pth."""
         if is_main_process():
-            split_scalars(runner.work_dir, self.cfg.work_dir, self.name)
-        with as_run(runner, self.name, self.cfg):
+            split_scalars(runner.work_dir, self.run.cfg.work_dir, self.run.name)
+        with as_run(runner, self.run):
             by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
             filename = f"epoch_{runner.epoch}.pth" if by_epoch else f"iter_{runner.iter}.pth"
             meta = dict(epoch=runner.epoch, iter=runner.iter)
@@ -249,7 +255,7 @@ def read_runs(path: str | Path, launcher: str = "none") -> list[GroupRun]:
     """Read the command lines of the runs."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"the list of runs {path} does not exist")
-    runs = []
+    runs: list[GroupRun] = []
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         try:
             words = shlex.split(line, comments=True)
@@ -266,7 +272,7 @@ def read_runs(path: str | Path, launcher: str = "none") -> list[GroupRun]:
         if args.train_metrics:
             args.results = "-"  # only for the check of build_config
         args.launcher = launcher
-        runs.append(GroupRun(args, build_config(args)))
+        runs.append(GroupRun(f"s{len(runs)}", args, build_config(args)))
         check_config(runs[-1].cfg)
     if len(runs) < 2:
         raise ValueError(f"{path} names {len(runs)} runs; several share a teacher, not one")
@@ -287,28 +293,25 @@ def train_group(
     Each run's folder then holds what ``tools/train.py`` would leave there of a finished run,
     except the text of its log and earlier checkpoints.
     """
-    cfgs = [run.cfg for run in runs]
-    names = [f"s{number}" for number in range(len(runs))]
-    cfg = join_configs(dict(zip(names, cfgs, strict=True)))
-    cfg.work_dir = common_work_dir(cfgs)
-    _check_teachers(cfgs)
+    cfg = join_configs({run.name: run.cfg for run in runs})
+    cfg.work_dir = common_work_dir([run.cfg for run in runs])
+    _check_teachers([run.cfg for run in runs])
     start_processes(cfg)
-    recorders = [ResultsRecorder(results, each, argv, _TOOL) for each in cfgs]
-    with only_run_in(cfg.work_dir, *(each.work_dir for each in cfgs)):
-        for each, recorder in zip(cfgs, recorders, strict=True):
-            recorder.start(each)
+    recorders = [ResultsRecorder(results, run.cfg, argv, _TOOL) for run in runs]
+    with only_run_in(cfg.work_dir, *(run.cfg.work_dir for run in runs)):
+        for run, recorder in zip(runs, recorders, strict=True):
+            recorder.start(run.cfg)
+            if is_main_process():
+                print(f"{run.name}: {run.args.config} in {run.cfg.work_dir}", flush=True)
         if is_main_process():
-            for name, run in zip(names, runs, strict=True):
-                print(f"{name}: {run.args.config} in {run.cfg.work_dir}", flush=True)
             print(f"student group in {cfg.work_dir}", flush=True)
         resume = "auto" if should_resume(cfg) else None
-        hooks = [GroupRunHook(name, each) for name, each in zip(names, cfgs, strict=True)]
-        runner = run_training(cfg, resume, started, *hooks)
+        runner = run_training(cfg, resume, started, *map(GroupRunHook, runs))
         for recorder in recorders:
             recorder.stop()
-        for name, run, recorder in zip(names, runs, recorders, strict=True):
-            with as_run(runner, name, run.cfg):
-                _record(runner, run, recorder, started, name, len(runs))
+        for run, recorder in zip(runs, recorders, strict=True):
+            with as_run(runner, run):
+                _record(runner, run, recorder, started, len(runs))
         end_workers(runner)
 
 
@@ -332,22 +335,18 @@ def _record(
     run: GroupRun,
     recorder: ResultsRecorder,
     started: TrainingStarted,
-    name: str,
-    count: int,
+    group_size: int,
 ) -> None:
     """Test and record a run, unless it is recorded, and export the logits that it asks for."""
-    done = [recorder.path is None]
-    if recorder.path is not None:
-        measured = ["train"] * run.args.train_metrics
-        rows = read_lines(recorder.path)
-        done = [find_row(run.cfg, rows, runner.world_size, measured) is not None]
-    broadcast_object_list(done)  # one process looks for all, since it appends meanwhile
-    if not done[0]:
+    path, measured = recorder.path, ["train"] * run.args.train_metrics
+    if path is not None and not from_first_process(
+        lambda: find_row(run.cfg, read_lines(path), runner.world_size, measured) is not None
+    ):
         # The weights of a row and its metrics belong together, whoever wrote final.pth.
         final = str(Path(runner.work_dir, FINAL))
         checkpoint = CheckpointLoader.load_checkpoint(final, map_location="cpu")
         runner.model.load_state_dict(checkpoint["state_dict"])
-        recorder.record(runner, run.args, started, prefix=f"{name}/", group_size=count)
+        recorder.record(runner, run.args, started, f"{run.name}/", group_size)
     export_run(runner, run.args, recorder.run, recorder.machine)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, LoggerHook
 from mmengine.runner import CheckpointLoader, Runner, TestLoop
@@ -50,7 +50,12 @@ from .fingerprint import (
     row_fingerprint,
     weights_hash,
 )
-from .launch import leaving_process_group, prepare_launch, silence_known_warnings
+from .launch import (
+    from_first_process,
+    leaving_process_group,
+    prepare_launch,
+    silence_known_warnings,
+)
 from .results import describe_method, plain, training_data_loader
 from .runner import QuietRunner
 
@@ -180,14 +185,12 @@ def export_logits(
             dataset = loop.dataloader.dataset
             identity = plain(dict(made_by, split=split, data=dataset_hash(dataset)))
             path = Path(folder, f"{split}.npz")
-            # The main process decides for all: another may look while it writes.
-            current = [is_main_process() and _is_current(path, identity)]
+            if from_first_process(lambda: _is_current(path, identity)):  # noqa: B023
+                continue
             if is_main_process():
                 for left in path.parent.glob(f".{path.name}.*.part"):  # of a killed process
                     shutil.rmtree(left, ignore_errors=True)
-            broadcast_object_list(current)
-            if current[0]:
-                continue
+            barrier()  # before the other processes make theirs
             if not written:
                 _load(runner, checkpoint)
             runner.logger.info(f"Writing the logits of {len(dataset)} samples ({split}) to {path}")

@@ -284,14 +284,18 @@ def append_line(path: Path, row: dict) -> None:
                 end, new = len(content), b"\n" + line
             file.truncate(end)
             try:
-                while new:
-                    new = new[file.write(new) :]
-                os.fsync(file)
+                _write_all(file, new)
             except OSError:
                 file.truncate(end)
                 raise
     except OSError as error:
         raise explained(error, path, len(line)) from error
+
+
+def _write_all(file: Any, content: bytes) -> None:
+    while content:
+        content = content[file.write(content) :]
+    os.fsync(file)
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -302,6 +302,17 @@ def test_validation_counts_where_something_acts_on_it(project, config, counts):
         assert fingerprint_of(cfg) == here
 
 
+def test_transforms_at_a_wrapper_replace_those_of_the_data_set_in_it(project):
+    cfg = configure(KD)
+    here, dataset = fingerprint_of(cfg), cfg.train_dataloader.dataset
+    dataset.pipeline = dataset.dataset.pipeline
+    assert fingerprint_of(cfg) == here
+    dataset.dataset.pipeline = []
+    assert fingerprint_of(cfg) == here
+    dataset.pipeline = dataset.pipeline[1:]
+    assert fingerprint_of(cfg) != here
+
+
 @pytest.mark.parametrize("config", [KD, "configs/noisy_teacher/wrn28-4_stop53.py"])
 def test_prefixes_of_packages_do_not_count(project, config):
     """A class may move, and be named by a string or itself."""

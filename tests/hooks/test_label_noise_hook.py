@@ -3,11 +3,12 @@
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from commands import Tiny, error_of, folder_of, train
+from commands import Tiny, error_of, folder_of, make_workplace, train
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
@@ -41,15 +42,30 @@ train_dataloader = dict(
 """
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A student's config, plain, on noisy labels and on a part of the data; the first two ran."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_workplace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        tiny = Tiny()
+        plain = Path(tiny.student)
+        for name, text in (("noisy", NOISY), ("part", PART)):
+            path = plain.with_name(f"{name}-{plain.name}")
+            path.write_text(text.format(plain=plain.stem))
+            setattr(tiny, name, str(path))
+        train(tiny.noisy, "--results", "noisy.jsonl")
+        train(tiny.student, "--results", "plain.jsonl")
+    return folder, tiny
+
+
 @pytest.fixture
-def tiny(workplace):
-    """A student's config, plain, on noisy labels and on a part of the data."""
-    tiny = Tiny()
-    plain = Path(tiny.student)
-    for name, text in (("noisy", NOISY), ("part", PART)):
-        path = plain.with_name(f"{name}-{plain.name}")
-        path.write_text(text.format(plain=plain.stem))
-        setattr(tiny, name, str(path))
+def tiny(trained_once, tmp_path, monkeypatch):
+    """The configs and runs, in a folder of the test's own."""
+    folder, tiny = trained_once
+    shutil.copytree(folder, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
     return tiny
 
 
@@ -59,7 +75,6 @@ def log_of(config):
 
 
 def test_said_in_log_checkpoint_and_row(tiny):
-    train(tiny.noisy, "--results", "runs.jsonl")
     digits = Digits(indices=64)
     expected = NoisyLabelDataset(digits, kind="symmetric", rate=0.4).description["label_noise"]
     line = re.search("Training labels: (.*)", log_of(tiny.noisy))[1]
@@ -70,15 +85,14 @@ def test_said_in_log_checkpoint_and_row(tiny):
     for name in ("epoch_1.pth", "final.pth"):
         meta = torch.load(folder_of(tiny.noisy) / name, weights_only=False)["meta"]
         assert meta["dataset_meta"]["label_noise"] == expected
-    row = json.loads(Path("runs.jsonl").read_text())
+    row = json.loads(Path("noisy.jsonl").read_text())
     assert row["labels"] == expected["sha256"]
     assert row["label_noise"] == expected
 
 
 def test_nothing_to_say_without_noise(tiny):
-    train(tiny.student, "--results", "runs.jsonl")
     assert "Training labels" not in log_of(tiny.student)
-    row = json.loads(Path("runs.jsonl").read_text())
+    row = json.loads(Path("plain.jsonl").read_text())
     assert row["labels"] is row["label_noise"] is None
 
 
@@ -100,7 +114,6 @@ def resume_error(config, folder, *options):
 
 
 def test_resume_with_other_labels_is_refused(tiny):
-    train(tiny.noisy)
     folder = folder_of(tiny.noisy)
     option = "train_dataloader.dataset.seed=1"
     message = resume_error(tiny.noisy, folder, option)
@@ -128,7 +141,6 @@ def test_resume_with_other_labels_is_refused(tiny):
 
 
 def test_other_labels_are_refused_by_their_settings_unless_told_otherwise(tiny, capsys):
-    train(tiny.noisy)
     setting = "train_dataloader.dataset.rate"
     words = ["--resume", "--cfg-options", f"{setting}=0.6"]
     assert f"differs in {setting}: 0.4 -> 0.6. " in error_of(capsys, main, tiny.noisy, *words)
@@ -142,7 +154,6 @@ def test_other_labels_are_refused_by_their_settings_unless_told_otherwise(tiny, 
 
 
 def test_a_clean_run_cannot_go_on_with_noise(tiny):
-    train(tiny.student)
     message = resume_error(tiny.noisy, folder_of(tiny.student))
     assert "the checkpoint's are the data set's own, the config's symmetric noise" in message
     # Weights are another matter: fine-tuning on noisy labels is a new run.
@@ -168,12 +179,12 @@ def test_watching_is_no_part_of_the_config():
     assert fingerprint_of(cfg) != before
 
 
-def test_the_hook_may_be_in_the_config_already(tiny, workplace):
-    Path(tiny.noisy).write_text(
-        Path(tiny.noisy).read_text() + "custom_hooks = [dict(type='mmkd_logit.LabelNoiseHook')]\n"
-    )
-    train(tiny.noisy)
-    assert log_of(tiny.noisy).count("Training labels") == 1
+def test_the_hook_may_be_in_the_config_already(tiny):
+    config = Path(tiny.noisy).with_stem("twice")
+    hooks = "custom_hooks = [dict(type='mmkd_logit.LabelNoiseHook')]\n"
+    config.write_text(Path(tiny.noisy).read_text() + hooks)
+    train(str(config))
+    assert log_of(config).count("Training labels") == 1
 
 
 @pytest.mark.parametrize("joined", [False, True])

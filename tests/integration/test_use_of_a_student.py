@@ -46,7 +46,8 @@ def logits_of(model, images):
 def test_the_inferencer_predicts_as_the_network_does(student, project, config):
     """Of a distilling config it is the student; the teacher's checkpoint does not exist."""
     model, checkpoint = student
-    images = [Digits(split="test").get_data_info(i)["img"] for i in range(5)]
+    digits = Digits(split="test")
+    images = [digits.get_data_info(i)["img"] for i in range(5)]
     predict = ImageClassificationInferencer(config, pretrained=checkpoint, device="cpu")
     expected = logits_of(model, images).softmax(1)
     for found, scores in zip(predict(images, batch_size=2), expected, strict=True):

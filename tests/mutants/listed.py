@@ -29,6 +29,7 @@ _MEMORY = "tests/datasets/test_in_memory_dataset.py"
 _SAMPLER = "tests/datasets/test_seeded_sampler.py"
 _SUBSET = "tests/datasets/test_data_subset.py"
 _ECE = "tests/metrics/test_expected_calibration_error.py"
+_TEST = "tests/engine/test_test.py"
 _EXPORT = "tests/metrics/test_export.py"
 _CACHE = "tests/models/test_teacher_cache.py"
 _PLAIN = "tests/engine/test_plain_checkpoints.py"
@@ -383,6 +384,15 @@ MUTANTS = {
         "rows[rank :: len(parts)] = part",
         "rows[rank * len(part) : (rank + 1) * len(part)] = part",
         _EXPORT,
+    ),
+    "a prediction is saved with its batch": Mutant(
+        "engine/test.py", "lambda t: t.cpu().clone())", "lambda t: t.cpu())", _TEST
+    ),
+    "the transforms of a wrapper are ignored": Mutant(
+        "datasets/in_memory.py",
+        "self.dataset.pipeline = Compose(self._given)",
+        "pass",
+        "tests/integration/test_use_of_a_student.py",
     ),
     "an export may lack samples": Mutant(
         "metrics/export.py", "if rows.samples != expected:", "if False:", _EXPORT
