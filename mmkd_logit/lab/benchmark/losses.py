@@ -14,7 +14,7 @@ from torch import Tensor
 from mmkd_logit.lab.tables import markdown_table
 from mmkd_logit.losses import ScaledKLDivLoss
 
-from .speed import interleave, ratio, timed
+from .speed import interleave, ratio, say, timed
 
 SHAPES = ((128, 100), (256, 1000), (64, 21841))
 TAUS = (0.05, 0.5, 1, 4, 20, 100, 1e3, 1e4, 1e6, math.inf)
@@ -37,7 +37,6 @@ def speed_rows(
     compiled: bool = False,
     device: str = "cpu",
     seconds: float = 3.0,
-    say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Time forward plus backward of both, in turn, and return a row for each shape."""
     rows = []
@@ -48,7 +47,9 @@ def speed_rows(
         if compiled:
             functions = [torch.compile(f, fullgraph=True, dynamic=False) for f in functions]
         u, v = _logits(samples, classes, torch.float32, device)
-        ours, naive = _interleaved(functions, u, v, seconds)
+        steps = [partial(_time_step, function, u, v) for function in functions]
+        interleave(steps, seconds=0)  # warms up
+        ours, naive = interleave(steps, seconds)
         cost = ratio(naive, ours)
         medians = [statistics.median(times) * 1e6 for times in (ours, naive)]
         rows.append(
@@ -73,7 +74,6 @@ def error_rows(
     taus: Sequence[float] = TAUS,
     samples: int = 16,
     classes: int = 100,
-    say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Return a row for each dtype and tau with the relative errors of both.
 
@@ -137,18 +137,8 @@ def _logits(samples: int, classes: int, dtype: torch.dtype, device: str) -> tupl
     return u.to(device, dtype).requires_grad_(), v.to(device, dtype)
 
 
-def _interleaved(
-    functions: Sequence[_Function], u: Tensor, v: Tensor, seconds: float
-) -> list[list[float]]:
-    """Return the seconds of each call, the functions called in turn."""
-
-    def once(function: _Function) -> float:
-        return timed(lambda: torch.autograd.grad(function(u, v), u), u.device)
-
-    for function in functions:
-        for _ in range(5):
-            once(function)
-    return interleave([partial(once, function) for function in functions], seconds)
+def _time_step(function: _Function, u: Tensor, v: Tensor) -> float:
+    return timed(lambda: torch.autograd.grad(function(u, v), u), u.device)
 
 
 def _reference(u: Tensor, v: Tensor, tau: float) -> tuple[Tensor, Tensor]:
