@@ -188,6 +188,8 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
 
         timer = None
         if args.estimate:
+            if torch.cuda.is_available() and isinstance(pool, LocalPool) and not pool.gpus:
+                raise ValueError("--estimate would time on a GPU; CUDA_VISIBLE_DEVICES= hides it")
             torch.set_num_threads(getattr(pool, "threads", torch.get_num_threads()))
             timer = Timer(scheduler)
         return print("\n".join(describe_plan(scheduler, rows, timer)))

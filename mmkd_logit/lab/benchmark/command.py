@@ -72,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             torch.set_num_threads(args.threads)
         found: dict[str, Any] = {}
         if args.losses or args.error_table:
-            found |= _measure_losses(args)
+            from .losses import measure_losses
+
+            found |= measure_losses(args)
         if args.config:
             from .speed import measure_config
 
@@ -119,26 +121,3 @@ def _check_device(device: str | None) -> None:
             f"--device {device} cannot be used here ({first_line(error)}); take cpu"
             + (" or cuda" if torch.cuda.is_available() else "")
         ) from None
-
-
-def _measure_losses(args: argparse.Namespace) -> dict[str, Any]:
-    from .losses import error_rows, render_errors, render_speed, speed_rows
-
-    found: dict[str, Any] = {}
-    if args.losses:
-        found["speed"] = [
-            row
-            for compiled in ((False, True) if args.compile else (False,))
-            for tau in args.tau
-            for row in speed_rows(
-                tau=tau,
-                compiled=compiled,
-                device=args.device or "cpu",
-                seconds=args.seconds,
-            )
-        ]
-        print(render_speed(found["speed"]), flush=True)
-    if args.error_table:
-        found["errors"] = error_rows()
-        print(render_errors(found["errors"]), flush=True)
-    return found
