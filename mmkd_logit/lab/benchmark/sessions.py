@@ -247,9 +247,7 @@ def _network(cfg: Any) -> nn.Module:
     if isinstance(cfg, nn.Module):
         return cfg
     with DefaultScope.overwrite_default_scope("mmpretrain"):
-        network = MODELS.build(cfg)
-    network.init_weights()
-    return network
+        return MODELS.build(cfg)
 
 
 def _loss(cfg: Any) -> dict[str, Any]:
