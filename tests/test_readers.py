@@ -57,9 +57,6 @@ READERS = {
         CHECKPOINT
     ),
     ("mmkd_logit/engine/fingerprint.py", "json.loads"): ROWS,
-    ("mmkd_logit/lab/benchmark/sessions.py", "torchvision.datasets.CIFAR100"): (
-        SAFE + "test_pickles_of_cifar"
-    ),
     ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
     ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
     ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_http"): PREFIXES,

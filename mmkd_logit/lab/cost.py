@@ -5,7 +5,6 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -21,7 +20,6 @@ from mmkd_logit.engine.config import (
 from mmkd_logit.engine.fingerprint import describe_machine, should_resume
 from mmkd_logit.engine.results import group_size
 from mmkd_logit.engine.runner import end_workers
-from mmkd_logit.models import TeacherSettings
 from mmkd_logit.models.teacher_cache import words_of_row
 
 from .benchmark.sessions import RunnerSession, edited, keep_only_steps
@@ -114,7 +112,8 @@ class Timer:
         """Return the seconds of an epoch, and how many numbered views of its images there are."""
         cfg = edited(cfg)
         keep_only_steps(cfg)
-        change_teachers(cfg, lambda teacher: dict(_options(teacher), checkpoint=None))
+        # A cache would hold what is timed.
+        change_teachers(cfg, lambda t: dict(t.as_config(), checkpoint=None, cache=None))
         model = dict(cfg.model, loss_kd=None, alpha=bool(cfg.model.get("alpha", 1)))
         parts = [model, cfg.train_dataloader, cfg.optim_wrapper]
         key = json.dumps(parts, default=str, sort_keys=True)
@@ -130,11 +129,6 @@ class Timer:
             count = 0 if views is None else views.samples * views.per_sample
             self._measured[key] = statistics.median(times) * len(session.loader), count
         return self._measured[key]
-
-
-def _options(teacher: TeacherSettings) -> dict[str, Any]:
-    """Return what decides how long a teacher computes; a cache here would hold what is timed."""
-    return {name: value for name, value in teacher.as_config().items() if name != "cache"}
 
 
 def _time(seconds: float) -> str:

@@ -26,32 +26,18 @@ from mmkd_logit.registry import config_path
 
 @dataclass(frozen=True)
 class Run:
-    """One training with one seed.
+    """One training with one seed."""
 
-    Attributes:
-        name: Of the run in the experiment's file.
-        config: The config file.
-        overrides: Settings of the config as on the command line, ``KEY=VALUE``.
-        seed: The random seed.
-        epochs: Number of epochs, or None for the config's.
-        cell_seed: The seed of the experiment that the run counts for.
-        teachers: The runs whose students teach this one.
-        scores: The run whose logits rank the samples that ``DataSubset`` chooses from, or None.
-        inputs: Overrides that name the files of other runs.
-        suffix: Of the work folder, where those files are not the ones that the config names.
-        fast: Whether the run trains with ``--fast``.
-    """
-
-    name: str
+    name: str  # in the experiment's file
     config: str
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # of the config, KEY=VALUE
     seed: int
-    epochs: int | None = None
-    cell_seed: int = field(default=0, compare=False)
+    epochs: int | None = None  # None for the config's
+    cell_seed: int = field(default=0, compare=False)  # of the experiment that the run counts for
     teachers: tuple["Run", ...] = ()
-    scores: "Run | None" = None
-    inputs: tuple[str, ...] = ()
-    suffix: str = ""
+    scores: "Run | None" = None  # its logits rank the samples that DataSubset chooses from
+    inputs: tuple[str, ...] = ()  # overrides that name the files of other runs
+    suffix: str = ""  # of the work folder, where those are not the files that the config names
     fast: bool = False
 
     @property
@@ -134,10 +120,6 @@ class RunEntry:
     def needs(self) -> list[str]:
         """The names of all runs that this one needs."""
         return [*self.teachers, *filter(None, [self.later_teacher, self.scores])]
-
-
-class NothingChosenError(ValueError):
-    """The patterns of ``--only`` fit no run of an experiment."""
 
 
 _DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
@@ -231,11 +213,9 @@ class Experiment:
         return dict(title=title, key=key, paper=numbers)
 
     def _select(self, only: Sequence[str]) -> None:
-        """Keep the runs that a pattern fits, and those that they need."""
+        """Keep the runs that a pattern fits, perhaps none, and those that they need."""
         names = list(self.entries)
         chosen = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in only)]
-        if not chosen:
-            raise NothingChosenError(f"--only {' '.join(only)} fits no run of {names}")
         self.cells = {name: self.cells.get(name, (name, "")) for name in chosen}
         self.comparisons = [pair for pair in self.comparisons if set(chosen).issuperset(pair)]
         self._needed = set(chosen)

@@ -4,7 +4,7 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -139,28 +139,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             _add_rows(Path(args.add))
         rows = read_lines(MEASURED)
         stale = []
-        for pages, fill in _pages():
-            for page in pages:
-                before = page.read_text()
-                after = fill(before, rows)
-                if after != before:
-                    stale.append(str(page))
-                    if not args.check:
-                        write_text(page, after, follow=True)
+        pages = [Path("README.md"), *sorted(Path("configs").glob("*/README.md"))]
+        for page in [*pages, *sorted(Path("configs").glob("*/metafile.yml"))]:
+            before = page.read_text()
+            fill = render_metafile if page.suffix == ".yml" else render_readme
+            after = fill(before, rows)
+            if after != before:
+                stale.append(str(page))
+                if not args.check:
+                    write_text(page, after, follow=True)
         if stale and args.check:
             raise ValueError(
                 f"{', '.join(stale)} do not show what {MEASURED} says; "
                 "run python tools/publish_results.py"
             )
         print(f"{len(rows)} rows; {'changed: ' + ', '.join(stale) if stale else 'up to date'}")
-
-
-def _pages() -> list[tuple[list[Path], Callable[[str, Sequence[dict]], str]]]:
-    readmes = [Path("README.md"), *sorted(Path("configs").glob("*/README.md"))]
-    return [
-        (readmes, render_readme),
-        (sorted(Path("configs").glob("*/metafile.yml")), render_metafile),
-    ]
 
 
 def _add_rows(file: Path) -> None:

@@ -22,7 +22,7 @@ from mmkd_logit.registry import CONFIGS
 from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.cli import OneLineParser
 
-from .experiment import Experiment, NothingChosenError
+from .experiment import Experiment
 from .pools import ClusterPool, LocalPool, default_devices
 from .scheduler import Scheduler
 from .tables import describe_experiment, write_tables
@@ -127,17 +127,10 @@ def _pool(args: argparse.Namespace) -> LocalPool | ClusterPool:
 
 
 def _read_experiments(args: argparse.Namespace) -> list[Experiment]:
-    """Read the experiments; of several, those that ``--only`` chooses nothing of are left out."""
+    """Read the experiments, but for those that ``--only`` chooses nothing of."""
     paths = find_experiments(args.experiments, args.scale)
-    experiments = []
-    for path in paths:
-        try:
-            experiments.append(
-                Experiment(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
-            )
-        except NothingChosenError:
-            if len(paths) == 1:
-                raise
+    options = tuple(args.cfg_options), args.epochs, args.only, args.fast
+    experiments = [each for path in paths if (each := Experiment(path, *options)).cells]
     if not experiments:
         raise ValueError(f"--only {' '.join(args.only)} fits no run of these experiments")
     return experiments
@@ -195,6 +188,8 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
 
         timer = None
         if args.estimate:
+            if torch.cuda.is_available() and isinstance(pool, LocalPool) and not pool.gpus:
+                raise ValueError("--estimate would time on a GPU; CUDA_VISIBLE_DEVICES= hides it")
             torch.set_num_threads(getattr(pool, "threads", torch.get_num_threads()))
             timer = Timer(scheduler)
         return print("\n".join(describe_plan(scheduler, rows, timer)))

@@ -62,17 +62,11 @@ def group_runs(
 
 
 class Precompute(NamedTuple):
-    """Filling a teacher's cache on disk with the views that its students of one seed will draw.
+    """Filling a teacher's cache on disk with the views that its students of one seed will draw."""
 
-    Attributes:
-        folder: Of the log.
-        argv: Of ``tools/precompute.py``.
-        students: The work folders of the students.
-    """
-
-    folder: str
-    argv: tuple[str, ...]
-    students: tuple[str, ...]
+    folder: str  # of the log
+    argv: tuple[str, ...]  # of tools/precompute.py
+    students: Group
 
 
 def plan_precomputes(runs: Mapping[str, Run], configs: Mapping[str, Config]) -> list[Precompute]:
@@ -105,17 +99,11 @@ def plan_precomputes(runs: Mapping[str, Run], configs: Mapping[str, Config]) -> 
 
 
 class Step(NamedTuple):
-    """Something that is to be done for a node of the graph.
+    """Something that is to be done for a node of the graph."""
 
-    Attributes:
-        node: The node, which is done when no step of it is left.
-        start: Starts the step; False if another process uses the folders now.
-        folders: The runs that the step is for.
-    """
-
-    node: Group | Precompute
-    start: Callable[["Step"], bool]
-    folders: Group
+    node: Group | Precompute  # done when no step of it is left
+    start: Callable[["Step"], bool]  # returns False if another process uses the folders now
+    folders: Group  # the runs that the step is for
 
 
 @dataclass

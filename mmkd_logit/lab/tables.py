@@ -56,19 +56,12 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 @dataclass
 class Cell:
-    """A cell of a table.
+    """A cell of a table."""
 
-    Attributes:
-        by_seed: Our numbers, in the unit of the metric.
-        failed: How many seeds failed.
-        paper: The paper's number, or None.
-        mark: Its trust mark.
-    """
-
-    by_seed: dict[int, float] = field(default_factory=dict)
-    failed: int = 0
+    by_seed: dict[int, float] = field(default_factory=dict)  # our numbers
+    failed: int = 0  # so many seeds
     paper: float | None = None
-    mark: str = ""
+    mark: str = ""  # how far the paper's number is to be trusted
 
     @property
     def mean(self) -> float | None:

@@ -305,8 +305,7 @@ def test_only_some_runs(project, tmp_path):
     assert [run.name for run in experiment.runs([0])] == ["big", "kd"]  # its teacher comes along
     assert list(experiment.cells) == ["kd"]
     assert experiment.comparisons == []
-    with pytest.raises(ValueError, match=r"--only x\* fits no run of \['big', 's', 'kd'\]"):
-        Experiment(write(tmp_path, text), only=["x*"])
+    assert Experiment(write(tmp_path, text), only=["x*"]).cells == {}
 
 
 def test_an_ensemble_computes_as_its_config_says(workplace):

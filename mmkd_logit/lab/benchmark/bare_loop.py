@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,61 +32,8 @@ class ArrayImages(Dataset):
         return self.transform(image), self.targets[index]
 
 
-class _Block(nn.Module):
-    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(in_planes)
-        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.same = stride == 1 and in_planes == planes
-        self.convdim = None if self.same else nn.Conv2d(in_planes, planes, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(x), inplace=True)
-        shortcut = x if self.convdim is None else self.convdim(out)
-        out = self.conv2(F.relu(self.bn2(self.conv1(out)), inplace=True))
-        return out + shortcut
-
-
-class WideResNet(nn.Module):
-    """WRN-``depth``-``widen_factor`` (Zagoruyko and Komodakis, 2016) that gives logits."""
-
-    def __init__(
-        self,
-        depth: int,
-        widen_factor: int,
-        num_classes: int,
-        in_channels: int = 3,
-        strides: Sequence[int] = (1, 2, 2),
-        base_channels: int = 16,
-        stem_channels: int = 16,
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, stem_channels, 3, 1, 1, bias=False)
-        layers: list[nn.Module] = []
-        planes = stem_channels
-        for i, stride in enumerate(strides):
-            width = base_channels * widen_factor * 2**i
-            for k in range((depth - 4) // 6):
-                layers.append(_Block(planes, width, stride if k == 0 else 1))
-                planes = width
-        self.layers = nn.Sequential(*layers)
-        self.bn = nn.BatchNorm2d(planes)
-        self.fc = nn.Linear(planes, num_classes)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.fc.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of images (N, C, H, W)."""
-        out = F.relu(self.bn(self.layers(self.conv1(x))), inplace=True)
-        return self.fc(F.adaptive_avg_pool2d(out, 1).flatten(1))
-
-
 class BareLoop:
-    """A teacher, a student, a loader, SGD, and a loop that prints nothing."""
+    """A teacher and a student, which give logits, a loader, SGD, and a loop that prints nothing."""
 
     def __init__(
         self,
@@ -148,7 +94,7 @@ class BareLoop:
     def step(self, images: Tensor, labels: Tensor) -> float:
         """Train on a batch and return the loss, as code that logs it does."""
         images, labels = self.to_device(images, labels)
-        with self._autocast():
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.student(images)
             loss = torch.zeros((), device=self.device)
             if self.alpha < 1:
@@ -161,11 +107,6 @@ class BareLoop:
         loss.backward()
         self.optimizer.step()
         return loss.item()
-
-    def _autocast(self) -> AbstractContextManager:
-        if self.bf16:
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
 
     def _distance(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.loss == "mse":

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +24,26 @@ def build_parser() -> argparse.ArgumentParser:
         description="Measure cost and accuracy on this machine; tables on standard output"
     )
     parser.add_argument("config", nargs="?", help="a kd config, to time its training")
-    _add_training_arguments(parser.add_argument_group("training a config"))
     add_override_argument(parser, "--cfg-options", "override settings of the config")
+    parser.add_argument(
+        "--variants", nargs="+", metavar="NAME", help="which ways to train it; all by default"
+    )
+    parser.add_argument("--batch-size", type=int, help="instead of the config's")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="data workers of bare and plain; by default none on a CPU, where they would share "
+        "cores with the training, and up to 8 on a GPU",
+    )
+    parser.add_argument(
+        "--synthetic",
+        type=int,
+        nargs="?",
+        const=2048,
+        metavar="N",
+        help="N random images (2048) instead of the config's data; takes far less memory: every "
+        "variant holds the data, and every cache of all views of CIFAR-100 3.2 GB",
+    )
     parser.add_argument("--losses", action="store_true", help="time the KL loss beside F.kl_div")
     parser.add_argument("--compile", action="store_true", help="with --losses, compiled as well")
     parser.add_argument(
@@ -44,28 +61,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--variants", nargs="+", metavar="NAME", help="which ways to train; all by default"
-    )
-    group.add_argument("--batch-size", type=int, help="instead of the config's")
-    group.add_argument(
-        "--workers",
-        type=int,
-        help="data workers of bare and plain; by default none on a CPU, where they would share "
-        "cores with the training, and up to 8 on a GPU",
-    )
-    group.add_argument(
-        "--synthetic",
-        type=int,
-        nargs="?",
-        const=2048,
-        metavar="N",
-        help="N random images (2048) instead of the config's data; takes far less memory: every "
-        "variant holds the data, and every cache of all views of CIFAR-100 3.2 GB",
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/benchmark.py``."""
     args = build_parser().parse_args(argv)
@@ -77,11 +72,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             torch.set_num_threads(args.threads)
         found: dict[str, Any] = {}
         if args.losses or args.error_table:
-            found |= _measure_losses(args)
+            from .losses import measure_losses
+
+            found |= measure_losses(args)
         if args.config:
             from .speed import measure_config
 
-            found |= measure_config(args, _say)
+            found |= measure_config(args)
         if args.json:
             machine = dict(describe_machine(), threads=torch.get_num_threads())
             text = json.dumps(dict(machine=machine, **found), indent=2)
@@ -124,31 +121,3 @@ def _check_device(device: str | None) -> None:
             f"--device {device} cannot be used here ({first_line(error)}); take cpu"
             + (" or cuda" if torch.cuda.is_available() else "")
         ) from None
-
-
-def _measure_losses(args: argparse.Namespace) -> dict[str, Any]:
-    from .losses import error_rows, render_errors, render_speed, speed_rows
-
-    found: dict[str, Any] = {}
-    if args.losses:
-        found["speed"] = [
-            row
-            for compiled in ((False, True) if args.compile else (False,))
-            for tau in args.tau
-            for row in speed_rows(
-                tau=tau,
-                compiled=compiled,
-                device=args.device or "cpu",
-                seconds=args.seconds,
-                say=_say,
-            )
-        ]
-        print(render_speed(found["speed"]), flush=True)
-    if args.error_table:
-        found["errors"] = error_rows(say=_say)
-        print(render_errors(found["errors"]), flush=True)
-    return found
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

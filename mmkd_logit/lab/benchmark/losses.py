@@ -1,8 +1,9 @@
 """Accuracy and cost of the losses."""
 
+import argparse
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from mmkd_logit.lab.tables import markdown_table
 from mmkd_logit.losses import ScaledKLDivLoss
 
-from .speed import interleave, ratio, timed
+from .speed import interleave, ratio, say, timed
 
 SHAPES = ((128, 100), (256, 1000), (64, 21841))
 TAUS = (0.05, 0.5, 1, 4, 20, 100, 1e3, 1e4, 1e6, math.inf)
@@ -31,103 +32,93 @@ def naive_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float) -> Tens
     return tau**2 * F.kl_div(log_p, q, reduction="batchmean")
 
 
-def speed_rows(
-    shapes: Sequence[tuple[int, int]] = SHAPES,
-    tau: float = 4.0,
-    compiled: bool = False,
-    device: str = "cpu",
-    seconds: float = 3.0,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Row]:
-    """Time forward plus backward of both, in turn, and return a row for each shape."""
-    rows = []
-    for samples, classes in shapes:
-        say(f"timing {samples}x{classes}, {'compiled' if compiled else 'eager'}, tau={tau:g}")
-        torch.compiler.reset()
-        functions: list[_Function] = [ScaledKLDivLoss(tau), partial(naive_kl, tau=tau)]
-        if compiled:
-            functions = [torch.compile(f, fullgraph=True, dynamic=False) for f in functions]
-        u, v = _logits(samples, classes, torch.float32, device)
-        ours, naive = _interleaved(functions, u, v, seconds)
-        cost = ratio(naive, ours)
-        medians = [statistics.median(times) * 1e6 for times in (ours, naive)]
-        rows.append(
-            dict(
-                shape=f"{samples}x{classes}",
-                tau=tau,
-                compiled=compiled,
-                device=device,
-                threads=torch.get_num_threads(),
-                rounds=len(ours),
-                ours_us=medians[0],
-                naive_us=medians[1],
-                ratio=cost["ratio"],
-                ratio_quartiles=cost["quartiles"],
-            )
-        )
-    return rows
+def measure_losses(args: argparse.Namespace) -> dict[str, Any]:
+    """Print tables of both losses and return what is in them."""
+    found: dict[str, Any] = {}
+    if args.losses:
+        modes = (False, True) if args.compile else (False,)
+        device, seconds = args.device or "cpu", args.seconds
+        found["speed"] = rows = [
+            speed_row(shape, tau, compiled, device, seconds)
+            for compiled in modes
+            for tau in args.tau
+            for shape in SHAPES
+        ]
+        head = ["shape", "mode", "tau", "ours, us", "F.kl_div, us", "ratio", "quartiles"]
+        print("\n".join(markdown_table(head, [_speed_cells(row) for row in rows])), flush=True)
+    if args.error_table:
+        found["errors"] = rows = [error_row(dtype, tau) for dtype in DTYPES for tau in TAUS]
+        head = ["dtype", "tau", "loss, ours", "F.kl_div", "gradient, ours", "F.kl_div"]
+        print("\n".join(markdown_table(head, [_error_cells(row) for row in rows])), flush=True)
+    return found
 
 
-def error_rows(
-    dtypes: Sequence[torch.dtype] = DTYPES,
-    taus: Sequence[float] = TAUS,
-    samples: int = 16,
-    classes: int = 100,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Row]:
-    """Return a row for each dtype and tau with the relative errors of both.
+def speed_row(
+    shape: tuple[int, int], tau: float, compiled: bool, device: str, seconds: float
+) -> Row:
+    """Time forward plus backward of both, in turn."""
+    name = "x".join(map(str, shape))
+    say(f"timing {name}, {'compiled' if compiled else 'eager'}, tau={tau:g}")
+    torch.compiler.reset()
+    functions: list[_Function] = [ScaledKLDivLoss(tau), partial(naive_kl, tau=tau)]
+    if compiled:
+        functions = [torch.compile(f, fullgraph=True, dynamic=False) for f in functions]
+    u, v = _logits(*shape, torch.float32, device)
+    steps = [partial(_time_step, function, u, v) for function in functions]
+    interleave(steps, seconds=0)  # warms up
+    ours, naive = interleave(steps, seconds)
+    cost = ratio(naive, ours)
+    return dict(
+        shape=name,
+        tau=tau,
+        compiled=compiled,
+        device=device,
+        threads=torch.get_num_threads(),
+        rounds=len(ours),
+        ours_us=statistics.median(ours) * 1e6,
+        naive_us=statistics.median(naive) * 1e6,
+        ratio=cost["ratio"],
+        ratio_quartiles=cost["quartiles"],
+    )
+
+
+def _speed_cells(row: Row) -> list[str]:
+    mode = "compiled" if row["compiled"] else "eager"
+    times = [f"{row[key]:.0f}" for key in ("ours_us", "naive_us")]
+    low, high = row["ratio_quartiles"]
+    ratios = [f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
+    return [row["shape"], mode, f"{row['tau']:g}", *times, *ratios]
+
+
+def error_row(dtype: torch.dtype, tau: float, samples: int = 16, classes: int = 100) -> Row:
+    """Return the relative errors of both.
 
     The reference has 50 digits and starts from the logits as they are in the dtype. A gradient's
     error is that of its norm; it includes the rounding to the dtype.
 
     Example:
-        >>> (row,) = error_rows([torch.float32], [1e4], samples=2, classes=5)
+        >>> row = error_row(torch.float32, 1e4, samples=2, classes=5)
         >>> row["ours"]["loss"] < 1e-6 < row["naive"]["loss"]
         True
     """
-    rows = []
-    for dtype in dtypes:
-        name = str(dtype).removeprefix("torch.")
-        u, v = _logits(samples, classes, dtype, "cpu")
-        for tau in taus:
-            say(f"errors in {name}, tau={tau:g}")
-            want = _reference(u, v, tau)
-            row: Row = dict(dtype=name, tau=tau, samples=samples, classes=classes)
-            functions: dict[str, _Function] = {
-                "ours": ScaledKLDivLoss(tau),
-                "naive": partial(naive_kl, tau=tau),
-            }
-            for key, function in functions.items():
-                loss = function(u, v)
-                (gradient,) = torch.autograd.grad(loss, u)
-                row[key] = dict(
-                    loss=_error(loss.detach(), want[0]), gradient=_error(gradient, want[1])
-                )
-            rows.append(row)
-    return rows
+    name = str(dtype).removeprefix("torch.")
+    say(f"errors in {name}, tau={tau:g}")
+    u, v = _logits(samples, classes, dtype, "cpu")
+    want = _reference(u, v, tau)
+    row: Row = dict(dtype=name, tau=tau, samples=samples, classes=classes)
+    functions: dict[str, _Function] = dict(
+        ours=ScaledKLDivLoss(tau), naive=partial(naive_kl, tau=tau)
+    )
+    for key, function in functions.items():
+        loss = function(u, v)
+        (gradient,) = torch.autograd.grad(loss, u)
+        row[key] = dict(loss=_error(loss.detach(), want[0]), gradient=_error(gradient, want[1]))
+    return row
 
 
-def render_speed(rows: Sequence[Row]) -> str:
-    """Render the rows of :func:`speed_rows` in Markdown."""
-    lines = []
-    for row in rows:
-        mode = "compiled" if row["compiled"] else "eager"
-        times = [f"{row[key]:.0f}" for key in ("ours_us", "naive_us")]
-        low, high = row["ratio_quartiles"]
-        ratios = [f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
-        lines.append([row["shape"], mode, f"{row['tau']:g}", *times, *ratios])
-    head = ["shape", "mode", "tau", "ours, us", "F.kl_div, us", "ratio", "quartiles"]
-    return "\n".join(markdown_table(head, lines))
-
-
-def render_errors(rows: Sequence[Row]) -> str:
-    """Render the rows of :func:`error_rows` in Markdown."""
-    lines = []
-    for row in rows:
-        cells = [row[key][what] for what in ("loss", "gradient") for key in ("ours", "naive")]
-        lines.append([row["dtype"], f"{row['tau']:g}", *(f"{cell:.1e}" for cell in cells)])
-    head = ["dtype", "tau", "loss, ours", "F.kl_div", "gradient, ours", "F.kl_div"]
-    return "\n".join(markdown_table(head, lines))
+def _error_cells(row: Row) -> list[str]:
+    cells = [row[key][what] for what in ("loss", "gradient") for key in ("ours", "naive")]
+    return [row["dtype"], f"{row['tau']:g}", *(f"{cell:.1e}" for cell in cells)]
 
 
 def _logits(samples: int, classes: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
@@ -137,18 +128,8 @@ def _logits(samples: int, classes: int, dtype: torch.dtype, device: str) -> tupl
     return u.to(device, dtype).requires_grad_(), v.to(device, dtype)
 
 
-def _interleaved(
-    functions: Sequence[_Function], u: Tensor, v: Tensor, seconds: float
-) -> list[list[float]]:
-    """Return the seconds of each call, the functions called in turn."""
-
-    def once(function: _Function) -> float:
-        return timed(lambda: torch.autograd.grad(function(u, v), u), u.device)
-
-    for function in functions:
-        for _ in range(5):
-            once(function)
-    return interleave([partial(once, function) for function in functions], seconds)
+def _time_step(function: _Function, u: Tensor, v: Tensor) -> float:
+    return timed(lambda: torch.autograd.grad(function(u, v), u), u.device)
 
 
 def _reference(u: Tensor, v: Tensor, tau: float) -> tuple[Tensor, Tensor]:

@@ -18,9 +18,9 @@ from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.config import change_teachers, model_teachers
 from mmkd_logit.models import TeacherSettings
 from mmkd_logit.models.teacher_cache import TeacherCache
-from mmkd_logit.utils.arguments import arguments_of, type_name
+from mmkd_logit.utils.arguments import type_name
 
-from .bare_loop import ArrayImages, BareLoop, WideResNet, usual_transform
+from .bare_loop import ArrayImages, BareLoop, usual_transform
 
 _IN_MEMORY, _SEEDED, _SAMPLER = "InMemoryDataset", "SeededDataset", "SeededSampler"
 _PREPROCESSOR = "BatchPreprocessor"
@@ -211,15 +211,8 @@ class _HaltedRunner(Runner):
 # The bare loop on the networks, data and loss of a config.
 
 
-_WRN_SETTINGS = {*arguments_of(WideResNet)[0]} - {"num_classes"}
-
-
 class BareSession:
-    """A :class:`BareLoop` that trains what a kd config trains.
-
-    Wide ResNets are the loop's own; other networks are mmpretrain's, called like any module.
-    A student without a teacher is the same with ``alpha=0``.
-    """
+    """A :class:`BareLoop` that trains what a kd config trains: the same networks, called alone."""
 
     caches: ClassVar[list[TeacherCache]] = []
 
@@ -250,30 +243,11 @@ class BareSession:
         self.loop.step(*next(self._batches))
 
 
-class _Logits(nn.Module):
-    """A classifier of mmpretrain's that is called with images alone."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(x, mode="tensor")
-
-
 def _network(cfg: Any) -> nn.Module:
-    """Build the loop's own WRN where the config is one, else the config's network."""
     if isinstance(cfg, nn.Module):
-        return _Logits(cfg)
-    backbone = cfg.get("backbone") or {}
-    settings = {key: value for key, value in backbone.items() if key in _WRN_SETTINGS}
-    own = type_name(backbone) == "WideResNetCIFAR" and set(backbone) - {"type"} <= _WRN_SETTINGS
-    if own and type_name(cfg["head"]) == "LinearClsHead":
-        return WideResNet(num_classes=cfg["head"]["num_classes"], **settings)
+        return cfg
     with DefaultScope.overwrite_default_scope("mmpretrain"):
-        classifier = MODELS.build(cfg)
-    classifier.init_weights()
-    return _Logits(classifier)
+        return MODELS.build(cfg)
 
 
 def _loss(cfg: Any) -> dict[str, Any]:

@@ -4,9 +4,11 @@ import argparse
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +26,11 @@ _LEAST_SECONDS = dict(cpu=0.02, cuda=0.3)  # of a round, so that clocks and queu
 
 Row = dict[str, Any]
 Session = BareSession | RunnerSession
+
+
+def say(line: str) -> None:
+    """Tell the progress on standard error; standard output is for tables."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def timed(function: Callable[[], Any], device: str | torch.device, calls: int = 1) -> float:
@@ -93,11 +100,8 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
 # The ways to train.
 
 
-def _bare(**settings: Any) -> Callable[..., Session]:
-    def start(cfg: Config, device: torch.device, workers: int) -> Session:
-        return BareSession(by_pipeline(edited(cfg), workers), device, **settings)
-
-    return start
+def _bare(cfg: Config, device: torch.device, workers: int, **settings: Any) -> Session:
+    return BareSession(by_pipeline(edited(cfg), workers), device, **settings)
 
 
 def _plain(cfg: Config, device: torch.device, workers: int) -> Session:
@@ -106,33 +110,30 @@ def _plain(cfg: Config, device: torch.device, workers: int) -> Session:
     return RunnerSession(cfg)
 
 
-def _memory(*edits: Callable[[Config], None]) -> Callable[..., Session]:
-    def start(cfg: Config, device: torch.device, workers: int) -> Session:
-        cfg = edited(cfg)
-        for edit in edits:
-            edit(cfg)
-        return RunnerSession(cfg)
+def _memory(
+    cfg: Config, device: torch.device, workers: int, edits: Sequence[Callable[[Config], None]] = ()
+) -> RunnerSession:
+    cfg = edited(cfg)
+    for edit in edits:
+        edit(cfg)
+    return RunnerSession(cfg)
 
-    return start
 
-
-def _warm(*edits: Callable[[Config], None]) -> Callable[..., Session]:
+def _warm(
+    cfg: Config, device: torch.device, workers: int, edits: Sequence[Callable[[Config], None]] = ()
+) -> RunnerSession:
     """Fill the cache with noise: a look-up takes as long, whatever is found."""
-
-    def start(cfg: Config, device: torch.device, workers: int) -> Session:
-        session = _memory(_cached, *edits)(cfg, device, workers)
-        session.step()  # opens the cache
-        for store in (store for cache in session.caches for store in cache.stores):
-            rows = 2**16
-            noise = torch.randn(rows, store.num_classes, device=device)
-            noise = noise.to(getattr(torch, store.dtype))
-            for first in range(0, store.size, rows):
-                numbers = torch.arange(first, min(first + rows, store.size)).numpy()
-                store.put(numbers, noise[: len(numbers)])
-            store.flush()
-        return session
-
-    return start
+    session = _memory(cfg, device, workers, [_cached, *edits])
+    session.step()  # opens the cache
+    for store in (store for cache in session.caches for store in cache.stores):
+        rows = 2**16
+        noise = torch.randn(rows, store.num_classes, device=device)
+        noise = noise.to(getattr(torch, store.dtype))
+        for first in range(0, store.size, rows):
+            numbers = torch.arange(first, min(first + rows, store.size)).numpy()
+            store.put(numbers, noise[: len(numbers)])
+        store.flush()
+    return session
 
 
 def _student(cfg: Config) -> None:
@@ -149,19 +150,19 @@ def _cached(cfg: Config) -> None:
 _FAST: dict[str, Any] = dict(bf16=True, channels_last=True, fused=True)
 # By name: from the base config, the device and a number of data workers to a session.
 VARIANTS: dict[str, Callable[[Config, torch.device, int], Session]] = {
-    "bare": _bare(),  # usual research code, fp32
-    "bare-fast": _bare(**_FAST),
-    "bare-fixed": _bare(fixed_batch=True),  # one batch all along
-    "bare-fast-fixed": _bare(fixed_batch=True, **_FAST),
+    "bare": _bare,  # usual research code, fp32
+    "bare-fast": partial(_bare, **_FAST),
+    "bare-fixed": partial(_bare, fixed_batch=True),  # one batch all along
+    "bare-fast-fixed": partial(_bare, fixed_batch=True, **_FAST),
     "plain": _plain,  # mmpretrain's pipeline, MMEngine's hooks
-    "memory": _memory(),  # the config as it is, for small images: in memory
-    "memory+cache-cold": _memory(_cached),  # and a cache of logits, empty
-    "memory+cache": _warm(),  # and a full one
-    "student": _memory(_student),  # memory without a teacher
-    "fast": _memory(make_fast),  # memory, --fast
-    "fast+cache-cold": _memory(_cached, make_fast),
-    "fast+cache": _warm(make_fast),
-    "student-fast": _memory(_student, make_fast),
+    "memory": _memory,  # the config as it is, for small images: in memory
+    "memory+cache-cold": partial(_memory, edits=[_cached]),  # and a cache of logits, empty
+    "memory+cache": _warm,  # and a full one
+    "student": partial(_memory, edits=[_student]),  # memory without a teacher
+    "fast": partial(_memory, edits=[make_fast]),  # memory, --fast
+    "fast+cache-cold": partial(_memory, edits=[_cached, make_fast]),
+    "fast+cache": partial(_warm, edits=[make_fast]),
+    "student-fast": partial(_memory, edits=[_student, make_fast]),
 }
 
 
@@ -203,7 +204,6 @@ def train_rows(
     device: torch.device,
     workers: int,
     seconds: float,
-    say: Callable[[str], None],
 ) -> list[Row]:
     """Train with all variants in turn; return a row for each, with all raw times."""
     sessions = []
@@ -262,7 +262,7 @@ def render(rows: Sequence[Row], ratios: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def measure_config(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_config(args: argparse.Namespace) -> dict[str, Any]:
     """Print tables for a config and return what is in them, with all raw times."""
     names = args.variants or list(VARIANTS)
     unknown = [name for name in names if name not in VARIANTS]
@@ -280,7 +280,7 @@ def measure_config(args: argparse.Namespace, say: Callable[[str], None]) -> dict
             f"{device.type}, batches of {cfg.train_dataloader.batch_size}, {workers} data workers "
             f"for bare and plain, {torch.get_num_threads()} threads of torch"
         )
-        rows = train_rows(cfg, names, device, workers, args.seconds, say)
+        rows = train_rows(cfg, names, device, workers, args.seconds)
     ratios = comparison_rows(rows, device.type)
     print("\n".join(f"{note}  " for note in notes), render(rows, ratios), sep="\n\n", flush=True)
     return dict(config=args.config, notes=notes, training=rows, ratios=ratios)
