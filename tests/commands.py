@@ -51,6 +51,16 @@ _base_ = './{base}.py'
 model = dict(teacher=dict(
     config='tiny/{teacher}.py', checkpoint='work_dirs/{teacher}/seed0/final.pth'))
 """
+_NOISY = """
+_base_ = './{base}'
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_logit.NoisyLabelDataset',
+        kind='symmetric',
+        rate=0.5,
+        dataset={{{{_base_.train_dataloader.dataset}}}}))
+"""
 
 
 class Tiny:
@@ -81,6 +91,13 @@ def taught_by(teacher, kd, more=""):
     names = dict(base=Path(kd).stem, teacher=Path(teacher).stem)
     path = Path(kd).with_stem(f"taught{next(_number)}")
     path.write_text(_TAUGHT.format(**names) + more)
+    return str(path)
+
+
+def noisy(config, more=""):
+    """Write a config like another one, half of whose training labels are noise."""
+    path = Path(config).with_stem(f"noisy{next(_number)}")
+    path.write_text(_NOISY.format(base=Path(config).name) + more)
     return str(path)
 
 

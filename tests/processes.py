@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import traceback
@@ -114,10 +113,3 @@ def environment_of(**variables):
         "PORT": free_port(),
         **variables,
     }
-
-
-def run(*command, **variables):
-    environment = environment_of(**variables)
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )

@@ -132,8 +132,8 @@ def leaving_process_group() -> Iterator[None]:
 
 
 def _leave() -> None:
-    gc.collect()  # DDP also holds the group
     if dist.is_initialized():
+        gc.collect()  # DDP also holds the group
         dist.destroy_process_group()
 
 

@@ -75,10 +75,10 @@ PROGRAM = """
 import os, signal, time
 rank, ends = int(os.environ['RANK']), {ends}
 assert os.environ['MMKD_LOGIT_LAUNCHER'] == str(os.getppid())
+if ends[rank] is None:
+    time.sleep(600)
 if ends[rank] < 0:
     os.kill(os.getpid(), -ends[rank])
-if ends[rank] == 0:
-    time.sleep(600)
 os._exit(ends[rank])
 """
 
@@ -87,9 +87,10 @@ os._exit(ends[rank])
 @pytest.mark.parametrize(
     ("ends", "status", "said"),
     [
+        ([0, 0], 0, ""),
         ([143, 143], 143, ""),
-        ([0, -9], 1, "process 1 failed with exit status -9\n"),
-        ([1, 0], 1, "process 0 failed with exit status 1\n"),
+        ([None, -9], 1, "process 1 failed with exit status -9\n"),
+        ([1, None], 1, "process 0 failed with exit status 1\n"),
     ],
 )
 def test_torchrun_ends_as_its_processes(tmp_path, ends, status, said):

@@ -170,6 +170,41 @@ def test_slurm_script(tmp_path, status, variables, ends, requeued):
     assert rest == ["scontrol requeue 7"] * requeued
 
 
+@pytest.mark.parametrize(
+    ("command", "variables", "torchrun", "tool"),
+    [
+        (
+            "dist_train.sh c.py 2",
+            dict(PORT="7"),
+            "--nnodes=1 --node_rank=0 --master_addr=127.0.0.1 --master_port=7 "
+            "--nproc_per_node=2 --max_restarts=0",
+            "train.py c.py",
+        ),
+        (
+            "dist_train.sh c.py 4",
+            dict(MAX_RESTARTS="3"),
+            "--nnodes=1 --rdzv_backend=c10d --rdzv_id=mmkd_logit --rdzv_endpoint=127.0.0.1:29500 "
+            "--local_addr=127.0.0.1 --nproc_per_node=4 --max_restarts=3",
+            "train.py c.py",
+        ),
+        (
+            "dist_test.sh c.py w.pth 2",
+            dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="host"),
+            "--nnodes=2 --node_rank=1 --master_addr=host --master_port=29500 --nproc_per_node=2",
+            "test.py c.py w.pth",
+        ),
+    ],
+)
+def test_torchrun_scripts(tmp_path, command, variables, torchrun, tool):
+    """What they start; tests/distributed starts it."""
+    environment = {**scripts(tmp_path / "bin", python='echo "$@"'), **variables}
+    script, *words = command.split()
+    words = [str(PROJECT / "tools" / script), *words, "--out", "o"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    tool = f"{PROJECT}/tools/{tool} --launcher pytorch --out o"
+    assert done.stdout == f"-m mmkd_logit.engine.launch {torchrun} {tool}\n"
+
+
 def failure(status):
     return ChildFailedError("train", {0: ProcessFailure(0, 1, status, "")})
 

@@ -34,17 +34,6 @@ from mmkd_logit.lab.report.data import read_dump
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
 
-NOISY = """
-_base_ = './{kd}'
-train_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='mmkd_logit.NoisyLabelDataset',
-        kind='symmetric',
-        rate=0.5,
-        dataset={{{{_base_.train_dataloader.dataset}}}}))
-"""
-
 
 class Trained:
     """A tiny distilling run on noisy labels, which has dumped its logits."""
@@ -53,8 +42,7 @@ class Trained:
         os.chdir(folder)
         commands.make_workplace(folder)
         self.tiny = Tiny()
-        self.config = self.tiny.kd.replace("kd", "noisy")
-        Path(self.config).write_text(NOISY.format(kd=Path(self.tiny.kd).name))
+        self.config = commands.noisy(self.tiny.kd)
         words = ("--train-teacher", "--results", "rows.jsonl", "--dump-logits", "--seed", 2)
         train(self.config, *words)
         self.folder = folder_of(self.config, 2)

@@ -5,24 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import Tiny, error_of, folder_of, train, train_tool
+from commands import Tiny, error_of, folder_of, noisy, train, train_tool
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmkd_logit.datasets import Digits
 from mmkd_logit.engine.results import read_lines, training_data_loader
 
-NOISY = """
-_base_ = '../{student}'
-train_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='mmkd_logit.NoisyLabelDataset',
-        kind='symmetric',
-        rate=0.5,
-        dataset={{{{_base_.train_dataloader.dataset}}}}))
-train_evaluator = [dict(type='Accuracy'), dict(type='mmkd_logit.CleanLabelAccuracy')]
-"""
+CLEAN = "train_evaluator = [dict(type='Accuracy'), dict(type='mmkd_logit.CleanLabelAccuracy')]\n"
 
 
 def test_against_a_loop_of_our_own(workplace):
@@ -46,9 +36,8 @@ def test_against_a_loop_of_our_own(workplace):
 
 
 def test_noisy_labels_and_clean_ones(workplace):
-    tiny = Tiny()
-    Path("tiny/noisy.py").write_text(NOISY.format(student=tiny.student))
-    train("tiny/noisy.py", "--results", "r.jsonl", "--train-metrics", "--epochs", 2)
+    config = noisy(Tiny().student, CLEAN)
+    train(config, "--results", "r.jsonl", "--train-metrics", "--epochs", 2)
     (row,) = read_lines(Path("r.jsonl"))
     assert set(row["train"]) == {"accuracy/top1", "accuracy/clean_top1"}
     assert "accuracy/clean_top1" not in row["test"]
