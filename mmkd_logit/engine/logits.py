@@ -67,11 +67,21 @@ USUAL_SPLITS = ("train", "test")  # where none is named
 _CONTENT = ("format", "fingerprint", "weights", "split", "data")
 
 
+class _Splits(argparse.Action):
+    """Without names, the usual splits."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, list(dict.fromkeys(values)) or list(USUAL_SPLITS))
+
+
 def add_export_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--dump-logits``, which gives a list of splits, empty for the usual ones, or None."""
+    """Add ``--dump-logits``, which gives a list of splits, or None."""
     parser.add_argument(
         "--dump-logits",
         nargs="*",
+        action=_Splits,
         choices=SPLITS,
         metavar="SPLIT",
         help="in the end write the logits of every sample to WORK_DIR/logits/SPLIT.npz, for "
@@ -131,7 +141,7 @@ def find_exports(work_dir: str | Path, weights: str | None = None) -> dict[str, 
 
 def prepare_export(cfg: Config, splits: Sequence[str]) -> None:
     """Make sure that a run can export its logits when it has ended."""
-    for split in splits or USUAL_SPLITS:
+    for split in splits:
         loader_of(cfg, split)
     write_final(cfg)
 
@@ -243,8 +253,7 @@ def export_run(
     """Export the splits of ``--dump-logits``, if given, with the weights of ``final.pth``."""
     if args.dump_logits is not None:
         final, folder = Path(runner.work_dir, FINAL), Path(runner.work_dir, FOLDER)
-        splits = args.dump_logits or USUAL_SPLITS
-        export_logits(runner, splits, folder, str(final), args.config, origin, machine)
+        export_logits(runner, args.dump_logits, folder, str(final), args.config, origin, machine)
 
 
 def export_checkpoint(

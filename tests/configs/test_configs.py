@@ -482,7 +482,7 @@ def test_data_of_the_recipe():
     assert [round(x / 255, 4) for x in mean] == pytest.approx([0.5071, 0.4865, 0.4409], abs=2e-4)
     assert [round(x / 255, 4) for x in std] == pytest.approx([0.2673, 0.2564, 0.2762], abs=2e-4)
     assert (train.split, val.split, test.split) == ("train", "test", "test")
-    assert [step.type for step in test.pipeline] == ["PackInputs"]
+    assert [step.type for step in cfg.test_dataloader.dataset.pipeline] == ["PackInputs"]
     assert cfg.train_dataloader.sampler.sampler == dict(
         type="mmengine.DefaultSampler", shuffle=True
     )
