@@ -5,16 +5,35 @@ import shutil
 import pytest
 import torch
 import torch.distributed as dist
-from cut_off import EMA, Cut, Killed, kd, train
+from cut_off import EMA, Cut, Killed, from_memory, kd, kind_of_run, train
 from mmengine.config import Config
-from other_number import Served, steady
+from mmengine.hooks import Hook
 from processes import run_ranks
+from runs import digits_distiller, digits_student
 from same_runs import assert_same_runs, differences
 
 from mmkd_logit.checkpoint import load_from_file
 from mmkd_logit.engine.launch import prepare_launch
 
 HALF = 8
+
+
+def steady(folder, batch_size):
+    """Config of a run without batch statistics and dropout, which may be cut into two halves."""
+    student = digits_student()
+    student["backbone"]["norm_eval"] = True
+    model = digits_distiller(student, alpha=0.5)
+    return from_memory(kind_of_run(folder, model, 2, batch_size=batch_size, log_level="INFO"))
+
+
+class Served(Hook):
+    """Notes which samples each iteration sees."""
+
+    def __init__(self):
+        self.samples = {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.samples[runner.iter] = sorted(data_batch["data_samples"].index.tolist())
 
 
 def two_processes(folder):
