@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, ini
 from networks import raw_batch
 
 from mmkd_logit.engine.fingerprint import fingerprint_of
-from mmkd_logit.engine.preflight import check_config
+from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.train import build_config, build_parser, plan_runs
 from mmkd_logit.models import TeacherSettings
 from mmkd_logit.registry import config_path, load_config
