@@ -135,13 +135,13 @@ LOOPS = _Registry(
 
 # MMEngine reads ``PACKAGE::PATH`` in ``_base_`` and ``get_config`` of the packages listed there.
 _mmengines.MODULE2PACKAGE["mmkd_logit"] = "mmkd_logit"
-CONFIGS = Path(__file__).parent / ".mim" / "configs"  # a checkout has a link there
 
 
 def config_path(name: str) -> Path:
-    """Return the file that the name of a config stands for; ``mmkd_logit::PATH`` is in CONFIGS."""
+    """Return the file that a config's name stands for, also where it is ``mmkd_logit::PATH``."""
     scope, _, path = name.rpartition("::")
-    return CONFIGS / path if scope == "mmkd_logit" else Path(name)
+    ours = Path(__file__).parent / ".mim" / "configs"  # in a checkout a link to its configs
+    return ours / path if scope == "mmkd_logit" else Path(name)
 
 
 def load_config(name: str) -> Config:

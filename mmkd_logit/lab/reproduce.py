@@ -18,7 +18,7 @@ from mmkd_logit.engine.launch import silence_known_warnings
 from mmkd_logit.engine.logits import add_export_argument
 from mmkd_logit.engine.preemption import EXIT_CODES
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.registry import CONFIGS
+from mmkd_logit.registry import config_path
 from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.cli import OneLineParser
 
@@ -27,7 +27,7 @@ from .pools import ClusterPool, LocalPool, default_devices
 from .scheduler import Scheduler
 from .tables import describe_experiment, write_tables
 
-EXPERIMENTS = CONFIGS / "paper"
+EXPERIMENTS = config_path("mmkd_logit::paper")
 
 
 def build_parser() -> argparse.ArgumentParser:
