@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import collect_env
 from sklearn.datasets import load_digits
 from traces import no_trace
@@ -73,8 +74,17 @@ def _half_the_time():
 
 @pytest.fixture(autouse=True)
 def _loggers_of_earlier_tests(monkeypatch):
-    """MMEngine's loggers go on writing to what pytest took for the screen, and closed since."""
+    """MMEngine's loggers go on writing to what pytest took for the screen, and closed since.
+
+    A model that is built without a Runner writes to the log file of the last one, which submitit
+    closes: it configures logging anew.
+    """
     monkeypatch.setattr(logging, "raiseExceptions", False)
+    for logger in MMLogger._instance_dict.values():
+        files = [each for each in logger.handlers if isinstance(each, logging.FileHandler)]
+        for each in files:
+            if each.stream is None:
+                logger.removeHandler(each)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from mmkd_logit.lab import worker
 from mmkd_logit.lab.pools import ClusterPool, LocalPool
 from mmkd_logit.lab.worker import Job, resumed
 
-WAIT = 60
+WAIT = 300
 LONG = ["configs/wrn/wrn16-2_digits.py", "--epochs", "10000"]
 # Trains until it is killed.
 PROGRAM = f"""
@@ -66,7 +66,8 @@ def test_processes_on_cpus(workplace, monkeypatch):
     pool.start("runs/long", LONG, "train.py")
     assert all_of(pool, 1) == {"runs/b": False}
     assert text_of("runs/b").count("error") == 2  # what was there stays
-    wait_for(lambda: "Epoch(train)" in text_of("runs/long"))
+    log = Path("runs/long/train.log")
+    wait_for(lambda: log.is_file() and "Epoch(train)" in log.read_text())
     pool.stop()
     assert pool.finished() == {"runs/long": False}
 
