@@ -50,6 +50,7 @@ READERS = {
         SAFE + "test_pickles_of_cifar"
     ),
     ("mmkd_logit/checkpoint.py", "zipfile.is_zipfile"): PLAIN,
+    ("mmkd_logit/checkpoint.py", "zipfile.ZipFile"): CHECKPOINT,
     ("mmkd_logit/registry.py", "importlib.import_module"): CONFIG,
     ("mmkd_logit/engine/logits.py", "json.loads"): ROWS,
     ("mmkd_logit/engine/logits.py", "numpy.load"): ROWS,
@@ -98,7 +99,6 @@ READERS = {
     ),
     ("mmkd_logit/losses/feature.py", "importlib.import_module"): NAMED,
     ("mmkd_logit/metrics/export.py", "numpy.memmap"): NUMBERS,
-    ("mmkd_logit/metrics/export.py", "zipfile.ZipFile"): PLAIN,
     ("mmkd_logit/models/teacher.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
         CHECKPOINT
     ),

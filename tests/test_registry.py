@@ -102,6 +102,10 @@ COMPONENTS = {
         "OPTIM_WRAPPER_CONSTRUCTORS",
         dict(optim_wrapper_cfg=dict(students=dict(alone=dict(optimizer=dict(type="SGD"))))),
     ),
+    "MergedGroupsOptimConstructor": (
+        "OPTIM_WRAPPER_CONSTRUCTORS",
+        dict(optim_wrapper_cfg=dict(optimizer=dict(type="SGD", lr=0.1))),
+    ),
     # These need processes or a Runner to be built; None means found only.
     "StudentGroupDDP": ("MODEL_WRAPPERS", None),
     "StudentGroupValLoop": ("LOOPS", None),

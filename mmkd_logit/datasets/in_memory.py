@@ -153,13 +153,13 @@ class InMemoryDataset(SampleWrapper):
             GPU; or ``'auto'``, the GPU if there is one and the loader has no workers. On a GPU
             set ``pin_memory=False``.
         lazy_init: Read nothing until needed.
-        pipeline: Transforms in place of those of the wrapped data set. Tools such as mmpretrain's
+        pipeline: Transforms, where the wrapped data set has none. Tools such as mmpretrain's
             inferencer look for those of ``test_dataloader.dataset`` here. With ``TestTimeAug``
             samples are made one by one, as they are once ``pipeline`` is assigned to.
 
     Raises:
-        ValueError: If an argument or a transform is not supported, the images differ in size or
-            are no 8-bit ones, or a sample has not one label.
+        ValueError: If an argument or a transform is not supported, the pipeline is given twice,
+            the images differ in size or are no 8-bit ones, or a sample has not one label.
 
     Example:
         >>> from mmkd_logit.datasets import SampleKey
@@ -192,6 +192,8 @@ class InMemoryDataset(SampleWrapper):
         if getattr(self.dataset, "in_memory", False):
             raise ValueError("the data set is in memory already; wrap it once")
         if self._given is not None:
+            if self.pipeline.transforms:
+                raise ValueError("pipeline is given here and to the data set inside; give it once")
             self.dataset.pipeline = Compose(self._given)
         self.in_memory = not any(isinstance(t, TestTimeAug) for t in self.pipeline.transforms)
         if self.in_memory:

@@ -96,6 +96,7 @@ RIGHT = {
     "TeacherAccuracy": {},
     "TeacherAgreement": {},
     "AutocastOptimWrapper": dict(optimizer=lambda: torch.optim.SGD(parameters(), lr=0.1)),
+    "MergedGroupsOptimConstructor": dict(optim_wrapper_cfg=dict(optimizer=SGD)),
     "StudentGroupOptimConstructor": dict(
         optim_wrapper_cfg=dict(students=dict(a=dict(optimizer=SGD)))
     ),

@@ -24,6 +24,9 @@ ARGUMENTS = {
         for name in ("ResumableEpochBasedTrainLoop", "ResumableIterBasedTrainLoop")
         for argument in ("runner", "dataloader")
     },
+    ("batch_collate", "_scope_"): GIVEN,
+    ("MergedGroupsOptimConstructor", "optim_wrapper_cfg"): GIVEN,
+    ("MergedGroupsOptimConstructor", "paramwise_cfg"): GIVEN,
     ("RunCheckHook", "test"): "the name that PreflightHook had in version 0.1.0",
     **{("StudentGroupValLoop", name): GIVEN for name in ("runner", "dataloader", "evaluator")},
     **{

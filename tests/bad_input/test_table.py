@@ -20,7 +20,7 @@ def test_there_are_enough_and_all_differ():
 
 def test_no_kind_is_most_of_it():
     kinds = Counter(kind for _, _, kind in set(TRIPLES))
-    assert max(kinds.values()) <= 30, kinds.most_common(3)
+    assert max(kinds.values()) <= 35, kinds.most_common(3)
 
 
 def test_what_the_issue_names_is_there():

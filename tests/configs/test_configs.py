@@ -12,8 +12,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope, init_default_scope
 from networks import raw_batch
 
-from mmkd_logit.engine.fingerprint import fingerprint_of
 from mmkd_logit.engine.check import check_config
+from mmkd_logit.engine.fingerprint import fingerprint_of
 from mmkd_logit.engine.train import build_config, build_parser, plan_runs
 from mmkd_logit.models import TeacherSettings
 from mmkd_logit.registry import config_path, load_config

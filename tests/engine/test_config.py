@@ -324,7 +324,8 @@ def test_prefixes_of_packages_do_not_count(project, config):
             return {k: without(item) for k, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [without(item) for item in value]
-        return value.rpartition(".")[-1] if str(value).startswith(("mm", "torch.")) else value
+        is_class = str(value).startswith(("mm", "torch.")) and "::" not in str(value)
+        return value.rpartition(".")[-1] if is_class else value
 
     plain = Config(without(cfg.to_dict()))
     assert plain.optim_wrapper.optimizer.type == "SGD"

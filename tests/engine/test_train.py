@@ -19,8 +19,8 @@ from commands import (
 from mmengine.config import Config
 from mmengine.runner.log_processor import LogProcessor
 
-from mmkd_logit.engine.fingerprint import fingerprint_of, read_run, weights_hash
 from mmkd_logit.engine.check import check_config
+from mmkd_logit.engine.fingerprint import fingerprint_of, read_run, weights_hash
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
 

@@ -341,8 +341,7 @@ def test_dumps_rows_scalars_and_origins(tmp_path, marker):
     with pytest.raises(ValueError, match=r"rows.jsonl:1 is not a results line; remove it"):
         read_lines(tmp_path / "rows.jsonl")
     as_pickle(tmp_path / "scalars.json", marker)
-    with pytest.raises(ValueError, match=r"codec can't decode|is not a line of scalars"):
-        read_scalars([tmp_path / "scalars.json"])
+    assert read_scalars([tmp_path / "scalars.json"]) == {}  # as a line that was cut off
 
 
 def test_submitit_reads_nobody_elses_pickles(tmp_path, monkeypatch, marker):

@@ -57,8 +57,11 @@ def test_looks_at_clean_training_images(name, project):
     assert seen.split == train.split == "train" != test.split
     assert seen.get("data_root") == train.get("data_root")
     steps = [
-        [{k: v for k, v in step.items() if k != "_scope_"} for step in dataset.pipeline]
-        for dataset in (seen, test, train)
+        [
+            {k: v for k, v in step.items() if k != "_scope_"}
+            for step in loader.dataset.get("pipeline") or loader.dataset.dataset.pipeline
+        ]
+        for loader in (cfg.val_dataloader, cfg.test_dataloader, cfg.train_dataloader)
     ]
     assert steps[0] == steps[1] != steps[2]
 

@@ -40,7 +40,8 @@ _EXPERIMENT = dict(
 )  # fmt: skip
 _ROW = {
     **dict.fromkeys(["weights?", "config?", "commit?", "device?", "numerics?", "finished?"], _TEXT),
-    **dict.fromkeys(["seed?", "epochs?", "iterations?", "train_seconds?", "together?"], _NUMBER),
+    **dict.fromkeys(["seed?", "epochs?", "iterations?", "train_seconds?"], _NUMBER),
+    **dict.fromkeys(["group_size?", "together?"], _NUMBER),
     **dict.fromkeys(["test?", "train?", "data?", "versions?"], _OBJECT),
     "overrides?": dict,
     "teachers?": (list, type(None)),
