@@ -120,7 +120,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _Registry(
     "optimizer wrapper constructor",
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope="mmkd_logit",
-    locations=["mmkd_logit.models"],
+    locations=["mmkd_logit.optim", "mmkd_logit.models"],
 )
 LOOPS = _Registry(
     "loop",

@@ -1,6 +1,7 @@
 """Images in memory, served by the batch."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from mmcv.transforms import TestTimeAug
 from mmengine.dataset import Compose, default_collate
+from mmengine.logging import print_log
 from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -153,13 +155,13 @@ class InMemoryDataset(SampleWrapper):
             GPU; or ``'auto'``, the GPU if there is one and the loader has no workers. On a GPU
             set ``pin_memory=False``.
         lazy_init: Read nothing until needed.
-        pipeline: Transforms, where the wrapped data set has none. Tools such as mmpretrain's
+        pipeline: Transforms in place of those of the wrapped data set. Tools such as mmpretrain's
             inferencer look for those of ``test_dataloader.dataset`` here. With ``TestTimeAug``
             samples are made one by one, as they are once ``pipeline`` is assigned to.
 
     Raises:
-        ValueError: If an argument or a transform is not supported, the pipeline is given twice,
-            the images differ in size or are no 8-bit ones, or a sample has not one label.
+        ValueError: If an argument or a transform is not supported, the images differ in size or
+            are no 8-bit ones, or a sample has not one label.
 
     Example:
         >>> from mmkd_logit.datasets import SampleKey
@@ -193,7 +195,8 @@ class InMemoryDataset(SampleWrapper):
             raise ValueError("the data set is in memory already; wrap it once")
         if self._given is not None:
             if self.pipeline.transforms:
-                raise ValueError("pipeline is given here and to the data set inside; give it once")
+                text = "InMemoryDataset(pipeline=...) replaces the transforms inside."
+                print_log(text, "current", logging.WARNING)
             self.dataset.pipeline = Compose(self._given)
         self.in_memory = not any(isinstance(t, TestTimeAug) for t in self.pipeline.transforms)
         if self.in_memory:
