@@ -557,7 +557,11 @@ def _is_torchvisions(names: Collection[str], own: Collection[str]) -> bool:
 
 
 def load_exactly(
-    network: nn.Module, checkpoint: Any, source: str, who: str, advice: str
+    network: nn.Module,
+    checkpoint: Any,
+    source: str,
+    who: str = "the network of this config",
+    advice: str = "Name the config that the checkpoint was trained by.",
 ) -> Mapping[str, Any]:
     """Load all weights of a checkpoint, or raise ValueError; return them by the network's names.
 

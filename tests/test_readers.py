@@ -267,6 +267,6 @@ def test_every_command_line_reads_safely():
             ours += ("mmkd_logit.utils.arguments.check_out_f", "mmkd_logit.utils.cli.OneLineParser")
             assert not {name for name in others if not name.startswith(ours)}
             continue
-        assert "install_safe_reading()" in text, f"{module} does not call install_safe_reading()"
+        assert "with running_tool(" in text, f"{module} does not read safely"
         checked.add(tool.stem)
     assert {"train", "test", "dump_logits", "precompute", "train_group", "reproduce"} <= checked

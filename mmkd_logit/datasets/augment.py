@@ -209,22 +209,17 @@ def _refusal(step: Any, why: str) -> ValueError:
 
 
 class Augmentation:
-    """Random transforms of images of one shape.
-
-    Attributes:
-        shape: (C, H, W) of the pictures.
-        views: Number of different pictures of an image, or None above ``MOST_VIEWS``.
-    """
+    """Random transforms of images of one shape."""
 
     def __init__(self, transforms: Sequence[Any], shape: Shape) -> None:
         self._steps: list[Any] = []
-        self.shape = shape
+        self.shape = shape  # (C, H, W) of the pictures
         for transform in transforms:
             self._steps.append(_RANDOM[type(transform)](transform, self.shape))
             self.shape = self._steps[-1].shape
         self._counts = 1, *(step.views for step in self._steps)
         views = math.prod(self._counts)
-        self.views = views if views <= MOST_VIEWS else None
+        self.views = views if views <= MOST_VIEWS else None  # different pictures of an image
         self._crops_first = bool(self._steps) and isinstance(self._steps[0], Crop)
 
     def pad(self, images: Tensor) -> Tensor:

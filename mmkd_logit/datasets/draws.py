@@ -14,29 +14,18 @@ from mmkd_logit.utils.arguments import check_count
 
 
 class SampleKey(NamedTuple):
-    """A sample and what its augmentation is a function of; :class:`SeededSampler` yields them.
+    """A sample and what its augmentation is a function of; :class:`SeededSampler` yields them."""
 
-    Attributes:
-        seed: Of the run.
-        epoch: Number of passes through the data before.
-        idx: Index in the data set that the loader reads.
-    """
-
-    seed: int
-    epoch: int
-    idx: int
+    seed: int  # of the run
+    epoch: int  # number of passes through the data before
+    idx: int  # in the data set that the loader reads
 
 
 class Keys(NamedTuple):
-    """The keys of a batch of N samples.
+    """The keys of a batch of N samples."""
 
-    Attributes:
-        source: Seed and epoch of each (2, N), int64; None where plain indices were given.
-        idx: Indices in the data set that is asked (N,), int64.
-    """
-
-    source: np.ndarray | None
-    idx: np.ndarray
+    source: np.ndarray | None  # seed and epoch of each (2, N), int64; None for plain indices
+    idx: np.ndarray  # in the data set that is asked (N,), int64
 
 
 def read_keys(keys: Sequence[Any]) -> Keys:

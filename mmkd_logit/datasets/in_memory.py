@@ -25,21 +25,13 @@ from .wrapper import SampleWrapper, make_table
 
 @dataclass(frozen=True)
 class Views:
-    """Which picture of each sample a batch shows, where augmentation can be numbered.
+    """Which picture of each sample a batch shows, where augmentation can be numbered."""
 
-    Attributes:
-        pictures: Hash of all the pictures: of the images and of how a view is made of one.
-        samples: How many images there are.
-        per_sample: How many views there are of an image, V.
-        index: Of the image, in ``[0, samples)`` (N,), int64.
-        view: In ``[0, V)`` (N,), int64.
-    """
-
-    pictures: str
-    samples: int
-    per_sample: int
-    index: np.ndarray
-    view: np.ndarray
+    pictures: str  # hash of all the pictures: of the images and of how a view is made of one
+    samples: int  # how many images there are
+    per_sample: int  # how many views there are of an image, V
+    index: np.ndarray  # of the image, in [0, samples) (N,), int64
+    view: np.ndarray  # in [0, V) (N,), int64
 
 
 @dataclass(frozen=True)

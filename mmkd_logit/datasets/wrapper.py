@@ -280,17 +280,11 @@ def _join(parts: list[dict]) -> dict:
 
 
 class SampleTable(NamedTuple):
-    """What selecting and noising need to know of N samples.
+    """What selecting and noising need to know of N samples."""
 
-    Attributes:
-        labels: What training sees (N,), int64.
-        clean: The true labels (N,); the same where nothing is noisy.
-        identity: Index of each sample in the innermost data set (N,).
-    """
-
-    labels: np.ndarray
-    clean: np.ndarray
-    identity: np.ndarray
+    labels: np.ndarray  # what training sees (N,), int64
+    clean: np.ndarray  # the true labels (N,); the same where nothing is noisy
+    identity: np.ndarray  # index of each sample in the innermost data set (N,)
 
 
 def make_table(infos: Iterable[dict]) -> SampleTable:

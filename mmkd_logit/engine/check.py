@@ -43,18 +43,14 @@ from mmkd_logit.utils.arguments import (
 class Place(NamedTuple):
     """What a config builds somewhere.
 
-    Attributes:
-        path: A regular expression for its place in the config.
-        target: The registry of its type; without types, the class or function that takes the
-            settings, or the defaults of what MMEngine reads with ``.get``, by name.
-        default: The type where the config names none.
-        also: Settings that the Runner reads by itself.
+    The target is the registry of its type; without types, the class or function that takes the
+    settings, or the defaults of what MMEngine reads with ``.get``, by name.
     """
 
-    path: str
+    path: str  # a regular expression for its place in the config
     target: Any
-    default: str | None = None
-    also: tuple[str, ...] = ()
+    default: str | None = None  # the type where the config names none
+    also: tuple[str, ...] = ()  # settings that the Runner reads by itself
 
 
 _STUDENTS = r"students\.[^.]*[^.\d][^.]*"  # by name
@@ -151,14 +147,6 @@ def _number(value: Any, below: float = math.inf) -> bool:
     return real and 0 <= value < below
 
 
-def _positive(value: Any) -> bool:
-    return _number(value) and value > 0
-
-
-def _selection(value: Any) -> bool:
-    return _count(value) or isinstance(value, list | tuple)
-
-
 def _text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -185,26 +173,16 @@ def _intervals(value: Any) -> bool:
     return all(len(pair) == 2 and _count(pair[0], 0) and _count(pair[1]) for pair in pairs)
 
 
-def _window(value: Any) -> bool:
-    return _count(value) or value in ("epoch", "global")
-
-
 def _schedule(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_number, value))
 
 
 class Rule(NamedTuple):
-    """What values at a place must be.
+    """What values at a place must be."""
 
-    Attributes:
-        path: A regular expression for the place.
-        what: What a value must be, for the message.
-        holds: Whether a value is so; None is no value.
-    """
-
-    path: str
-    what: str
-    holds: Callable[[Any], bool]
+    path: str  # a regular expression for the place
+    what: str  # a value must be, for the message
+    holds: Callable[[Any], bool]  # whether a value is so; None is no value
 
 
 _LEVELS = ("CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET")
@@ -228,16 +206,24 @@ RULES = [
     Rule(
         rf"{_CUSTOM}\.window_size",
         "an integer from 1 on, 'epoch' or 'global'",
-        _window,
+        lambda v: _count(v) or v in ("epoch", "global"),
     ),
     Rule(r"train_cfg\.dynamic_intervals", "a list of (begin, val_interval)", _intervals),
-    Rule(rf"{_OF_SCHEDULER}\.(end|T_max|step_size)", "a finite number above 0", _positive),
+    Rule(
+        rf"{_OF_SCHEDULER}\.(end|T_max|step_size)",
+        "a finite number above 0",
+        lambda v: _number(v) and v > 0,
+    ),
     Rule(rf"{_OF_SCHEDULER}\.eta_min", "a finite number of at least 0", _number),
     Rule(rf"{_OF_SCHEDULER}\.milestones", "a list of numbers of at least 0", _schedule),
     Rule(rf"{_OPTIM}\.optimizer\.momentum", "a number from 0 to below 1", lambda v: _number(v, 1)),
     Rule(r".*_hooks\.\w+\.filename_tmpl", "a file's name, with {} for the number", _file_pattern),
     # MMEngine takes the last samples of a negative number.
-    Rule(rf"{_DATASET}\.indices", "a number of samples from 1 on, or their list", _selection),
+    Rule(
+        rf"{_DATASET}\.indices",
+        "a number of samples from 1 on, or their list",
+        lambda v: _count(v) or isinstance(v, list | tuple),
+    ),
 ]
 _COUNTED = ("milestones", "step_size", "begin", "end")  # in epochs or iterations
 

@@ -26,12 +26,9 @@ class TrainingStarted:
 
     Before, an error is most likely in the config, the data or the checkpoints; later an unexpected
     one is a defect and deserves its traceback.
-
-    Attributes:
-        again: The command that resumes the run.
     """
 
-    again: str | None = None
+    again: str | None = None  # the command that resumes the run
     value: bool = False
     iteration: int | None = None
     work_dir: str | None = None

@@ -88,6 +88,27 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags by which a command that trains, or looks at what was trained, names a run."""
+    parser.add_argument("--seed", type=int, help="random seed, randomness.seed of the config")
+    text = "train N epochs, with the config's schedule in proportion"
+    parser.add_argument("--epochs", type=int, metavar="N", help=text)
+    text = "train in bfloat16, channels last, on CPU or GPU; results rows say so"
+    parser.add_argument("--fast", action="store_true", help=text)
+
+
+def apply_recipe_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Scale the schedule to ``--epochs``, and choose the precision."""
+    if args.epochs is not None:
+        scale_epochs(cfg, args.epochs)
+    if args.amp and args.fast:
+        raise ValueError("--fast and --amp both choose the precision; give one of them")
+    if args.amp:
+        use_amp(cfg)
+    if args.fast:
+        make_fast(cfg)
+
+
 def read_config(path: str) -> Config:
     """Read a config file."""
     if Path(path).is_file() and Path(path).suffix not in (".py", ".json", ".yaml", ".yml"):
@@ -287,19 +308,12 @@ _FINAL_HOOK = "FinalCheckpointHook"
 
 
 class LocalTeacher(NamedTuple):
-    """A teacher whose checkpoint is a local file.
+    """A teacher whose checkpoint is a local file."""
 
-    Attributes:
-        config: The config file that trains it, or None.
-        checkpoint: The file, which need not exist.
-        setting: The field of the student's config that names the file.
-        generation: Which generation of a config with ``generations`` it is, or None.
-    """
-
-    config: str | None
-    checkpoint: str
-    setting: str = "model.teacher.checkpoint"
-    generation: int | None = None
+    config: str | None  # the config file that trains it
+    checkpoint: str  # which need not exist
+    setting: str = "model.teacher.checkpoint"  # the field of the student's config that names it
+    generation: int | None = None  # which one of a config with ``generations`` it is
 
     @property
     def is_missing(self) -> bool:

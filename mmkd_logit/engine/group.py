@@ -16,14 +16,13 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop, Runner
 
-from mmkd_logit.checkpoint import install_safe_reading
 from mmkd_logit.hooks.networks import unwrapped
 from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
 from .check import check_config
-from .cli import TrainingStarted, one_line_errors, resume_command
+from .cli import TrainingStarted, resume_command
 from .config import FINAL, explain_missing, find_missing_teachers, seed_of, teachers_of
 from .fingerprint import (
     changes_training,
@@ -34,12 +33,7 @@ from .fingerprint import (
     should_resume,
     write_run,
 )
-from .launch import (
-    from_first_process,
-    leaving_process_group,
-    silence_known_warnings,
-    start_processes,
-)
+from .launch import from_first_process, running_tool, start_processes
 from .lock import only_run_in
 from .logits import export_run
 from .results import ResultsRecorder, find_row, read_lines
@@ -355,7 +349,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted(resume_command(_TOOL, argv, flag=False))
-    with one_line_errors(started), leaving_process_group():
-        silence_known_warnings()
-        install_safe_reading()
+    with running_tool(started):
         train_group(read_runs(args.runs, args.launcher), args.results, argv, started)

@@ -24,6 +24,10 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
+from mmkd_logit.checkpoint import install_safe_reading
+
+from .cli import TrainingStarted, one_line_errors
+
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LAUNCHER = "MMKD_LOGIT_LAUNCHER"  # the number of the process that started those of a run
 _SAVED = (128 + signal.SIGTERM, os.EX_TEMPFAIL)  # exit status of processes that a signal stopped
@@ -117,18 +121,21 @@ def _end_with_launcher() -> None:
 
 
 @contextmanager
-def leaving_process_group() -> Iterator[None]:
-    """Destroy the process group at the end of a run, also one that a signal asked for.
+def running_tool(started: TrainingStarted | None = None) -> Iterator[None]:
+    """Run a command line: errors are one line, files are read safely, no process group is left.
 
-    Threads of gloo that an exiting interpreter finds may abort it. After an error the group stays:
-    other processes may wait in it.
+    Threads of gloo that an exiting interpreter finds may abort it, also at the end that a signal
+    asked for. After an error the group stays: other processes may wait in it.
     """
-    try:
-        yield
-    except SystemExit:
+    with one_line_errors(started):
+        silence_known_warnings()
+        install_safe_reading()
+        try:
+            yield
+        except SystemExit:
+            _leave()
+            raise
         _leave()
-        raise
-    _leave()
 
 
 def _leave() -> None:

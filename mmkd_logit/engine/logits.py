@@ -17,12 +17,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, LoggerHook
 from mmengine.runner import CheckpointLoader, Runner, TestLoop
 
-from mmkd_logit.checkpoint import (
-    existing,
-    install_safe_checkpoint_loading,
-    install_safe_reading,
-    load_exactly,
-)
+from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, load_exactly
 from mmkd_logit.hooks import LogitOutputsHook, SequentialTeacherHook
 from mmkd_logit.hooks.networks import last_linear, unwrapped
 from mmkd_logit.hooks.sequential_teacher import merge_changes
@@ -30,14 +25,13 @@ from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
 
 from .check import check_config
-from .cli import one_line_errors
 from .config import (
     FINAL,
     add_common_arguments,
+    add_recipe_arguments,
     apply_common_arguments,
-    make_fast,
+    apply_recipe_arguments,
     read_config,
-    scale_epochs,
     write_final,
 )
 from .fingerprint import (
@@ -50,12 +44,7 @@ from .fingerprint import (
     row_fingerprint,
     weights_hash,
 )
-from .launch import (
-    from_first_process,
-    leaving_process_group,
-    prepare_launch,
-    silence_known_warnings,
-)
+from .launch import from_first_process, prepare_launch, running_tool
 from .results import describe_method, plain, training_data_loader
 from .runner import QuietRunner
 
@@ -202,7 +191,8 @@ def export_logits(
                     shutil.rmtree(left, ignore_errors=True)
             barrier()  # before the other processes make theirs
             if not written:
-                _load(runner, checkpoint)
+                content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+                load_exactly(unwrapped(runner), content, checkpoint)
             runner.logger.info(f"Writing the logits of {len(dataset)} samples ({split}) to {path}")
             export = LogitDump(path, identity, layers=lambda: _layers(unwrapped(runner)))
             loop.evaluator = Evaluator([export])
@@ -234,14 +224,6 @@ def _layers(network: Any) -> dict[str, np.ndarray]:
     layers = {prefix: last_linear(each) for prefix, each in networks.items()}
     found = {p + n: getattr(layers[p], n, None) for p in layers for n in ("weight", "bias")}
     return {n: v.detach().float().cpu().numpy() for n, v in found.items() if v is not None}
-
-
-def _load(runner: Runner, checkpoint: str) -> None:
-    """Give the network a checkpoint's weights, all of them."""
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
-    advice = "Name the config that the checkpoint was trained by."
-    who = "the network of this config"
-    load_exactly(unwrapped(runner), content, checkpoint, who, advice)
 
 
 def export_run(
@@ -295,10 +277,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", metavar="FOLDER", help="for SPLIT.npz; default: logits in the run's folder"
     )
-    parser.add_argument("--seed", type=int, help="default: the one that trained the checkpoint")
-    parser.add_argument("--epochs", type=int, help="as in training")
-    parser.add_argument("--fast", action="store_true", help="as in training")
     add_common_arguments(parser)
+    add_recipe_arguments(parser)
     return parser
 
 
@@ -315,10 +295,7 @@ def build_config(args: argparse.Namespace) -> Config:
     if args.work_dir is None and checkpoint and noted:
         args.work_dir = str(checkpoint.parent)
     apply_common_arguments(cfg, args)
-    if args.epochs is not None:
-        scale_epochs(cfg, args.epochs)
-    if args.fast:
-        make_fast(cfg)
+    apply_recipe_arguments(cfg, args)
     for split in args.splits:
         loader_of(cfg, split)
     prepare_launch(cfg, args.launcher)
@@ -336,9 +313,7 @@ def build_config(args: argparse.Namespace) -> Config:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/dump_logits.py``."""
     args = build_parser().parse_args(argv)
-    with one_line_errors(), leaving_process_group():
-        silence_known_warnings()
-        install_safe_reading()
+    with running_tool():
         cfg = build_config(args)
         folder = Path(args.out or Path(cfg.work_dir, FOLDER))
         check_out_folder("--out", folder)

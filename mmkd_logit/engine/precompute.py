@@ -13,25 +13,23 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from mmkd_logit.checkpoint import install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.hooks.networks import trained_networks
 from mmkd_logit.utils.cli import OneLineParser
 
 from .check import check_config
-from .cli import one_line_errors
 from .config import (
     add_common_arguments,
+    add_recipe_arguments,
     apply_common_arguments,
+    apply_recipe_arguments,
     explain_missing,
     find_missing_teachers,
-    make_fast,
     read_training_config,
-    scale_epochs,
     seed_of,
     teachers_of,
-    use_amp,
 )
-from .launch import prepare_launch, silence_known_warnings
+from .launch import prepare_launch, running_tool
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,10 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Store the teacher's logits of the views that a run draws in its cache on disk"
     )
     parser.add_argument("config", help="config of a distilling run")
-    parser.add_argument("--seed", type=int, help="the run's seed (default: the config's)")
-    parser.add_argument("--epochs", type=int, help="the run's epochs (default: the config's)")
-    parser.add_argument("--fast", action="store_true", help="for runs with --fast")
     add_common_arguments(parser)
+    add_recipe_arguments(parser)
     return parser
 
 
@@ -55,11 +51,9 @@ def build_config(args: argparse.Namespace) -> Config:
     apply_common_arguments(cfg, args)
     if seed_of(cfg) is None:
         raise ValueError(f"{args.config} has no seed, which decides the views; set --seed")
-    scale_epochs(cfg, cfg.train_cfg.get("max_epochs") if args.epochs is None else args.epochs)
-    if args.amp:
-        use_amp(cfg)
-    if args.fast:
-        make_fast(cfg)
+    if not cfg.train_cfg.get("max_epochs"):
+        raise ValueError(f"{args.config} must train by epochs (train_cfg.max_epochs)")
+    apply_recipe_arguments(cfg, args)
     prepare_launch(cfg, "none")
     check_config(cfg)
     return cfg
@@ -141,9 +135,7 @@ def log_caches(runner: Runner) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/precompute.py``."""
     args = build_parser().parse_args(argv)
-    with one_line_errors():
-        silence_known_warnings()
-        install_safe_reading()
+    with running_tool():
         cfg = build_config(args)
         install_safe_checkpoint_loading()  # after the config's custom_imports
         print(precompute(cfg))

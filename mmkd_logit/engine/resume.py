@@ -21,7 +21,6 @@ from mmkd_logit.checkpoint import (
 )
 from mmkd_logit.hooks.networks import averaged_networks, schedulers, unwrapped
 from mmkd_logit.registry import HOOKS
-from mmkd_logit.utils.arguments import type_name
 from mmkd_logit.utils.files import why_damaged
 
 from .config import FINAL, seed_of
@@ -272,9 +271,8 @@ class ResumeStateHook(Hook):
 def _check_weights(runner: Runner, checkpoint: dict) -> None:
     """Make sure that a checkpoint to resume has all weights, also those that EMAHook averages."""
     source, advice = str(runner._load_from), "Resume a checkpoint of this config's own run"
-    who = "the network of this config"
     # EMAHook, which comes later, takes the names as they are.
-    checkpoint["state_dict"] = load_exactly(unwrapped(runner), checkpoint, source, who, advice)
+    checkpoint["state_dict"] = load_exactly(unwrapped(runner), checkpoint, source, advice=advice)
     for average in averaged_networks(runner) if "ema_state_dict" in checkpoint else ():
         state = checkpoint["ema_state_dict"]
         load_exactly(average, state, f"ema_state_dict of {source}", "the average", advice)
@@ -344,13 +342,6 @@ _RESUMABLE = {"optimizer", "meta", "message_hub"}  # what only a checkpoint to r
 _SHOWN = 8  # differences in one message
 
 
-def allow_other_labels(cfg: Config) -> None:
-    """Let :class:`~mmkd_logit.hooks.LabelNoiseHook` accept labels other than the checkpoint's."""
-    for hook in cfg.custom_hooks:
-        if type_name(hook) == "LabelNoiseHook":
-            hook["resume_changed"] = True
-
-
 class FingerprintHook(Hook):
     """Write into checkpoints what their run computes, and refuse to resume another run's.
 
@@ -358,7 +349,7 @@ class FingerprintHook(Hook):
     training data's images and labels.
     """
 
-    priority = "ABOVE_NORMAL"  # LabelNoiseHook knows more of labels, and comes first
+    priority = "ABOVE_NORMAL"
 
     def __init__(self, computed: dict[str, Any], resume_changed: bool = False) -> None:
         self.computed = computed

@@ -73,9 +73,7 @@ class ExactRunner(QuietRunner):
             print_log(f"Leaving out {others[0]} ..., of no part of the network.", "current")
             for key in others:
                 del state[key]
-        advice, source = "Name the config that the checkpoint was trained by.", str(self._load_from)
-        who = "the network of this config"
-        checkpoint["state_dict"] = load_exactly(model, state, source, who, advice)
+        checkpoint["state_dict"] = load_exactly(model, state, str(self._load_from))
 
 
 class ResumableRunner(QuietRunner):

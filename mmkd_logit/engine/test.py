@@ -16,13 +16,12 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils import apply_to
 
-from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, install_safe_reading
+from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading
 from mmkd_logit.registry import METRICS
 from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.cli import OneLineParser
 
 from .check import check_config
-from .cli import one_line_errors
 from .config import (
     add_common_arguments,
     apply_common_arguments,
@@ -30,7 +29,7 @@ from .config import (
     model_teachers,
     read_config,
 )
-from .launch import leaving_process_group, prepare_launch, silence_known_warnings
+from .launch import prepare_launch, running_tool
 from .results import plain
 from .runner import ExactRunner
 from .save import ATOMIC
@@ -149,9 +148,7 @@ def _needs_logits(metric: Any) -> bool:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/test.py``."""
     args = build_parser().parse_args(argv)
-    with one_line_errors(), leaving_process_group():
-        silence_known_warnings()
-        install_safe_reading()
+    with running_tool():
         cfg = build_config(args)
         install_safe_checkpoint_loading()
         hooks = list(cfg.get("custom_hooks") or [])

@@ -16,7 +16,6 @@ from mmengine.runner import Runner
 
 from mmkd_logit.checkpoint import (
     install_safe_checkpoint_loading,
-    install_safe_reading,
     read_lazily,
 )
 from mmkd_logit.utils.arguments import type_name
@@ -24,20 +23,19 @@ from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import why_damaged, write_text
 
 from .check import check_config
-from .cli import TrainingStarted, one_line_errors, resume_command
+from .cli import TrainingStarted, resume_command
 from .config import (
     FINAL,
     LocalTeacher,
     add_common_arguments,
+    add_recipe_arguments,
     apply_common_arguments,
+    apply_recipe_arguments,
     explain_missing,
     find_missing_teachers,
     local_teachers,
-    make_fast,
     read_training_config,
-    scale_epochs,
     teachers_of,
-    use_amp,
     write_final,
 )
 from .fingerprint import (
@@ -50,9 +48,8 @@ from .fingerprint import (
 )
 from .launch import (
     from_first_process,
-    leaving_process_group,
     prepare_launch,
-    silence_known_warnings,
+    running_tool,
     start_processes,
 )
 from .lock import only_run_in
@@ -67,7 +64,6 @@ from .results import ResultsRecorder, find_row, read_lines, training_data_loader
 from .resume import (
     STATE,
     FingerprintHook,
-    allow_other_labels,
     find_checkpoint,
     last_checkpoint,
     record_start,
@@ -80,7 +76,6 @@ _SWITCHES = {
     "--auto-scale-lr": "scale the learning rate to the actual batch size, as the config's "
     "auto_scale_lr says",
     "--no-persistent-workers": "start data workers anew every epoch",
-    "--fast": "train in bfloat16, channels last, on CPU or GPU; results rows say so",
     "--train-teacher": "first train the teachers that are missing or cut off, and their teachers "
     "before them; refuse a teacher that its config does not give",
     "--retrain": "with --train-teacher: train a teacher anew that its config does not give",
@@ -94,11 +89,9 @@ def build_parser(place: str | None = None) -> argparse.ArgumentParser:
     parser = OneLineParser(description=text, place=place)
     parser.add_argument("config", help="config file, or mmpretrain::PATH")
     add_common_arguments(parser)
+    add_recipe_arguments(parser)
     text = "continue from this checkpoint, or from the latest in the work folder"
     parser.add_argument("--resume", nargs="?", const="auto", help=text)
-    parser.add_argument("--seed", type=int, help="random seed, randomness.seed of the config")
-    text = "train N epochs, with the config's schedule in proportion"
-    parser.add_argument("--epochs", type=int, help=text)
     text = "after training test the final weights and append one JSON line to FILE"
     parser.add_argument("--results", metavar="FILE", help=text)
     for flag, text in _SWITCHES.items():
@@ -114,20 +107,13 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     if cfg.get("resume"):  # the same as by the flag: where a run goes on is no part of it
         args.resume = args.resume or cfg.get("load_from") or "auto"
         cfg.resume, cfg.load_from = False, None
-    if args.epochs is not None:
-        scale_epochs(cfg, args.epochs)
+    apply_recipe_arguments(cfg, args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.resume_changed and args.resume is None:
         raise ValueError("--resume-changed goes with --resume")
     if args.retrain and not args.train_teacher:
         raise ValueError("--retrain goes with --train-teacher")
-    if args.amp and args.fast:
-        raise ValueError("--fast and --amp both choose the precision; give one of them")
-    if args.amp:
-        use_amp(cfg)
-    if args.fast:
-        make_fast(cfg)
     if args.train_metrics:
         if args.results is None:
             raise ValueError("--train-metrics goes with --results")
@@ -210,8 +196,6 @@ def run_training(
     started.work_dir = cfg.work_dir
     install_safe_checkpoint_loading()  # after the config's custom_imports
     _add_hooks(cfg, test)
-    if resume_changed:
-        allow_other_labels(cfg)
     run = describe_run(cfg)
     apply_resume(cfg, resume)
     keeper = FingerprintHook(run["computed"], resume_changed)
@@ -351,8 +335,11 @@ def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | N
         text = f"its {FINAL} is damaged ({damage}), " if damage else ""
         return (f"{text}goes on", "resume") if same else (f"{text}is trained first", "train")
     if same:
-        has_row = args.results is None or gone or _has_row(args, cfg, content["processes"])
-        return ("was trained before", None) if has_row else _test_again(args, cfg)
+        if args.results is not None and not gone:
+            rows, measured = read_lines(Path(args.results)), ["train"] * args.train_metrics
+            if find_row(cfg, rows, content["processes"], measured) is None:
+                return _test_again(args, cfg)
+        return "was trained before", None
     if args.fast:  # which asks for speed, and not for fewer digits
         exact = build_config(argparse.Namespace(**{**vars(args), "fast": False}))
         if row_fingerprint(noted) == fingerprint(computed_content(exact, weights=weights)):
@@ -367,11 +354,6 @@ def _settle_teacher(args: argparse.Namespace, cfg: Config) -> tuple[str, str | N
         f"{'; '.join(changes) or 'the number of epochs or processes differs'}. Leave out "
         "--train-teacher to be taught by it all the same, or add --retrain to train it anew"
     )
-
-
-def _has_row(args: argparse.Namespace, cfg: Config, processes: int) -> bool:
-    rows = read_lines(Path(args.results))
-    return find_row(cfg, rows, processes, ["train"] * args.train_metrics) is not None
 
 
 def _test_again(args: argparse.Namespace, cfg: Config) -> tuple[str, str | None]:
@@ -414,9 +396,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     started = TrainingStarted(resume_command("train.py", argv))
-    with one_line_errors(started), leaving_process_group():
-        silence_known_warnings()
-        install_safe_reading()
+    with running_tool(started):
         *teachers, run = plan_runs(args, argv).values()
         start_processes(run.cfg)
         with only_run_in(run.cfg.work_dir):

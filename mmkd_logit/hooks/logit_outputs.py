@@ -22,13 +22,10 @@ class BatchMemory:
     A batch is known by a hash of its bits, computed where it lies, so that 8 bytes an image come
     to the host. The multipliers are random 64-bit integers: two batches that differ have the same
     hash with a chance of about 2**-63 for each image.
-
-    Attributes:
-        keep: Whether what is computed is kept.
     """
 
     def __init__(self) -> None:
-        self.keep = True
+        self.keep = True  # what is computed
         self._kept: dict[tuple, Tensor] = {}
         self._factors = torch.empty(0, dtype=torch.int64)
 

@@ -23,15 +23,10 @@ _LOOKED_AT = ("ce", "kd", "teacher_agreement")  # what a distiller logs beside i
 
 
 class Stage(NamedTuple):
-    """A part of a run.
+    """A part of a run."""
 
-    Attributes:
-        begin: Number of epochs, or iterations, before it.
-        changes: Arguments of :meth:`LogitDistiller.switch`.
-    """
-
-    begin: int
-    changes: dict[str, Any]
+    begin: int  # number of epochs, or iterations, before it
+    changes: dict[str, Any]  # arguments of LogitDistiller.switch
 
 
 def _read_stage(stage: Any, where: str) -> Stage:

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from mmkd_logit.checkpoint import install_safe_reading
-from mmkd_logit.engine.cli import one_line_errors
 from mmkd_logit.engine.config import FINAL, model_teachers
 from mmkd_logit.engine.fingerprint import computed_content, fingerprint, row_fingerprint
-from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.launch import running_tool
 from mmkd_logit.engine.results import append_line, holds, read_lines
 from mmkd_logit.registry import config_path
 from mmkd_logit.utils.cli import OneLineParser
@@ -130,9 +128,7 @@ def _is_usual(row: dict, rows: Sequence[dict]) -> bool:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/publish_results.py``."""
     args = build_parser().parse_args(argv)
-    silence_known_warnings()
-    install_safe_reading()
-    with one_line_errors():
+    with running_tool():
         if not Path("configs", "paper").is_dir():
             raise FileNotFoundError("configs/paper does not exist here; run from the project")
         if args.add:

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from mmkd_logit.checkpoint import install_safe_reading
 from mmkd_logit.engine.check import check_config
-from mmkd_logit.engine.cli import TrainingStarted, one_line_errors, resume_command
+from mmkd_logit.engine.cli import TrainingStarted, resume_command
 from mmkd_logit.engine.config import add_override_argument
-from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.launch import running_tool
 from mmkd_logit.engine.logits import add_export_argument
 from mmkd_logit.engine.preemption import EXIT_CODES
 from mmkd_logit.engine.results import read_lines
@@ -159,10 +158,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/reproduce.py``."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
-    silence_known_warnings()
-    install_safe_reading()
     again = resume_command("reproduce.py", argv, flag=False)
-    with one_line_errors(TrainingStarted(again)), _ended_by_signals():
+    with running_tool(TrainingStarted(again)), _ended_by_signals():
         _reproduce(args, ["python", "tools/reproduce.py", *argv])
 
 

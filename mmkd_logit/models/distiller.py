@@ -36,19 +36,12 @@ _SHARED = (
 
 
 class TrainingRecord(NamedTuple):
-    """What the last training step computed, for hooks to look at.
+    """What the last training step computed, for hooks to look at."""
 
-    Attributes:
-        student_logits: (N, K), without gradient.
-        teacher_logits: (N, K).
-        labels: (N,); None if the samples are not a :class:`SampleBatch`.
-        indices: Numbers (N,) of the samples in their data set, or None likewise.
-    """
-
-    student_logits: Tensor
-    teacher_logits: Tensor
-    labels: Tensor | None
-    indices: np.ndarray | None
+    student_logits: Tensor  # (N, K), without gradient
+    teacher_logits: Tensor  # (N, K)
+    labels: Tensor | None  # (N,); None if the samples are not a SampleBatch
+    indices: np.ndarray | None  # numbers (N,) of the samples in their data set, or None likewise
 
 
 def check_alpha(alpha: float) -> float:

@@ -273,11 +273,7 @@ class _Evaluators(dict):
 class StudentGroupValLoop(ValLoop):
     """Show every batch to every student; metrics are named ``NAME/METRIC``.
 
-    Args:
-        runner: Of the group.
-        dataloader: As of MMEngine's loop.
-        evaluator: As of MMEngine's loop; each student has a copy.
-        fp16: As of MMEngine's loop.
+    Its arguments are those of MMEngine's loop; each student has a copy of the evaluator.
     """
 
     def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, fp16: bool = False) -> None:

@@ -452,7 +452,6 @@ _HOOKS = [
     ("FinalCheckpointHook", "filename", "folder for a file", "a/final.pth", "name no folder"),
     ("FinalCheckpointHook", "filename", "empty", "", "name of a file"),
     ("FiniteLossHook", "limit", "zero", 0, "from 1 on"),
-    ("LabelNoiseHook", "resume_changed", "text for a flag", "no", "True or False"),
     ("LazyRuntimeInfoHook", "limit", "fraction for a count", 0.5, "from 1 on"),
     ("LogitOutputsHook", "teacher", "text for a flag", "yes", "True or False"),
     ("LogitOutputsHook", "prelogits", "unknown word", "none", "'student' or 'all'"),

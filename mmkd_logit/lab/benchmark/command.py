@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
-from mmkd_logit.checkpoint import install_safe_reading
-from mmkd_logit.engine.cli import one_line_errors
 from mmkd_logit.engine.config import add_override_argument
 from mmkd_logit.engine.fingerprint import describe_machine
-from mmkd_logit.engine.launch import silence_known_warnings
+from mmkd_logit.engine.launch import running_tool
 from mmkd_logit.utils.arguments import check_number, check_out_file, first_line
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
@@ -64,10 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/benchmark.py``."""
     args = build_parser().parse_args(argv)
-    with one_line_errors():
+    with running_tool():
         _check(args)
-        silence_known_warnings()  # of the imports that follow
-        install_safe_reading()
         if args.threads is not None:
             torch.set_num_threads(args.threads)
         found: dict[str, Any] = {}
