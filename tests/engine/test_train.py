@@ -364,8 +364,8 @@ def test_what_resume_changes(tmp_path, capsys):
     apply_resume(cfg, "auto")
     assert (cfg.load_from, cfg.resume) == ("pretrained.pth", False)
     assert capsys.readouterr().err == (
-        f"warning: no checkpoint of {tmp_path} is whole (the checkpoint gone/epoch_3.pth does not exist); "
-        "starting from the beginning\n"
+        f"warning: no checkpoint of {tmp_path} is whole (the checkpoint gone/epoch_3.pth does not "
+        "exist); starting from the beginning\n"
     )
     (tmp_path / "last_checkpoint").write_text("")  # killed while it was written
     apply_resume(cfg, "auto")
