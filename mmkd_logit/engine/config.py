@@ -91,7 +91,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags by which a command that trains, or looks at what was trained, names a run."""
     parser.add_argument("--seed", type=int, help="random seed, randomness.seed of the config")
-    text = "train N epochs, with the config's schedule in proportion"
+    text = "train N epochs, with the config's schedule in proportion; teachers keep theirs"
     parser.add_argument("--epochs", type=int, metavar="N", help=text)
     text = "train in bfloat16, channels last, on CPU or GPU; results rows say so"
     parser.add_argument("--fast", action="store_true", help=text)

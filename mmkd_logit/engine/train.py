@@ -77,7 +77,7 @@ _SWITCHES = {
     "auto_scale_lr says",
     "--no-persistent-workers": "start data workers anew every epoch",
     "--train-teacher": "first train the teachers that are missing or cut off, and their teachers "
-    "before them; refuse a teacher that its config does not give",
+    "before them, for all of their epochs, into their own folders; refuse one of another config",
     "--retrain": "with --train-teacher: train a teacher anew that its config does not give",
     "--train-metrics": "with --results, also measure on the un-augmented training images",
 }

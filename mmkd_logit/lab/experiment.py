@@ -152,7 +152,7 @@ class Experiment:
         if not self.path.is_file():
             raise FileNotFoundError(f"the experiment {path} does not exist")
         cfg = Config.fromfile(path)
-        if not cfg.get("title") or not cfg.get("runs"):
+        if not cfg.get("title") or not isinstance(cfg.get("runs"), dict) or not cfg.runs:
             raise ValueError(f"{path} defines no title or no runs; it is not an experiment")
         folder = self.path.resolve().parent
         self.name, self.scale = self.path.stem, None
@@ -184,15 +184,16 @@ class Experiment:
 
     def _read_entry(self, name: str, values: dict[str, Any]) -> RunEntry:
         known = sorted(field.name for field in fields(RunEntry))
-        if not set(known).issuperset(values) or not values.get("config"):
+        config = values.get("config") if isinstance(values, dict) else None
+        if not config or not set(known).issuperset(values):
             raise ValueError(
-                f"{self.path}: the run {name} needs a config and takes {known}; "
-                f"got {sorted(values)}"
+                f"{self.path}: the run {name} must be a dict such as dict(config=...) with some of "
+                f"{known}, got {values!r}"
             )
         if "seed" in values and "seed_shift" in values:
             raise ValueError(f"{self.path}: {name} has a seed of its own; leave out seed_shift")
-        beside = self.path.parent / values["config"]
-        if beside.is_file() and not Path(values["config"]).is_file():
+        beside = self.path.parent / config
+        if beside.is_file() and not Path(config).is_file():
             values["config"] = str(beside)
         entry = RunEntry(**values)
         for other in entry.needs:

@@ -151,16 +151,12 @@ def check_logits(
             f"{_describe(student)}, {got}. It cannot be the `loss` of a mmpretrain head, which "
             f"calls its loss with labels and avg_factor; distil like this instead:\n    {RECIPE}"
         )
-    problem = _problem(student, teacher, class_dim, classes)
+    problem = _problem(student, teacher, class_dim, classes, dense)
     if problem:
         raise ValueError(
             f"{loss}: {problem}. Given: student_logits {_describe(student)}, "
             f"teacher_logits {_describe(teacher)}, class_dim={class_dim}. Allowed: floating-point "
-            f"numbers of one shape, (N, K) or (N, ..., K), N > 0 and K >= {classes}"
-        )
-    if not dense and student.ndim != 2:
-        raise ValueError(
-            f"{loss} takes logits of shape (N, K), got student_logits {_describe(student)}"
+            f"numbers of one shape, (N, K){' or (N, ..., K)' * dense}, N > 0 and K >= {classes}"
         )
     dtype = torch.promote_types(student.dtype, teacher.dtype)
     return student.to(dtype), teacher.detach().to(dtype), class_dim % student.ndim
@@ -171,7 +167,7 @@ def promoted_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _problem(student: Tensor, teacher: Tensor, class_dim: int, classes: int) -> str:
+def _problem(student: Tensor, teacher: Tensor, class_dim: int, classes: int, dense: bool) -> str:
     """Say what is wrong with the two sets of logits; empty when nothing is."""
     if student.shape != teacher.shape:
         return "the two sets of logits differ in shape"
@@ -179,6 +175,8 @@ def _problem(student: Tensor, teacher: Tensor, class_dim: int, classes: int) -> 
         return "logits must be floating-point numbers"
     if student.ndim < 2:
         return "logits need a batch and a class dimension"
+    if student.ndim > 2 and not dense:
+        return "there are more dimensions than batch and class"
     if not -student.ndim < class_dim < student.ndim:
         return "class_dim is out of range or meets the batch dimension"
     if student.shape[class_dim] < classes:

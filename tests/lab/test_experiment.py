@@ -212,8 +212,16 @@ GOOD = "title = 'T'\n"
     [
         ("runs = dict()\n", "defines no title or no runs"),
         (GOOD, "defines no title or no runs"),
-        (GOOD + "runs = dict(a=dict(row='A'))\n", "the run a needs a config and takes"),
-        (GOOD + "runs = dict(a=dict(config='c.py', label=3))\n", "the run a needs a config and"),
+        (GOOD + "runs = ['x.py']\n", "defines no title or no runs"),
+        (GOOD + "runs = dict(a='x.py')\n", r"the run a must be a dict such as .*, got 'x.py'"),
+        (
+            GOOD + "runs = dict(a=dict(row='A'))\n",
+            r"the run a must be a dict such as dict\(config=...\) with some",
+        ),
+        (
+            GOOD + "runs = dict(a=dict(config='c.py', label=3))\n",
+            r"\['column', 'config', .*\], got \{'config': 'c.py', 'label': 3\}",
+        ),
         (
             GOOD + "runs = dict(a=dict(row='A', config='c'), b=dict(row='A', config='c'))\n",
             "two runs fill the same cell",

@@ -55,6 +55,8 @@ def _methods(record: Record, names: Iterable[str], teachers: Collection[str] = (
         if counts[labels[name]] > 1 or how[name]["kind"] == "other":
             row, column = record["cells"].get(name, (name, ""))
             labels[name] = column or row
+    for name in [name for name in runs if list(labels.values()).count(labels[name]) > 1]:
+        labels[name] = ", ".join(filter(None, record["cells"].get(name, (name,))))
     for drawn in {look[:3] for look in looks.values()}:
         same = [name for name in runs if looks[name][:3] == drawn]
         looks.update(zip(same, shades(looks[same[0]], len(same)), strict=True))
@@ -96,7 +98,7 @@ def span(counts: Collection[int]) -> str:
 
 
 class Grid(NamedTuple):
-    """A student and its teacher at several alphas."""
+    """A student, its teacher and one loss at several alphas and temperatures."""
 
     title: str
     names: dict[tuple[str, float], str]  # of runs, by method, as in legends, and alpha
@@ -110,21 +112,24 @@ def find_grids(record: Record) -> list[Grid]:
     orders: dict[str, float] = {}
     for name, how in {run["name"]: run["method"] for run in record["runs"]}.items():
         if name in record["cells"] and is_taught(how):
-            key = json.dumps([how[k] for k in ("network", "teacher_config", "label_noise")])
+            key = json.dumps([how[k] for k in ("network", "teacher_config", "label_noise", "kind")])
             orders[name_of(how)] = look_of(how).order
             place = name_of(how), float(how["alpha"])
             groups.setdefault(key, {}).setdefault(place, []).append(name)
-    grids = []
+    grids: list[Grid] = []
     for places in groups.values():
         alphas = sorted({alpha for _, alpha in places})
-        if len(alphas) > 1 and all(len(names) == 1 for names in places.values()):
+        methods = sorted({method for method, _ in places}, key=orders.__getitem__)
+        # Of one row and one column that cross there are fewer.
+        if len(places) >= len(alphas) + len(methods) and all(len(n) == 1 for n in places.values()):
             names = {place: found[0] for place, found in places.items()}
-            methods = sorted({method for method, _ in places}, key=orders.__getitem__)
             # What the labels of the rows say beside the temperature.
             rows = {record["cells"][name][0] for name in names.values()}
             titles = {re.sub(r"[\s,;:]*\b(KL\s+)?(tau|τ)\b.*$", "", row) for row in rows}
-            title = titles.pop() if len(titles) == 1 else ""
-            grids.append(Grid(title or record["title"], names, methods, alphas))
+            title = (titles.pop() if len(titles) == 1 else "") or record["title"]
+            if title in [grid.title for grid in grids]:
+                title += f" ({methods[0].partition(' τ = ')[0]})"
+            grids.append(Grid(title, names, methods, alphas))
     return grids
 
 
@@ -141,8 +146,8 @@ def teachers_of_ce(record: Record) -> set[str]:
 def group_by_row(record: Record) -> list[Group]:
     """Group the finished runs in cells by row.
 
-    A grid is one group, at its largest alpha; a table has one for each row; a list is one group.
-    A row that is cross-entropy alone joins all others.
+    A grid is one group, at its largest alpha; the rest of a table has one for each row; a list is
+    one group. A row that is cross-entropy alone joins all others.
     """
     kinds = {
         run["name"]: run["method"]["kind"]
@@ -152,48 +157,43 @@ def group_by_row(record: Record) -> list[Group]:
     groups = []
     for grid in find_grids(record):
         alpha = grid.alphas[-1]
-        names = [grid.names.get((method, alpha), "") for method in grid.methods]
-        groups.append((grid.title, names, [f"Of all α, that of {alpha:g}."]))
-    if not groups:
-        rows: dict[str, list[str]] = {}
-        is_table = any(column for _, column in record["cells"].values())
-        for name in kinds:
-            rows.setdefault(record["cells"][name][0] if is_table else "", []).append(name)
-        single = [row for row, (name, *more) in rows.items() if kinds[name] == "ce" and not more]
-        if len(single) < len(rows):
-            shared = [name for row in single for name in rows.pop(row)]
-            for names in rows.values():
-                names.extend(shared)
-        groups = [(row or record["title"], names, []) for row, names in rows.items()]
+        names = [n for (_, a), n in grid.names.items() if a == alpha and n in kinds]
+        if names:
+            groups.append((grid.title, names, [f"Of all α, that of {alpha:g}."]))
+        kinds = {name: kind for name, kind in kinds.items() if name not in grid.names.values()}
+    rows: dict[str, list[str]] = {}
+    is_table = any(column for _, column in record["cells"].values())
+    for name in kinds:
+        rows.setdefault(record["cells"][name][0] if is_table else "", []).append(name)
+    single = [row for row, (name, *more) in rows.items() if kinds[name] == "ce" and not more]
+    if groups or len(single) < len(rows):
+        shared = [name for row in single for name in rows.pop(row)]
+        for names in [*rows.values(), *(names for _, names, _ in groups)]:
+            names.extend(shared)
+    groups += [(row or record["title"], names, []) for row, names in rows.items()]
     teachers = teachers_of_ce(record)
-    finished = [(title, [n for n in names if n in kinds], notes) for title, names, notes in groups]
-    return [
-        Group(title, _methods(record, names, teachers), notes)
-        for title, names, notes in finished
-        if names
-    ]
+    return [Group(row, _methods(record, names, teachers), notes) for row, names, notes in groups]
 
 
 def group_by_teacher(record: Record) -> list[Group]:
     """Group students by network, data and teacher, in and outside the table.
 
-    The students of a group are by one loss between logits, at the largest alpha. Those by
-    cross-entropy of the same network on the same data join each group.
+    The students of a group are by one loss between logits, those of a grid at its largest alpha.
+    Those by cross-entropy of the same network on the same data join each group.
     """
     runs = record["runs"]
     by_folder = {run["work_dir"]: run for run in runs}
     data = _training_data(runs)
     students: dict[tuple, list[Run]] = {}
+    hidden = {n for g in find_grids(record) for (_, a), n in g.names.items() if a < g.alphas[-1]}
     for run in runs:
-        if is_taught(run["method"]):
+        if is_taught(run["method"]) and run["name"] not in hidden:
             names = [by_folder[f]["name"] if f in by_folder else f for f in run["teachers"]]
             teacher = tuple(names) or run["method"].get("teacher_config")
             key = run["method"].get("network"), data[run["name"]], teacher
             students.setdefault(key, []).append(run)
     groups = []
     for (network, place, _), taught in students.items():
-        alpha = max(run["method"]["alpha"] for run in taught)
-        taught = [run for run in taught if run["method"]["alpha"] == alpha]
         folders = {folder for run in taught for folder in run["teachers"]}
         teachers = {run["name"] for run in runs if run["work_dir"] in folders}
         names = [
@@ -209,7 +209,8 @@ def group_by_teacher(record: Record) -> list[Group]:
             for m in methods
             if m.failed
         ]
-        notes += [f"α = {alpha:g}"] if alpha != 1 else []
+        alphas = sorted({run["method"]["alpha"] for run in taught})
+        notes += [f"α = {', '.join(f'{a:g}' for a in alphas)}"] if alphas != [1] else []
         finished = [run for run in taught if run["row"]]
         if finished:
             groups.append(Group(_teacher_title(finished[0], by_folder), methods, notes))

@@ -166,7 +166,7 @@ def test_losses_need_no_folder(tmp_path, capsys):
         (["work_dirs", "--json"], "the results rows work_dirs/runs.jsonl do not exist"),
         (["results", "results"], "the page is of one folder of results"),
         (["none", "--figure", "grid"], "none does not exist"),
-        (["--figure", "grid"], "--figure grid needs an experiment with several alphas"),
+        (["--figure", "grid"], "--figure grid needs an experiment with one loss at several alphas"),
         (
             ["results", "--figure", "grid", "--experiment", "table9"],
             "no experiment table9 among digits/grid, grid",

@@ -12,7 +12,7 @@ from ..data import Experiment
 from ..groups import Grid, describe_cells, find_grids
 from ..style import Drawing, foot, new_figure
 
-NEEDS = "an experiment with several alphas, such as grid"
+NEEDS = "an experiment with one loss at several alphas and taus, such as grid"
 WORK_FOLDERS = False
 _PAPER = (
     "CIFAR-100, WRN-28-4 -> WRN-16-2 (MS20, read in a source): test accuracy grows with alpha and "
