@@ -55,8 +55,10 @@ def _methods(record: Record, names: Iterable[str], teachers: Collection[str] = (
         if counts[labels[name]] > 1 or how[name]["kind"] == "other":
             row, column = record["cells"].get(name, (name, ""))
             labels[name] = column or row
-    for name in [name for name in runs if list(labels.values()).count(labels[name]) > 1]:
-        labels[name] = ", ".join(filter(None, record["cells"].get(name, (name,))))
+    counts = Counter(labels.values())
+    for name in runs:
+        if counts[labels[name]] > 1:  # the same column of several rows
+            labels[name] = ", ".join(filter(None, record["cells"].get(name, (name,))))
     for drawn in {look[:3] for look in looks.values()}:
         same = [name for name in runs if looks[name][:3] == drawn]
         looks.update(zip(same, shades(looks[same[0]], len(same)), strict=True))
@@ -104,6 +106,7 @@ class Grid(NamedTuple):
     names: dict[tuple[str, float], str]  # of runs, by method, as in legends, and alpha
     methods: list[str]  # ascending in tau
     alphas: list[float]  # ascending
+    shown: float  # the largest alpha that every method has, for figures of one alpha
 
 
 def find_grids(record: Record) -> list[Grid]:
@@ -120,16 +123,17 @@ def find_grids(record: Record) -> list[Grid]:
     for places in groups.values():
         alphas = sorted({alpha for _, alpha in places})
         methods = sorted({method for method, _ in places}, key=orders.__getitem__)
-        # Of one row and one column that cross there are fewer.
-        if len(places) >= len(alphas) + len(methods) and all(len(n) == 1 for n in places.values()):
+        shared = [a for a in alphas if all((method, a) in places for method in methods)]
+        several = len(alphas) > 1 and len(methods) > 1 and shared
+        if several and all(len(found) == 1 for found in places.values()):
             names = {place: found[0] for place, found in places.items()}
             # What the labels of the rows say beside the temperature.
             rows = {record["cells"][name][0] for name in names.values()}
             titles = {re.sub(r"[\s,;:]*\b(KL\s+)?(tau|τ)\b.*$", "", row) for row in rows}
             title = (titles.pop() if len(titles) == 1 else "") or record["title"]
-            if title in [grid.title for grid in grids]:
+            if title in [grid.title for grid in grids]:  # of another loss
                 title += f" ({methods[0].partition(' τ = ')[0]})"
-            grids.append(Grid(title, names, methods, alphas))
+            grids.append(Grid(title, names, methods, alphas, shared[-1]))
     return grids
 
 
@@ -146,8 +150,8 @@ def teachers_of_ce(record: Record) -> set[str]:
 def group_by_row(record: Record) -> list[Group]:
     """Group the finished runs in cells by row.
 
-    A grid is one group, at its largest alpha; the rest of a table has one for each row; a list is
-    one group. A row that is cross-entropy alone joins all others.
+    A grid is one group, at one alpha; the rest of a table has one for each row; a list is one
+    group. A row that is cross-entropy alone joins all others.
     """
     kinds = {
         run["name"]: run["method"]["kind"]
@@ -156,10 +160,9 @@ def group_by_row(record: Record) -> list[Group]:
     }
     groups = []
     for grid in find_grids(record):
-        alpha = grid.alphas[-1]
-        names = [n for (_, a), n in grid.names.items() if a == alpha and n in kinds]
+        names = [n for (_, a), n in grid.names.items() if a == grid.shown and n in kinds]
         if names:
-            groups.append((grid.title, names, [f"Of all α, that of {alpha:g}."]))
+            groups.append((grid.title, names, [f"Of all α, that of {grid.shown:g}."]))
         kinds = {name: kind for name, kind in kinds.items() if name not in grid.names.values()}
     rows: dict[str, list[str]] = {}
     is_table = any(column for _, column in record["cells"].values())
@@ -178,14 +181,14 @@ def group_by_row(record: Record) -> list[Group]:
 def group_by_teacher(record: Record) -> list[Group]:
     """Group students by network, data and teacher, in and outside the table.
 
-    The students of a group are by one loss between logits, those of a grid at its largest alpha.
+    The students of a group are by one loss between logits, those of a grid at one alpha.
     Those by cross-entropy of the same network on the same data join each group.
     """
     runs = record["runs"]
     by_folder = {run["work_dir"]: run for run in runs}
     data = _training_data(runs)
     students: dict[tuple, list[Run]] = {}
-    hidden = {n for g in find_grids(record) for (_, a), n in g.names.items() if a < g.alphas[-1]}
+    hidden = {n for g in find_grids(record) for (_, a), n in g.names.items() if a != g.shown}
     for run in runs:
         if is_taught(run["method"]) and run["name"] not in hidden:
             names = [by_folder[f]["name"] if f in by_folder else f for f in run["teachers"]]

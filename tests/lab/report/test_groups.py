@@ -2,8 +2,14 @@
 
 import pytest
 from dump_records import METHODS, NETWORK, TEACHER, experiment_of, name_of, run_of, runs_of
+from lab.report.records import Records
 
-from mmkd_logit.lab.report.groups import group_by_teacher, network_name
+from mmkd_logit.lab.report.groups import (
+    find_grids,
+    group_by_row,
+    group_by_teacher,
+    network_name,
+)
 from mmkd_logit.lab.report.style import CE, MSE
 
 
@@ -104,16 +110,6 @@ def test_the_same_data_with_other_seeds(tmp_path):
     assert {method.name: list(method.runs) for method in family.methods} == dict(CE=[1], MSE=[0])
 
 
-def test_the_largest_alpha(tmp_path):
-    teacher = run_of("teacher", 0, "ce", TEACHER)
-    runs = [teacher]
-    for alpha in (0.1, 0.5):
-        runs.append(run_of(f"a{alpha}", 0, "kl", NETWORK, 3, (teacher,), alpha=alpha))
-    (family,) = families_of(runs, tmp_path)
-    assert names_in(family) == {"a0.5"}
-    assert family.notes == ["α = 0.5"]
-
-
 def test_what_did_not_finish_is_told(tmp_path):
     runs = [run for seed in (0, 1) for run in runs_of(seed)]
     for run in runs:
@@ -149,3 +145,93 @@ def test_other_methods_and_twins(tmp_path):
 )
 def test_names_of_networks(network, name):
     assert network_name(network) == name
+
+
+# Alphas
+
+
+def shown(groups):
+    """By title the runs that are drawn, by their names in the legend."""
+    return {
+        group.title: {m.name: run["name"] for m in group.methods for run in m.runs.values()}
+        for group in groups
+    }
+
+
+def table_of(tmp_path, losses, **places):
+    """A table with one seed of each (loss, tau, alpha); ``places`` are row and column of it."""
+    records = Records(tmp_path)
+    for kind, tau, alpha in losses:
+        name = f"{kind}{tau or ''}_{alpha}"
+        row, column = places.get(kind, (f"{kind.upper()} {tau or ''}".strip(), f"alpha {alpha}"))
+        more = dict(kind=kind, tau=tau, alpha=alpha, label=kind.upper(), shows_tau=kind == "kl")
+        records.add(name, [70.0], row=row, column=column, **more)
+    return records.experiment().record
+
+
+def test_every_loss_of_a_table_is_drawn_at_its_alpha(tmp_path):
+    """As in table 2: the alphas are the methods', and no loss has two."""
+    losses = [("dkd", 4, 0.5), ("dist", 4, 0.5), ("kl", 4, 0.9), ("kl", 20, 1.0), ("mse", None, 1)]
+    record = table_of(tmp_path, losses)
+    record["cells"] = {name: [name, ""] for name in record["cells"]}  # a list
+    names = ["KL τ = 4", "KL τ = 20", "MSE", "DKD", "DIST"]
+    runs = ["kl4_0.9", "kl20_1.0", "mse_1", "dkd4_0.5", "dist4_0.5"]
+    assert find_grids(record) == []
+    for groups in (group_by_row(record), group_by_teacher(record)):
+        (drawn,) = shown(groups).values()
+        assert drawn == dict(zip(names, runs, strict=True))
+    assert group_by_teacher(record)[0].notes == ["α = 0.5, 0.9, 1"]
+
+
+def test_two_losses_at_two_alphas(tmp_path):
+    """They have no grid in common; names that they share are completed by the row."""
+    record = table_of(tmp_path, [(k, t, a) for k, t in (("kl", 3), ("mse", None)) for a in (0.5, 1)])
+    assert find_grids(record) == []
+    assert shown(group_by_row(record)) == {
+        "KL 3": {"alpha 0.5": "kl3_0.5", "alpha 1": "kl3_1"},
+        "MSE": {"alpha 0.5": "mse_0.5", "alpha 1": "mse_1"},
+    }
+    (drawn,) = shown(group_by_teacher(record)).values()
+    assert drawn == {
+        "KL 3, alpha 0.5": "kl3_0.5",
+        "KL 3, alpha 1": "kl3_1",
+        "MSE, alpha 0.5": "mse_0.5",
+        "MSE, alpha 1": "mse_1",
+    }
+
+
+GRID = [("kl", tau, alpha) for tau in (1, 20) for alpha in (0.1, 0.5, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("missing", "alpha"), [((), 1.0), ([("kl", 20, 1.0)], 0.5), ([("kl", 1, 0.1)], 1.0)]
+)
+def test_a_grid_at_the_largest_alpha_of_all_taus(tmp_path, missing, alpha):
+    """And the rest of the table by row, with its other loss."""
+    losses = [place for place in GRID if place not in missing]
+    record = table_of(tmp_path, [*losses, ("mse", None, 0.5)])
+    (grid,) = find_grids(record)
+    assert (grid.methods, grid.alphas) == (["KL τ = 1", "KL τ = 20"], [0.1, 0.5, 1.0])
+    assert len(grid.names) == len(losses)
+    drawn = {"KL τ = 1": f"kl1_{alpha}", "KL τ = 20": f"kl20_{alpha}"}
+    assert shown(group_by_row(record)) == {"A title": drawn, "MSE": {"MSE": "mse_0.5"}}
+    assert group_by_row(record)[0].notes == [f"Of all α, that of {alpha:g}."]
+    (by_teacher,) = shown(group_by_teacher(record)).values()
+    assert by_teacher == {**drawn, "MSE": "mse_0.5"}
+
+
+def test_no_alpha_is_that_of_every_tau(tmp_path):
+    losses = [("kl", 1, 0.5), ("kl", 1, 0.9), ("kl", 20, 1.0)]
+    record = table_of(tmp_path, losses)
+    assert find_grids(record) == []
+    (drawn,) = shown(group_by_teacher(record)).values()
+    assert set(drawn.values()) == {"kl1_0.5", "kl1_0.9", "kl20_1.0"}
+
+
+def test_grids_of_two_losses_have_two_titles(tmp_path):
+    both = [(kind, tau, alpha) for kind in ("kl", "bkl") for _, tau, alpha in GRID]
+    record = table_of(tmp_path, both)
+    for run in record["runs"]:
+        run["method"]["shows_tau"] = True
+    record["cells"] = {name: [f"tau {name}", ""] for name in record["cells"]}
+    assert [grid.title for grid in find_grids(record)] == ["A title", "A title (BKL)"]
