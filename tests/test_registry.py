@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import mmengine.registry
-import pytest
 from commands import PROJECT
+from examples import needed_by
 
 import mmkd_logit
 import mmkd_logit.registry as ours
@@ -33,6 +33,8 @@ NET = dict(
     head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
 )
 DIGITS = dict(type="mmkd_logit.Digits", pipeline=[dict(type="mmpretrain.PackInputs")])
+# The names that configs may rely on, with the arguments they are built with. A component that is not
+# here is built with an example of each argument without default.
 COMPONENTS = {
     "DISTLoss": ("MODELS", {}),
     "DKDLoss": ("MODELS", {}),
@@ -115,6 +117,19 @@ COMPONENTS = {
 # Names of version 0.1.0, which dumped configs hold.
 OLD_NAMES = {"RunCheckHook": "PreflightHook", "SameBuffersHook": "SyncBuffersBeforeEvalHook"}
 
+
+def components():
+    """All that is found by its prefix: the registry and the arguments, by name."""
+    found = {}
+    for node, registry in NODES.items():
+        registry.import_from_location()
+        for name, component in registry.module_dict.items():
+            ours = component.__module__.startswith("mmkd_logit.")  # not that of a test
+            if ours and name not in COMPONENTS and name not in OLD_NAMES:
+                found[name] = (node, needed_by(component))
+    return {**COMPONENTS, **found}
+
+
 BUILD = """
 import json, sys
 import mmengine.registry
@@ -139,10 +154,11 @@ print(len(components) * len(order))
 
 
 def build_all(*packages):
-    command = [sys.executable, "-c", BUILD, json.dumps(COMPONENTS), *packages]
+    expected = components()
+    command = [sys.executable, "-c", BUILD, json.dumps(expected), *packages]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == str(len(COMPONENTS) * len(packages))
+    assert done.stdout.split()[-1] == str(len(expected) * len(packages))
 
 
 def test_fresh_process_by_mmengines_roots():
@@ -153,14 +169,15 @@ def test_fresh_process_by_mmpretrains_children():
     build_all("mmpretrain")
 
 
-def test_the_list_is_complete():
+def test_locations_hold_all_modules_with_components():
+    found = components()
     for info in pkgutil.walk_packages(mmkd_logit.__path__, "mmkd_logit."):
         importlib.import_module(info.name)
     registered = {name: node for node, registry in NODES.items() for name in registry.module_dict}
     for old, new in OLD_NAMES.items():
         registry = NODES[registered.pop(old)]
         assert registry.get(f"mmkd_logit.{old}") is registry.get(f"mmkd_logit.{new}")
-    assert registered == {name: node for name, (node, _) in COMPONENTS.items()}
+    assert registered == {name: node for name, (node, _) in found.items()}
 
 
 def test_nodes_are_children_of_mmengines():
@@ -188,9 +205,7 @@ def test_registry_imports_nothing_that_can_fail():
                 assert package == "mmengine" or name in known or plain
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_locations_hold_what_they_should(name):
-    registry = NODES[COMPONENTS[name][0]]
-    registry.import_from_location()  # else it holds what tests before this one imported
-    module = registry.module_dict[name].__module__
-    assert any(module.startswith(location) for location in registry._locations)
+def test_locations_hold_what_they_should():
+    for name, (node, _) in components().items():
+        module = NODES[node].module_dict[name].__module__
+        assert any(module.startswith(location) for location in NODES[node]._locations), name

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_logit.registry import MODELS
@@ -52,5 +52,6 @@ class ScaledBinaryKLDivLoss(ScaledKLDivLoss):
         """Compare logits ``(N, K)`` or ``(N, ..., K)``, K >= 1; ``'none'`` gives their shape."""
         name = type(self).__name__
         u, v, _ = check_logits(name, student_logits, teacher_logits, -1, kwargs, classes=1)
-        u, v = (torch.stack((logits, torch.zeros_like(logits)), -1) for logits in (u, v))
+        # Padding, as autocast refuses to stack float16 on a CPU.
+        u, v = (F.pad(logits.unsqueeze(-1), (0, 1)) for logits in (u, v))
         return scaled_kl(u, v, self.tau, self.scale, self.reduction)

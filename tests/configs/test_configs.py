@@ -1,6 +1,7 @@
 """Every config, from an empty folder: parses, is what its name says, builds, trains a step."""
 
 import copy
+import json
 import math
 import re
 from pathlib import Path
@@ -53,7 +54,8 @@ LOSSES = {
     **{f"kl-t{tau}": dict(type="mmkd_logit.ScaledKLDivLoss", tau=tau) for tau in (1, 3, 5, 20)},
     "kl-tinf": dict(type="mmkd_logit.ScaledKLDivLoss", tau="inf"),
 }
-# alpha, loss_kd, and for each term of features: loss, module, total weight, adapters
+# The settings of the paper's methods and of others that numbers are published of: alpha, loss_kd,
+# and for each term of features: loss, module, total weight, adapters.
 METHOD = {
     "fitnets": (0.0, None, [("MSELoss", "backbone.groups.1", 100.0, "ConvReg", None)]),
     "at": (
@@ -195,6 +197,8 @@ def test_kd_config(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_method_config(name):
     cfg, method = check_pair("methods", name)
+    if method not in METHOD:  # a new one, which trained a step
+        return
     alpha, loss, terms = METHOD[method]
     if name.endswith("at_digits"):  # attention is a mean over pixels, and 8x8 are a sixteenth
         terms = [(loss_name, path, weight / 16, *rest) for loss_name, path, weight, *rest in terms]
@@ -385,7 +389,7 @@ def test_a_child_in_another_project(name):
 
 def test_each_method_is_there_on_both_data_sets():
     pairs = ("wrn28-4_wrn16-2_{}", "wrn16-2_wrn10-1-thin_{}_digits")
-    assert sorted(pair.format(method) for pair in pairs for method in METHOD) == METHODS
+    assert {pair.format(method) for pair in pairs for method in METHOD} <= {*METHODS}
 
 
 def networks_and_losses(name):
@@ -573,10 +577,12 @@ def test_metafile_is_true(folder):
 
     init_default_scope("mmpretrain")
 
-    metafile = yaml.safe_load((PROJECT / "configs" / folder / "metafile.yml").read_text())
-    entries = {entry["Name"]: entry for entry in metafile["Models"]}
-    names = [path.stem for path in (PROJECT / "configs" / folder).glob("*.py")]
-    assert sorted(entries) == sorted(names)
+    path = PROJECT / "configs" / folder / "metafile.yml"
+    entries = {entry["Name"]: entry for entry in yaml.safe_load(path.read_text())["Models"]}
+    rows = map(json.loads, (PROJECT / "configs/paper/measured.jsonl").read_text().splitlines())
+    measured = {Path(row["config"]).stem for row in rows if Path(row["config"]).parts[-2] == folder}
+    missing = measured - set(entries)
+    assert not missing, f"add entries to {path} for {missing}, whose results are published"
     for name, entry in entries.items():
         assert entry["Config"] == f"configs/{folder}/{name}.py"
         model = load(folder, name).model
