@@ -13,9 +13,8 @@ def needed_by(component):
     parameters = arguments_of(component)[0].values()
     names = [each.name for each in parameters if each.default is each.empty]
     unknown = set(names) - set(ARGUMENTS)
-    assert not unknown, (
-        f"{component.__name__}: add examples of {unknown} to ARGUMENTS in {__file__}"
-    )
+    what = f"{unknown} of {component.__name__}"
+    assert not unknown, f"add an example of {what} to ARGUMENTS in {__file__}"
     return {name: ARGUMENTS[name] for name in names}
 
 

@@ -33,8 +33,8 @@ NET = dict(
     head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
 )
 DIGITS = dict(type="mmkd_logit.Digits", pipeline=[dict(type="mmpretrain.PackInputs")])
-# The names that configs may rely on, with the arguments they are built with. A component that is not
-# here is built with an example of each argument without default.
+# Names that configs rely on, and what they are built with. A component that is not here is built
+# with an example of each argument without default.
 COMPONENTS = {
     "DISTLoss": ("MODELS", {}),
     "DKDLoss": ("MODELS", {}),

@@ -45,9 +45,7 @@ def _scope():
 
 
 LOSSES = losses_between_logits()
-ARGUMENTS_OF_LOSSES = [
-    (name, each) for name, cls in LOSSES.items() for each in arguments_of(cls)[0]
-]
+PLACES = [(name, argument) for name, cls in LOSSES.items() for argument in arguments_of(cls)[0]]
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -56,7 +54,7 @@ def test_right_arguments_pass(name):
     make(name, RIGHT[name])
 
 
-@pytest.mark.parametrize(("name", "argument"), ARGUMENTS_OF_LOSSES)
+@pytest.mark.parametrize(("name", "argument"), PLACES)
 @pytest.mark.parametrize("value", [["x"], "", None])
 def test_wrong_argument_of_any_loss(name, argument, value):
     right = needed_by(LOSSES[name])

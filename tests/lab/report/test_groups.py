@@ -185,9 +185,8 @@ def test_every_loss_of_a_table_is_drawn_at_its_alpha(tmp_path):
 
 def test_two_losses_at_two_alphas(tmp_path):
     """They have no grid in common; names that they share are completed by the row."""
-    record = table_of(
-        tmp_path, [(k, t, a) for k, t in (("kl", 3), ("mse", None)) for a in (0.5, 1)]
-    )
+    losses = [(*loss, alpha) for loss in (("kl", 3), ("mse", None)) for alpha in (0.5, 1)]
+    record = table_of(tmp_path, losses)
     assert find_grids(record) == []
     assert shown(group_by_row(record)) == {
         "KL 3": {"alpha 0.5": "kl3_0.5", "alpha 1": "kl3_1"},
