@@ -103,12 +103,13 @@ class BareLoop:
         """Train on a batch and return the loss, as code that logs it does."""
         images, labels = self.to_device(images, labels)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
+            # The teacher first: what its pass frees serves the student's.
+            targets = self.teacher_logits(images) if self.alpha > 0 else None
             logits = self.student(images)
             loss = torch.zeros((), device=self.device)
             if self.alpha < 1:
                 loss = loss + (1 - self.alpha) * F.cross_entropy(logits, labels)
-            if self.alpha > 0:
-                targets = self.teacher_logits(images)
+            if targets is not None:
                 loss = loss + self.alpha * self._distance(logits.float(), targets.float())
         self.optimizer.zero_grad()
         loss.backward()
