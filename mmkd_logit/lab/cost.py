@@ -122,12 +122,13 @@ class Timer:
                 cfg.work_dir = folder
                 session = RunnerSession(cfg)
                 step = round_of(session.step, torch.device(get_device()), session.stock)
-                (times,) = interleave([step], seconds=1.0)
+                (costs,) = interleave([step], seconds=1.0)
+                times = statistics.median(cost.wall for cost in costs) * len(session.loader)
                 samples = next(iter(session.loader))["data_samples"]
                 end_workers(session.runner)
             views = getattr(samples, "views", None)
             count = 0 if views is None else views.samples * views.per_sample
-            self._measured[key] = statistics.median(times) * len(session.loader), count
+            self._measured[key] = times, count
         return self._measured[key]
 
 

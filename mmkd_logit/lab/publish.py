@@ -1,6 +1,7 @@
 """``tools/publish_results.py``: put measured numbers into READMEs and metafiles."""
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -16,6 +17,7 @@ from mmkd_logit.registry import config_path
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
+from .benchmark.speed import render as render_benchmark
 from .experiment import Experiment, Run, read_once
 from .reproduce import build_parser as reproduce_parser
 from .reproduce import find_experiments
@@ -63,7 +65,9 @@ def measured_rows(
 
 
 def render_block(words: str, rows: Sequence[dict]) -> str:
-    """Render the table that the words of a ``tools/reproduce.py`` command line make."""
+    """Render what a ``tools/reproduce.py`` command line makes, or the JSON of a benchmark."""
+    if words.endswith(".json"):
+        return render_benchmark(json.loads(Path(words).read_text())) + "\n"
     args = reproduce_parser().parse_args(shlex.split(words))
     seeds = sorted({row["seed"] for row in rows if row["seed"] < 1000})
     texts = []
@@ -135,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             _add_rows(Path(args.add))
         rows = read_lines(MEASURED)
         stale = []
-        pages = [Path("README.md"), *sorted(Path("configs").glob("*/README.md"))]
+        pages = [Path("README.md"), *Path("docs").glob("*.md")]
+        pages += sorted(Path("configs").glob("*/README.md"))
         for page in [*pages, *sorted(Path("configs").glob("*/metafile.yml"))]:
             before = page.read_text()
             fill = render_metafile if page.suffix == ".yml" else render_readme

@@ -51,5 +51,5 @@ OPTIONS = {
     ("dump_logits", "--fast"): FLAG,
     **{("reproduce", name): FLAG for name in ("--fast", "--dry-run", "--no-report")},
     ("publish_results", "--check"): FLAG,
-    **{("benchmark", name): FLAG for name in ("--losses", "--error-table")},
+    **{("benchmark", name): FLAG for name in ("--losses", "--error-table", "--growth")},
 }

@@ -1,5 +1,6 @@
 """Numbers in pages come from rows, and --check sees when they do not."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +82,24 @@ def test_a_page(place):
     assert render_readme(text, rows) == text
     with pytest.raises(ValueError, match="no experiment 'nope'"):
         render_readme("<!-- measured: nope -->\n<!-- end -->\n", rows)
+
+
+def test_a_benchmark(place):
+    ratios = {"bare": dict(ratio=0.8, quartiles=[0.7, 0.9])}
+    rows = [
+        dict(name="bare", cpu_ms=[1.0, 2.0, 3.0], wall_ms=[2.0], peak_mib=7, ratios={}),
+        dict(name="exact", cpu_ms=[1.6], wall_ms=[4.0], peak_mib=9, ratios=ratios),
+    ]
+    machine = dict(device="CPU", threads=1, load=0.5, commit="0123456789abcdef", dirty=True)
+    machine["versions"] = dict(torch="2.15.0")
+    file = Path("speed.json")
+    file.write_text(json.dumps(dict(notes=["data"], training=rows, machine=machine)))
+    page = "<!-- measured: speed.json -->\n<!-- end -->\n"
+    text = render_readme(page, [])
+    assert "\n| bare | 2 | 2 | 7 |  |\n| exact | 1.6 | 4 | 9 | 0.80 [0.70, 0.90] |\n" in text
+    assert "load average 0.5; torch 2.15.0; commit 0123456789ab with changes.\n<!-- end" in text
+    file.write_text(file.read_text().replace("1.6", "1.7"))
+    assert "| exact | 1.7 |" in render_readme(text, [])
 
 
 def test_a_metafile(place):

@@ -33,7 +33,12 @@ class ArrayImages(Dataset):
 
 
 class BareLoop:
-    """A teacher and a student, which give logits, a loader, SGD, and a loop that prints nothing."""
+    """A teacher and a student, which give logits, a loader, SGD, and a loop that prints nothing.
+
+    With ``fast`` in bfloat16, channels last and with a fused optimizer, with ``compile`` (a
+    backend of ``torch.compile``) compiled. A ``fixed_batch`` is trained on over and over, by
+    logits that the teacher gives once: what is left is the student's step.
+    """
 
     def __init__(
         self,
@@ -46,25 +51,27 @@ class BareLoop:
         alpha: float = 1.0,
         workers: int = 0,
         device: str | torch.device = "cpu",
-        channels_last: bool = False,
-        bf16: bool = False,
-        fused: bool = False,
+        fast: bool = False,
+        compile: str | None = None,
         fixed_batch: bool = False,
         lr: float = 0.1,
         weight_decay: float = 5e-4,
     ) -> None:
         self.device = torch.device(device)
-        form: Any = torch.channels_last if channels_last else torch.contiguous_format
+        form: Any = torch.channels_last if fast else torch.contiguous_format
         self.memory_format = form
         self.student = student.to(self.device, memory_format=form).train()
         self.teacher = teacher.to(self.device, memory_format=form).eval()
-        self.loss, self.tau, self.alpha, self.bf16 = loss, tau, alpha, bf16
+        if compile:
+            self.student.compile(backend=compile)
+            self.teacher.compile(backend=compile)
+        self.loss, self.tau, self.alpha, self.fast = loss, tau, alpha, fast
         parameters = list(self.student.parameters())
         groups = [
             dict(params=[p for p in parameters if p.dim() > 1], weight_decay=weight_decay),
             dict(params=[p for p in parameters if p.dim() <= 1], weight_decay=0.0),
         ]
-        more: dict[str, Any] = dict(fused=True) if fused else {}
+        more: dict[str, Any] = dict(fused=True) if fast else {}
         self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, **more)
         self.loader = DataLoader(
             data,
@@ -76,6 +83,7 @@ class BareLoop:
             persistent_workers=workers > 0,
         )
         self.fixed_batch = fixed_batch
+        self._targets: Tensor | None = None
 
     def batches(self) -> Iterator[_Batch]:
         """Give batches, epoch after epoch."""
@@ -94,19 +102,26 @@ class BareLoop:
     def step(self, images: Tensor, labels: Tensor) -> float:
         """Train on a batch and return the loss, as code that logs it does."""
         images, labels = self.to_device(images, labels)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
+            # The teacher first: what its pass frees serves the student's.
+            targets = self.teacher_logits(images) if self.alpha > 0 else None
             logits = self.student(images)
             loss = torch.zeros((), device=self.device)
             if self.alpha < 1:
                 loss = loss + (1 - self.alpha) * F.cross_entropy(logits, labels)
-            if self.alpha > 0:
-                with torch.no_grad():
-                    targets = self.teacher(images)
+            if targets is not None:
                 loss = loss + self.alpha * self._distance(logits.float(), targets.float())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return loss.item()
+
+    def teacher_logits(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits of a batch; those of a fixed batch are computed once."""
+        if self._targets is None or not self.fixed_batch:
+            with torch.no_grad():
+                self._targets = self.teacher(images)
+        return self._targets
 
     def _distance(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.loss == "mse":

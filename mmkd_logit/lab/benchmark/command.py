@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=int,
-        help="data workers of bare and plain; by default none on a CPU, where they would share "
-        "cores with the training, and up to 8 on a GPU",
+        help="data workers of bare and torchdistill; by default none on a CPU, where they would "
+        "share cores with the training, and up to 8 on a GPU",
     )
     parser.add_argument(
         "--synthetic",
@@ -41,6 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="N random images (2048) instead of the config's data; takes far less memory: every "
         "variant holds the data, and every cache of all views of CIFAR-100 3.2 GB",
+    )
+    parser.add_argument(
+        "--growth",
+        action="store_true",
+        help="also train with 1, 2 and 4 teachers, and with 100, 1,000 and 21,841 classes",
     )
     parser.add_argument("--losses", action="store_true", help="time the KL loss beside F.kl_div")
     parser.add_argument("--compile", action="store_true", help="with --losses, compiled as well")
@@ -66,19 +72,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         _check(args)
         if args.threads is not None:
             torch.set_num_threads(args.threads)
-        found: dict[str, Any] = {}
+        machine = dict(describe_machine(), threads=torch.get_num_threads(), load=os.getloadavg()[0])
+        found: dict[str, Any] = dict(machine=machine)
         if args.losses or args.error_table:
             from .losses import measure_losses
 
             found |= measure_losses(args)
         if args.config:
-            from .speed import measure_config
+            from .speed import measure_config, render
 
             found |= measure_config(args)
+            print(render(found), flush=True)
         if args.json:
-            machine = dict(describe_machine(), threads=torch.get_num_threads())
-            text = json.dumps(dict(machine=machine, **found), indent=2)
-            write_text(args.json, text + "\n", follow=True)
+            write_text(args.json, json.dumps(found) + "\n", follow=True)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -88,8 +94,9 @@ def _check(args: argparse.Namespace) -> None:
         check_out_file("--json", args.json)
     if args.compile and not args.losses:
         raise ValueError("--compile goes with --losses")
-    if args.variants and not args.config:
-        raise ValueError("--variants needs a config to train")
+    for name in ("variants", "growth"):
+        if getattr(args, name) and not args.config:
+            raise ValueError(f"--{name} needs a config to train")
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {args.workers}")
     check_number("--seconds", args.seconds)

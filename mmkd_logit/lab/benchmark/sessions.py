@@ -1,6 +1,7 @@
-"""One training step at a time: ours by a Runner, and the bare loop's."""
+"""One training step at a time: ours by a Runner, the bare loop's, and torchdistill's."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -10,20 +11,20 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.engine import train
 from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.config import change_teachers, model_teachers
+from mmkd_logit.losses.feature import find_class
 from mmkd_logit.models import TeacherSettings
 from mmkd_logit.models.teacher_cache import TeacherCache
 from mmkd_logit.utils.arguments import type_name
 
 from .bare_loop import ArrayImages, BareLoop, usual_transform
 
-_IN_MEMORY, _SEEDED, _SAMPLER = "InMemoryDataset", "SeededDataset", "SeededSampler"
-_PREPROCESSOR = "BatchPreprocessor"
+_OURS = ("InMemoryDataset", "SeededDataset")
 
 
 def change_innermost(spec: Any, change: Callable[[Any], Any]) -> Any:
@@ -33,24 +34,8 @@ def change_innermost(spec: Any, change: Callable[[Any], Any]) -> Any:
     return change(spec)
 
 
-def by_pipeline(cfg: Config, workers: int = 0) -> Config:
-    """Load training images one by one, with mmpretrain's pipeline and sampler."""
-    loader = cfg.train_dataloader
-    loader.dataset = _without_ours(loader.dataset)
-    if type_name(loader.sampler) == _SAMPLER:
-        loader.sampler = loader.sampler.sampler
-    loader.collate_fn = dict(type="default_collate")
-    loader.num_workers = workers
-    loader.persistent_workers = workers > 0
-    loader.pin_memory = torch.cuda.is_available()
-    if type_name(cfg.get("data_preprocessor")) == _PREPROCESSOR:
-        cfg.data_preprocessor.type = "mmpretrain.ClsDataPreprocessor"
-        cfg.data_preprocessor.pop("channels_last", None)
-    return cfg
-
-
 def _without_ours(spec: Any) -> Any:
-    if type_name(spec) in (_IN_MEMORY, _SEEDED):
+    if type_name(spec) in _OURS:
         return _without_ours(spec["dataset"])
     return dict(spec, dataset=_without_ours(spec["dataset"])) if "dataset" in spec else spec
 
@@ -208,7 +193,7 @@ class _HaltedRunner(Runner):
             super().call_hook(fn_name, **kwargs)
 
 
-# The bare loop on the networks, data and loss of a config.
+# Other loops on the networks, data and loss of a config.
 
 
 class BareSession:
@@ -216,31 +201,123 @@ class BareSession:
 
     caches: ClassVar[list[TeacherCache]] = []
 
-    def __init__(self, cfg: Config, device: str | torch.device, **settings: Any) -> None:
-        loader = cfg.train_dataloader
-        self.batch_size: int = loader.batch_size
-        optimizer = cfg.optim_wrapper.optimizer
-        (teacher,) = model_teachers(cfg)
-        self.loop = BareLoop(
-            _network(cfg.model.student),
-            _network(teacher.resolve().model),
-            _data(cfg),
-            batch_size=self.batch_size,
-            alpha=cfg.model.get("alpha", 1.0),
-            workers=loader.get("num_workers", 0),
-            device=device,
-            lr=optimizer.lr,
-            weight_decay=optimizer.get("weight_decay", 0.0),
-            **_loss(cfg.model.loss_kd),
-            **settings,
-        )
-        check_size(len(self.loop.loader), self.batch_size)
-        self.stock = stock_of(self.loop.loader)
-        self._batches = self.loop.batches()
+    def __init__(
+        self, cfg: Config, device: str | torch.device, workers: int = 0, **settings: Any
+    ) -> None:
+        loop = BareLoop(**_task(cfg), device=device, workers=workers, **settings)
+        self.loader = loop.loader
+        self.batch_size: int = cfg.train_dataloader.batch_size
+        check_size(len(self.loader), self.batch_size)
+        self.stock = stock_of(self.loader)
+        batches = loop.batches()
+        self.step = lambda: loop.step(*next(batches))
 
-    def step(self) -> None:
-        """Load a batch and train on it."""
-        self.loop.step(*next(self._batches))
+
+class TorchdistillSession:
+    """The training loop of torchdistill 1.1 on the same networks, data and loss.
+
+    Everything is torchdistill's own: data loader, distillation box, loss, optimizer, and its log.
+    Only the lines that its example ``image_classification.py`` has between them stand here.
+    """
+
+    caches: ClassVar[list[TeacherCache]] = []
+
+    def __init__(self, cfg: Config, device: str | torch.device, workers: int = 0) -> None:
+        task = _task(cfg)
+        self.device = torch.device(device)
+        self.batch_size: int = task["batch_size"]
+        check_size(len(task["data"]) // self.batch_size, self.batch_size)
+        kwargs = dict(batch_size=self.batch_size, num_workers=workers, drop_last=True)
+        loader = dict(
+            dataset_id="train",
+            sampler=dict(class_or_func=RandomSampler),
+            kwargs=dict(kwargs, pin_memory=self.device.type == "cuda"),
+        )
+        sgd = dict(lr=task["lr"], momentum=0.9, nesterov=True, weight_decay=task["weight_decay"])
+        model = dict(forward_proc="forward_batch_only")
+        self.box = find_class("core.distillation", "DistillationBox")(
+            teacher_model=task["teacher"].eval(),
+            student_model=task["student"],
+            dataset_dict=dict(train=task["data"]),
+            train_config=dict(
+                num_epochs=1,
+                train_data_loader=loader,
+                teacher=dict(model, requires_grad=False),
+                student=model,
+                criterion=_criterion(task["loss"], task["tau"], task["alpha"]),
+                optimizer=dict(key="SGD", kwargs=sgd),
+            ),
+            device=self.device,
+            device_ids=None,
+            distributed=False,
+            lr_factor=1,
+        )
+        self.loader: DataLoader = self.box.train_data_loader
+        self.stock = stock_of(self.loader)
+        steps = self._iterate()
+        self.step = lambda: next(steps)
+
+    def _iterate(self) -> Iterator[None]:
+        box = self.box
+        for epoch in itertools.count():
+            box.pre_epoch_process(epoch=epoch)
+            log = find_class("misc.log", "MetricLogger")(delimiter="  ")
+            for name in ("lr", "img/s"):
+                log.add_meter(name, find_class("misc.log", "SmoothedValue")(window_size=10))
+            for images, labels, extra in log.log_every(self.loader, 1000, f"Epoch: [{epoch}]"):
+                start = time.time()
+                images, labels = images.to(self.device), labels.to(self.device)
+                loss = box.forward_process(images, labels, extra)
+                box.post_forward_process(loss=loss)
+                log.update(loss=loss.item(), lr=box.optimizer.param_groups[0]["lr"])
+                log.meters["img/s"].update(len(images) / (time.time() - start))
+                yield
+            box.post_epoch_process()
+
+
+def _criterion(loss: str, tau: float, alpha: float) -> dict[str, Any]:
+    """Return torchdistill's config of ``(1 - alpha) * CE + alpha * KD``."""
+    student = dict(is_from_teacher=False, module_path=".", io="output")
+
+    def between(kind: str, target: dict[str, Any]) -> dict[str, Any]:
+        wrapper = dict(key="SimpleLossWrapper", kwargs=dict(input=student, target=target))
+        return dict(criterion=dict(key=kind, kwargs={}), criterion_wrapper=wrapper)
+
+    if loss == "mse":
+        kd = between("MSELoss", dict(student, is_from_teacher=True))
+    else:
+        whose = {
+            f"{whose}_module_{what}": value
+            for whose in ("student", "teacher")
+            for what, value in (("path", "."), ("io", "output"))
+        }
+        kd = dict(criterion=dict(key="KDLoss", kwargs=dict(whose, temperature=tau, alpha=0.0)))
+    terms = dict(kd=dict(kd, weight=alpha * (1 if loss == "mse" else tau**2)))
+    if alpha < 1:
+        ce = between("CrossEntropyLoss", dict(uses_label=True))
+        terms["ce"] = dict(ce, weight=1 - alpha)
+    return dict(key="WeightedSumLoss", kwargs=dict(sub_terms=terms))
+
+
+def _task(cfg: Config) -> dict[str, Any]:
+    """Return networks, data and settings for a loop that knows nothing of OpenMMLab."""
+    teachers = model_teachers(cfg)
+    if len(teachers) != 1:
+        raise ValueError(
+            f"the bare loop and torchdistill's have one teacher, the config {len(teachers)}; "
+            "choose --variants"
+        )
+    optimizer = cfg.optim_wrapper.optimizer
+    return dict(
+        student=_network(cfg.model.student),
+        teacher=_network(teachers[0].resolve().model),
+        data=_data(cfg),
+        batch_size=cfg.train_dataloader.batch_size,
+        alpha=cfg.model.get("alpha", 1.0),
+        lr=optimizer.lr,
+        weight_decay=optimizer.get("weight_decay", 0.0),
+        **_loss(cfg.model.loss_kd),
+    )
 
 
 def _network(cfg: Any) -> nn.Module:
@@ -253,15 +330,16 @@ def _network(cfg: Any) -> nn.Module:
 def _loss(cfg: Any) -> dict[str, Any]:
     kind, tau = type_name(cfg), cfg.get("tau", 1.0)
     if kind == "LogitMSELoss" or (kind == "ScaledKLDivLoss" and tau == float("inf")):
-        return dict(loss="mse")
+        return dict(loss="mse", tau=1.0)
     if kind == "ScaledKLDivLoss":
         return dict(loss="kl", tau=tau)
-    raise ValueError(f"the bare loop has MSE and KL, not {kind}; leave the variants 'bare' out")
+    raise ValueError(f"the bare loop has MSE and KL, not {kind}; choose --variants")
 
 
 def _data(cfg: Config) -> Dataset:
     """Return the config's images, as torchvision's data sets hold them."""
-    spec, preprocessor = cfg.train_dataloader.dataset, cfg.get("data_preprocessor") or {}
+    spec = _without_ours(cfg.train_dataloader.dataset)
+    preprocessor = cfg.get("data_preprocessor") or {}
     inner = spec
     while "dataset" in inner:
         inner = inner["dataset"]

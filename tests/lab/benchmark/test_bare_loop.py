@@ -56,9 +56,9 @@ def losses(bare, steps=60):
         dict(loss="mse"),
         dict(loss="kl", tau=3.0),
         dict(loss="kl", alpha=0.0),
-        dict(loss="mse", alpha=0.5, bf16=True, channels_last=True),
+        dict(loss="mse", alpha=0.5, fast=True),
         dict(fixed_batch=True),
-        dict(fused=True),
+        dict(fast=True, compile="eager"),
     ],
     ids=lambda settings: "-".join(f"{key}{value}" for key, value in settings.items()),
 )
@@ -88,6 +88,16 @@ def test_the_loss_is_the_formula():
         kl = 4 * (q * (q.log() - log_p)).sum(1).mean()
         ce = -torch.log_softmax(u, 1)[torch.arange(len(y)), y].mean()
     assert bare.step(x, y) == pytest.approx(float(0.75 * kl + 0.25 * ce), rel=1e-4)
+
+
+def test_a_fixed_batch_goes_through_the_teacher_once():
+    calls = []
+    for fixed, passes in ((True, 1), (False, 3)):
+        bare = loop(fixed_batch=fixed)
+        calls.clear()
+        bare.teacher.register_forward_hook(lambda *_: calls.append(1))
+        losses(bare, steps=3)
+        assert len(calls) == passes
 
 
 def test_a_fixed_batch_is_one_batch():
