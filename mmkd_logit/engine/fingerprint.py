@@ -351,11 +351,13 @@ def dataset_hash(dataset: Any) -> str | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return device, versions, and the commit of the code."""
-    device = f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+    """Return device, versions, and the commit of the code; of a GPU, where float32 is TF32."""
+    described: dict[str, Any] = dict(device=f"CPU ({platform.machine()}, {os.cpu_count()} cores)")
     if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    return dict(device=device, versions=_versions(), **_commit())
+        from mmkd_logit.models.teacher_cache import describe_tf32  # imports every network
+
+        described = dict(device=torch.cuda.get_device_name(), tf32=describe_tf32())
+    return dict(described, versions=_versions(), **_commit())
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """MMEngine's Runner and loops, with what resuming exactly needs of them."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,12 @@ class QuietRunner(Runner):
             stamps = [time.strftime(_STAMP, time.localtime(later))]
         broadcast_object_list(stamps)
         (self._timestamp,) = stamps
+
+    def set_randomness(self, *args: Any, deterministic: bool = False, **kwargs: Any) -> None:
+        """Let cuBLAS, where asked to, sum in one order; it reads the variable when it starts."""
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        super().set_randomness(*args, deterministic=deterministic, **kwargs)
 
     def dump_config(self) -> None:
         """Write nothing."""

@@ -42,6 +42,17 @@ class LazyBuffer(HistoryBuffer):
         if len(self._pending) >= self._limit:
             self._receive()
 
+    def update(self, log_val: int | float, count: int = 1) -> None:
+        """Append a value, as MMEngine's own hooks do."""
+        if count == 1 and isinstance(log_val, (int, float)):
+            self.append(log_val)
+        else:
+            super().update(log_val, count)
+
+    def current(self) -> Any:
+        """Return the latest value; of numbers without a look at the history."""
+        return self._pending[-1] if self._pending and not self._kind else super().current()
+
     def _receive(self) -> None:
         values, self._pending = self._pending, []
         if values:
@@ -85,7 +96,8 @@ class LazyRuntimeInfoHook(RuntimeInfoHook):
     iterations the host waits once in 100; the ``time`` in it is then that of the host, which runs
     ahead of a GPU, while ``eta`` remains right.
 
-    A long run does not slow down: MMEngine copies the whole history of a value to append one.
+    A long run does not slow down: MMEngine copies the whole history of a value to append one. The
+    times that ``IterTimerHook`` logs are appended like the others.
 
     Use it as ``default_hooks=dict(runtime_info=dict(type='mmkd_logit.LazyRuntimeInfoHook'))``.
 
@@ -104,6 +116,9 @@ class LazyRuntimeInfoHook(RuntimeInfoHook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Note the iteration and the learning rates."""
         runner.message_hub.update_info("iter", runner.iter)
+        for key in ("train/time", "train/data_time"):  # of IterTimerHook
+            if key in runner.message_hub.log_scalars:
+                self._buffer(runner.message_hub, key)
         for name, values in runner.optim_wrapper.get_lr().items():
             self._note(runner.message_hub, f"train/{name}", values[0])
 
@@ -119,10 +134,13 @@ class LazyRuntimeInfoHook(RuntimeInfoHook):
         if not single and not isinstance(value, (int, float)):
             hub.update_scalar(key, value)  # MMEngine converts it, or says what is wrong with it
             return
+        self._buffer(hub, key).append(value)
+
+    def _buffer(self, hub: MessageHub, key: str) -> LazyBuffer:
         buffer = hub.log_scalars.get(key)
         if buffer is None:
             hub.update_scalar(key, 0)  # which lets checkpoints hold it
             buffer = HistoryBuffer()
         if not isinstance(buffer, LazyBuffer):  # at first, and after a checkpoint was loaded
             buffer = hub.log_scalars[key] = LazyBuffer(buffer, self.limit)
-        buffer.append(value)
+        return buffer

@@ -59,8 +59,9 @@ class LogitOutputsHook(Hook):
     last linear layer; where the model is a :class:`LogitDistiller`, also ``teacher_logits`` (K,),
     of the ensemble if there are several teachers. All are float32 tensors on the CPU. The metrics
     of ``mmkd_logit`` read them. Predictions of a model without one tensor of logits or without a
-    linear layer get none of these fields, nor do those that test-time augmentation joins. Each
-    student of a :class:`StudentGroup` is treated alike.
+    linear layer get none of these fields, nor do those that test-time augmentation joins. Scores
+    and labels on a GPU come to the CPU as well, in one copy for a batch. Each student of a
+    :class:`StudentGroup` is treated alike.
 
     The teacher sees the images of the student once: during training its logits for a batch of
     validation images are kept (4 K bytes an image) and found by a hash of the images, so that
@@ -128,6 +129,12 @@ class LogitOutputsHook(Hook):
             if "logits" not in fields:
                 return
             fields.update(self._ask_teacher(network, inputs))
+            for name in ("pred_score", "pred_label", "gt_label"):
+                # In one copy: metrics would wait for the device at each sample.
+                values = [sample.get(name) for sample in output]
+                on_device = all(isinstance(v, Tensor) and not v.is_cpu for v in values)
+                if on_device and len({v.shape for v in values}) == 1:
+                    fields[name] = torch.stack(values).cpu()
             for name, values in fields.items():
                 for sample, value in zip(output, values.unbind(), strict=True):
                     sample.set_field(value, name)

@@ -112,8 +112,12 @@ class Timer:
         """Return the seconds of an epoch, and how many numbered views of its images there are."""
         cfg = edited(cfg)
         keep_only_steps(cfg)
+        device = torch.device(get_device())
         # A cache would hold what is timed.
-        change_teachers(cfg, lambda t: dict(t.as_config(), checkpoint=None, cache=None))
+        without = dict(checkpoint=None, cache=None)
+        change_teachers(
+            cfg, lambda t: t.as_config() | without | dict(micro_batch=t.images_a_pass(device))
+        )
         model = dict(cfg.model, loss_kd=None, alpha=bool(cfg.model.get("alpha", 1)))
         parts = [model, cfg.train_dataloader, cfg.optim_wrapper]
         key = json.dumps(parts, default=str, sort_keys=True)
@@ -121,7 +125,7 @@ class Timer:
             with tempfile.TemporaryDirectory() as folder:
                 cfg.work_dir = folder
                 session = RunnerSession(cfg)
-                step = round_of(session.step, torch.device(get_device()), session.stock)
+                step = round_of(session.step, device, session.stock)
                 (costs,) = interleave([step], seconds=1.0)
                 times = statistics.median(cost.wall for cost in costs) * len(session.loader)
                 samples = next(iter(session.loader))["data_samples"]

@@ -73,7 +73,8 @@ class TeacherSettings:
         channels_last: Whether the network computes in ``torch.channels_last``.
         autocast: Precision, whatever that of the student.
         compile: Whether the network is compiled, or arguments of ``torch.compile``.
-        micro_batch: Number of images in each forward pass; 32 with a cache, unless set.
+        micro_batch: Number of images in each forward pass. Left out, the whole batch; with a
+            cache 32 on a CPU, and on a GPU the batch filled up to a multiple of 32.
         cache: Arguments of :class:`TeacherCache`.
         input_size: Size of the teacher's images, a number or (height, width), to which those of
             the student are resized, bilinearly and without aliasing.
@@ -138,8 +139,6 @@ class TeacherSettings:
                 f"a teacher's cache is a dict of {', '.join(known)}, or None, got {self.cache!r}"
             )
         refuse_unknown("a teacher's cache", self.cache, known)
-        if self.micro_batch is None:
-            self.micro_batch = 32
 
     @property
     def options(self) -> dict[str, Any]:
@@ -157,12 +156,26 @@ class TeacherSettings:
         cache = options.pop("cache", {})
         if cache.get("dtype", "float32") != "float32":
             options["cache"] = dict(dtype=cache["dtype"])
+        if self.batch_multiple is not None:
+            options["micro_batch"] = self.batch_multiple
         return options
+
+    @property
+    def batch_multiple(self) -> int | None:
+        """The number of images to a multiple of which batches are filled up, if any."""
+        return 32 if self.micro_batch is None and self.cache is not None else self.micro_batch
+
+    def images_a_pass(self, device: torch.device) -> int | None:
+        """Return the number of images in each forward pass; None for the batch as it is.
+
+        A GPU takes as long to launch the kernels of 32 images as those of a batch.
+        """
+        return self.micro_batch if device.type != "cpu" else self.batch_multiple
 
     @property
     def whole_forward(self) -> bool:
         """Whether hooks on the network's modules see one ordinary forward of the whole batch."""
-        return self.micro_batch is None and self.compile in (None, False)
+        return self.batch_multiple is None and self.compile in (None, False)
 
     @property
     def file(self) -> Path | None:
@@ -446,7 +459,7 @@ class FrozenTeacher:
     @torch.no_grad()
     def compute(self, inputs: Tensor) -> Tensor:
         """Compute the logits, whatever the cache may hold."""
-        network, size = self.model, self.settings.micro_batch
+        network, count = self.model, len(inputs)
         inputs = self._as_expected(inputs)
         if self.settings.compile not in (None, False):
             if self._compiled is None:
@@ -454,11 +467,12 @@ class FrozenTeacher:
                 self._compiled = torch.compile(network, **{"dynamic": False, **more})
             network = self._compiled
         with self._precision(inputs.device):
-            if size is None:
-                return self._forward(network, inputs)
-            count, padding = len(inputs), -len(inputs) % size
+            padding = -count % (self.settings.batch_multiple or 1)
             if padding:
                 inputs = torch.cat([inputs, inputs.new_zeros(padding, *inputs.shape[1:])])
+            size = self.settings.images_a_pass(inputs.device)
+            if size is None:
+                return self._forward(network, inputs)[:count]
             logits = [self._forward(network, piece) for piece in inputs.split(size)]
         return torch.cat(logits)[:count]
 
@@ -504,7 +518,7 @@ class FrozenTeacher:
     def _forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
         if self.settings.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        elif self.settings.micro_batch is not None:
+        elif self.settings.batch_multiple is not None:
             # Otherwise the images' layout, a student's affair, would decide how they are rounded.
             inputs = inputs.contiguous()
         compiled = network is self._compiled
@@ -542,7 +556,7 @@ class FrozenTeacher:
                 channels_last=bool(settings.channels_last),
                 precision=str(precision),
                 compile=False if settings.compile is None else settings.compile,
-                micro_batch=settings.micro_batch,
+                micro_batch=settings.images_a_pass(device),
             ),
             machine=describe_machine(device),
         )

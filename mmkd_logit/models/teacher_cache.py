@@ -8,6 +8,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,27 @@ def describe_preprocessor(preprocessor: Any) -> dict[str, Any]:
     return described
 
 
+def describe_tf32() -> dict[str, bool]:
+    """Say which float32 operations of a GPU round their operands to TensorFloat-32 (11 bits)."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):  # from torch 2.9 on; where it was set, reading allow_tf32 raises
+        found = [each.fp32_precision == "tf32" for each in (cudnn.conv, matmul)]
+    else:
+        found = [cudnn.allow_tf32, matmul.allow_tf32]
+    return dict(zip(("convolutions", "matmul"), found, strict=True))
+
+
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Describe the processor and torch's version: others round differently."""
+    """Describe the processor, its libraries and their settings: others round differently."""
     if device.type == "cuda":
+        cudnn = torch.backends.cudnn
         return dict(
             torch=torch.__version__,
             device=torch.cuda.get_device_name(device),
-            tf32=[torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
-            benchmark=torch.backends.cudnn.benchmark,
+            cudnn=cudnn.version(),
+            tf32=describe_tf32(),
+            benchmark=cudnn.benchmark,
+            deterministic=cudnn.deterministic or torch.are_deterministic_algorithms_enabled(),
         )
     return dict(
         torch=torch.__version__,
@@ -110,7 +124,8 @@ class LogitStore:
         words = words_of_row(num_classes, dtype)
         self._factors = _odd_numbers(words)
         self._files: list[int] = []  # to be written
-        self._pending: tuple[np.ndarray, Tensor, Any] | None = None
+        self._writer = ThreadPoolExecutor(1)  # its thread begins with the first logits of a GPU
+        self._pending: Future | None = None
         if folder is None:
             self._rows = np.zeros((size, words), np.uint32)  # the system fills it lazily
             self._sums = np.zeros(size, np.uint32)
@@ -161,27 +176,28 @@ class LogitStore:
         return logits.to(device, non_blocking=True), found
 
     def put(self, numbers: np.ndarray, logits: Tensor) -> None:
-        """Store logits; those on a GPU at the next call, so that nothing waits for the copy."""
+        """Store logits; those on a GPU by a thread, which waits for the copy and writes."""
         if logits.shape != (len(numbers), self.num_classes):
             raise ValueError(
                 f"the teacher cache is for {self.num_classes} classes, got logits of shape "
                 f"{tuple(logits.shape)} for {len(numbers)} images"
             )
-        self.flush()
-        copied = None
+        self.flush()  # at most one batch is under way
         if logits.is_cuda:
             logits = logits.to("cpu", non_blocking=True)  # into pinned memory
             copied = torch.cuda.Event()
             copied.record()
-        self._pending = (numbers, logits, copied)
-        if copied is None:
-            self.flush()
+            self._pending = self._writer.submit(self._write, numbers, logits, copied)
+        else:
+            self._write(numbers, logits)
 
     def flush(self) -> None:
-        """Store what the last call of ``put`` left under way."""
-        if self._pending is None:
-            return
-        (numbers, logits, copied), self._pending = self._pending, None
+        """Wait until what the last call of ``put`` left under way is stored."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, numbers: np.ndarray, logits: Tensor, copied: Any = None) -> None:
         if copied is not None:
             copied.synchronize()
         rows = logits.numpy()
@@ -259,11 +275,13 @@ UNKEYED = (
 class TeacherCache:
     """Keep a teacher's logits by the number of image and view.
 
-    A hit gives the same bits as a miss: misses are computed in micro-batches of one shape, rounded
-    to ``dtype`` and only then used. Cold, warm and resumed runs therefore agree, and it does not
-    matter which run filled the cache. A cache belongs to the hash of the teacher's weights, its
-    config, the normalization of its input, the images, the settings of its computation, torch's
-    version and the kind of processor; a change of any of these begins another cache.
+    A hit gives the same bits as a miss on a CPU: misses are computed in micro-batches of one shape,
+    rounded to ``dtype`` and only then used. Cold, warm and resumed runs therefore agree, and it
+    does not matter which run filled the cache. On a GPU all misses of a batch are computed in one
+    pass, and kernels chosen for another number of images may round the last bits differently. A
+    cache belongs to the hash of the teacher's weights, its config, the normalization of its input,
+    the images, the settings of its computation, the versions of torch and cuDNN and the kind of
+    processor; a change of any of these begins another cache.
 
     Size: images x views x classes x 4 or 2 bytes, and 4 for a checksum. The 162 views of
     CIFAR-100's 50,000 training images (9 x 9 crops, two flips) take 3.24 GB in float32 and

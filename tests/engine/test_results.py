@@ -225,3 +225,13 @@ def test_versions_name_the_stack():
     assert versions["python"] == sys.version.split()[0]
     for name in ("mmengine", "mmcv", "mmpretrain"):
         assert {f"onedl-{name}", name, f"{name}-lite"} & set(versions)
+
+
+def test_a_row_of_a_gpu_says_where_float32_is_tf32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "H100")
+    machine = provenance.describe_machine()
+    assert machine["device"] == "H100"
+    assert machine["tf32"] == dict(convolutions=True, matmul=False)
+    monkeypatch.undo()
+    assert "tf32" not in provenance.describe_machine()

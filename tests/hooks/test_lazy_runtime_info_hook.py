@@ -177,13 +177,35 @@ def test_iterations_between_two_log_lines_do_not_wait(tmp_path, monkeypatch, los
         assert last == 0
 
 
+def test_times_are_not_appended_one_by_one(tmp_path, monkeypatch):
+    """MMEngine's IterTimerHook appends two in an iteration, each to a copy of its history."""
+    copied, append = [], np.append
+    monkeypatch.setattr(np, "append", lambda *args: copied.append(args) or append(*args))
+    folder = tmp_path / "run"
+    cfg = run_config(digits_student(), folder, epochs=6, default_hooks=hooks(LAZY, 100))
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.default_hooks.checkpoint = None
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert len(copied) < 2 * 24  # MMEngine: four an iteration, and as many for logged values
+    for key in ("train/time", "train/data_time"):
+        buffer = runner.message_hub.log_scalars[key]
+        assert type(buffer) is LazyBuffer
+        values, counts = buffer.data
+        assert len(values) == 24
+        assert values.min() > 0
+        assert counts.tolist() == [1] * 24
+
+
 def test_values_arrive_in_their_order_and_keep_their_kind():
     buffer, other = LazyBuffer(HistoryBuffer()), LazyBuffer(HistoryBuffer())
     mmengine, values = HistoryBuffer(), [1, torch.tensor(2.5), 3.25, torch.tensor(4)]
     values += [torch.tensor([[0.1]]), torch.tensor(0.1, dtype=torch.float64), float("nan")]
     for value in values:
-        other.append(7)
+        other.update(7)
         buffer.append(value)
+        if not torch.is_tensor(value):
+            np.testing.assert_equal(buffer.current(), value)
     expected = [v.item() if torch.is_tensor(v) else v for v in values]
     for value in expected:
         mmengine.update(value)

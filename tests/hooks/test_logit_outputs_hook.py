@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
 from runs import assert_same, digits_distiller, digits_student, run_config, weights
 
-from mmkd_logit.hooks import LogitOutputsHook
+from mmkd_logit.hooks import LogitOutputsHook, logit_outputs
 from mmkd_logit.hooks.logit_outputs import BatchMemory
 
 OUTPUTS = dict(type="mmkd_logit.LogitOutputsHook")
@@ -253,3 +253,25 @@ def test_a_model_that_is_no_classifier_is_left_alone(tmp_path):
     hook.before_test(runner)
     assert not runner.model._forward_hooks
     assert not hook._handles
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_scores_and_labels_on_a_gpu_come_in_one_copy(tmp_path, monkeypatch, on_gpu):
+    """Metrics would copy those of each sample, and wait."""
+    joined, stack = [], torch.stack
+
+    def counted(tensors, *args, **kwargs):
+        joined.append(len(tensors))
+        return stack(tensors, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        if on_gpu:
+            patch.setattr(torch.Tensor, "is_cpu", False)
+        patch.setattr(logit_outputs.torch, "stack", counted)
+        run(tmp_path, digits_student(), epochs=1)
+    assert (joined.count(16) >= 3 * 4) == on_gpu  # of 4 batches
+    samples = KeepFields.rounds[0]
+    assert torch.equal(
+        stacked(samples, "pred_score").argmax(1), stacked(samples, "pred_label")[:, 0]
+    )
+    assert torch.equal(stacked(samples, "pred_score"), stacked(samples, "logits").softmax(1))

@@ -2,12 +2,14 @@
 
 import copy
 import json
+import math
 import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -458,6 +460,74 @@ def test_the_description_of_a_teacher_stays(networks, tmp_path):
         rows=IMAGES * VIEWS,
         format=1,
     )
+
+
+class OnGPU:
+    """Logits that a GPU is still computing, for the store."""
+
+    def __init__(self, logits):
+        self.logits, self.shape, self.is_cuda = logits, logits.shape, True
+
+    def to(self, device, non_blocking):
+        assert (device, non_blocking) == ("cpu", True)
+        return self.logits
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_logits_of_a_gpu_are_written_by_a_thread(tmp_path, monkeypatch, said, full):
+    """One batch at a time, and what goes wrong there is said or raised here."""
+    computed, written = threading.Event(), []
+
+    class Event:
+        record = staticmethod(lambda: None)
+        synchronize = staticmethod(lambda: computed.wait(30))
+
+    def write(*args):
+        written.append(threading.current_thread())
+        if full:
+            raise OSError(28, "No space left on device")
+        return write_rows(*args)
+
+    write_rows = teacher_cache._write_rows
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(teacher_cache, "_write_rows", write)
+    store = LogitStore(8, 3, "float32", tmp_path / "store")
+    logits = torch.randn(2, 3)
+    store.put(np.array([1, 6]), OnGPU(logits))
+    assert not written
+    assert not store.get(np.array([1, 6]), torch.device("cpu"))[1].any()
+    computed.set()
+    store.flush()
+    assert written[0] is not threading.current_thread()
+    found, there = store.get(np.array([1, 6]), torch.device("cpu"))
+    assert there.all() == (not full) == store.writable
+    if full:
+        assert "is only read from now on: [Errno 28]" in said[-1]
+    else:
+        assert torch.equal(found, logits)
+    rounded = LogitStore(8, 3, "float16")
+    rounded.put(np.array([1, 6]), OnGPU(torch.full((2, 3), math.inf).half()))
+    with pytest.raises(ValueError, match="does not fit float16"):
+        rounded.flush()
+
+
+def test_a_gpu_is_described_with_its_libraries_and_their_settings(monkeypatch):
+    """Also where a precision was set, after which torch refuses to say allow_tf32."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    cudnn, matmul, device = torch.backends.cudnn, torch.backends.cuda.matmul, torch.device("cuda")
+
+    def check():
+        before = teacher_cache.describe_machine(device)
+        assert set(before) == {"torch", "device", "cudnn", "tf32", "benchmark", "deterministic"}
+        assert before["tf32"] == dict(convolutions=True, matmul=False)
+        cudnn.benchmark = True
+        assert teacher_cache.describe_machine(device) == dict(before, benchmark=True)
+        if hasattr(cudnn, "conv"):  # torch 2.9
+            cudnn.conv.fp32_precision, matmul.fp32_precision = "ieee", "tf32"
+            found = teacher_cache.describe_machine(device)["tf32"]
+            assert found == dict(convolutions=False, matmul=True)
+
+    must_end_well(start(check))  # these switches cannot be put back
 
 
 def test_open_caches_see_each_others_rows(tmp_path):

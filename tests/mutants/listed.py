@@ -574,7 +574,10 @@ MUTANTS = {
         "models/distiller.py", "ce=1 - check_alpha(alpha)", "ce=check_alpha(alpha)", _DISTILLER
     ),
     "micro-batches of a cache do not count": Mutant(
-        "models/teacher.py", "self.micro_batch = 32", "pass", _CONFIG
+        "models/teacher.py",
+        "return 32 if self.micro_batch is None",
+        "return None if self.micro_batch is None",
+        _CONFIG,
     ),
     "the teacher's images stay in the student's normalisation": Mutant(
         "models/teacher.py", "inputs = inputs * scale + shift", "pass", _TEACHER

@@ -91,8 +91,7 @@ def keep_only_steps(cfg: Config) -> None:
 
 def _plain_teacher(teacher: TeacherSettings, notes: list[str]) -> dict[str, Any]:
     spec = teacher.as_config()
-    if spec.pop("cache", None) is not None:
-        spec.pop("micro_batch", None)
+    spec.pop("cache", None)
     if teacher.file is not None and not teacher.file.is_file():
         spec["checkpoint"] = None
         notes.append(f"teacher: random weights, as there is no {teacher.checkpoint}")
