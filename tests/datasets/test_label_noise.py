@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chisquare
 
 from mmkd_logit.datasets import LabelNoise
-from mmkd_logit.datasets.label_noise import CIFAR100_GROUPS, hash_labels
+from mmkd_logit.datasets.label_noise import CIFAR100_GROUPS, KINDS, hash_labels
 
 K = 10
 SIZES = [20, 31, 7, 50, 1, 12, 100, 45, 3, 231]  # 500 in all
@@ -284,3 +284,8 @@ def test_description_is_plain_and_true():
     )
     plain = {str, float, int, bool, type(None)}
     assert {type(value) for value in description.values()} <= plain
+
+
+def test_every_kind_is_described():
+    for kind in KINDS:
+        assert f"``{kind!r}``: " in LabelNoise.__doc__, f"describe {kind} in LabelNoise's docstring"

@@ -1,5 +1,5 @@
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,8 @@ from commands import KD, PROJECT, STUDENT
 from mmkd_logit.engine.config import teachers_of
 from mmkd_logit.engine.fingerprint import describe_run, fingerprint_of
 from mmkd_logit.engine.train import build_config, build_parser
-from mmkd_logit.lab.experiment import Experiment, Run
+from mmkd_logit.lab.experiment import Experiment, Run, RunEntry
+from mmkd_logit.lab.reproduce import main as reproduce
 
 TEACHER = "configs/wrn/wrn16-2_digits.py"
 
@@ -37,6 +38,27 @@ PAPER = [
     *("grid", "table1", "table2", "sequential", "noisy-teacher", "noisy-label"),
     *("ensemble", "born-again", "data-amount", "calibration"),
 ]
+
+
+def test_the_experiment_of_the_docs(tmp_path, capsys, monkeypatch):
+    """It is read and planned as the page says, and the page has every field."""
+    page = (PROJECT / "docs/experiments-and-report.md").read_text()
+    (text,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    mine = Experiment(write(tmp_path, text))
+    names = ["ce", "kl-t3_a0.5", "kl-t3_a0.9", "mse_a0.5", "mse_a0.9"]
+    assert list(mine.cells) == [*names, "theirs"]
+    assert mine.cells["mse_a0.9"] == ("MSE", "alpha 0.9")
+    assert (mine.seeds, len(mine.metrics), mine.fixed_teachers) == (3, 2, {0})
+    first, second = (mine.runs([seed]) for seed in (0, 1))
+    assert [run.name for run in first] == ["big", *names]
+    assert first[0] == second[0]
+    for run in first[2:]:
+        assert run.build_config().model.alpha == float(run.name[-3:])
+    for field in fields(RunEntry):
+        assert f"`{field.name}`" in page, f"describe {field.name} in docs/experiments-and-report.md"
+    reproduce(["table9.py", "--dry-run"])
+    assert "16 runs" in capsys.readouterr().out  # the teacher, and five for each of three seeds
 
 
 def test_every_experiment_of_the_paper_is_there(project):
