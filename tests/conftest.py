@@ -13,7 +13,6 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import collect_env
-from sklearn.datasets import load_digits
 from traces import no_trace
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -57,13 +56,12 @@ def _half_the_time():
 
     MMEngine formats each config five times a run, collects garbage with each data set and asks
     compilers for their version; for each base of mmpretrain's that a config names it reads all of
-    mmpretrain's metafiles. scikit-learn parses its digits as text.
+    mmpretrain's metafiles.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, True))
         patch.setattr("mmengine.dataset.base_dataset.gc", types.SimpleNamespace(collect=int))
         patch.setattr("mmengine.runner.runner.collect_env", functools.cache(collect_env))
-        patch.setattr("sklearn.datasets.load_digits", functools.cache(load_digits))
         find_base = functools.cache(Config._get_cfg_path)
         patch.setattr(Config, "_get_cfg_path", staticmethod(find_base))
         gc.collect()

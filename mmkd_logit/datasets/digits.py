@@ -1,6 +1,7 @@
 """Small data that need no download: scikit-learn's digits and random images."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,10 +58,14 @@ class Digits(BaseDataset):
 
         The latter is the position in scikit-learn's file.
         """
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
-        images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+        # Its file, since importing scikit-learn and SciPy takes longer than training on it.
+        spec = find_spec("sklearn")
+        if spec is None or not spec.submodule_search_locations:
+            raise ModuleNotFoundError("Digits reads scikit-learn's file; pip install scikit-learn")
+        file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+        *pixels, labels = np.loadtxt(file, delimiter=",", dtype=np.int64, unpack=True)
+        images = np.round(np.stack(pixels, axis=1) * (255 / 16)).astype(np.uint8)
+        images = images.reshape(-1, 8, 8, 1)
         indices = split_indices(labels, self.split)
         return [dict(img=images[i], gt_label=int(labels[i]), digits_index=int(i)) for i in indices]
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,18 +12,43 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel
+from mmengine.registry import VISUALIZERS, DefaultScope
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
 
 from mmkd_logit.checkpoint import load_exactly, make_plain, weights_for
 from mmkd_logit.datasets.seeding import SeededSampler
 from mmkd_logit.hooks.networks import schedulers, unwrapped
-from mmkd_logit.registry import LOOPS
+from mmkd_logit.registry import LOOPS, find_class
 from mmkd_logit.utils.arguments import type_name
 
 from .resume import Progress
 
 _STAMP = "%Y%m%d_%H%M%S"  # of the names of MMEngine's folders of logs
+
+
+_FIGURE = ("fig_save_canvas", "fig_save", "ax_save", "dpi")
+
+
+class _DrawsLater(Visualizer):
+    """Makes the figure when it is first drawn on: that imports matplotlib, and few runs draw."""
+
+    def __init__(self, name: str = "visualizer", *args: Any, **kwargs: Any) -> None:
+        super().__init__(name, *args, **kwargs)
+        for each in _FIGURE:
+            delattr(self, each)
+
+    def _initialize_fig(self, fig_cfg: dict) -> tuple:
+        return None, SimpleNamespace(get_dpi=int), None
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _FIGURE:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        figure = super()._initialize_fig(self.fig_save_cfg)
+        self.fig_save_canvas, self.fig_save, self.ax_save = figure
+        self.dpi = self.fig_save.get_dpi()
+        return vars(self)[name]
 
 
 class QuietRunner(Runner):
@@ -53,6 +79,18 @@ class QuietRunner(Runner):
 
     def dump_config(self) -> None:
         """Write nothing."""
+
+    def build_visualizer(self, visualizer: Any = None) -> Visualizer:
+        """Build the visualizer, without its figure until something is drawn."""
+        if isinstance(visualizer, Visualizer):
+            return visualizer
+        default = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
+        settings = dict(visualizer or default)
+        with DefaultScope.overwrite_default_scope(settings.get("_scope_")):
+            kind = find_class("visualizer", VISUALIZERS, settings["type"])
+        return super().build_visualizer(
+            dict(settings, type=type(kind.__name__, (_DrawsLater, kind), {}))
+        )
 
 
 class ExactRunner(QuietRunner):

@@ -11,7 +11,7 @@ from mmkd_logit.engine.launch import silence_known_warnings
 from .worker import TOOLS
 
 silence_known_warnings()
-_SLOW = ("matplotlib.pyplot", "mmpretrain.models", "sklearn.datasets", "yapf.yapflib.yapf_api")
+_SLOW = ("mmpretrain.models", "yapf.yapflib.yapf_api")
 _OURS = [f"mmkd_logit.{name}" for name in ("datasets", "hooks", "metrics", "models")]
 for _name in (*_SLOW, *_OURS, *TOOLS.values()):
     with (

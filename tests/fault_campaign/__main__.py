@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def _warm_up():
     """Import what a run does, and let no collection look at it again."""
-    for name in ("matplotlib.pyplot", "mmpretrain.models", "scipy.stats", "sklearn.datasets"):
+    for name in ("mmpretrain.models", "scipy.stats"):
         importlib.import_module(name)
     import yapf.yapflib.yapf_api
 
