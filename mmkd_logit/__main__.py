@@ -9,6 +9,7 @@ TOOLS = dict(
     test="mmkd_logit.engine.test",
     precompute="mmkd_logit.engine.precompute",
     logits="mmkd_logit.engine.logits",
+    group="mmkd_logit.engine.group",
     reproduce="mmkd_logit.lab.reproduce",
     report="mmkd_logit.lab.report.command",
     benchmark="mmkd_logit.lab.benchmark.command",

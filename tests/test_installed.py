@@ -19,6 +19,7 @@ from mmkd_logit.checkpoint import state_hash
 from mmkd_logit.engine.config import read_config
 from mmkd_logit.engine.fingerprint import weights_hash
 from mmkd_logit.engine.train import main
+from mmkd_logit.utils.cli import program
 
 CONFIG = "mmkd_logit::wrn/wrn16-2_digits.py"
 KD = "mmkd_logit::kd/wrn16-2_wrn10-1-thin_mse_digits.py"
@@ -51,6 +52,7 @@ def test_the_wheel_trains_from_an_empty_folder(site, tmp_path):
         "import sys, mmkd_logit; print(mmkd_logit.__file__); import mmkd_logit.__main__ as m\n"
         f"for config in ({CONFIG!r}, {KD!r}):\n"
         f"    sys.argv = ['mmkd-logit', 'train', config, *{SHORT!r}]; m.main()\n"
+        "from mmkd_logit.utils.cli import program; print(program('train_group.py'))\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -61,6 +63,7 @@ def test_the_wheel_trains_from_an_empty_folder(site, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site))
+    assert done.stdout.rstrip().endswith("['mmkd-logit', 'group']")
     assert all(tmp_path.joinpath(final).is_file() for final in FINALS)
     assert [path.name for path in tmp_path.iterdir()] == ["work_dirs"]
 
@@ -108,6 +111,8 @@ def test_a_distilling_config_of_another_project(tmp_path, monkeypatch):
 
 
 def test_words_are_tools():
+    names = dict(logits="dump_logits", group="train_group")
     for word, module in TOOLS.items():
-        tool = PROJECT / "tools" / f"{dict(logits='dump_logits').get(word, word)}.py"
-        assert f"from {module} import main" in tool.read_text()
+        name = names.get(word, word)
+        assert f"from {module} import main" in (PROJECT / "tools" / f"{name}.py").read_text()
+        assert program(f"{name}.py") == ["python", f"tools/{name}.py"]

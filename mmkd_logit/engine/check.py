@@ -8,7 +8,7 @@ import importlib.util
 import math
 import numbers
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from inspect import Parameter, signature
 from multiprocessing import get_all_start_methods
@@ -56,8 +56,10 @@ class Place(NamedTuple):
 _STUDENTS = r"students\.[^.]*[^.\d][^.]*"  # by name
 _MODULE = "student|backbone|neck|head|loss|loss_kd|data_preprocessor|config"
 _MODULE = rf"({_MODULE}|student_adapter|teacher_adapter|{_STUDENTS})(\.\d+)?"
+_INIT = r"(model|custom_hooks)\..*init_cfg(\.\d+)?"
 _LOADER = r"(train|val|test)_dataloader"
 _DATASET = rf"{_LOADER}\.(.*\.)?dataset(s\.\d+)?"
+_EVALUATOR = r"(train|val|test)_evaluator(\.metrics)?(\.\d+)?"
 _OPTIM = rf"optim_wrapper(\.{_STUDENTS})?"
 _BESIDE_WRAPPER = ("optimizer", "paramwise_cfg", "constructor", "students")
 _SCHEDULER = r"param_scheduler(\.\d+)?|param_scheduler\.[a-z]\w*(\.\d+)?"
@@ -76,13 +78,14 @@ def _custom_cfg(
 PLACES = [
     Place(r"model", registry.MODELS),
     Place(rf"(model|custom_hooks\.\d+\.stages\.\d+)\.(.*\.)?{_MODULE}", registry.MODELS),
+    Place(_INIT, registry.WEIGHT_INITIALIZERS, also=("override",)),
     Place(r"data_preprocessor", registry.MODELS, "mmpretrain.ClsDataPreprocessor"),
     Place(_LOADER, DataLoader, also=("num_batch_per_epoch",)),
     Place(_DATASET, registry.DATASETS),
     Place(rf"{_DATASET}\.pipeline\.\d+", registry.TRANSFORMS),
     Place(rf"{_LOADER}\.(batch_)?sampler(\.sampler)*", registry.DATA_SAMPLERS),
     Place(rf"{_LOADER}\.collate_fn", registry.FUNCTIONS),
-    Place(r"(train|val|test)_evaluator(\.metrics)?(\.\d+)?", registry.METRICS),
+    Place(_EVALUATOR, registry.METRICS),
     Place(r"default_hooks", dict),
     Place(r"default_hooks\.[a-z]\w*|custom_hooks\.\d+", registry.HOOKS, also=("priority",)),
     Place(r"train_cfg", registry.LOOPS, "EpochBasedTrainLoop", ("by_epoch",)),
@@ -116,12 +119,13 @@ _CHECK_VALUES = (
     registry.TRANSFORMS,
     registry.METRICS,
     registry.FUNCTIONS,
+    registry.WEIGHT_INITIALIZERS,
 )
 # Where defaults say what values are.
 _OF_KNOWN_VALUES = ("mmengine.", "torch.", "mmkd_logit.", "mmpretrain.engine.")
 _OF_FRACTIONS = (registry.OPTIMIZERS, registry.PARAM_SCHEDULERS)  # a default of 0 is no count here
-# Names that may have a meaning are refused where they are this close to a known one. No variable
-# in mmpretrain's configs is, and most names with two letters exchanged are.
+# Names that may have a meaning are refused where they are this close to a known one, or have its
+# letters in another order. No variable in mmpretrain's configs is or has.
 _CLOSE = 0.86
 
 # Read from a config beside the arguments of Runner.
@@ -173,6 +177,10 @@ def _intervals(value: Any) -> bool:
     return all(len(pair) == 2 and _count(pair[0], 0) and _count(pair[1]) for pair in pairs)
 
 
+def _topk(value: Any) -> bool:
+    return all(map(_count, value if isinstance(value, (list, tuple)) and value else [value]))
+
+
 def _schedule(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_number, value))
 
@@ -194,14 +202,17 @@ _STARTS = get_all_start_methods()
 RULES = [
     Rule(_COUNTS, "an integer from 1 on", _count),
     Rule(_FLAGS, "True or False", lambda v: isinstance(v, bool)),
-    Rule(r".*\.data_src|default_scope|experiment_name", "text", _text),
+    Rule(r".*\.(data_src|_scope_)|default_scope|experiment_name", "text", _text),
+    Rule(r"model\.(.*\.)?(backbone|head)", "a dict such as dict(type=...)", bool),
     Rule(r"compile", "True, False or torch.compile's dict", lambda v: isinstance(v, bool | dict)),
     Rule(r"load_from", "the path or URL of a checkpoint, or None", _text),
     Rule(r"randomness\.seed", "an integer from 0 to 2**32 - 1", lambda v: _count(v, 0, 2**32)),
     Rule(r"log_level", f"one of {str(_LEVELS)[1:-1]}", lambda v: _count(v, 0) or v in _LEVELS),
     Rule(r".*dist_cfg\.backend", "a backend such as 'nccl' or 'gloo'", _text),
     Rule(r".*\.mp_start_method", f"one of {_STARTS}", _STARTS.__contains__),
-    Rule(r".*\.opencv_num_threads", "an integer from -1 on", lambda v: _count(v, -1)),
+    Rule(r".*\.opencv_num_threads", "an integer from -1 on", lambda v: _count(v, -1, 2**31)),
+    Rule(r".*_dataloader\.num_workers", "an integer from 0 to 1023", lambda v: _count(v, 0, 1024)),
+    Rule(rf"({_EVALUATOR}|.*\.head)\.topk", "an integer from 1 on, or several", _topk),
     Rule(rf"{_CUSTOM}\.method_name", "'mean', 'max', 'min', 'current' or the like", _statistic),
     Rule(
         rf"{_CUSTOM}\.window_size",
@@ -243,6 +254,12 @@ def fields_of(cfg: Config) -> set[str]:
     return {*cfg, *signature(Runner.__init__).parameters, *_MORE_FIELDS} - {"self"}
 
 
+def _meant(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that a name without a meaning would be a misspelling of."""
+    exchanged = [each for each in known if sorted(each) == sorted(name)]
+    return next(iter(exchanged or get_close_matches(name, known, 1, _CLOSE)), None)
+
+
 def check_config(cfg: Config) -> None:
     """Refuse a config whose names or values cannot be meant, before anything is written.
 
@@ -266,10 +283,10 @@ def _check_top(cfg: Config) -> None:
     known = fields_of(Config())
     second = re.compile(rf"({'|'.join(known)})(_|\d).*|_.*|.*_pipeline")
     for name in cfg:
-        close = get_close_matches(name, known, 1, _CLOSE)
+        close = _meant(name, known)
         if name not in known and close and not second.fullmatch(name):
             raise ValueError(
-                f"a config has no field {name!r}; did you mean {close[0]}? (A variable of your own "
+                f"a config has no field {name!r}; did you mean {close}? (A variable of your own "
                 f"passes as _{name}.)"
             )
     if not isinstance(cfg.get("model"), dict):
@@ -315,8 +332,24 @@ def _check_place(path: str, spec: Any, parent: Any) -> None:
             _check_component(path, spec, PLACES[0])
         elif re.search(r"\.teacher(\.\d+)?$", path) and "config" in spec:
             _check_by_reading(path, spec)
+        if place is not None and place.target is _PARAMWISE:
+            _check_decay(path, spec, parent)
         for name, item in spec.items():
             _check_place(f"{path}.{name}", item, spec)
+
+
+def _check_decay(path: str, spec: dict, wrapper: dict) -> None:
+    """Refuse factors of a weight decay that is left to the default of the optimizer."""
+    custom = spec.get("custom_keys")
+    layers = [spec, *(custom.values() if isinstance(custom, dict) else ())]
+    names = [name for layer in layers if isinstance(layer, dict) for name in layer]
+    factors = [name for name in names if name.endswith("decay_mult")]
+    optimizer = wrapper.get("optimizer") or {}
+    if factors and "type" in optimizer and optimizer.get("weight_decay") is None:
+        raise ValueError(
+            f"{path}: {factors[0]} needs weight_decay=... in the optimizer, whose default "
+            "MMEngine does not know"
+        )
 
 
 def _is_component(path: str, spec: dict, place: Place, parent: Any) -> bool:
@@ -348,7 +381,8 @@ def _check_by_reading(path: str, spec: dict) -> None:
 def _check_component(path: str, spec: dict, place: Place) -> None:
     """Make sure that a class exists, has these arguments, and that their values can be meant."""
     target, defaults, more = place.target, place.target, False
-    if isinstance(target, registry.Registry):
+    of_class = isinstance(target, registry.Registry)
+    if of_class:
         kind = spec.get("type", place.default)
         if kind is None and path.startswith("default_hooks."):
             refuse_unknown("default_hooks", [path.partition(".")[2]], _DEFAULT_HOOKS)
@@ -361,10 +395,10 @@ def _check_component(path: str, spec: dict, place: Place) -> None:
         more = more or (not is_ours(target) and _has_kwargs(target))
         defaults = {name: argument.default for name, argument in arguments.items()}
     known = [name for name in dict.fromkeys((*place.also, *defaults)) if name not in _GIVEN]
-    given = [name for name in spec if name != "type" and not name.startswith("_")]
+    given = [name for name in spec if name not in ("type" if of_class else "", "_scope_")]
     if more:
-        absent = [name for name in known if name not in given]
-        given = [name for name in given if get_close_matches(name, absent, 1, _CLOSE)]
+        absent = [name for name in (*known, "_scope_") if name not in given]
+        given = [name for name in given if _meant(name, absent)]
     refuse_unknown(path, given, known)
     for name in known if target is place.target else ():
         if defaults.get(name) is Parameter.empty and spec.get(name) is None:

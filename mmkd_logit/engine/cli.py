@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
-from mmkd_logit.utils.cli import one_line
+from mmkd_logit.utils.cli import one_line, program
 from mmkd_logit.utils.files import FULL
 
 TRACEBACK_VARIABLE = "MMKD_LOGIT_TRACEBACK"
@@ -47,16 +48,16 @@ def resume_command(tool: str, argv: Sequence[str], flag: bool = True) -> str:
         named = place + 1 < len(words) and not words[place + 1].startswith("-")
         del words[place : place + 1 + named]
     words = [word for word in words if not word.startswith("--resume=")]
-    program = ["python", f"tools/{tool}"]
+    start = program(tool)
     if tool == "train.py" and words[1:3] == ["--launcher", "pytorch"]:  # of tools/dist_train.sh
         size = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        program, words = ["tools/dist_train.sh"], [words[0], size, *words[3:]]
+        start, words = ["tools/dist_train.sh"], [words[0], size, *words[3:]]
     of_slurm = [words[i] for i in (1, 3, 4) if i < len(words)]
     if tool == "train.py" and of_slurm == ["--work-dir", "--launcher", "slurm"]:
         names = [os.environ.get(f"SLURM_JOB_{key}", key) for key in ("PARTITION", "NAME")]
-        program = ["tools/slurm_train.sh", *names]
+        start = ["tools/slurm_train.sh", *names]
         words = [words[0], words[2], *words[5:]]
-    return shlex.join([*program, *words, *["--resume"] * flag])
+    return shlex.join([*start, *words, *["--resume"] * flag])
 
 
 @contextmanager
@@ -106,6 +107,8 @@ def _cause(error: BaseException, started: TrainingStarted) -> BaseException:
             return each
         if str(each).startswith("DataLoader worker"):
             return OSError(f"{each} Is memory short? Lower num_workers{started.advice}")
+        if str(error).startswith(f"{each} in "):  # MMEngine adds the hook, as an object
+            return each
     return error
 
 
@@ -119,17 +122,22 @@ def _describe(error: BaseException) -> str:
     where = f"raised in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}"
     # An assertion without words says itself.
     text = textwrap.shorten(text or frame.line or "", 1500)
-    return f"{place}{type(error).__name__}: {text} ({where}; {TRACEBACK_VARIABLE}=1 shows all)"
+    advice = "; change these settings" if place else ""
+    return (
+        f"{place}{type(error).__name__}: {text}{advice} ({where}; {TRACEBACK_VARIABLE}=1 shows all)"
+    )
 
 
 def _place_of(error: BaseException) -> str:
     """Name the place in the config of what MMEngine was building, or return nothing."""
     specs, cfg = [], None
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        given = frame.f_locals.get("cfg")
+        given, holder = frame.f_locals.get("cfg"), frame.f_locals.get("self")
         if isinstance(given, Config):
             cfg = given
-        elif frame.f_code.co_name == "build_from_cfg":
+        elif isinstance(holder, Runner):
+            cfg = holder.cfg
+        elif frame.f_code.co_name in ("build_from_cfg", "_initialize"):  # of weights
             specs.append(given)
     # The innermost one that still is what the config says: some classes change what they build.
     places = (_find(cfg.to_dict(), spec) for spec in reversed(specs) if spec) if cfg else ()

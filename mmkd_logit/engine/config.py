@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from mmkd_logit.registry import load_config
 from mmkd_logit.utils.arguments import check_count, did_you_mean, type_name
+from mmkd_logit.utils.cli import program
 
 from .check import fields_of
 
@@ -60,7 +61,8 @@ def add_override_argument(parser: argparse.ArgumentParser, flag: str, text: str)
 
 IN_MEMORY = "InMemoryDataset"
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-_DICTS = (*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness")
+_DICTS = [*_LOADERS, "model", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "randomness"]
+_DICTS += ["default_hooks", "log_processor", "env_cfg", "visualizer"]
 _MMENGINES = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 _ELSEWHERE = dict(
     launcher="say --launcher",
@@ -116,6 +118,7 @@ def read_config(path: str) -> Config:
     cfg = load_config(path)
     if not cfg.get("model"):
         raise ValueError(f"{path} defines no model; it is not the config of a run")
+    _check_dicts(cfg)
     return cfg
 
 
@@ -170,6 +173,13 @@ def _stays_on_gpu(loader: dict) -> bool:
     return False
 
 
+def _check_dicts(cfg: Config) -> None:
+    """Refuse other things where this command looks for settings."""
+    for name in _DICTS:
+        if not isinstance(cfg.get(name), dict if name == "model" else dict | None):
+            raise ValueError(f"{name} must be a dict of settings, got {cfg[name]!r}")
+
+
 def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
     """Merge overrides, refusing what MMEngine would pass over in silence or fail on later."""
     fields = fields_of(cfg)
@@ -186,9 +196,7 @@ def _merge(cfg: Config, overrides: dict[str, Any]) -> None:
             cfg.merge_from_dict({key: value})
     except (TypeError, KeyError, IndexError, AssertionError) as error:
         raise ValueError(f"--cfg-options does not fit the config: {error}") from None
-    for name in _DICTS:
-        if not isinstance(cfg.get(name), dict if name == "model" else dict | None):
-            raise ValueError(f"{name} must be a dict of settings, got {cfg[name]!r}")
+    _check_dicts(cfg)
     if "data_root" in overrides:
         for name in _LOADERS:
             _set_data_root(cfg.get(name), overrides["data_root"])
@@ -352,7 +360,7 @@ class LocalTeacher(NamedTuple):
     @property
     def command(self) -> str:
         """The command that trains it."""
-        return shlex.join(["python", "tools/train.py", *self.arguments])
+        return shlex.join([*program("train.py"), *self.arguments])
 
 
 def write_final(cfg: Config) -> None:

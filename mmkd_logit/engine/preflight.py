@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset
 from mmkd_logit.checkpoint import find_state_dict, weights_for
 from mmkd_logit.hooks.logit_outputs import LogitOutputsHook
 from mmkd_logit.hooks.networks import trained_networks, unwrapped
+from mmkd_logit.hooks.sequential_teacher import LOOKED_AT
 from mmkd_logit.losses.base import LogitLoss
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_flag, did_you_mean, first_line, type_name
@@ -43,6 +44,8 @@ class PreflightHook(Hook):
     - the weights, which must be finite,
     - ``load_from`` and ``init_cfg=dict(type='Pretrained')``: where a file has less than a tenth
       of the weights outside the head, it is of another network, and MMEngine would only warn,
+    - the classes that ``init_cfg`` names as ``layer``, which must exist,
+    - the values that ``log_processor.custom_cfg`` names, with a warning after an epoch,
     - the first samples of the training and of the validation data, whose images pass preprocessor,
       student and teachers in evaluation mode, without a change to them or to the random
       generators: channels, sizes and the number of classes must agree, logits be finite,
@@ -71,6 +74,7 @@ class PreflightHook(Hook):
 
     def __init__(self, test: bool = False) -> None:
         self.test = check_flag("test", test)
+        self._averaged: set[str] = set()  # by log lines, as their settings say
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare a checkpoint with the model that is to be trained from it."""
@@ -82,9 +86,11 @@ class PreflightHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check weights, data, loss and metrics."""
         _check_weights(runner)
+        custom: list[dict] = runner.log_processor.custom_cfg
+        self._averaged = {settings["data_src"] for settings in custom}
         if not runner._resume and runner._load_from is None:
             for network in trained_networks(runner).values():
-                _check_pretrained(network)
+                _check_initialization(network)
         _Trial(runner, runner.train_dataloader, "training").run()
         if runner.val_loop is not None:
             found = _Trial(runner, runner.val_dataloader, "validation", runner.val_evaluator).run()
@@ -93,6 +99,17 @@ class PreflightHook(Hook):
             _Trial(runner, runner.test_dataloader, "test", runner.test_evaluator).run()
         elif isinstance(runner._test_evaluator, (dict, list)):
             runner.build_evaluator(copy.deepcopy(runner._test_evaluator))
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Warn, once, of what log lines are to average and no iteration logs."""
+        logged = {name.partition("/")[2] for name in runner.message_hub.log_scalars}
+        for name in sorted({name.removeprefix("train/") for name in self._averaged} - logged):
+            if name.rpartition("/")[2].removeprefix("loss_") not in LOOKED_AT:
+                runner.logger.warning(
+                    f"log_processor.custom_cfg names {name!r}, which is not logged"
+                    f"{did_you_mean(name, logged)}; logged are {', '.join(sorted(logged))}"
+                )
+        self._averaged = set()
 
     def before_test(self, runner: Runner) -> None:
         """Check weights and test data."""
@@ -118,8 +135,12 @@ def _student(prefix: str) -> str:
     return f"the student {prefix.rstrip('/')}".rstrip()
 
 
-def _check_pretrained(network: Any) -> None:
-    """Compare the files that ``init_cfg`` names with the modules that load them."""
+def _check_initialization(network: Any) -> None:
+    """Compare the files that ``init_cfg`` names with the modules that load them, and its layers.
+
+    One ``init_cfg`` serves networks with and without batch norm, so a layer need not be there.
+    """
+    kinds = {each.__name__ for each in _subclasses(nn.Module)}
     for module in getattr(network, "student", network).modules():
         given = getattr(module, "init_cfg", None)
         for init in given if isinstance(given, (list, tuple)) else [given]:
@@ -132,6 +153,19 @@ def _check_pretrained(network: Any) -> None:
                     names = [name for name in state if name.startswith(prefix)]
                     state = {name.removeprefix(prefix): state[name] for name in names}
                 check_loaded(module, state, f"{source} of init_cfg")
+            layers = init.get("layer") if isinstance(init, dict) else None
+            for name in [layers] if isinstance(layers, str) else layers or ():
+                if name not in kinds:
+                    raise ValueError(
+                        f"layer={name!r} in the init_cfg of {type(module).__name__} names no class "
+                        f"of layers{did_you_mean(name, kinds)}; take one such as 'Linear'"
+                    )
+
+
+def _subclasses(kind: type[nn.Module]) -> Iterator[type[nn.Module]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
 
 
 def check_loaded(model: nn.Module, checkpoint: Any, source: str) -> None:

@@ -18,7 +18,7 @@ from mmkd_logit.checkpoint import (
     install_safe_checkpoint_loading,
     read_lazily,
 )
-from mmkd_logit.utils.arguments import type_name
+from mmkd_logit.utils.arguments import check_flag, type_name
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import why_damaged, write_text
 
@@ -104,7 +104,9 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     """Merge the command line into the config it names."""
     cfg = read_training_config(args, cfg)
     apply_common_arguments(cfg, args)
-    if cfg.get("resume"):  # the same as by the flag: where a run goes on is no part of it
+    if check_flag(
+        "resume", cfg.get("resume") or False
+    ):  # the same as by the flag: where a run goes on is no part of it
         args.resume = args.resume or cfg.get("load_from") or "auto"
         cfg.resume, cfg.load_from = False, None
     apply_recipe_arguments(cfg, args)

@@ -19,7 +19,7 @@ from .networks import unwrapped
 if TYPE_CHECKING:  # command lines read the hooks before they silence mmpretrain's warnings
     from mmkd_logit.models import FrozenTeacher, LogitDistiller
 
-_LOOKED_AT = ("ce", "kd", "teacher_agreement")  # what a distiller logs beside its losses
+LOOKED_AT = ("ce", "kd", "teacher_agreement")  # what a distiller logs beside its losses
 
 
 class Stage(NamedTuple):
@@ -185,7 +185,7 @@ class SequentialTeacherHook(Hook):
             scalars = runner.message_hub.log_scalars
             for name in list(scalars):
                 key = name.removeprefix("train/")
-                if key != name and ("loss" in key or key in _LOOKED_AT):
+                if key != name and ("loss" in key or key in LOOKED_AT):
                     del scalars[name]
         self._report(runner)
 

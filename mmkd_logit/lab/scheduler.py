@@ -17,6 +17,7 @@ from mmkd_logit.engine.group import batches_key, common_work_dir, why_alone
 from mmkd_logit.engine.lock import FolderInUseError, only_run_in, user_of
 from mmkd_logit.engine.logits import SPLITS, loader_of, missing_exports
 from mmkd_logit.engine.results import find_row, read_lines
+from mmkd_logit.utils.cli import program
 from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, Run
@@ -306,7 +307,7 @@ class Scheduler:
         with only_run_in(folder):
             if not cut_off:  # should it fail, no student may take older weights for its teacher's
                 Path(folder, FINAL).unlink(missing_ok=True)
-        self._say(folder, f"python tools/train.py {shlex.join(self.runs[folder].argv)}")
+        self._say(folder, shlex.join([*program("train.py"), *self.runs[folder].argv]))
         argv = self._argv(folder)
         argv[1:1] = ["--results", str(self.results), *["--resume", "auto"] * cut_off]
         self._start(step._replace(folders=(folder,)), folder, argv, "train.py", self._end_training)
@@ -318,7 +319,7 @@ class Scheduler:
             write_text(file, "".join(f"{shlex.join(self._argv(f))}\n" for f in members))
         for folder in members:
             others = f"in a group with {len(members) - 1} others"
-            self._say(folder, f"{others}: python tools/train_group.py {file}")
+            self._say(folder, f"{others}: {shlex.join([*program('train_group.py'), str(file)])}")
         new = tuple(folder for folder in members if folder not in self.found)
         argv = [str(file), "--results", str(self.results)]
         step = step._replace(folders=new)
@@ -388,7 +389,7 @@ class Scheduler:
             return False
         config, *argv = self.runs[folder].argv
         argv = [config, str(Path(folder, FINAL)), "--splits", *self.exports[folder], *argv]
-        self._say(folder, f"python tools/dump_logits.py {shlex.join(argv)}")
+        self._say(folder, shlex.join([*program("dump_logits.py"), *argv]))
         self._start(step, folder, argv, "dump_logits.py", self._end_training)
         return True
 
@@ -400,7 +401,7 @@ class Scheduler:
         students = [folder for folder in job.students if self.find(folder) is None]
         # A single student computes what it needs as it trains.
         if len(students) > 1 and self._failure(self.runs[students[0]]) is None:
-            command = f"python tools/precompute.py {shlex.join(job.argv)}"
+            command = shlex.join([*program("precompute.py"), *job.argv])
             self._say(students[0], f"{command}, for {len(students)} students")
             self._start(step, job.folder, job.argv, "precompute.py", self._end_precompute)
         return True

@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .arguments import did_you_mean
@@ -11,6 +12,14 @@ from .arguments import did_you_mean
 def one_line(text: str) -> str:
     """Return a text in one line that moves and colors nothing on a terminal, as names may."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+def program(tool: str) -> list[str]:
+    """Return the words that start a tool: of a checkout its file, else the installed script."""
+    if (Path(__file__).parents[2] / "pyproject.toml").is_file():
+        return ["python", f"tools/{tool}"]
+    word = tool.removesuffix(".py")
+    return ["mmkd-logit", dict(dump_logits="logits", train_group="group").get(word, word)]
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -1,6 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.model import initialize
 from mmengine.registry import TRANSFORMS
+from mmengine.runner import Runner
 
 from mmkd_logit.engine.cli import TrainingStarted, one_line_errors
 
@@ -130,7 +135,25 @@ def test_the_place_in_the_config_of_what_cannot_be_built(capsys):
     with pytest.raises(SystemExit), one_line_errors():
         TRANSFORMS.build(cfg.data.pipeline[1])
     text = capsys.readouterr().err
-    assert text.startswith("error: data.pipeline.1: AssertionError: assert crop_size > 0 (raised")
+    begin = "error: data.pipeline.1: AssertionError: assert crop_size > 0; change these settings ("
+    assert text.startswith(begin)
+
+
+def test_the_place_of_an_initialization_that_fails(capsys):
+    normal = dict(type="Kaiming", layer="Linear", distribution="even")
+    cfg = Config(dict(net=dict(head=dict(init_cfg=normal))))
+    with pytest.raises(SystemExit), one_line_errors():
+        initialize(torch.nn.Linear(2, 3), cfg.net.head.init_cfg)
+    assert capsys.readouterr().err.startswith("error: net.head.init_cfg: AssertionError: assert d")
+
+
+def test_an_error_in_a_hook_is_its_own(tmp_path, capsys):
+    runner = SimpleNamespace(_hooks=[SimpleNamespace(before_train=lambda self: len(5))])
+    with pytest.raises(SystemExit), one_line_errors():
+        Runner.call_hook(runner, "before_train")
+    assert capsys.readouterr().err.startswith(
+        "error: TypeError: object of type 'int' has no len() ("
+    )
 
 
 def test_no_error_no_words(capsys):

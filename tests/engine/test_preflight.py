@@ -422,3 +422,27 @@ def test_a_scope_of_ones_own():
         cfg[f"{name}_dataloader"]["dataset"]["pipeline"] = [dict(type="mmpretrain.PackInputs")]
         cfg[f"{name}_evaluator"] = dict(type="mmpretrain.Accuracy")
     check_config(cfg)
+
+
+@pytest.mark.parametrize("layer", ["Liner", ["Conv2d", "Liner"]])
+def test_initialization_of_layers_that_do_not_exist(tmp_path, layer):
+    cfg = run_of(digits_student(), tmp_path)
+    cfg.model.head.init_cfg = dict(type="Normal", layer=layer, std=0.01)
+    message = error_of(cfg)
+    assert "layer='Liner' in the init_cfg of LinearClsHead names no class" in message
+    assert "did you mean Linear?" in message
+    cfg.model.head.init_cfg.layer = ["GroupNorm", "Linear"]
+    cfg.experiment_name += "_right"
+    assert iterations_of(cfg) == 1
+
+
+def test_log_lines_of_what_nothing_logs(tmp_path):
+    names = ("los", "train/loss", "kd")
+    averaged = [dict(data_src=name, method_name="mean", window_size=2) for name in names]
+    cfg = run_of(digits_student(), tmp_path, log_processor=dict(custom_cfg=averaged))
+    runner = Runner.from_cfg(cfg)
+    said = []
+    runner.logger.warning = said.append
+    runner.train()
+    (text,) = (text for text in said if "custom_cfg" in text)
+    assert "names 'los', which is not logged; did you mean loss?" in text
