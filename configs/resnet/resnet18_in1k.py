@@ -4,5 +4,5 @@
 """
 _base_ = [
     'mmpretrain::_base_/models/resnet18.py', '../_base_/datasets/imagenet.py',
-    '../_base_/schedules/imagenet_100e.py', '../_base_/default_runtime.py'
+    '../_base_/schedules/imagenet_100e.py', '../_base_/imagenet_runtime.py'
 ]

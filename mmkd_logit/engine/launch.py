@@ -43,6 +43,8 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
     the Runner, and its model wrapper is told to use no device.
     """
     cfg.launcher = launcher
+    if cfg.get("model_wrapper_cfg") and "find_unused_parameters" in cfg:  # MMEngine would ignore it
+        cfg.model_wrapper_cfg.setdefault("find_unused_parameters", cfg.find_unused_parameters)
     if get_device() == "cpu":
         for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
             if cfg.get(name):

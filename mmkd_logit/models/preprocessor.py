@@ -22,7 +22,8 @@ class BatchPreprocessor(ClsDataPreprocessor):
     to training with its :class:`SampleBatch`, and to evaluation with a list of ``DataSample``. To
     give scores instead of labels, as MixUp and CutMix (``batch_augments``) and ``to_onehot`` ask,
     the list is made for training too; the number of a picture is lost then, as it should be.
-    Batches of other data sets are treated as the parent treats them.
+    Batches of other data sets are treated as the parent treats them, but for their copy to a GPU:
+    from pinned memory, as ``pin_memory=True`` of a data loader makes it, the host does not wait.
 
     Args:
         channels_last: Give images in ``torch.channels_last``.
@@ -42,6 +43,7 @@ class BatchPreprocessor(ClsDataPreprocessor):
         check_flag("channels_last", channels_last)
         check_settings(kwargs)
         super().__init__(**kwargs)
+        self._non_blocking = True  # which mmpretrain's preprocessor does not let a config say
         self.channels_last = channels_last
 
     @property

@@ -13,6 +13,7 @@ from runs import Steps, digits_distiller, digits_student, run_config
 from mmkd_logit.engine.config import make_fast
 from mmkd_logit.engine.launch import prepare_launch
 from mmkd_logit.hooks import channels_last as channels_last_hook
+from mmkd_logit.registry import load_config
 
 CHANNELS_LAST = dict(type="mmkd_logit.ChannelsLastHook")
 
@@ -54,6 +55,11 @@ def train_ranks(folder):
         cfg = fast_run(folder / str(fast), fast, 8)
         prepare_launch(cfg, "pytorch")
         result[fast] = train(cfg)
+    cfg = fast_run(folder / "views", False, 8)
+    cfg.model_wrapper_cfg = load_config("mmkd_logit::resnet/resnet50_in1k.py").model_wrapper_cfg
+    cfg.find_unused_parameters = True
+    prepare_launch(cfg, "pytorch")
+    result["views"] = dict(train(cfg), settings=dict(cfg.model_wrapper_cfg))
     channels_last_hook.unwrapped = lambda runner: runner.model  # so that it sees no wrapper
     cfg = fast_run(folder / "late", False, 8)
     prepare_launch(cfg, "pytorch")
@@ -90,6 +96,18 @@ def test_both_agree_with_each_other_and_with_one_process(folder, fast, tolerance
     # The control: one step's gradients are not another's.
     assert distance(*alone["gradients"][:2]) > 4 * tolerance
     assert not any("strides" in text for rank in ranks for text in rank["said"])
+
+
+def test_gradients_in_buckets_as_the_configs_of_imagenet_have_them(folder):
+    """They are those of the default wrapper, bit for bit."""
+    for rank in (0, 1):
+        found = torch.load(folder / f"{rank}.pt", weights_only=False)
+        settings, expected = found["views"]["settings"], found[False]
+        assert settings["gradient_as_bucket_view"] is True
+        assert settings["find_unused_parameters"] is True  # of the config's own field
+        assert found["views"]["strides"] == expected["strides"]
+        for name, value in expected["weights"].items():
+            assert torch.equal(found["views"]["weights"][name], value), name
 
 
 def test_without_wrapping_anew_ddp_mixes_up_gradients(folder):

@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=list(ROW), default="full")
     parser.add_argument("--devices", default="0,0,0,0", help="of reproduce.py, or cpu,cpu")
     args = parser.parse_args()
+    args.results = args.results.resolve()  # the steps run in the project's folder
     session = Session(args.minutes * 60, args.results)
     on_cpu = "cpu" in args.devices
     row = ROW[args.scale]

@@ -123,6 +123,6 @@ def test_a_warm_step_with_the_exact_divergence(tmp_path):
 def test_a_fast_step(tmp_path):
     """In bfloat16, with a cast for each weight of the student and none for the teacher's."""
     cached = taught(MSE, cache=dict(storage="disk", root=str(tmp_path / "cache")))
-    count(tmp_path / "live", taught(MSE), fast=True)
-    count(tmp_path / "cold", cached, fast=True)
-    assert count(tmp_path / "warm", cached, fast=True) <= 260
+    assert count(tmp_path / "live", taught(MSE), fast=True) <= 300
+    assert count(tmp_path / "cold", cached, fast=True) <= 300
+    assert count(tmp_path / "warm", cached, fast=True) <= 205

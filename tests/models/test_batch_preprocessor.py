@@ -55,6 +55,22 @@ def test_images_equal_the_parents_bit_for_bit(name, training):
     assert torch.equal(data["inputs"], kept)
 
 
+@pytest.mark.parametrize("kind", [ClsDataPreprocessor, BatchPreprocessor])
+def test_batches_of_other_data_sets_are_copied_without_waiting(monkeypatch, kind):
+    """As those of ImageNet; mmpretrain's waits, and no config says otherwise."""
+    waits, to = [], torch.Tensor.to
+
+    def note(self, *args, **kwargs):
+        if "non_blocking" in kwargs:
+            waits.append(not kwargs["non_blocking"])
+        return to(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", note)
+    kind(**CIFAR)(raw_batch(4), True)
+    assert waits
+    assert set(waits) == {kind is ClsDataPreprocessor}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 def test_images_of_the_loader_are_not_written_to(dtype):
     data = a_batch()

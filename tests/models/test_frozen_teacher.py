@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import batch, build, distiller, wrn
+from runs import assert_same
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmkd_logit.models import FrozenTeacher
 
@@ -292,6 +294,40 @@ class Sizes(nn.Module):
     def forward(self, x):
         self.seen.append(x)
         return x.flatten(1)[:, :3]
+
+
+class Casts(TorchDispatchMode):
+    """Counts copies to another type."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._to_copy.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_frozen_weights_are_cast_once(checkpoint, precision, channels_last):
+    """The same bits as autocast's, which casts them at every pass; the weights stay."""
+    path, _ = checkpoint
+    images, dtype = torch.randn(4, 3, 16, 16), getattr(torch, precision)
+    spec = dict(config=wrn(), checkpoint=path, autocast=precision, channels_last=channels_last)
+    teacher = FrozenTeacher(spec)
+    plain = copy.deepcopy(FrozenTeacher(dict(spec, autocast=None)).model)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast("cpu", dtype), Casts() as theirs:
+        expected = plain(images).float()
+    teacher(images)
+    with Casts() as ours:
+        assert torch.equal(teacher(images), expected)
+    layers = [m for m in plain.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    weights = sum(p is not None for m in layers for p in (m.weight, m.bias))
+    assert theirs.count - ours.count == weights > 5
+    assert_same(teacher.model.state_dict(), plain.state_dict())
+    with torch.no_grad():
+        assert torch.equal(teacher.model(images), plain(images))
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 8])

@@ -1,7 +1,9 @@
 """ImageNet, 32 images a GPU; data_root from IMAGENET_ROOT, else data/imagenet."""
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs32.py'
 data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+data_preprocessor = dict(type='mmkd_logit.BatchPreprocessor')  # copies to the GPU without waiting
 train_dataloader = dict(
+    num_workers=12,
     dataset=dict(
         _delete_=True,
         type='mmkd_logit.SeededDataset',
@@ -12,7 +14,7 @@ train_dataloader = dict(
         _delete_=True,
         type='mmkd_logit.SeededSampler',
         sampler=dict(type='mmengine.DefaultSampler', shuffle=True)))
-val_dataloader = dict(dataset=dict(data_root=data_root))
+val_dataloader = dict(num_workers=12, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = [
     dict(type='mmpretrain.Accuracy', topk=(1, 5)), dict(type='mmkd_logit.TeacherAgreement'),
