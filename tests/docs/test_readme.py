@@ -20,7 +20,7 @@ PAGES = [
     *sorted(PROJECT.glob("configs/*/README.md")),
 ]
 # Flags of programs that are not ours.
-FOREIGN = {"--logdir"}
+FOREIGN = {"--logdir", "--dist"}
 
 
 def name_of(page):
