@@ -67,6 +67,7 @@ READERS = {
     ("mmkd_logit/registry.py", "mmengine.config.Config.fromfile"): CONFIG,
     ("mmkd_logit/registry.py", "mmengine.hub.get_config"): CONFIG,
     ("mmkd_logit/__main__.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/datasets/digits.py", "numpy.loadtxt"): "numbers in a file of scikit-learn's wheel",
     ("mmkd_logit/checkpoint.py", "torch.hub.download_url_to_file"): (
         "engine/test_download.py::test_a_wrong_hash_is_refused_and_not_kept"
     ),

@@ -97,6 +97,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help=text)
     text = "train in bfloat16, channels last, on CPU or GPU; results rows say so"
     parser.add_argument("--fast", action="store_true", help=text)
+    text = "train in channels last without changing the precision; results rows say so"
+    parser.add_argument("--channels-last", action="store_true", help=text)
 
 
 def apply_recipe_arguments(cfg: Config, args: argparse.Namespace) -> None:
@@ -109,6 +111,8 @@ def apply_recipe_arguments(cfg: Config, args: argparse.Namespace) -> None:
         use_amp(cfg)
     if args.fast:
         make_fast(cfg)
+    if args.channels_last:
+        use_channels_last(cfg)
 
 
 def read_config(path: str) -> Config:
@@ -155,7 +159,9 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = default_work_dir(args.config, seed_of(cfg), getattr(args, "fast", False))
+        suffix = "_channels-last" if getattr(args, "channels_last", False) else ""
+        suffix = "_fast" if getattr(args, "fast", False) else suffix
+        cfg.work_dir = default_work_dir(args.config, seed_of(cfg), suffix)
     cfg.work_dir = str(cfg.work_dir)
     hooks = cfg.get("default_hooks") or {}
     for name in [name for name, hook in hooks.items() if hook is None and name not in _MMENGINES]:
@@ -238,14 +244,14 @@ def seed_of(cfg: Config) -> int | None:
     return (cfg.get("randomness") or {}).get("seed")
 
 
-def default_work_dir(config: str, seed: int | None, fast: bool = False) -> str:
+def default_work_dir(config: str, seed: int | None, suffix: str = "") -> str:
     """Return ``work_dirs/CONFIG/seedK`` (without ``seedK`` when no seed is fixed).
 
     Example:
         >>> default_work_dir('configs/kd/wrn28-4_wrn16-2_mse.py', 0)
         'work_dirs/wrn28-4_wrn16-2_mse/seed0'
     """
-    folder = Path("work_dirs", Path(config.split("::")[-1]).stem + "_fast" * fast)
+    folder = Path("work_dirs", Path(config.split("::")[-1]).stem + suffix)
     return str(folder if seed is None else folder / f"seed{seed}")
 
 
@@ -509,11 +515,16 @@ def make_fast(cfg: Config) -> None:
     optimizer = wrapper.get("optimizer") or {}
     if type_name(optimizer) in _FUSED and not {"fused", "foreach", "capturable"} & set(optimizer):
         optimizer["fused"] = True
-    hooks = list(cfg.get("custom_hooks") or [])
-    if not _has_hook(cfg):
-        cfg.custom_hooks = [*hooks, dict(type=f"mmkd_logit.{_CHANNELS_LAST}")]
+    use_channels_last(cfg)
     fast = dict(channels_last=True, autocast="bfloat16")
     change_teachers(cfg, lambda teacher: fast | teacher.as_config())
+
+
+def use_channels_last(cfg: Config) -> None:
+    """Let a config's student train in channels last; its teachers compute as they are."""
+    if not _has_hook(cfg):
+        hooks = cfg.get("custom_hooks") or []
+        cfg.custom_hooks = [*hooks, dict(type=f"mmkd_logit.{_CHANNELS_LAST}")]
 
 
 def describe_numerics(cfg: Config) -> str:

@@ -40,6 +40,19 @@ def test_what_it_sets(project):
     assert again.to_dict() == fast.to_dict()
 
 
+def test_channels_last_keeps_the_precision(project):
+    exact, fast = config_of(KD), config_of(KD, "--channels-last")
+    changed = {"custom_hooks", "work_dir"}
+    assert {key for key in fast if fast[key] != exact[key]} == changed
+    assert fast.custom_hooks == [*exact.custom_hooks, dict(type="mmkd_logit.ChannelsLastHook")]
+    assert describe_numerics(fast) == "float32, channels_last; teacher float32"
+    assert describe_numerics(config_of(STUDENT, "--channels-last")) == "float32, channels_last"
+    assert fingerprint_of(fast) != fingerprint_of(exact)
+    assert fast.work_dir == exact.work_dir.replace("/seed0", "_channels-last/seed0")
+    both = config_of(KD, "--fast", "--channels-last")
+    assert both.to_dict() == config_of(KD, "--fast").to_dict()
+
+
 def test_plain_models_and_what_a_config_says_itself(project):
     fast = config_of(STUDENT, "--fast")
     assert describe_numerics(fast) == FAST
