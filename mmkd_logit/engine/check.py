@@ -177,6 +177,10 @@ def _intervals(value: Any) -> bool:
     return all(len(pair) == 2 and _count(pair[0], 0) and _count(pair[1]) for pair in pairs)
 
 
+def _network(value: Any) -> bool:
+    return bool(value) and not isinstance(value, numbers.Real)
+
+
 def _topk(value: Any) -> bool:
     return all(map(_count, value if isinstance(value, (list, tuple)) and value else [value]))
 
@@ -203,7 +207,7 @@ RULES = [
     Rule(_COUNTS, "an integer from 1 on", _count),
     Rule(_FLAGS, "True or False", lambda v: isinstance(v, bool)),
     Rule(r".*\.(data_src|_scope_)|default_scope|experiment_name", "text", _text),
-    Rule(r"model\.(.*\.)?(backbone|head)", "a dict such as dict(type=...)", bool),
+    Rule(r"model\.(.*\.)?(backbone|head)", "a dict such as dict(type=...)", _network),
     Rule(r"compile", "True, False or torch.compile's dict", lambda v: isinstance(v, bool | dict)),
     Rule(r"load_from", "the path or URL of a checkpoint, or None", _text),
     Rule(r"randomness\.seed", "an integer from 0 to 2**32 - 1", lambda v: _count(v, 0, 2**32)),
@@ -395,9 +399,10 @@ def _check_component(path: str, spec: dict, place: Place) -> None:
         more = more or (not is_ours(target) and _has_kwargs(target))
         defaults = {name: argument.default for name, argument in arguments.items()}
     known = [name for name in dict.fromkeys((*place.also, *defaults)) if name not in _GIVEN]
-    given = [name for name in spec if name not in ("type" if of_class else "", "_scope_")]
+    own = "type" if of_class else ""
+    given = [name for name in spec if name != own and not name.startswith("_")]
     if more:
-        absent = [name for name in (*known, "_scope_") if name not in given]
+        absent = [name for name in known if name not in given]
         given = [name for name in given if _meant(name, absent)]
     refuse_unknown(path, given, known)
     for name in known if target is place.target else ():

@@ -130,17 +130,19 @@ def _describe(error: BaseException) -> str:
 
 def _place_of(error: BaseException) -> str:
     """Name the place in the config of what MMEngine was building, or return nothing."""
-    specs, cfg = [], None
+    specs: list[Any] = []
+    configs: list[Config] = []
     for frame, _ in traceback.walk_tb(error.__traceback__):
         given, holder = frame.f_locals.get("cfg"), frame.f_locals.get("self")
         if isinstance(given, Config):
-            cfg = given
+            configs.append(given)
         elif isinstance(holder, Runner):
-            cfg = holder.cfg
+            configs.append(holder.cfg)
         elif frame.f_code.co_name in ("build_from_cfg", "_initialize"):  # of weights
             specs.append(given)
     # The innermost one that still is what the config says: some classes change what they build.
-    places = (_find(cfg.to_dict(), spec) for spec in reversed(specs) if spec) if cfg else ()
+    contents = [cfg.to_dict() for cfg in configs]
+    places = (_find(found, spec) for spec in reversed(specs) if spec for found in contents)
     return next((f"{place}: " for place in places if place), "")
 
 
