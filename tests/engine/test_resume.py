@@ -1,6 +1,7 @@
 """Runs that are cut off and resumed equal those that are not, bit for bit."""
 
 import multiprocessing
+import os
 import shutil
 
 import pytest
@@ -14,7 +15,7 @@ from stop_hooks import SignalAt
 
 from mmkd_logit.checkpoint import load_from_file
 from mmkd_logit.engine.resume import MADE_OF, STATE, ResumeStateHook, last_checkpoint
-from mmkd_logit.engine.runner import make_resumable
+from mmkd_logit.engine.runner import QuietRunner, make_resumable
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -284,3 +285,20 @@ def test_with_mmengines_runner_the_hook_and_the_loop_are_enough(tmp_path):
         runner.train()
     Runner.from_cfg(cfg(tmp_path / "parts", resume=True)).train()
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_deterministic_runs_say_so_to_cublas(monkeypatch, deterministic):
+    """Before anything runs on a GPU, and without overruling what is set."""
+    name, given = "CUBLAS_WORKSPACE_CONFIG", []
+    monkeypatch.setattr(Runner, "set_randomness", lambda _, **settings: given.append(settings))
+    runner, settings = object.__new__(QuietRunner), dict(seed=1, deterministic=deterministic)
+    monkeypatch.delenv(name, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", dict(os.environ))
+        runner.set_randomness(**settings)
+        assert os.environ.get(name) == (":4096:8" if deterministic else None)
+        os.environ[name] = ":16:8"
+        runner.set_randomness(**settings)
+        assert os.environ[name] == ":16:8"
+    assert given == [settings] * 2
