@@ -308,9 +308,10 @@ class LogitDistiller(BaseModel):
             samples = samples_for_loss(self.student, data_samples)
             return _weigh(self.student(inputs, samples, mode="loss"), self.weights["ce"])
         with self.features.watch(self.student, self.teachers[0].model) as seen:
-            losses, student_logits = self._run_student(inputs, data_samples)
+            # The teacher first: what its pass frees serves the student's.
             if teacher_logits is None:
                 teacher_logits = self.teacher_logits(inputs, data_samples)
+            losses, student_logits = self._run_student(inputs, data_samples)
         known = isinstance(data_samples, SampleBatch)
         self.record = TrainingRecord(
             student_logits.detach(),

@@ -22,8 +22,8 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmkd_logit.engine.config import change_teachers, make_fast, model_teachers
-from mmkd_logit.engine.launch import end_with_parent, silence_known_warnings
+from mmkd_logit.engine.config import change_teachers, make_fast, model_teachers, use_channels_last
+from mmkd_logit.engine.launch import end_with_parent, keep_freed_memory, silence_known_warnings
 from mmkd_logit.lab.tables import markdown_table
 from mmkd_logit.losses.feature import find_class
 
@@ -143,6 +143,7 @@ def _ours(
     cfg = edited(cfg)
     for edit in edits:
         edit(cfg)
+    keep_freed_memory()  # as our commands do
     return RunnerSession(cfg)
 
 
@@ -168,10 +169,6 @@ def _cached(cfg: Config) -> None:
     change_teachers(cfg, lambda teacher: dict(teacher.as_config(), cache=cache))
 
 
-def _channels_last(cfg: Config) -> None:
-    cfg.custom_hooks = [*cfg.custom_hooks, dict(type="mmkd_logit.ChannelsLastHook")]
-
-
 _FAST: dict[str, Any] = dict(fast=True, compile="inductor")
 # By name: from the base config, the device and a number of data workers to a session.
 VARIANTS: dict[str, Callable[[Config, torch.device, int], Session]] = {
@@ -180,7 +177,7 @@ VARIANTS: dict[str, Callable[[Config, torch.device, int], Session]] = {
     "bare-fast": partial(BareSession, **_FAST),  # bfloat16, channels last, fused, compiled
     "bare-fast-step": partial(BareSession, fixed_batch=True, **_FAST),  # the student's step alone
     "exact": _ours,  # the config as it is, every batch through the teacher
-    "exact-channels-last": partial(_ours, edits=[_channels_last]),
+    "exact-channels-last": partial(_ours, edits=[use_channels_last]),
     "exact-cold": partial(_ours, edits=[_cached]),  # a cache of logits, empty at first
     "exact-warm": _warm,  # a full one
     "fast-cold": partial(_ours, edits=[_cached, make_fast]),  # --fast
