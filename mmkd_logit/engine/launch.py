@@ -20,6 +20,9 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.utils.dl_utils import set_multi_processing
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
 
 from mmkd_logit.checkpoint import install_safe_reading
 
@@ -164,8 +167,6 @@ def _leave() -> None:
 
 
 def _pass_on(number: int, frame: Any) -> None:
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-
     raise SignalException(f"signal {number}", signal.Signals(number))
 
 
@@ -176,10 +177,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     of its own. Here it only passes the failure on. A signal by which a scheduler wants the machine
     back, also SIGUSR1, is passed on to the processes: see ``mmkd_logit.PreemptionHook``.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main as torchrun
-
     # One thread a process is also torchrun's default, but it warns when it sets it itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

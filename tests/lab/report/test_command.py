@@ -29,8 +29,10 @@ def results(tmp_path):
         records = Records(tmp_path, name="grid", scale=scale, metrics=(TOP1,))
         for alpha in (0.5, 1.0):
             name = f"{scale}_a{alpha}"
-            records.add(name, [50.0], row="A -> B, tau 1", column=f"{alpha}", tau=1, alpha=alpha)
-            write_scalars(records.work_dir(name), lines_of())
+            for tau, run_name in ((1, name), (20, f"{name}_t20")):
+                place = dict(row=f"A -> B, tau {tau}", column=f"{alpha}")
+                records.add(run_name, [50.0], **place, tau=tau, alpha=alpha)
+                write_scalars(records.work_dir(run_name), lines_of())
         records.write()
     return tmp_path / "results"
 
@@ -97,7 +99,9 @@ def test_some_metrics(tmp_path, capsys):
     records = Records(tmp_path, name="grid", metrics=(TOP1, TRAIN))
     for alpha in (0.5, 1.0):
         values = [{TOP1[1]: 50.0, TRAIN[1]: 90.0}]
-        records.add(f"a{alpha}", values, row="A", column=f"{alpha}", tau=1, alpha=alpha)
+        for tau in (1, 20):
+            place = dict(row=f"A, tau {tau}", column=f"{alpha}")
+            records.add(f"a{alpha}_t{tau}", values, **place, tau=tau, alpha=alpha)
     records.write()
     words = [tmp_path / "results", "--figure", "grid", "--out", tmp_path / "x.png", "--metric"]
     heights = []
