@@ -5,14 +5,14 @@ import gc
 # Imports leave no garbage, and to look for it takes a fifth of the time of a command's start.
 _collects = gc.isenabled()
 gc.disable()
-
-from mmkd_logit.checkpoint import (  # noqa: E402
-    UnsafeCheckpointError,
-    install_safe_checkpoint_loading,
-    install_safe_reading,
-)
-
-if _collects:
-    gc.enable()
+try:
+    from mmkd_logit.checkpoint import (
+        UnsafeCheckpointError,
+        install_safe_checkpoint_loading,
+        install_safe_reading,
+    )
+finally:
+    if _collects:
+        gc.enable()
 
 __all__ = ["UnsafeCheckpointError", "install_safe_checkpoint_loading", "install_safe_reading"]
