@@ -73,6 +73,7 @@ READERS = {
     ),
     ("mmkd_logit/engine/results.py", "json.loads"): ROWS,
     ("mmkd_logit/engine/lock.py", "json.loads"): PLAIN,
+    ("mmkd_logit/lab/publish.py", "json.loads"): PLAIN,
     ("mmkd_logit/checkpoint.py", "tarfile.TarFile"): (
         SAFE + "test_members_of_archives_do_not_escape"
     ),

@@ -17,7 +17,6 @@ from mmkd_logit.registry import config_path
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
-from .benchmark.speed import render as render_benchmark
 from .experiment import Experiment, Run, read_once
 from .reproduce import build_parser as reproduce_parser
 from .reproduce import find_experiments
@@ -67,6 +66,8 @@ def measured_rows(
 def render_block(words: str, rows: Sequence[dict]) -> str:
     """Render what a ``tools/reproduce.py`` command line makes, or the JSON of a benchmark."""
     if words.endswith(".json"):
+        from .benchmark.speed import render as render_benchmark  # imports every network
+
         return render_benchmark(json.loads(Path(words).read_text())) + "\n"
     args = reproduce_parser().parse_args(shlex.split(words))
     seeds = sorted({row["seed"] for row in rows if row["seed"] < 1000})

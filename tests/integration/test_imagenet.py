@@ -113,7 +113,7 @@ def test_inputs_are_those_that_torchvisions_weights_expect(at_imagenet, images):
     val = loader("resnet152_in1k")
     preset = torchvision.models.ResNet152_Weights.IMAGENET1K_V1.transforms()
     preprocessor = Config.fromfile("configs/resnet/resnet152_in1k.py").data_preprocessor
-    preprocessor = MODELS.build(dict(type="ClsDataPreprocessor", **preprocessor))
+    preprocessor = MODELS.build(preprocessor)
     compared = 0
     for i in range(8):
         path = val.dataset.get_data_info(i)["img_path"]

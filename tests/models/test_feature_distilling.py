@@ -104,7 +104,7 @@ def test_one_forward_of_each_network():
     for name, net in (("student", model.student), ("teacher", model.teachers[0].model)):
         net.backbone.register_forward_hook(lambda *_, name=name: calls.append(name))
     model(*batch(), mode="loss")
-    assert calls == ["student", "teacher"]
+    assert calls == ["teacher", "student"]
     assert not model.backbone.groups[0]._forward_hooks  # hooks for one pass
     assert not model.teachers[0].model.backbone.groups[0]._forward_hooks
 
