@@ -172,5 +172,8 @@ def _add_rows(file: Path) -> None:
             )
     for row in new:
         if (row["weights"], row["finished"]) not in known:
-            append_line(MEASURED, row)
+            # Where a machine keeps its files is no part of a measurement.
+            words = row.get("command", [])
+            words = [Path(word).name if Path(word).is_absolute() else word for word in words]
+            append_line(MEASURED, dict(row, command=words))
             print(f"added {row['config']}, seed {row['seed']}", file=sys.stderr)

@@ -144,7 +144,8 @@ def test_a_metafile_has_no_other_teachers_students(place):
 
 def test_the_command(place, capsys):
     Path("README.md").write_text("<!-- measured: small.py -->\n<!-- end -->\n")
-    append_line(Path("runs.jsonl"), row_of(place[0], 90.0, "w0"))
+    command = ["tools/train.py", "a.py", "--results", str(Path("runs.jsonl").resolve())]
+    append_line(Path("runs.jsonl"), dict(row_of(place[0], 90.0, "w0"), command=command))
     # The folders of the project itself must not be written to.
     for folder in ("wrn", "kd"):
         Path("configs", folder).unlink()
@@ -157,7 +158,8 @@ def test_the_command(place, capsys):
     main(["--check"])
     assert capsys.readouterr().out.splitlines()[-1] == "1 rows; up to date"
     main(["--add", "runs.jsonl"])
-    assert len(read_lines(MEASURED)) == 1
+    (row,) = read_lines(MEASURED)
+    assert row["command"] == ["tools/train.py", "a.py", "--results", "runs.jsonl"]
     text = Path("README.md").read_text().replace("90.00", "99.00")
     Path("README.md").write_text(text)
     assert error_of(capsys, main, "--check") == (
