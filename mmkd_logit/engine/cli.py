@@ -65,9 +65,9 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
     """End the program with status 1 and one line on standard error.
 
     Covers every exception before training has started, and afterwards those that speak to the
-    user (``ValueError``, ``OSError``). Before training has started all processes of a run fail
-    alike and the first one of each machine speaks. ``MMKD_LOGIT_TRACEBACK=1`` shows tracebacks
-    all the same.
+    user (``ValueError``, ``OSError``) or are of a number of the config (``OverflowError``). Before
+    training has started all processes of a run fail alike and the first one of each machine speaks.
+    ``MMKD_LOGIT_TRACEBACK=1`` shows tracebacks all the same.
     """
     started = started or TrainingStarted()
     first = os.environ.get("LOCAL_RANK", "0") == "0"
@@ -83,7 +83,7 @@ def one_line_errors(started: TrainingStarted | None = None) -> Iterator[None]:
             if first:
                 print(f"\ninterrupted{started.advice}", file=sys.stderr)
             raise SystemExit(130) from None
-        known = isinstance(error, (ValueError, OSError))
+        known = isinstance(error, (ValueError, OSError, OverflowError))
         if os.environ.get(TRACEBACK_VARIABLE) == "1" or (started.value and not known):
             raise error from None
         if started.value or first:

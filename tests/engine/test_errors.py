@@ -50,6 +50,12 @@ def test_the_users_errors_are_one_line(capsys, begun, error, line):
     assert capsys.readouterr().err == line + "\n"
 
 
+def test_a_number_too_large_is_one_line_in_training_too(capsys):
+    with pytest.raises(SystemExit):
+        fail(OverflowError("too large to convert"), started=started(True))
+    assert capsys.readouterr().err.startswith("error: OverflowError: too large to convert (raised")
+
+
 @pytest.mark.parametrize(
     "error", [KeyError("no such hook"), TypeError("got 'lrr'"), AssertionError(), ValueError()]
 )
