@@ -126,7 +126,7 @@ def keep_freed_memory() -> None:
     """Let glibc use freed memory again, where no GPU is used; ``MMKD_LOGIT_MALLOPT=0`` does not.
 
     By default it maps each block above 32 MiB anew, such as an activation of 128 images at every
-    step, and the kernel clears the pages: a sixth of the time of a step. No result changes.
+    step, and the kernel clears the pages. No result changes.
     """
     if os.environ.get("MMKD_LOGIT_MALLOPT") == "0" or torch.cuda.is_available():
         return

@@ -104,9 +104,8 @@ def build_config(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     """Merge the command line into the config it names."""
     cfg = read_training_config(args, cfg)
     apply_common_arguments(cfg, args)
-    if check_flag(
-        "resume", cfg.get("resume") or False
-    ):  # the same as by the flag: where a run goes on is no part of it
+    # The same as by the flag: where a run goes on is no part of it.
+    if check_flag("resume", cfg.get("resume") or False):
         args.resume = args.resume or cfg.get("load_from") or "auto"
         cfg.resume, cfg.load_from = False, None
     apply_recipe_arguments(cfg, args)

@@ -124,14 +124,11 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
         >>> ratio([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
         {'ratio': 3.0, 'quartiles': [2.0, 4.0]}
     """
-    low, _, high = _quartiles([a / b for a, b in zip(times, reference, strict=True)])
+    pairs = [a / b for a, b in zip(times, reference, strict=True)]
+    low, _, high = statistics.quantiles(pairs, n=4)
     return dict(
         ratio=statistics.median(times) / statistics.median(reference), quartiles=[low, high]
     )
-
-
-def _quartiles(values: Sequence[float]) -> list[float]:
-    return statistics.quantiles(values, n=4)
 
 
 # The ways to train.
