@@ -35,10 +35,8 @@ def describe_plan(scheduler: Scheduler, rows: Sequence[dict], timer: "Timer | No
     """
     device = describe_machine()["device"]
     lines, known, unknown = [], 0.0, 0
-    for folder, run in scheduler.runs.items():
-        cfg = scheduler.configs[folder]
-        ready = all(scheduler.found.get(need.work_dir) for need in run.needs)
-        row = scheduler.found[folder] = scheduler.find(folder) if ready else None
+    for folder, row in scheduler.find_all().items():
+        run, cfg = scheduler.runs[folder], scheduler.configs[folder]
         if row is not None:
             state = "done, but for its logits" if scheduler.needs_export(folder) else "done"
         else:

@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_override_argument(parser, "--cluster-option", "of submitit, such as slurm_partition=gpu")
     add_export_argument(parser)
     add("--results", default="results", help="folder of runs.jsonl, the tables and the report")
+    add("--no-train", action="store_true", help="only the tables and the page of what is done")
     add("--no-report", action="store_true", help="write no page with all tables and figures")
     add(
         "--cfg-options",
@@ -190,17 +191,19 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
             torch.set_num_threads(getattr(pool, "threads", torch.get_num_threads()))
             timer = Timer(scheduler)
         return print("\n".join(describe_plan(scheduler, rows, timer)))
-    found = scheduler()
+    found = scheduler.find_all() if args.no_train else scheduler()
     folder = Path(args.results, args.scale or "")
     for experiment, runs in plan.items():
-        mine = {run: found[run.work_dir] for run in runs}
-        record = describe_experiment(experiment, mine, scheduler.configs, command, folder)
+        mine = {run: row for run in runs if (row := found[run.work_dir]) or not args.no_train}
+        words = [word for word in command if word != "--no-train"]
+        record = describe_experiment(experiment, mine, scheduler.configs, words, folder)
         write_tables(experiment, mine, record, folder)
     for experiment in experiments:
         _say(f"table: {folder / experiment.name}.md")
     if not args.no_report:
         _report(args.results)
-    if None in found.values() or any(scheduler.needs_export(each) for each in found):
+    incomplete = None in found.values() or any(scheduler.needs_export(each) for each in found)
+    if incomplete and not args.no_train:
         raise SystemExit(1)
 
 

@@ -285,6 +285,13 @@ class Scheduler:
             return f"there are no logits of {run.scores.work_dir} to choose its samples by"
         return None
 
+    def find_all(self) -> dict[str, dict | None]:
+        """Return what a call does, but train nothing: None for each run that is not done."""
+        for folder, run in self.runs.items():
+            ready = all(self.found[need.work_dir] for need in run.needs)
+            self.found[folder] = self.find(folder) if ready else None
+        return self.found
+
     def find(self, folder: str) -> dict | None:
         """Look a run up in the results."""
         rows, measured = read_lines(self.results), self.measured[folder]

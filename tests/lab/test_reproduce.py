@@ -117,6 +117,11 @@ def test_from_nothing_to_the_table(tiny, capsys, monkeypatch):
     assert [": done" in line for line in plan] == [True] * 6 + [False] * 4
     assert plan[-1].startswith("3 of 9 runs to do: ")
     assert " s of one device" in plan[-1]
+    main(["small.py", "--seeds", "3", "--no-train", "--no-report"])
+    assert capsys.readouterr().out == table
+    record = json.loads(Path("results/small.json").read_text())
+    assert record["command"][2:] == ["small.py", "--seeds", "3", "--no-report"]
+    assert len(record["runs"]) == 6
     assert len(read_lines(Path("results/runs.jsonl"))) == 6
     check_the_command_for_logits(capsys)
     with open("small.py", "a") as file:
