@@ -14,12 +14,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain import get_model
 
-from mmkd_logit.__main__ import TOOLS
 from mmkd_logit.checkpoint import state_hash
 from mmkd_logit.engine.config import read_config
 from mmkd_logit.engine.fingerprint import weights_hash
 from mmkd_logit.engine.train import main
-from mmkd_logit.utils.cli import program
+from mmkd_logit.utils.cli import TOOLS, program
 
 CONFIG = "mmkd_logit::wrn/wrn16-2_digits.py"
 KD = "mmkd_logit::kd/wrn16-2_wrn10-1-thin_mse_digits.py"
@@ -111,8 +110,6 @@ def test_a_distilling_config_of_another_project(tmp_path, monkeypatch):
 
 
 def test_words_are_tools():
-    names = dict(logits="dump_logits", group="train_group")
-    for word, module in TOOLS.items():
-        name = names.get(word, word)
-        assert f"from {module} import main" in (PROJECT / "tools" / f"{name}.py").read_text()
-        assert program(f"{name}.py") == ["python", f"tools/{name}.py"]
+    for tool, (module, _) in TOOLS.items():
+        assert f"from {module} import main" in (PROJECT / "tools" / tool).read_text()
+        assert program(tool) == ["python", f"tools/{tool}"]

@@ -21,6 +21,7 @@ from mmengine.runner import Runner, TestLoop
 from mmkd_logit.hooks.label_noise import train_metainfo
 from mmkd_logit.losses.base import describe_loss
 from mmkd_logit.utils.arguments import check_out_file, type_name
+from mmkd_logit.utils.cli import program
 from mmkd_logit.utils.files import explained
 
 from .cli import TrainingStarted
@@ -173,7 +174,7 @@ class ResultsRecorder:
         self, path: str | None, cfg: Config, argv: Sequence[str], tool: str = "train.py"
     ) -> None:
         self.path = Path(path) if path is not None else None
-        self.command = ["python", f"tools/{tool}", *argv]
+        self.command = [*program(tool), *argv]
         self.begin = time.time()
         self.end: float | None = None
         self.run: dict[str, Any] = {}

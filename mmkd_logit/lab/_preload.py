@@ -7,13 +7,13 @@ import importlib
 import sys
 
 from mmkd_logit.engine.launch import silence_known_warnings
-
-from .worker import TOOLS
+from mmkd_logit.utils.cli import TOOLS
 
 silence_known_warnings()
 _SLOW = ("mmpretrain.models", "yapf.yapflib.yapf_api")
 _OURS = [f"mmkd_logit.{name}" for name in ("datasets", "hooks", "metrics", "models")]
-for _name in (*_SLOW, *_OURS, *TOOLS.values()):
+_TOOLS = [module for module, _ in TOOLS.values() if module.startswith("mmkd_logit.engine")]
+for _name in (*_SLOW, *_OURS, *_TOOLS, "mmkd_logit.lab.worker"):
     with (
         contextlib.suppress(ImportError),  # the run that needs it will say so
         contextlib.redirect_stdout(sys.stderr),  # standard output is for tables

@@ -19,7 +19,7 @@ from mmkd_logit.engine.preemption import EXIT_CODES
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.registry import config_path
 from mmkd_logit.utils.arguments import check_out_file
-from mmkd_logit.utils.cli import OneLineParser
+from mmkd_logit.utils.cli import OneLineParser, program
 
 from .experiment import Experiment
 from .pools import ClusterPool, LocalPool, default_devices
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     again = resume_command("reproduce.py", argv, flag=False)
     with running_tool(TrainingStarted(again)), _ended_by_signals():
-        _reproduce(args, ["python", "tools/reproduce.py", *argv])
+        _reproduce(args, [*program("reproduce.py"), *argv])
 
 
 def _reproduce(args: argparse.Namespace, command: list[str]) -> None:

@@ -16,6 +16,7 @@ from scipy import stats
 from mmkd_logit.engine.fingerprint import log_folders
 from mmkd_logit.engine.logits import find_exports
 from mmkd_logit.engine.results import describe_method, group_size, plain
+from mmkd_logit.utils.cli import program
 from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, Run
@@ -284,7 +285,7 @@ def _describe_run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
         epochs=row["epochs"] if row else run.epochs,
         teachers=[teacher.work_dir for teacher in run.teachers],
         method=plain(describe_method(cfg)),
-        command=["python", "tools/train.py", *run.argv],
+        command=[*program("train.py"), *run.argv],
         weights=row.get("weights") if row else None,
         files=find_files(run.work_dir, row),
     )

@@ -14,14 +14,9 @@ from typing import Any
 
 from mmkd_logit.engine.fingerprint import should_resume
 from mmkd_logit.engine.train import build_config, build_parser
+from mmkd_logit.utils.cli import TOOLS
 from mmkd_logit.utils.files import open_in_place
 
-TOOLS = {
-    "precompute.py": "mmkd_logit.engine.precompute",
-    "train.py": "mmkd_logit.engine.train",
-    "train_group.py": "mmkd_logit.engine.group",
-    "dump_logits.py": "mmkd_logit.engine.logits",
-}
 _ERRORS = (1, 2)  # any other exit status is that of a signal, after which a job may run again
 
 
@@ -30,7 +25,7 @@ def run_tool(tool: str, argv: Sequence[str], log: str | None = None) -> None:
     if log is not None:
         _send_output_to(log)
     sys.argv = [f"tools/{tool}", *argv]
-    importlib.import_module(TOOLS[tool]).main(list(argv))
+    importlib.import_module(TOOLS[tool][0]).main(list(argv))
 
 
 def run_forked(tool: str, argv: Sequence[str], log: str, environment: dict[str, str]) -> None:

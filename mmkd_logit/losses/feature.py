@@ -20,7 +20,7 @@ from mmkd_logit.utils.arguments import (
 from .base import promoted_dtype
 
 
-def find_class(module: str, name: str) -> Callable:
+def find_torchdistill(module: str, name: str) -> Callable:
     """Return a class of torchdistill, or raise ImportError naming the extra that brings it."""
     try:
         return getattr(import_module(f"torchdistill.{module}"), name)
@@ -140,7 +140,7 @@ class TorchdistillLoss(nn.Module):
         self.name = name
         if name in _ELEMENTWISE:
             check_settings(name, getattr(nn, name), settings)
-            wrap = find_class("losses.mid_level", "SimpleLossWrapper")
+            wrap = find_torchdistill("losses.mid_level", "SimpleLossWrapper")
             place = dict(module_path="feature", io="output")
             self.loss = wrap(
                 getattr(nn, name)(**settings),
@@ -148,7 +148,7 @@ class TorchdistillLoss(nn.Module):
                 target=dict(place, is_from_teacher=True),
             )
         else:
-            build = find_class("losses.mid_level", name)
+            build = find_torchdistill("losses.mid_level", name)
             settings = _DEFAULTS.get(name, {}) | settings
             check_settings(name, build, settings, _PLACES[name])
             self.loss = build(**_PLACES[name], **settings)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmkd_logit.checkpoint import ADAPTERS
 from mmkd_logit.losses.base import build_module
-from mmkd_logit.losses.feature import check_settings, find_class
+from mmkd_logit.losses.feature import check_settings, find_torchdistill
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import check_number, refuse_unknown
 
@@ -60,7 +60,7 @@ class TorchdistillAdapter(nn.Module):
         super().__init__()
         if name not in _MODULES:
             raise ValueError(f"name={name!r} is not one of {', '.join(map(repr, _MODULES))}")
-        build = find_class(_MODULES[name], name)
+        build = find_torchdistill(_MODULES[name], name)
         check_settings(name, build, settings)
         self.name = name
         self.module = build(**settings)

@@ -8,6 +8,18 @@ from typing import Any, NoReturn
 
 from .arguments import did_you_mean
 
+# Files of tools/ with the module whose ``main`` they run, and the word of ``mmkd-logit WORD``.
+TOOLS = {
+    "train.py": ("mmkd_logit.engine.train", "train"),
+    "test.py": ("mmkd_logit.engine.test", "test"),
+    "precompute.py": ("mmkd_logit.engine.precompute", "precompute"),
+    "dump_logits.py": ("mmkd_logit.engine.logits", "logits"),
+    "train_group.py": ("mmkd_logit.engine.group", "group"),
+    "reproduce.py": ("mmkd_logit.lab.reproduce", "reproduce"),
+    "report.py": ("mmkd_logit.lab.report.command", "report"),
+    "benchmark.py": ("mmkd_logit.lab.benchmark.command", "benchmark"),
+}
+
 
 def one_line(text: str) -> str:
     """Return a text in one line that moves and colors nothing on a terminal, as names may."""
@@ -18,8 +30,7 @@ def program(tool: str) -> list[str]:
     """Return the words that start a tool: of a checkout its file, else the installed script."""
     if (Path(__file__).parents[2] / "pyproject.toml").is_file():
         return ["python", f"tools/{tool}"]
-    word = tool.removesuffix(".py")
-    return ["mmkd-logit", dict(dump_logits="logits", train_group="group").get(word, word)]
+    return ["mmkd-logit", TOOLS[tool][1]]
 
 
 class OneLineParser(argparse.ArgumentParser):

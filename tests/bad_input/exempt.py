@@ -49,7 +49,7 @@ OPTIONS = {
     **{("test", name): FLAG for name in ("--tta", "--amp")},
     **{(tool, "--fast"): FLAG for tool in ("precompute", "dump_logits")},
     **{(tool, "--channels-last"): FLAG for tool in ("train", "precompute", "dump_logits")},
-    **{("reproduce", name): FLAG for name in ("--fast", "--dry-run", "--no-report")},
+    **{("reproduce", name): FLAG for name in ("--fast", "--dry-run", "--no-train", "--no-report")},
     ("publish_results", "--check"): FLAG,
     **{("benchmark", name): FLAG for name in ("--losses", "--error-table", "--growth")},
 }

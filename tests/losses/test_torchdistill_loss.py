@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mmkd_logit.losses import TorchdistillLoss
-from mmkd_logit.losses.feature import find_class
+from mmkd_logit.losses.feature import find_torchdistill
 
 
 def maps(student=(4, 3, 5, 5), teacher=(4, 3, 5, 5), dtype=torch.float64):
@@ -98,7 +98,7 @@ def test_without_torchdistill_the_extra_is_named(monkeypatch):
     with pytest.raises(ImportError, match=r'pip install -e "\.\[methods\]"'):
         TorchdistillLoss("ATLoss")
     with pytest.raises(ImportError, match="ConvReg is torchdistill's, which is not installed"):
-        find_class("models.adaptation", "ConvReg")
+        find_torchdistill("models.adaptation", "ConvReg")
 
 
 def test_what_torchdistill_lacks_is_not_taken_for_it(monkeypatch):

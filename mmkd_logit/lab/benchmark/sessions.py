@@ -17,7 +17,7 @@ from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.engine import train
 from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.config import change_teachers, model_teachers
-from mmkd_logit.losses.feature import find_class
+from mmkd_logit.losses.feature import find_torchdistill
 from mmkd_logit.models import TeacherSettings
 from mmkd_logit.models.teacher_cache import TeacherCache
 from mmkd_logit.utils.arguments import type_name
@@ -234,7 +234,7 @@ class TorchdistillSession:
         )
         sgd = dict(lr=task["lr"], momentum=0.9, nesterov=True, weight_decay=task["weight_decay"])
         model = dict(forward_proc="forward_batch_only")
-        self.box = find_class("core.distillation", "DistillationBox")(
+        self.box = find_torchdistill("core.distillation", "DistillationBox")(
             teacher_model=task["teacher"].eval(),
             student_model=task["student"],
             dataset_dict=dict(train=task["data"]),
@@ -260,9 +260,9 @@ class TorchdistillSession:
         box = self.box
         for epoch in itertools.count():
             box.pre_epoch_process(epoch=epoch)
-            log = find_class("misc.log", "MetricLogger")(delimiter="  ")
+            log = find_torchdistill("misc.log", "MetricLogger")(delimiter="  ")
             for name in ("lr", "img/s"):
-                log.add_meter(name, find_class("misc.log", "SmoothedValue")(window_size=10))
+                log.add_meter(name, find_torchdistill("misc.log", "SmoothedValue")(window_size=10))
             for images, labels, extra in log.log_every(self.loader, 1000, f"Epoch: [{epoch}]"):
                 start = time.time()
                 images, labels = images.to(self.device), labels.to(self.device)

@@ -25,7 +25,7 @@ from mmengine.device import get_device
 from mmkd_logit.engine.config import change_teachers, make_fast, model_teachers, use_channels_last
 from mmkd_logit.engine.launch import end_with_parent, keep_freed_memory, silence_known_warnings
 from mmkd_logit.lab.tables import markdown_table
-from mmkd_logit.losses.feature import find_class
+from mmkd_logit.losses.feature import find_torchdistill
 
 from .sessions import BareSession, RunnerSession, TorchdistillSession, base_config, edited
 
@@ -363,7 +363,7 @@ def measure_config(args: argparse.Namespace) -> dict[str, Any]:
     others = f"{workers} data workers of bare and torchdistill"
     if "torchdistill" in names:
         try:
-            find_class("core.distillation", "DistillationBox")
+            find_torchdistill("core.distillation", "DistillationBox")
             others += f" {version('torchdistill')}"
         except ImportError as error:
             names.remove("torchdistill")
