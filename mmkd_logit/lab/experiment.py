@@ -5,7 +5,7 @@ import fnmatch
 import functools
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -135,9 +135,9 @@ class Experiment:
     ``train.KEY`` of a results row), ``paper`` (by the name of the run: the paper's number, or
     number and trust mark) and ``mark`` (the trust mark of those without); ``cited``, labels of
     rows by names that only the paper has numbers for; ``comparisons``, pairs of names of runs,
-    the first minus the second; ``note``, printed below; ``seeds``, their number where the command
-    does not give one; ``fast``, whether every run trains in bfloat16; and ``dump_logits``, the
-    splits whose logits the runs of the first seed export.
+    the first minus the second, by the first metric; ``note``, printed below; ``seeds``, their
+    number where the command does not give one; ``fast``, whether every run trains in bfloat16;
+    and ``dump_logits``, the splits whose logits the runs of the first seed export.
     """
 
     def __init__(
@@ -223,6 +223,10 @@ class Experiment:
         for name in reversed(names):
             if name in self._needed:
                 self._needed.update(self.entries[name].needs)
+
+    def pairs_of(self, metric: Mapping[str, Any]) -> list[tuple[str, ...]]:
+        """Return the comparisons by a metric: all by the first, which the experiment is about."""
+        return self.comparisons if metric is self.metrics[0] else []
 
     def label(self, name: str) -> str:
         """Return the name of a run in messages."""

@@ -126,8 +126,9 @@ def render(experiment: Experiment, found: Found) -> str:
             lines += [f"**{metric['title']}**", "", *_matrix(experiment, cells), ""]
         else:
             lines += [*_list(experiment, cells, metric["title"]), ""]
-        lines += [f"- {compare(experiment, cells, *pair)}" for pair in experiment.comparisons]
-        lines += [""] * bool(experiment.comparisons)
+        pairs = experiment.pairs_of(metric)
+        lines += [f"- {compare(experiment, cells, *pair)}" for pair in pairs]
+        lines += [""] * bool(pairs)
     lines += [experiment.note, ""] if experiment.note else []
     return "\n".join([*lines, describe_protocol(experiment, found)])
 
@@ -255,7 +256,7 @@ def describe_experiment(
                 },
                 comparisons=[
                     dict(first=a, second=b, text=compare(experiment, cells, a, b))
-                    for a, b in experiment.comparisons
+                    for a, b in experiment.pairs_of(metric)
                 ],
             )
         )

@@ -226,8 +226,8 @@ def test_every_figure_and_every_metric_is_there():
 
 
 def test_every_experiment_is_there():
-    table = README[README.index("| `python tools/reproduce.py ...`") :]
-    names = "`".join(re.findall(r"^\| (`[^|]*) \|", table[: table.index("\n\n")], re.MULTILINE))
+    table = part("experiments-and-report.md", "| `python tools/reproduce.py ...`", "An experiment is")
+    names = "`".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE))
     for path in PROJECT.glob("configs/paper/*.py"):
         assert path.stem in names.split("`"), path.stem
 
