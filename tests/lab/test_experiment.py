@@ -68,7 +68,7 @@ def test_every_experiment_of_the_paper_is_there(project):
         [*PAPER, *needs_imagenet, "digits"]
     )
     assert sorted(path.stem for path in folder.glob("digits/*.py")) == sorted(PAPER)
-    campaign = ["grid", "noisy-label", "noisy-teacher", "sequential", "table1"]
+    campaign = ["data-amount", "grid", "noisy-label", "noisy-teacher", "sequential", "table1"]
     assert sorted(path.stem for path in folder.glob("cpu/*.py")) == campaign
 
 
