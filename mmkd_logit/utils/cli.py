@@ -51,18 +51,9 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the program with status 2."""
         unknown = re.match(r"unrecognized arguments: .*?(--?[\w-]+)", message)
-        hint = did_you_mean(unknown[1], _flags(self)) if unknown else ""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        hint = did_you_mean(unknown[1], flags) if unknown else ""
         text = one_line(message)
         where = f"{self.place}: " if self.place else ""
         print(f"error: {where}{text}{hint} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
-
-
-def _flags(parser: argparse.ArgumentParser) -> list[str]:
-    flags: list[str] = []
-    for action in parser._actions:
-        flags += action.option_strings
-        if isinstance(action, argparse._SubParsersAction):
-            for inner in action.choices.values():
-                flags += _flags(inner)
-    return flags

@@ -226,7 +226,8 @@ def test_every_figure_and_every_metric_is_there():
 
 
 def test_every_experiment_is_there():
-    table = part("experiments-and-report.md", "| `python tools/reproduce.py ...`", "An experiment is")
+    begin, end = "| `python tools/reproduce.py ...`", "An experiment is"
+    table = part("experiments-and-report.md", begin, end)
     names = "`".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE))
     for path in PROJECT.glob("configs/paper/*.py"):
         assert path.stem in names.split("`"), path.stem

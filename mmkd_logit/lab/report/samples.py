@@ -47,15 +47,27 @@ class Samples:
                 yield method.name, dump
 
     def teacher(self, seed: int) -> Dump | None:
-        """Return the logits of the teacher, which a student's file holds too."""
+        """Return the logits of the teacher, which a student's file holds too.
+
+        Where they came from a cache it holds no pre-logits, and those of the teacher's file do.
+        """
         for _, dump in self.students(seed):
             if dump.teacher_logits is not None:
+                prelogits = dump.teacher_prelogits
+                own = self._teacher_file(dump) if prelogits is None else None
                 return replace(
                     dump,
                     logits=dump.teacher_logits,
-                    prelogits=dump.teacher_prelogits,
+                    prelogits=own.prelogits if own and own.same_samples(dump) else prelogits,
                     weight=dump.teacher_weight,
                 )
+        return None
+
+    def _teacher_file(self, student: Dump) -> Dump | None:
+        for run in self.experiment.record["runs"]:
+            same = run["row"] and [run["row"].get("weights")] == student.identity.get("teachers")
+            if same and self._path(run):
+                return self._read(run)
         return None
 
     def measure(self, measure: Measure) -> dict[str, list[Row]]:

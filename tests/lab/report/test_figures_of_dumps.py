@@ -346,6 +346,25 @@ def test_without_any_teacher(tmp_path):
     assert list(drawing.numbers["prelogit_norm"]) == ["CE", "KL τ = 3", "MSE"]
 
 
+def test_the_teachers_own_file_has_the_pre_logits_that_a_cache_has_not(tmp_path):
+    teacher, *students = runs = runs_of(0, ("ce", "mse"))
+    for run in students:
+        arrays = arrays_of(run["method"]["kind"], 0, "train")
+        arrays.pop("teacher_prelogits", None)
+        write_dump(tmp_path, run, "train", arrays)
+    (drawing,) = figure_distances.draw(experiment_of(tmp_path, runs))
+    assert "teacher" not in drawing.numbers["prelogit_norm"]
+    own = arrays_of(None, 0, "train")
+    write_dump(tmp_path, teacher, "train", own)
+    (drawing,) = figure_distances.draw(experiment_of(tmp_path, runs))
+    found = drawing.numbers["prelogit_norm"]["teacher"]["pooled"]
+    norm = np.linalg.norm(own["prelogits"], axis=1)
+    assert found["median"] == pytest.approx(np.median(norm), rel=1e-6)
+    write_dump(tmp_path, teacher, "train", {**own, "index": own["index"] + 1})  # other samples
+    (drawing,) = figure_distances.draw(experiment_of(tmp_path, runs))
+    assert "teacher" not in drawing.numbers["prelogit_norm"]
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_values_that_are_not_finite_are_told(part, tmp_path):
     """Some of one student's, all of another's; and a single sample of each class."""
