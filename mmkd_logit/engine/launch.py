@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -145,6 +146,8 @@ def running_tool(started: TrainingStarted | None = None) -> Iterator[None]:
     """
     with one_line_errors(started):
         silence_known_warnings()
+        with redirect_stdout(sys.stderr):  # standard output is for tables and a run's log
+            MMLogger.get_current_instance()  # that MMEngine says with what it reads of a config
         install_safe_reading()
         keep_freed_memory()
         if not gc.get_freeze_count():

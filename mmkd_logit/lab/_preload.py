@@ -12,7 +12,7 @@ from mmkd_logit.utils.cli import TOOLS
 silence_known_warnings()
 _SLOW = ("mmpretrain.models", "yapf.yapflib.yapf_api")
 _OURS = [f"mmkd_logit.{name}" for name in ("datasets", "hooks", "metrics", "models")]
-_TOOLS = [module for module, _ in TOOLS.values() if module.startswith("mmkd_logit.engine")]
+_TOOLS = [module for module, _ in TOOLS.values() if ".engine." in module]
 for _name in (*_SLOW, *_OURS, *_TOOLS, "mmkd_logit.lab.worker"):
     with (
         contextlib.suppress(ImportError),  # the run that needs it will say so

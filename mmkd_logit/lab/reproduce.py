@@ -161,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     again = resume_command("reproduce.py", argv, flag=False)
     with running_tool(TrainingStarted(again)), _ended_by_signals():
-        _reproduce(args, [*program("reproduce.py"), *argv])
+        words = [word for word in argv if word != "--no-train"]
+        _reproduce(args, [*program("reproduce.py"), *words])
 
 
 def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
@@ -195,15 +196,12 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
     folder = Path(args.results, args.scale or "")
     for experiment, runs in plan.items():
         mine = {run: row for run in runs if (row := found[run.work_dir]) or not args.no_train}
-        words = [word for word in command if word != "--no-train"]
-        record = describe_experiment(experiment, mine, scheduler.configs, words, folder)
+        record = describe_experiment(experiment, mine, scheduler.configs, command, folder)
         write_tables(experiment, mine, record, folder)
-    for experiment in experiments:
         _say(f"table: {folder / experiment.name}.md")
     if not args.no_report:
         _report(args.results)
-    incomplete = None in found.values() or any(scheduler.needs_export(each) for each in found)
-    if incomplete and not args.no_train:
+    if not args.no_train and (None in found.values() or any(map(scheduler.needs_export, found))):
         raise SystemExit(1)
 
 

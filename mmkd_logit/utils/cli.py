@@ -53,7 +53,6 @@ class OneLineParser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: .*?(--?[\w-]+)", message)
         flags = [flag for action in self._actions for flag in action.option_strings]
         hint = did_you_mean(unknown[1], flags) if unknown else ""
-        text = one_line(message)
         where = f"{self.place}: " if self.place else ""
-        print(f"error: {where}{text}{hint} (see {self.prog} --help)", file=sys.stderr)
+        print(f"error: {where}{one_line(message)}{hint} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)

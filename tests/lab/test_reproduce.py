@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -239,6 +241,20 @@ def test_a_cluster(tiny, capsys):
         (["--jobs", "0"], "--jobs must be at least 1, got 0"),
     ):
         assert error_of(capsys, main, *words, *option).startswith(message)
+
+
+def test_standard_output_is_the_tables_alone(tmp_path):
+    """What MMEngine says of an environment variable in a config is no part of them."""
+    command = [sys.executable, PROJECT / "tools/reproduce.py", "table1", "--scale", "cpu"]
+    variables = {**os.environ, "CIFAR100_ROOT": "elsewhere", "PYTHONPATH": str(PROJECT)}
+    command += ["--only", "ce", "--dry-run"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True
+    )
+    *plan, total = done.stdout.splitlines()
+    assert [line.partition("/")[0] for line in plan] == ["work_dirs"] * 3
+    assert total.startswith("3 of 3 runs to do")
+    assert "CIFAR100_ROOT" in done.stderr
 
 
 def test_it_leaves_signals_as_they_were(workplace, monkeypatch):
