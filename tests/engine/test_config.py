@@ -358,9 +358,6 @@ def test_amp(monkeypatch):
     use_amp(cfg)  # twice does no harm
     with pytest.raises(ValueError, match="cannot change the optimizer wrapper ApexOptimWrapper"):
         use_amp(Config(dict(optim_wrapper=dict(type="ApexOptimWrapper"))))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--amp needs a GPU"):
-        use_amp(cfg)
 
 
 def test_local_rank_of_the_older_launcher(project, monkeypatch):

@@ -21,7 +21,7 @@ from mmengine.runner.log_processor import LogProcessor
 from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.fingerprint import fingerprint_of, read_run, weights_hash
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
+from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main, plan_runs
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -134,40 +134,23 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     assert set(run) - own == {"fingerprint", "computed", "seed", "teachers", "processes"}
     assert {key: row[key] for key in set(run) - own} == {k: run[k] for k in set(run) - own}
 
-    # The next run finds the teacher.
-    before = (teacher / "final.pth").stat().st_mtime_ns
-    train(tiny.kd, "--train-teacher", "--seed", 1)
-    assert (teacher / "final.pth").stat().st_mtime_ns == before
-    assert (folder_of(tiny.kd, seed=1) / "final.pth").is_file()
-
-
-def sequential(tiny, stages, epochs=2):
-    """A copy of the tiny kd config with stages."""
-    path = Path(tiny.kd.replace("kd", "seq"))
-    path.write_text(
-        f"_base_ = './{Path(tiny.kd).name}'\ntrain_cfg = dict(max_epochs={epochs})\n"
-        "custom_hooks = [*_base_.custom_hooks, "
-        f"dict(type='mmkd_logit.SequentialTeacherHook', stages={stages!r})]\n"
-    )
-    return str(path)
-
 
 def test_teachers_of_later_stages_come_first_too(workplace, capsys):
     tiny, other = Tiny(), Tiny()
     later = folder_of(other.teacher, seed=2) / "final.pth"
     stage = dict(begin=1, teacher=dict(config=other.teacher, checkpoint=str(later)))
-    config = sequential(tiny, [stage])
+    hook = dict(type="mmkd_logit.SequentialTeacherHook", stages=[stage])
+    text = f"custom_hooks = [*_base_.custom_hooks, {hook}]\ntrain_cfg = dict(max_epochs=2)\n"
+    config = tiny.kd.replace("kd", "seq")
+    Path(config).write_text(f"_base_ = './{Path(tiny.kd).name}'\n{text}")
     message = error_of(capsys, main, config)
     assert (
         f"{later} does not exist; make it with: python tools/train.py {other.teacher} " in message
     )
     assert not Path("work_dirs").exists()
-    train(config, "--train-teacher", "--results", "runs.jsonl")
-    files = [folder_of(tiny.teacher) / "final.pth", later]
-    *_, row = read_lines(Path("runs.jsonl"))
-    assert row["teachers"] == [weights_hash(file) for file in files]
-    assert read_run(folder_of(config))["teachers"] == row["teachers"]
-    assert row["iterations"] == 4
+    planned = plan_runs(build_parser().parse_args([config, "--train-teacher"]))
+    folders = [folder_of(tiny.teacher), later.parent, folder_of(config)]
+    assert [Path(run.cfg.work_dir) for run in planned.values()] == folders
 
 
 def test_resume_continues(workplace):
@@ -206,7 +189,7 @@ def test_a_changed_and_a_new_run_disown_what_is_there_at_once(workplace, monkeyp
     def fail(self, *args):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr("mmpretrain.models.ImageClassifier.loss", fail)
+    monkeypatch.setattr("mmkd_logit.engine.save.FinalCheckpointHook.before_train", fail)
     longer, other = "train_cfg.max_epochs=2", "model.backbone.drop_rate=0.1"
     for words, kept in (
         (["--resume", "--cfg-options", longer], True),
