@@ -11,7 +11,6 @@ from mmengine.registry import MODELS
 
 from mmkd_logit.engine.config import (
     apply_common_arguments,
-    default_work_dir,
     read_config,
     use_amp,
 )
@@ -92,6 +91,7 @@ def test_overrides_win_over_the_defaults(project):
     words = ["--no-persistent-workers", "--cfg-options", "train_dataloader.num_workers=2"]
     assert configure(STUDENT, *words).train_dataloader.persistent_workers is False
     assert configure(STUDENT, "--cfg-options", "model.backbone.depth=16").model.backbone.depth == 16
+    assert configure(STUDENT, "--no-validate").val_dataloader is None
 
 
 def test_memory_is_pinned_where_there_is_a_gpu(project, monkeypatch):
@@ -117,9 +117,12 @@ def test_work_folder(project, tmp_path):
     own.write_text(own.read_text() + "work_dir = 'mine'\nrandomness = None\n")
     assert configure(str(own), "--seed", "2").work_dir == "mine"
     assert configure(str(own), "--seed", "2").randomness.seed == 2
-    assert default_work_dir("mmpretrain::resnet/resnet18_8xb16_cifar10.py", None) == (
-        "work_dirs/resnet18_8xb16_cifar10"
-    )
+    theirs = configure("mmpretrain::resnet/resnet18_8xb16_cifar10.py")
+    assert theirs.model.type == "ImageClassifier"
+    assert theirs.work_dir == "work_dirs/resnet18_8xb16_cifar10"
+    own.write_text("_base_ = './nowhere.py'\n")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
+        configure(str(own))
 
 
 def test_one_data_root_reaches_every_data_set(project):

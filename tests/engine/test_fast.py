@@ -92,6 +92,7 @@ def test_teachers_in_every_form():
     ("settings", "expected"),
     [
         ({}, "float32"),
+        ({"optim_wrapper.type": "AmpOptimWrapper"}, "float16"),
         ({"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": "bfloat16"}, "bfloat16"),
         ({"optim_wrapper.type": "mmkd_logit.AutocastOptimWrapper"}, "bfloat16"),
         ({"optim_wrapper.optimizer.fused": True}, "float32, fused"),

@@ -211,7 +211,9 @@ def failure(status):
     [
         (failure(1), 1, "process 0 failed with exit status 1\n"),
         (failure(143), 143, ""),
+        (failure(75), 75, ""),
         (SignalException("", signal.SIGTERM), 143, ""),
+        (SignalException("", signal.SIGINT), 130, ""),
         (SignalException("", signal.SIGUSR1), 75, ""),
     ],
 )

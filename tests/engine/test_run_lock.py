@@ -131,13 +131,12 @@ def test_train_refuses_before_it_touches_anything(workplace, capsys):
     def files():
         return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != LOCK}
 
-    for config, words in ((tiny.student, ["--resume"]), (tiny.teacher, [])):
+    cases = {tiny.student: [tiny.student], tiny.teacher: [tiny.kd, "--train-teacher"]}
+    for config, words in cases.items():
         folder = folder_of(config)
         before = files()
         with only_run_in(folder):
-            given = tiny.student if config == tiny.student else tiny.kd
-            words = words or ["--train-teacher"]
-            message = error_of(capsys, main, given, *words)
+            message = error_of(capsys, main, *words)
         assert message.startswith(f"the work folder {folder} is in use by process {os.getpid()} ")
         assert files() == before
 
