@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import to_hex
 from report_records import cell_of, record_of, run_of, write_record
 
 from mmkd_logit.lab.report.data import Experiment
@@ -114,6 +115,16 @@ def write_scalars(work_dir, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def lines_by_look(axes, look):
+    """Return the points of the curves that look like a method's."""
+    return [
+        [list(values) for values in line.get_data()]
+        for line in axes.lines
+        if len(line.get_xdata()) > 1
+        and (to_hex(line.get_color()), line.get_marker()) == (look.color, look.marker)
+    ]
 
 
 def write_dump(work_dir, split, identity, logits):

@@ -1,5 +1,5 @@
 import pytest
-from lab.report.records import Records, write_scalars
+from lab.report.records import Records, lines_by_look, write_scalars
 from matplotlib.colors import to_hex
 
 from mmkd_logit.lab.report import style
@@ -34,16 +34,6 @@ def table(tmp_path, methods=METHODS, seeds=2, write=lines_of):
             found = write(how.get("kind", "kl"), 2.0 + seed)
             write_scalars(records.work_dir(name, seed), found)
     return records
-
-
-def lines_by_look(axes, look):
-    return [
-        [list(values) for values in line.get_data()]
-        for line in axes.lines
-        if len(line.get_xdata()) > 1
-        and to_hex(line.get_color()) == look.color
-        and line.get_marker() == look.marker
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,7 @@ import itertools
 import math
 
 import pytest
-from lab.report.records import Records, write_scalars
-from matplotlib.colors import to_hex
+from lab.report.records import Records, lines_by_look, write_scalars
 
 from mmkd_logit.lab.report import style
 from mmkd_logit.lab.report.figures.learning_curves import draw
@@ -35,14 +34,8 @@ def table(tmp_path, rows=("A",), seeds=2, methods=METHODS, logged=True):
 
 
 def line_of(axes, look):
-    (line,) = [
-        line
-        for line in axes.lines
-        if len(line.get_xdata()) > 1
-        and line.get_marker() == look.marker
-        and to_hex(line.get_color()) == look.color
-    ]
-    return [list(values) for values in line.get_data()]
+    (line,) = lines_by_look(axes, look)
+    return line
 
 
 @pytest.fixture(scope="module")
