@@ -14,15 +14,16 @@ def folder(tmp_path, name, **identity):
 
 
 def test_runs_are_called_after_their_folders(tmp_path):
-    folders = [folder(tmp_path, name) for name in ("x/a/seed0", "x/a/seed3", "y/a/seed0", "c")]
-    record = experiment_of_folders([*folders[:2], folders[3]]).record
+    folders = [folder(tmp_path, name) for name in ("a/seed0", "a/seed3", "c")]
+    record = experiment_of_folders(folders).record
     named = [(run["name"], run["seed"]) for run in record["runs"]]
     assert named == [("a", 0), ("a", 3), ("c", 0)]
     assert record["cells"] == dict(a=["a", ""], c=["c", ""])
     assert record["runs"][0]["row"]["epochs"] == 2
     # Folders of one name are told apart.
-    names = [run["name"] for run in experiment_of_folders(folders[:3]).record["runs"]]
-    assert names == ["x/a", "x/a", "y/a"]
+    folders = [folder(tmp_path, name) for name in ("x/a/seed0", "y/a/seed0", "y/b/seed0")]
+    names = [run["name"] for run in experiment_of_folders(folders).record["runs"]]
+    assert names == ["x/a", "y/a", "y/b"]
 
 
 def test_a_dump_says_by_what_a_run_was_trained(tmp_path):
