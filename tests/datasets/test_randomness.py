@@ -33,9 +33,7 @@ def reference(dataset):
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(num_workers=2, batch_size=64),
         dict(num_workers=2, persistent_workers=True),
-        dict(batch_size=1000, pin_memory=torch.cuda.is_available()),
         dict(batch_size=7, drop_last=False),
         dict(sampler=dict(SEEDED, sampler=dict(type="DefaultSampler", shuffle=False))),
         dict(batch_sampler=dict(type="BatchSampler", drop_last=False)),
