@@ -157,17 +157,3 @@ def test_what_the_user_allowed_torch_is_not_allowed_here(tmp_path, monkeypatch):
             apply(tmp_path / "a.pt", key="noisy_label")
         assert os.system in torch.serialization.get_safe_globals()
     assert not marker.exists()
-
-
-def test_cifar100n_as_published(cifarn_labels, tmp_path):
-    """A dict of arrays, written by torch in both of its formats."""
-    arrays = read_arrays(cifarn_labels)
-    content = dict(clean_label=arrays["c100_clean"], noisy_label=arrays["c100_noisy"])
-    for legacy in (False, True):
-        file = tmp_path / "CIFAR-100_human.pt"
-        torch.save(content, file, _use_new_zipfile_serialization=not legacy)
-        noise = LabelNoise("file", file=str(file), key="noisy_label")
-        noisy = noise.apply(content["clean_label"], 100)
-        assert (noisy != content["clean_label"]).mean() == 0.402  # the published rate
-        with pytest.raises(ValueError, match="in another order"):
-            noise.apply(content["clean_label"][::-1], 100)

@@ -40,19 +40,6 @@ def reference():
     return seen(loader_of(SeededDataset(pictures())))
 
 
-def test_mmpretrains_own_way_depends_on_the_workers():
-    """The control, with plain indices."""
-    plain = dict(sampler=dict(type="DefaultSampler", shuffle=True))
-
-    def table(workers):
-        np.random.seed(0)
-        return seen(
-            loader_of(SeededDataset(pictures()), num_workers=workers, batch_size=16, **plain)
-        )
-
-    assert table(1) != table(2)
-
-
 def test_all_three_generators_are_seeded_and_put_back():
     dataset = SeededDataset(pictures(ThreeDice()))
 

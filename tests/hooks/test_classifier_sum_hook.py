@@ -7,7 +7,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from runs import digits_distiller, digits_student, run_config
+from runs import digits_distiller, digits_student, run_config, train
 
 HOOK = dict(type="mmkd_logit.ClassifierSumHook")
 LAZY = dict(type="mmkd_logit.LazyRuntimeInfoHook")
@@ -141,8 +141,7 @@ def test_without_a_bias_and_with_weights_of_zero(tmp_path):
 def test_a_model_without_a_linear_layer_is_left_alone(tmp_path):
     model = digits_student()
     model["head"] = dict(type="mmpretrain.ClsHead")
-    cfg = run_config(model, tmp_path, epochs=1, custom_hooks=[HOOK])
-    Runner.from_cfg(cfg).train()
+    train(model, tmp_path, epochs=1, custom_hooks=[HOOK])
     assert not [key for row in rows(tmp_path) for key in row if "classifier" in key]
 
 
@@ -193,24 +192,13 @@ def test_students_of_a_group_have_their_own(tmp_path):
     students = dict(ce=digits_student(), mse=digits_distiller(loss_kd=MSE))
     for cfg in students.values():
         cfg["data_preprocessor"] = dict(num_classes=10, mean=[78.0], std=[96.0])
-    optimizers = {
-        name: dict(optimizer=dict(SGD, weight_decay=decay))
-        for name, decay in (("ce", 0.05), ("mse", 0.0))
-    }
-    cfg = run_config(
-        dict(type="mmkd_logit.StudentGroup", students=students, seeds=3),
-        tmp_path,
-        custom_hooks=[HOOK],
-        optim_wrapper=dict(
-            constructor="mmkd_logit.StudentGroupOptimConstructor", students=optimizers
-        ),
-        param_scheduler=dict(ce=[], mse=[]),
-        val_cfg=None,
-        val_dataloader=None,
-        val_evaluator=None,
-    )
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    decays = dict(ce=0.05, mse=0.0)
+    optimizers = {n: dict(optimizer=dict(SGD, weight_decay=decay)) for n, decay in decays.items()}
+    constructor = "mmkd_logit.StudentGroupOptimConstructor"
+    settings = dict.fromkeys(("val_cfg", "val_dataloader", "val_evaluator"))
+    settings["optim_wrapper"] = dict(constructor=constructor, students=optimizers)
+    settings.update(param_scheduler=dict(ce=[], mse=[]), custom_hooks=[HOOK])
+    train(dict(type="mmkd_logit.StudentGroup", students=students, seeds=3), tmp_path, **settings)
     last = rows(tmp_path)[-1]
     assert last[f"ce/{DEVIATION}"] < 3e-6
     assert last[f"mse/{DEVIATION}"] > 0.05

@@ -159,49 +159,21 @@ def test_terms_are_those_of_the_iteration(tmp_path):
     assert "loss_ce=nan" in message
 
 
-def test_inner_losses_of_stages(tmp_path):
-    stages = [dict(begin=1, loss_kd=dict(type="Breakable"), alpha=0.25)]
-    switch = dict(type="mmkd_logit.SequentialTeacherHook", stages=stages)
-    message, ((*_, samples),) = error_of(
-        digits_distiller(), tmp_path, at=6, do="poison_one", hooks=[switch]
-    )
-    assert "at iteration 7 (epoch 2)" in message
-    assert "loss_kd=inf" in message
-    assert f"the batch has samples {', '.join(map(str, samples))}" in message
-
-
 def test_student_of_a_group(tmp_path):
-    group = dict(
-        type="mmkd_logit.StudentGroup",
-        students=dict(a=digits_student(), b=digits_distiller()),
-        seeds=0,
-    )
+    students = dict(a=digits_student(), b=digits_distiller())
+    group = dict(type="mmkd_logit.StudentGroup", students=students, seeds=0)
     optimizer = dict(optimizer=dict(type="SGD", lr=0.05))
-    message, _ = error_of(
-        group,
-        tmp_path,
-        do="poison_second",
-        optim_wrapper=dict(
-            constructor="mmkd_logit.StudentGroupOptimConstructor",
-            students=dict(a=optimizer, b=optimizer),
-        ),
-        param_scheduler=None,
-        val_cfg=None,
-        val_dataloader=None,
-        val_evaluator=None,
-    )
+    constructor = "mmkd_logit.StudentGroupOptimConstructor"
+    off = dict.fromkeys(("param_scheduler", "val_cfg", "val_dataloader", "val_evaluator"))
+    off["optim_wrapper"] = dict(constructor=constructor, students=dict.fromkeys("ab", optimizer))
+    message, _ = error_of(group, tmp_path, do="poison_second", **off)
     assert "the loss of the student b is not finite: " in message
     assert "the student's logits are not finite" in message
 
 
 def test_weights_are_looked_at_before_they_are_written(tmp_path):
-    message, _ = error_of(
-        digits_student(),
-        tmp_path,
-        do=None,
-        hooks=[dict(type="BreakWeights")],
-        default_hooks=SAVED,
-    )
+    settings = dict(hooks=[dict(type="BreakWeights")], default_hooks=SAVED)
+    message, _ = error_of(digits_student(), tmp_path, do=None, **settings)
     assert "training stopped after iteration 4: the weights head.fc.weight are NaN or infinite" in (
         message
     )

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from cut_off import from_memory
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
@@ -202,19 +202,10 @@ def test_an_ensemble_is_one_teacher(tmp_path):
 
 
 def test_a_cached_teacher_is_asked_aside_of_its_cache(tmp_path):
-    teacher = dict(
-        config=digits_student(), checkpoint=None, cache=dict(storage="memory"), micro_batch=7
-    )
-    in_memory = dict(
-        type="mmkd_logit.InMemoryDataset",
-        dataset=dict(
-            type="mmkd_logit.Digits", indices=64, pipeline=[dict(type="mmpretrain.PackInputs")]
-        ),
-    )
+    teacher = dict(config=digits_student(), checkpoint=None, micro_batch=7)
+    teacher["cache"] = dict(storage="memory")
     cfg = run_config(digits_distiller(teacher=teacher), tmp_path, custom_hooks=[OUTPUTS], epochs=1)
-    cfg.data_preprocessor["type"] = "mmkd_logit.BatchPreprocessor"
-    cfg.train_dataloader.dataset = ConfigDict(in_memory)
-    cfg.train_dataloader.update(collate_fn=dict(type="mmkd_logit.batch_collate"))
+    from_memory(cfg, crop=False)
     cfg.val_evaluator = [dict(type="KeepFields")]
     KeepFields.rounds = []
     runner = Runner.from_cfg(cfg)

@@ -200,9 +200,8 @@ def test_earlier_teachers_are_let_go(tmp_path, teachers):
     assert second() is None
 
 
-@pytest.mark.parametrize("epoch", [2, 4])
-def test_resumed_equals_uninterrupted(tmp_path, whole, teachers, epoch):
-    again = resumed(whole, teachers, tmp_path, epoch)
+def test_resumed_equals_uninterrupted(tmp_path, whole, teachers):
+    again = resumed(whole, teachers, tmp_path, 3)
     assert_same_runs(whole, again)
     averages = [
         next(h for h in run.hooks if isinstance(h, EMAHook)).ema_model for run in (whole, again)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cut_off import from_memory
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -11,12 +12,6 @@ from runs import digits_distiller, digits_student, run_config
 HOOK = dict(type="mmkd_logit.TrainAccuracyHook")
 LAZY = dict(type="mmkd_logit.LazyRuntimeInfoHook")
 KL = dict(type="mmkd_logit.ScaledKLDivLoss", tau=4)
-IN_MEMORY = dict(
-    type="mmkd_logit.InMemoryDataset",
-    dataset=dict(
-        type="mmkd_logit.Digits", indices=64, pipeline=[dict(type="mmpretrain.PackInputs")]
-    ),
-)
 
 
 def rows(work_dir):
@@ -63,6 +58,10 @@ def run(cfg):
     return runner
 
 
+def note_of(runner):
+    return next(hook for hook in runner.hooks if type(hook).__name__ == "NoteLogits")
+
+
 MODELS = {
     "plain": digits_student(),
     "alpha 1": digits_distiller(loss_kd=KL),
@@ -84,11 +83,9 @@ def test_is_the_mean_over_the_epoch_so_far(tmp_path, name, interval, in_memory):
     """64 images in batches of 24: the last one of an epoch has 16 and counts less."""
     cfg = config(tmp_path, MODELS[name], interval, [HOOK, dict(type="NoteLogits")])
     if in_memory:
-        cfg.train_dataloader.dataset = IN_MEMORY
-        cfg.train_dataloader.collate_fn = dict(type="mmkd_logit.batch_collate")
-        cfg.data_preprocessor.type = "mmkd_logit.BatchPreprocessor"
+        from_memory(cfg, crop=False)
     runner = run(cfg)
-    (note,) = (hook for hook in runner.hooks if type(hook).__name__ == "NoteLogits")
+    note = note_of(runner)
     assert [n for _, n in note.each] == [24, 24, 16] * 2
     lines = rows(tmp_path)
     assert len(lines) == (6 if interval == 1 else 4)
@@ -148,8 +145,7 @@ def test_a_loop_that_counts_iterations(tmp_path):
     cfg.log_processor = dict(by_epoch=False)
     cfg.param_scheduler = None
     runner = run(cfg)
-    (note,) = (hook for hook in runner.hooks if type(hook).__name__ == "NoteLogits")
-    lines = rows(tmp_path)
+    note, lines = note_of(runner), rows(tmp_path)
     assert [row["iter"] for row in lines] == [1, 2, 3, 4, 5]
     right, total = map(sum, zip(*note.each[3:5], strict=True))
     assert lines[-1]["batch_top1"] == pytest.approx(100 * right / total, abs=1e-4)
