@@ -138,6 +138,7 @@ class CountWaits(Hook):
 LOSSES = [
     dict(type="mmkd_logit.LogitMSELoss"),
     dict(type="mmkd_logit.ScaledKLDivLoss", tau=4),
+    dict(type="mmkd_logit.ScaledKLDivLoss", tau="inf"),
     dict(type="mmkd_logit.DKDLoss"),
     dict(type="mmkd_logit.DISTLoss"),
     dict(type="mmkd_logit.LogitStandardization", loss=dict(type="mmkd_logit.LogitMSELoss")),

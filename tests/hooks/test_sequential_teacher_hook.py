@@ -270,7 +270,10 @@ def test_iterations_in_a_run_of_epochs(tmp_path, teachers):
 
 @pytest.mark.filterwarnings("ignore")  # dynamo warns of its own doings, each version of others
 def test_compiled_training_switches_too(tmp_path, teachers):
-    model = digits_distiller(teacher=teachers[0])
+    """With features, whose hooks break the graph."""
+    attention = dict(type="mmkd_logit.TorchdistillLoss", name="ATLoss")
+    term = dict(student="backbone.groups.1", teacher="backbone.groups.1", loss=attention)
+    model = digits_distiller(teacher=teachers[0], feature_kd=[term])
     change = dict(begin=1, loss_kd=MSE, teacher=teachers[1], alpha=0.5)
     settings = dict(epochs=2, custom_hooks=[hook(change), dict(type="Notes")])
     eager = train(model, tmp_path / "eager", **settings)

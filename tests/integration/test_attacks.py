@@ -235,19 +235,14 @@ LABELS = with_noise("kind='file', file='{file}'")
 MATRIX = with_noise("kind='transition', matrix='{file}'")
 
 
-def in_cache(name):
-    """Put the file into a teacher's cache under a name there."""
-
-    def run(place, file, tmp_path):
-        target = place.cache / name
-        content = target.read_bytes()
-        try:
-            shutil.copy(file, target)
-            run_train(place.memory, "--work-dir", tmp_path)
-        finally:
-            target.write_bytes(content)
-
-    return run
+def in_cache(place, file, tmp_path):
+    target = place.cache / file.name
+    content = target.read_bytes()
+    try:
+        shutil.copy(file, target)
+        run_train(place.memory, "--work-dir", tmp_path)
+    finally:
+        target.write_bytes(content)
 
 
 def in_results(place, file, tmp_path):
@@ -284,9 +279,8 @@ FILES = {
     "a pickle.npy": (as_pickle, read_numpy, LABELS, REFUSED),
     "matrix.npy": (as_npy, read_numpy, MATRIX, REFUSED),
     "logits.npz": (as_logits, read_numpy, train_config(_SUBSET), REFUSED),
-    "meta.json": (as_pickle, read_pickle, in_cache("meta.json"), ""),
-    "logits.bin": (as_pickle, read_pickle, in_cache("logits.bin"), ""),
-    "checksums.bin": (as_pickle, read_pickle, in_cache("checksums.bin"), ""),
+    "meta.json": (as_pickle, read_pickle, in_cache, ""),
+    "logits.bin": (as_pickle, read_pickle, in_cache, ""),
     "runs.jsonl": (as_pickle, read_pickle, in_results, ""),
     "table1.json": (as_pickle, read_pickle, in_experiments, "is not whole JSON"),
     "runs.txt": (as_pickle, read_pickle, lambda p, file, t: group.main([str(file)]), "error"),

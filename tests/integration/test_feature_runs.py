@@ -120,14 +120,6 @@ def test_only_summed_terms_are_called_loss(tmp_path):
     )
 
 
-@pytest.mark.filterwarnings("ignore")  # dynamo warns of its own doings, each version of others
-def test_compiled_training_equals_eager(tmp_path):
-    eager = train(model(), tmp_path / "eager", epochs=1)
-    compiled = train(model(), tmp_path / "compiled", epochs=1, compile=dict(backend="eager"))
-    for key, value in weights(eager).items():
-        torch.testing.assert_close(weights(compiled)[key], value, rtol=1e-4, atol=1e-6, msg=key)
-
-
 def test_without_torchdistill_a_command_says_so_in_one_line(workplace, monkeypatch, capsys):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name="torchdistill")
