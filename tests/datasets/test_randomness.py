@@ -48,16 +48,6 @@ def test_pictures_depend_on_nothing_else(settings, dataset, reference):
         assert seen(loader, epoch) == expected
 
 
-def test_ranks(dataset, reference, monkeypatch):
-    both = {}
-    for rank in (0, 1):
-        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
-        part = seen(loader_of(dataset), 1)
-        assert len(part) == 150
-        both.update(part)
-    assert both == reference[1]
-
-
 def test_global_generators_and_pickling_change_nothing(dataset, reference):
     init_default_scope("mmpretrain")
     np.random.seed(11)

@@ -134,7 +134,7 @@ def test_iterations_are_looked_at_together(tmp_path, watch, done, more):
         (
             digits_distiller(),
             "poison_teacher",
-            "the teacher's logits are not finite for 16 of 16 samples.*; the student's logits are f",
+            "the teacher's logits are not finite for 16 of 16 samples.*; the student's logits are ",
         ),
         (
             digits_distiller(loss_kd=dict(type="Breakable")),

@@ -36,20 +36,17 @@ class CountTeacher(Hook):
     """Counts the images that the teacher computes outside of training."""
 
     def before_train(self, runner):
-        self.images, self.training = [], True
-        for teacher in runner.model.teachers:
-            teacher.model.register_forward_hook(self._note)
+        self.images = []
 
-    def _note(self, module, args, output):
-        if not self.training:
-            self.images[-1] += len(output)
+        def note(module, args, output):
+            if not runner.model.training:
+                self.images[-1] += len(output)
+
+        for teacher in runner.model.teachers:
+            teacher.model.register_forward_hook(note)
 
     def before_val(self, runner):
-        self.training = False
         self.images.append(0)
-
-    def after_val(self, runner):
-        self.training = True
 
 
 def run(tmp_path, model, hooks=(OUTPUTS,), images=64, **kwargs):
