@@ -1,8 +1,10 @@
 """Every config, from an empty folder: parses, is what its name says, builds, trains a step."""
 
 import copy
+import functools
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -91,8 +93,15 @@ def dataset_of(name):
     return last if last in DATASETS else "cifar100"
 
 
+@functools.cache
+def load_once(path, *environment):
+    return Config.fromfile(path)
+
+
 def load(folder, name):
-    return Config.fromfile(PROJECT / "configs" / folder / f"{name}.py")
+    variables = ("CIFAR100_ROOT", "IMAGENET_ROOT", "CIFARN_LABELS", "CIFARN_KEY")
+    environment = map(os.environ.get, (*variables, "CIFARN_CLEAN_KEY"))
+    return copy.deepcopy(load_once(PROJECT / "configs" / folder / f"{name}.py", *environment))
 
 
 def build(cfg):
