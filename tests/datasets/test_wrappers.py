@@ -33,8 +33,7 @@ def scope():
     init_default_scope("mmpretrain")
 
 
-def build(cfg):
-    return DATASETS.build(cfg)
+build = DATASETS.build
 
 
 def content(dataset, index):
