@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import PROJECT, Tiny, error_of
+from commands import PROJECT, Tiny, error_of, folder_of, train
 
+from mmkd_logit.engine.fingerprint import weights_hash
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.lab import reproduce
 from mmkd_logit.lab.experiment import read_once
@@ -58,14 +59,20 @@ def test_students_that_start_together_compute_no_logit_twice(tiny, capsys):
     assert not Path("work_dirs").exists()
     main(words)
     rows = read_lines(Path("results/runs.jsonl"))
-    students = [row["command"] for row in rows if row["config"] == tiny.kd]
+    students = [row for row in rows if row["config"] == tiny.kd]
     assert len(students) == 2
-    for command in students:
-        log = Path(command[command.index("--work-dir") + 1], "train.log")
-        assert "100.0% of 64 logits were in the cache" in log.read_text()
-    (fill,) = Path("work_dirs").glob("*/seed0/precompute/*/train.log")
-    assert "\n64 logits computed" in fill.read_text()
+    for row in students:
+        folder = Path(row["command"][row["command"].index("--work-dir") + 1])
+        assert "100.0% of 64 logits were in the cache" in (folder / "train.log").read_text()
+    fills = list(Path("work_dirs").glob("*/seed0/precompute/*/train.log"))
+    assert len(fills) == 1
+    assert "\n64 logits computed" in fills[0].read_text()
     assert "for 2 students" in capsys.readouterr().err
+    # A run without a cache ends with the same weights.
+    Path("tiny/uncached.py").write_text(text.replace("final.pth')", "final.pth', micro_batch=32)"))
+    train("tiny/uncached.py", model__alpha=0.5)
+    weights = weights_hash(folder_of("tiny/uncached.py") / "final.pth")
+    assert weights in {row["weights"] for row in students}
 
 
 def test_from_nothing_to_the_table(tiny, capsys, monkeypatch):
@@ -183,15 +190,22 @@ def test_an_experiment_anywhere(tmp_path, monkeypatch, capsys):
 
 
 def test_a_student_group_leaves_the_rows_of_single_runs(tiny, capsys):
-    words = ["small.py", "--devices", "cpu", "--no-report"]
+    Path("group.py").write_text(
+        "title = 'Group'\n"
+        f"runs = dict(big=dict(config={tiny.teacher!r}), alone=dict(row='A', "
+        f"config={tiny.student!r}, overrides=['optim_wrapper.optimizer.lr=0.05']), "
+        f"**{{f'a{{alpha}}': dict(row=alpha, config={tiny.kd!r}, "
+        "teacher='big', overrides=[f'model.alpha={alpha}']) for alpha in ('0.5', '0.9')})\n"
+    )
+    words = ["group.py", "--devices", "cpu", "--no-report"]
     main([*words, "--share-teacher"])
     first = capsys.readouterr()
-    assert "in a group with 1 others" in first.err
+    assert "in a group with 2 others" in first.err
     rows = read_lines(Path("results/runs.jsonl"))
-    assert [row["group_size"] for row in rows] == [1, 2, 2]
+    assert [row["group_size"] for row in rows] == [1, 3, 3, 3]
     main(words)  # without the flag: nothing is left to do
     second = capsys.readouterr()
-    assert second.err.count("done before") == 3
+    assert second.err.count("done before") == 4
     assert second.out == first.out
 
 
@@ -260,22 +274,21 @@ def test_wrong_words(tmp_path, monkeypatch, capsys):
     known = ", ".join(sorted(path.stem for path in (PROJECT / "configs/paper").glob("*.py")))
     message = error_of(capsys, main, "nope")
     assert message == f"no experiment 'nope' (known: {known}, all); or name a file: PATH.py"
-    for words, message in (
-        (["--epochs", -3], "--epochs must be at least 1, got -3"),
-        (["--share-teacher", 0], "--share-teacher must be at least 1, got 0"),
-        (["--seeds", 0], "--seeds must be at least 1, got 0"),
-        (["table1", "--only", "nope*"], "--only nope* fits no run of these experiments"),
-        (["--devices", "gpu"], "--devices are numbers of GPUs or cpu, got 'gpu'"),
-        (
-            ["--devices", "0,1+2"],
-            "--devices must give each run as many GPUs, got ['0', '1+2']",
-        ),
-        (["--scale", "nope"], "no scale 'nope' of the experiments (known: cpu, digits)"),
-    ):
-        assert error_of(capsys, main, "digits", *words) == message
+    assert error_of(capsys, main, "digits", "--epochs", -3) == "--epochs must be at least 1, got -3"
+    words = ["digits", "table1", "--only", "nope*"]
+    assert error_of(capsys, main, *words) == "--only nope* fits no run of these experiments"
+    message = error_of(capsys, main, "digits", "--share-teacher", 0)
+    assert message == "--share-teacher must be at least 1, got 0"
+    assert error_of(capsys, main, "digits", "--seeds", 0) == "--seeds must be at least 1, got 0"
+    message = error_of(capsys, main, "digits", "--devices", "gpu")
+    assert message == "--devices are numbers of GPUs or cpu, got 'gpu'"
+    message = error_of(capsys, main, "digits", "--devices", "0,1+2")
+    assert message == "--devices must give each run as many GPUs, got ['0', '1+2']"
     if not torch.cuda.is_available():
         message = error_of(capsys, main, "digits", "--devices", "0,99")
         assert message == "--devices 0,99: there is no GPU 0 among the 0 that are visible here"
+    message = error_of(capsys, main, "digits", "--scale", "nope")
+    assert message == "no scale 'nope' of the experiments (known: cpu, digits)"
     Path("results").touch()
     assert "results is a file; name a folder" in error_of(capsys, main, "digits")
     Path("results").unlink()
