@@ -1,5 +1,6 @@
 """Made-up experiment files with dumps beside them: what tools/reproduce.py --dump-logits leaves."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -12,9 +13,13 @@ NETWORK = "WideResNetCIFAR depth=16 widen_factor=2"
 TEACHER = "WideResNetCIFAR depth=28 widen_factor=4"
 
 
+def hash_of(*words):
+    return hashlib.sha256(repr(words).encode()).hexdigest()
+
+
 def name_of(method, network=NETWORK):
     short = "" if network == NETWORK else f"{network[-1]}_"
-    return short + (method if method in ("ce", "mse") else f"kl-t{method}")
+    return short + (method if isinstance(method, str) and method != "inf" else f"kl-t{method}")
 
 
 def network_of(label, classes, features, seed, sharp=7.0, width=1.0):
@@ -60,29 +65,38 @@ def run_of(name, seed, kind, network, tau=None, teachers=(), **method):
     told = dict(kind=kind, tau=tau, alpha=None if kind == "ce" else 1.0, loss=None)
     told |= dict(label_noise=None, teacher_config="t.py" if teachers else None, network=network)
     run = report_records.run_of(name, seed, 0.0, {**told, **method})
-    folders = [teacher["work_dir"] for teacher in teachers]
-    run.update(epochs=20, teachers=folders, files=dict(log=None, scalars=[], dumps={}))
-    taught_by = [teacher["weights"] for teacher in teachers]
-    run["row"].update(teachers=taught_by, data=dict(train="same"), test={})
+    run.update(
+        epochs=20,
+        teachers=[teacher["work_dir"] for teacher in teachers],
+        command=["python", "tools/train.py"],
+        weights=hash_of(name, seed),
+        files=dict(log=None, scalars=[], dumps={}),
+    )
+    taught_by = [teacher["row"]["weights"] for teacher in teachers]
+    run["row"].update(weights=run["weights"], teachers=taught_by, data=dict(train="same"), test={})
     return run
 
 
-def runs_of(seed, methods=METHODS, network=NETWORK, teacher=None):
+def runs_of(seed, methods=METHODS, network=NETWORK, teacher=None, **more):
     """A teacher, unless it is given, and a student by each method."""
-    runs = [] if teacher else [run_of("teacher", seed, "ce", TEACHER)]
-    teacher = teacher or runs[0]
+    runs = []
+    if teacher is None:
+        teacher = run_of("teacher", seed, "ce", TEACHER)
+        runs.append(teacher)
     for method in methods:
-        kind, tau = (method, None) if method in ("ce", "mse") else ("kl", method)
+        kind = method if method in ("ce", "mse") else "kl"
+        tau = method if kind == "kl" else None
         taught = () if kind == "ce" else (teacher,)
-        runs.append(run_of(name_of(method, network), seed, kind, network, tau, taught))
+        runs.append(run_of(name_of(method, network), seed, kind, network, tau, taught, **more))
     return runs
 
 
-def experiment_of(root, runs):
-    cells = {run["name"]: [run["name"], ""] for run in runs}
-    record = dict(name="table1", scale="cpu", title="Table", root="..", metrics=[])
-    record |= dict(command=["python", "tools/reproduce.py"], cells=cells, runs=runs)
-    return Experiment(root / "results/table1.json", root, record)
+def experiment_of(root, runs, name="table1", scale="cpu", command=("python", "tools/reproduce.py")):
+    record = dict(
+        name=name, scale=scale, title="Table", command=list(command), root="..",
+        cells={run["name"]: [run["name"], ""] for run in runs}, metrics=[], runs=runs,
+    )  # fmt: skip
+    return Experiment(root / "results" / f"{name}.json", root, record)
 
 
 def whole_experiment(root, seeds=(0,), splits=("train", "test"), methods=METHODS, **sizes):

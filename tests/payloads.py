@@ -6,6 +6,7 @@ import tarfile
 
 import numpy as np
 import torch
+import yaml
 from mmengine.config import Config
 
 
@@ -85,6 +86,10 @@ def read_numpy(path):
         with content:
             return {name: content[name] for name in content.files}
     return content
+
+
+def read_yaml(path):
+    yaml.load(path.read_text(), yaml.Loader)
 
 
 def read_program(text):

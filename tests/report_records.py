@@ -115,12 +115,13 @@ def drawing_of(name="curves", **fields):
 
 def figures_of(*names):
     """Modules with small figures, ``losses`` of no experiment and others of every one."""
-
-    def module(name):
-        needs = None if name == "losses" else "runs"
-        return SimpleNamespace(NEEDS=needs, draw=lambda *experiment: [drawing_of(name)])
-
-    return {name: module(name) for name in names}
+    return {
+        name: SimpleNamespace(
+            NEEDS=None if name == "losses" else "runs",
+            draw=lambda *experiment, name=name: [drawing_of(name)],
+        )
+        for name in names
+    }
 
 
 HOSTILE = (
@@ -137,8 +138,13 @@ HOSTILE = (
 
 def hostile_record(name, text):
     """An experiment that says the same hostile thing wherever it may say anything."""
-    cells = dict(ce=("CE", "a", [70.0, None], 71.5), kl=("KL", "b", [71.0], 74.0))
-    record = record_of(dict(cells, t=("T", "", [1.0], None)))
+    record = record_of(
+        dict(
+            ce=("CE", "a", [70.0, None], 71.5),
+            kl=("KL", "b", [71.0], 74.0),
+            t=("T", "", [1.0], None),
+        )
+    )
 
     def spoil(value):
         if isinstance(value, str):

@@ -65,15 +65,21 @@ def test_parts_have_checksums_too(content, tmp_path):
     for length in range(0, len(content), 9):
         path.write_bytes(content[:length])
         assert why_damaged(path, only_zip=True) is not None, length
-    assert why_damaged(path) == "it is cut short or damaged"
     path.write_bytes(b"")
     assert why_damaged(path) == "it is empty"
+
+
+def test_which_part_is_damaged(content, tmp_path):
+    path = tmp_path / "a.pth"
     path.write_bytes(content)
     assert why_damaged(path, only_zip=True) is None
+    begin = content.index(torch.load(path)["state_dict"]["w"].numpy().tobytes())
     flipped = bytearray(content)
-    flipped[content.index(torch.load(path)["state_dict"]["w"].numpy().tobytes())] ^= 1
+    flipped[begin] ^= 1
     path.write_bytes(flipped)
     assert why_damaged(path).endswith("/data/0 in it does not fit its checksum")
+    path.write_bytes(content[:-30])
+    assert why_damaged(path) == "it is cut short or damaged"
 
 
 def test_files_without_checksums(tmp_path):

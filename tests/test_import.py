@@ -33,7 +33,7 @@ def run(code, *words):
     )
 
 
-@pytest.mark.parametrize("absent", [STACK, ("mmcv",)])
+@pytest.mark.parametrize("absent", [STACK, *((name,) for name in STACK)])
 def test_what_is_missing_is_named_with_both_remedies(absent):
     done = run(HIDE, *absent)
     assert done.returncode == 1

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmpretrain import get_model
 
 from mmkd_logit.checkpoint import state_hash
+from mmkd_logit.engine.config import read_config
 from mmkd_logit.engine.fingerprint import weights_hash
 from mmkd_logit.engine.train import main
 from mmkd_logit.utils.cli import TOOLS, program
@@ -78,6 +79,16 @@ def test_the_wheel_holds_what_the_checkout_holds(site):
     )
 
 
+def test_a_config_of_another_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(f"_base_ = {CONFIG!r}\ntrain_cfg = dict(max_epochs=3)\n")
+    mine, ours = read_config("mine.py"), read_config(CONFIG)
+    assert mine.train_cfg.max_epochs == 3
+    assert mine.model.backbone.type == ours.model.backbone.type == "mmkd_logit.WideResNetCIFAR"
+    with pytest.raises(FileNotFoundError, match=r"mmkd_logit has no config mmkd_logit::kd/no\.py"):
+        read_config("mmkd_logit::kd/no.py")
+
+
 def test_a_distilling_config_of_another_project(tmp_path, monkeypatch):
     """Built, stepped by a plain Runner, and read by mmpretrain, where nothing of ours lies."""
     monkeypatch.chdir(tmp_path)
@@ -85,7 +96,6 @@ def test_a_distilling_config_of_another_project(tmp_path, monkeypatch):
     Path("lab").mkdir()
     Path("lab/mine.py").write_text(f"_base_ = {KD!r}\nmodel = dict(alpha=0.5)\n")
     cfg = Config.fromfile("lab/mine.py")
-    assert cfg.model.student.backbone.type == "mmkd_logit.WideResNetCIFAR"
     off = dict.fromkeys(("val_cfg", "val_dataloader", "val_evaluator"))
     cfg.merge_from_dict({**FEW, **off, "train_cfg.max_epochs": 1, "work_dir": "plain"})
     Runner.from_cfg(cfg).train()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from commands import PROJECT
 
+FOLDERS = ("mmkd_logit", "tools")
+
 # Whole modules whose every call is a matter of reading, but for those that write or only check.
 _PARSERS = {"pickle", "_pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "submitit"}
 _PARSERS |= {"yaml", "json", "csv", "tomllib", "plistlib", "configparser", "xml", "sqlite3", "h5py"}
@@ -31,65 +33,79 @@ _NOT_FILES = {"mmpretrain.registry.DATASETS.get", "mmengine.registry.HOOKS.get"}
 _NOT_FILES |= {"mmpretrain.registry.DATA_SAMPLERS.get"}
 
 PLAIN = "JSON, or a ZIP of ours that is written: data, whatever it holds"
-NUMBERS = "numbers in a file of scikit-learn's, or which this run has written"
+NUMBERS = "bytes of numbers, which this run has written"
 CONFIG = "a config is a program, and is trusted as one; its YAML is plain"
 NAMED = "imports what our own code names"
 CHECKPOINT = "integration/test_attacks.py::test_pickles_in_checkpoints"
 OTHER = "integration/test_attacks.py::test_other_files"
 ROWS = "integration/test_attacks.py::test_dumps_rows_scalars_and_origins"
-SUBMITIT = "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
-CIFAR = "engine/test_safe_reading.py::test_pickles_of_cifar"
-ARCHIVES = "engine/test_safe_reading.py::test_members_of_archives_do_not_escape"
-YAML = "engine/test_safe_reading.py::test_yaml_is_plain"
-DOWNLOAD = "engine/test_download.py::test_a_wrong_hash_is_refused_and_not_kept"
+SAFE = "engine/test_safe_reading.py::"
 PREFIXES = "engine/test_checkpoint.py::test_every_prefix_is_safe"
 
 READERS = {
-    ("utils/files.py", "zipfile.ZipFile"): PLAIN,
-    ("lab/report/data.py", "json.loads"): OTHER,
-    ("lab/report/data.py", "numpy.load"): ROWS,
-    ("datasets/wrapper.py", "mmpretrain.datasets.CIFAR10"): CIFAR,
-    ("checkpoint.py", "zipfile.is_zipfile"): PLAIN,
-    ("checkpoint.py", "zipfile.ZipFile"): CHECKPOINT,
-    ("registry.py", "importlib.import_module"): CONFIG,
-    ("engine/logits.py", "json.loads"): ROWS,
-    ("engine/logits.py", "numpy.load"): ROWS,
-    ("engine/logits.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): CHECKPOINT,
-    ("engine/fingerprint.py", "json.loads"): ROWS,
-    ("datasets/label_noise.py", "numpy.load"): OTHER,
-    ("datasets/label_noise.py", "torch.load"): OTHER,
-    ("checkpoint.py", "mmengine.runner.checkpoint.load_from_http"): PREFIXES,
-    ("checkpoint.py", "mmengine.runner.checkpoint.load_from_local"): PREFIXES,
-    ("checkpoint.py", "torch.load"): CHECKPOINT,
-    ("checkpoint.py", "numpy.memmap"): NUMBERS,  # a type to compare with
-    ("registry.py", "mmengine.config.Config.fromfile"): CONFIG,
-    ("registry.py", "mmengine.hub.get_config"): CONFIG,
-    ("__main__.py", "importlib.import_module"): NAMED,
-    ("datasets/digits.py", "numpy.loadtxt"): NUMBERS,
-    ("checkpoint.py", "torch.hub.download_url_to_file"): DOWNLOAD,
-    ("engine/results.py", "json.loads"): ROWS,
-    ("engine/lock.py", "json.loads"): PLAIN,
-    ("lab/publish.py", "json.loads"): PLAIN,
-    ("checkpoint.py", "tarfile.TarFile"): ARCHIVES,
-    ("checkpoint.py", "yaml.SafeLoader"): YAML,
-    ("engine/group.py", "json.loads"): PLAIN,
-    ("engine/group.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): CHECKPOINT,
-    ("engine/test.py", "mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint"): CHECKPOINT,
-    ("lab/_preload.py", "importlib.import_module"): NAMED,
-    ("lab/worker.py", "importlib.import_module"): NAMED,
-    ("lab/experiment.py", "mmengine.config.Config.fromfile"): CONFIG,
-    ("lab/pools.py", "submitit.AutoExecutor"): SUBMITIT,
-    ("engine/launch.py", "ctypes.CDLL"): NAMED,
-    ("lab/worker.py", "submitit.helpers.DelayedSubmission"): SUBMITIT,
-    ("engine/preflight.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): CHECKPOINT,
-    ("losses/feature.py", "importlib.import_module"): NAMED,
-    ("metrics/export.py", "numpy.memmap"): NUMBERS,
-    ("models/teacher.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): CHECKPOINT,
-    ("models/teacher.py", "mmpretrain.apis.ModelHub.get"): CONFIG,
+    ("mmkd_logit/utils/files.py", "zipfile.ZipFile"): PLAIN,
+    ("mmkd_logit/lab/report/data.py", "json.loads"): OTHER,
+    ("mmkd_logit/lab/report/data.py", "numpy.load"): ROWS,
+    ("mmkd_logit/datasets/wrapper.py", "mmpretrain.datasets.CIFAR10"): (
+        SAFE + "test_pickles_of_cifar"
+    ),
+    ("mmkd_logit/checkpoint.py", "zipfile.is_zipfile"): PLAIN,
+    ("mmkd_logit/checkpoint.py", "zipfile.ZipFile"): CHECKPOINT,
+    ("mmkd_logit/registry.py", "importlib.import_module"): CONFIG,
+    ("mmkd_logit/engine/logits.py", "json.loads"): ROWS,
+    ("mmkd_logit/engine/logits.py", "numpy.load"): ROWS,
+    ("mmkd_logit/engine/logits.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+        CHECKPOINT
+    ),
+    ("mmkd_logit/engine/fingerprint.py", "json.loads"): ROWS,
+    ("mmkd_logit/datasets/label_noise.py", "numpy.load"): OTHER,
+    ("mmkd_logit/datasets/label_noise.py", "torch.load"): OTHER,
+    ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_http"): PREFIXES,
+    ("mmkd_logit/checkpoint.py", "mmengine.runner.checkpoint.load_from_local"): PREFIXES,
+    ("mmkd_logit/checkpoint.py", "torch.load"): CHECKPOINT,
+    ("mmkd_logit/checkpoint.py", "numpy.memmap"): NUMBERS,  # a type to compare with
+    ("mmkd_logit/registry.py", "mmengine.config.Config.fromfile"): CONFIG,
+    ("mmkd_logit/registry.py", "mmengine.hub.get_config"): CONFIG,
+    ("mmkd_logit/__main__.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/datasets/digits.py", "numpy.loadtxt"): "numbers in a file of scikit-learn's wheel",
+    ("mmkd_logit/checkpoint.py", "torch.hub.download_url_to_file"): (
+        "engine/test_download.py::test_a_wrong_hash_is_refused_and_not_kept"
+    ),
+    ("mmkd_logit/engine/results.py", "json.loads"): ROWS,
+    ("mmkd_logit/engine/lock.py", "json.loads"): PLAIN,
+    ("mmkd_logit/lab/publish.py", "json.loads"): PLAIN,
+    ("mmkd_logit/checkpoint.py", "tarfile.TarFile"): (
+        SAFE + "test_members_of_archives_do_not_escape"
+    ),
+    ("mmkd_logit/checkpoint.py", "yaml.SafeLoader"): SAFE + "test_yaml_is_plain",
+    ("mmkd_logit/engine/group.py", "json.loads"): PLAIN,
+    ("mmkd_logit/engine/group.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+        CHECKPOINT
+    ),
+    (
+        "mmkd_logit/engine/test.py",
+        "mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint",
+    ): CHECKPOINT,
+    ("mmkd_logit/lab/_preload.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/lab/worker.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/lab/experiment.py", "mmengine.config.Config.fromfile"): CONFIG,
+    ("mmkd_logit/lab/pools.py", "submitit.AutoExecutor"): (
+        "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
+    ),
+    ("mmkd_logit/engine/launch.py", "ctypes.CDLL"): NAMED,
+    ("mmkd_logit/lab/worker.py", "submitit.helpers.DelayedSubmission"): (
+        "integration/test_attacks.py::test_submitit_reads_nobody_elses_pickles"
+    ),
+    ("mmkd_logit/engine/preflight.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+        CHECKPOINT
+    ),
+    ("mmkd_logit/losses/feature.py", "importlib.import_module"): NAMED,
+    ("mmkd_logit/metrics/export.py", "numpy.memmap"): NUMBERS,
+    ("mmkd_logit/models/teacher.py", "mmengine.runner.CheckpointLoader.load_checkpoint"): (
+        CHECKPOINT
+    ),
+    ("mmkd_logit/models/teacher.py", "mmpretrain.apis.ModelHub.get"): CONFIG,
 }
-
-
-MODULES = [path for folder in ("mmkd_logit", "tools") for path in (PROJECT / folder).rglob("*.py")]
 
 
 def names_of(tree):
@@ -131,10 +147,14 @@ def readers_of(text):
     return found
 
 
+def modules():
+    return sorted(path for folder in FOLDERS for path in (PROJECT / folder).rglob("*.py"))
+
+
 def test_every_reader_is_known():
     found = {
-        (path.relative_to(PROJECT).as_posix().removeprefix("mmkd_logit/"), name)
-        for path in MODULES
+        (path.relative_to(PROJECT).as_posix(), name)
+        for path in modules()
         for name in readers_of(path.read_text())
     }
     new, gone = found - READERS.keys(), READERS.keys() - found
@@ -152,23 +172,37 @@ def test_every_attack_is_there(attack):
 @pytest.mark.parametrize(
     ("text", "reader"),
     [
+        ("import pickle\npickle.load(f)", "pickle.load"),
         ("from pickle import loads as read\nread(f)", "pickle.loads"),
         ("import pickle as p\nclass A(p.Unpickler): pass", "pickle.Unpickler"),
         ("import numpy as np\nnp.load(f, allow_pickle=True)", "numpy.load"),
+        ("import numpy\nnumpy.lib.format.open_memmap(f)", "numpy.lib.format.open_memmap"),
         ("import torch\nmap(torch.load, files)", "torch.load"),
+        ("import torch\ntorch.jit.load(f)", "torch.jit.load"),
         ("import torch.hub\ntorch.hub.load('a', 'b')", "torch.hub.load"),
+        ("from torch.hub import load_state_dict_from_url as g\ng(u)", None),
+        ("import mmengine\nmmengine.load(f)", "mmengine.load"),
         ("from mmengine.fileio import load\nload(f)", "mmengine.fileio.load"),
         ("from mmengine import Config\nConfig.fromstring(t, '.py')", "mmengine.Config.fromstring"),
         ("import yaml\nyaml.full_load(f)", "yaml.full_load"),
+        ("import tarfile\ntarfile.open(f)", "tarfile.open"),
         ("import shutil\nshutil.unpack_archive(f)", "shutil.unpack_archive"),
         ("eval(text)", "eval"),
+        ("exec(text)", "exec"),
         ("import importlib\nimportlib.import_module(n)", "importlib.import_module"),
+        ("import runpy\nrunpy.run_path(f)", "runpy.run_path"),
+        ("import joblib\njoblib.load(f)", "joblib.load"),
         ("def f():\n    import dill\n    dill.load(f)", "dill.load"),
-        ("import json, re, torch\njson.dumps(a)\nre.compile(b)\nmodel.eval()", None),
     ],
 )
 def test_control_readers_are_found(text, reader):
-    assert readers_of(text) == ({reader} if reader else set())
+    expected = reader or "torch.hub.load_state_dict_from_url"
+    assert expected in readers_of(text)
+
+
+def test_control_what_reads_nothing():
+    text = "import json, re, torch\njson.dumps(a)\nre.compile(b)\nmodel.eval()"
+    assert readers_of(text) == set()
 
 
 # What mmengine and mmpretrain read with pickle, or run, beside torch.load without a word (weights

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
-from mmengine.runner.checkpoint import get_state_dict
+from mmengine.registry import HOOKS, MODELS, DefaultScope, init_default_scope
 from networks import raw_batch
 
 CHILD = """
@@ -24,9 +24,11 @@ model = dict(
 ZOO = {  # config: size of the images
     "resnet/resnet18_8xb16_cifar10.py": 32,
     "mobilenet_v2/mobilenet-v2_8xb32_in1k.py": 64,
+    "shufflenet_v2/shufflenet-v2-1x_16xb64_in1k.py": 64,
     "convnext/convnext-tiny_32xb128_in1k.py": 64,  # EMA, MixUp, CutMix, paramwise
     "swin_transformer/swin-tiny_16xb64_in1k.py": 224,  # MixUp, CutMix, paramwise, clipping
     "deit/deit-tiny_4xb256_in1k.py": 224,  # label smoothing, MixUp, CutMix, custom_keys
+    "poolformer/poolformer-s12_32xb128_in1k.py": 64,
 }
 
 
@@ -82,6 +84,18 @@ def test_child_config_keeps_everything_and_trains(path, tmp_path):
     assert not any(key.startswith(("teacher", "student")) for key in ours.state_dict())
 
 
+def test_ema_of_the_zoo_holds_the_student_alone(tmp_path):
+    child, _ = child_and_base("convnext/convnext-tiny_32xb128_in1k.py", tmp_path, alpha=1.0)
+    (hook_cfg,) = [hook for hook in child.custom_hooks if hook.type == "EMAHook"]
+    hook_cfg.pop("priority")  # read by the Runner
+    hook = HOOKS.build(hook_cfg)
+    assert isinstance(hook, EMAHook)
+    model = build(child)
+    averaged = MODELS.build(hook.ema_cfg, default_args=dict(model=model))
+    assert averaged.module.teachers[0] is model.teachers[0]
+    assert list(averaged.module.state_dict()) == list(model.state_dict())
+
+
 def test_layerwise_decay_of_the_zoo(tmp_path):
     """Its constructor asks the model for the depth of a parameter."""
     child, base = child_and_base("deit/deit-tiny_4xb256_in1k.py", tmp_path, alpha=1.0)
@@ -93,22 +107,38 @@ def test_layerwise_decay_of_the_zoo(tmp_path):
     assert len({lr for lr, _ in rates.values()}) > 5
 
 
-def timm(folder):
-    return dict(type="mmpretrain.TimmClassifier", model_name="test_resnet", num_classes=10)
+def test_timm_student_and_teacher():
+    net = dict(
+        type="mmpretrain.TimmClassifier",
+        model_name="test_resnet",
+        num_classes=10,
+        loss=dict(type="mmpretrain.CrossEntropyLoss"),
+    )
+    _check_wrapped(net)
 
 
-def hugging_face(folder):
+def test_hugging_face_student_and_teacher(tmp_path):
     from transformers import ResNetConfig
 
-    sizes = dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
-    ResNetConfig(**sizes, num_labels=10).save_pretrained(folder)
-    return dict(type="mmpretrain.HuggingFaceClassifier", model_name=str(folder))
+    ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 1],
+        layer_type="basic",
+        num_labels=10,
+    ).save_pretrained(tmp_path)
+    net = dict(
+        type="mmpretrain.HuggingFaceClassifier",
+        model_name=str(tmp_path),
+        loss=dict(type="mmpretrain.CrossEntropyLoss"),
+    )
+    _check_wrapped(net)
 
 
-@pytest.mark.parametrize("library", [timm, hugging_face])
-def test_student_and_teacher_of_another_library(tmp_path, library):
-    """Whose state_dict mmpretrain renames through hooks."""
-    net = dict(library(tmp_path), loss=dict(type="mmpretrain.CrossEntropyLoss"))
+def _check_wrapped(net):
+    """Networks of other libraries, whose state_dict mmpretrain renames through hooks."""
+    from mmengine.runner.checkpoint import get_state_dict
+
     if DefaultScope.get_current_instance() is None:
         init_default_scope("mmpretrain")
     model = MODELS.build(

@@ -45,7 +45,7 @@ def test_images_are_scikit_learns():
     assert max(item["img"].max() for item in Digits()) == 255
 
 
-@pytest.mark.parametrize("split", ["Train", None, ["train"]])
+@pytest.mark.parametrize("split", ["Train", "all", "", None, 3, ["train"]])
 def test_other_splits_are_refused(split):
     with pytest.raises(ValueError, match=r"split must be one of \['train', 'val', 'test'\], got "):
         Digits(split=split)

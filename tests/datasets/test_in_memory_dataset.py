@@ -16,8 +16,10 @@ from pictures import (
 )
 
 from mmkd_logit.datasets import (
+    DataSubset,
     Digits,
     InMemoryDataset,
+    NoisyLabelDataset,
     SampleKey,
     augment,
 )
@@ -38,6 +40,43 @@ IN_MEMORY = dict(
 # -- pictures ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def cifar100(cifar100_root):
+    init_default_scope("mmpretrain")
+    return DATASETS.build(
+        dict(
+            type="mmpretrain.CIFAR100",
+            data_root=cifar100_root,
+            split="train",
+            indices=5000,
+            pipeline=[CROP, FLIP, PACK],
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def cifar100_in_memory(cifar100):
+    return InMemoryDataset(cifar100)
+
+
+def test_cifar100_equals_mmpretrain_and_views_say_how(cifar100, cifar100_in_memory, monkeypatch):
+    """The number of a view alone gives the parameters of mmpretrain's transforms."""
+    indices = np.random.default_rng(0).choice(5000, 2000, replace=False)
+    batch = cifar100_in_memory.__getitems__(keys_of(indices))
+    views = batch["data_samples"].views
+    assert (views.samples, views.per_sample) == (5000, 162)
+    assert np.array_equal(views.index, indices)
+    assert set(views.view) == set(range(162))
+    expected = []
+    for index, view in zip(indices.tolist(), views.view.tolist(), strict=True):
+        place, flipped = divmod(view, 2)
+        chosen = [divmod(place, 9), "horizontal" if flipped else None]
+        expected.append(stock_picture(monkeypatch, cifar100, index, chosen))
+    assert same_pictures(batch, expected)
+    labels = [cifar100.get_data_info(int(index))["gt_label"] for index in indices]
+    assert batch["data_samples"].gt_label.tolist() == labels
+
+
 def flips(prob, direction):
     return dict(type="RandomFlip", prob=prob, direction=direction)
 
@@ -45,16 +84,25 @@ def flips(prob, direction):
 ANY = ["horizontal", "vertical", "diagonal"]
 # With the number of places (top, left), or of flips, in the order of the views' numbers.
 PIPELINES = {
-    "recipe": ([dict(type="RandomCrop", crop_size=8, padding=4), flips(0.5, ANY[0])], [9, 12, 2]),
+    "crop": ([dict(type="RandomCrop", crop_size=5)], [4, 7]),
     "one side": ([dict(type="RandomCrop", crop_size=(8, 6))], [1, 6]),
+    "two paddings": ([dict(type="RandomCrop", crop_size=8, padding=(3, 1))], [3, 10]),
     "four paddings": ([dict(type="RandomCrop", crop_size=9, padding=(1, 2, 3, 4))], [6, 7]),
     "number": ([dict(type="RandomCrop", crop_size=9, padding=2, pad_val=77)], [4, 7]),
     "colour": ([dict(type="RandomCrop", crop_size=9, padding=2, pad_val=(1, 2, 255))], [4, 7]),
     "if needed": (
+        [dict(type="RandomCrop", crop_size=(13, 12), pad_if_needed=True, pad_val=9)],
+        [2, 2],
+    ),
+    "if needed, too": (
         [dict(type="RandomCrop", crop_size=14, padding=1, pad_if_needed=True)],
         [1, 2],
     ),
+    "vertical": ([flips(0.3, "vertical")], [2]),
+    "diagonal": ([flips(0.5, "diagonal")], [2]),
     "directions": ([flips(0.9, ANY)], [4]),
+    "probabilities": ([flips([0.1, 0.2, 0.6], ANY)], [4]),
+    "always": ([flips(1.0, "horizontal")], [2]),
     "flip, crop": (
         [flips(0.5, ANY), dict(type="RandomCrop", crop_size=8, padding=1)],
         [4, 3, 6],
@@ -73,14 +121,12 @@ CHANNELS = {"colour": (3,), "grey": (1,), "flat": ()}
     ("name", "channels"),
     [*((name, "colour") for name in PIPELINES), ("number", "grey"), ("flip, crop", "flat")],
 )
-def test_pictures_equal_mmpretrain_and_views_say_how(name, channels, monkeypatch):
-    """The number of a view alone gives the parameters of mmpretrain's transforms."""
+def test_pictures_equal_mmpretrain(name, channels, monkeypatch):
     pipeline, counts = PIPELINES[name]
     stock = Pictures(*[(8, 11, *CHANNELS[channels])] * 150, pipeline=[*pipeline, PACK])
     batch = InMemoryDataset(stock).__getitems__(keys_of(range(150)))
     views = batch["data_samples"].views
-    assert (views.samples, views.per_sample) == (150, np.prod(counts))
-    assert views.index.tolist() == [*range(150)]
+    assert views.per_sample == np.prod(counts)
     expected = []
     for index, view in enumerate(views.view):
         numbers = [int(number) for number in np.unravel_index(view, counts)]
@@ -98,6 +144,7 @@ def test_pictures_equal_mmpretrain_and_views_say_how(name, channels, monkeypatch
 @pytest.mark.parametrize(
     ("prob", "direction", "shares"),
     [
+        (0.3, "horizontal", [0.7, 0.3]),
         (1.0, "vertical", [0, 1]),
         (0.0, "vertical", [1, 0]),
         (0.9, ANY, [0.1, 0.3, 0.3, 0.3]),
@@ -163,10 +210,13 @@ def test_loading_transforms_are_done_once(tmp_path):
         with_label=True,
         pipeline=pipeline,
     )
-    for steps in (pipeline, [pipeline[0], dict(type="Resize", scale=(9, 7)), PACK]):
-        stock, dataset = (b(dict(cfg, pipeline=steps)) for b in (DATASETS.build, InMemoryDataset))
-        pictures = [stock[i]["inputs"] for i in range(6)]
-        assert same_pictures(dataset.__getitems__(range(6)), pictures)
+    stock, dataset = DATASETS.build(cfg), InMemoryDataset(cfg)
+    assert same_pictures(dataset.__getitems__(range(6)), [stock[i]["inputs"] for i in range(6)])
+    resized = [pipeline[0], dict(type="Resize", scale=(9, 7)), PACK]
+    stock, dataset = (
+        build(dict(cfg, pipeline=resized)) for build in (DATASETS.build, InMemoryDataset)
+    )
+    assert same_pictures(dataset.__getitems__(range(6)), [stock[i]["inputs"] for i in range(6)])
     # The files are no longer needed.
     for file in (tmp_path / "a").iterdir():
         file.unlink()
@@ -218,21 +268,22 @@ def test_samples_are_mmpretrains():
         dataset[901]
 
 
-WRAPPERS = dict(
-    noise=dict(type="mmkd_logit.NoisyLabelDataset", kind="symmetric", rate=0.4),
-    part=dict(type="mmkd_logit.DataSubset", per_class=0.5, seed=1),
-    memory=dict(type="mmkd_logit.InMemoryDataset"),
-)
-
-
 def wrapped(order):
-    dataset = IN_MEMORY["dataset"]
-    for name in order:
-        dataset = dict(WRAPPERS[name], dataset=dataset)
+    """Noise and a part, in both orders, around or inside the images in memory."""
+    dataset = IN_MEMORY if order[0] == "memory" else IN_MEMORY["dataset"]
+    for name in order[1:] if order[0] == "memory" else order:
+        if name == "noise":
+            dataset = dict(
+                type="mmkd_logit.NoisyLabelDataset", dataset=dataset, kind="symmetric", rate=0.4
+            )
+        elif name == "part":
+            dataset = dict(type="mmkd_logit.DataSubset", dataset=dataset, per_class=0.5, seed=1)
+        else:
+            dataset = dict(type="mmkd_logit.InMemoryDataset", dataset=dataset)
     return dataset
 
 
-@pytest.mark.parametrize("names", [("noise", "part"), ("part", "noise")])
+@pytest.mark.parametrize("names", [("noise",), ("part",), ("noise", "part"), ("part", "noise")])
 def test_wrappers_change_labels_and_choice_but_no_picture(names, reference):
     """Wherever the images in memory stand; and labels are those of the wrappers without memory."""
     around, inside = (
@@ -254,7 +305,8 @@ def test_wrappers_change_labels_and_choice_but_no_picture(names, reference):
         for sample in next(iter(loader))["data_samples"]:
             clean = {info["sample_idx"]: info.get("clean_label") for info in infos}
             assert sample.get("clean_label") == clean[sample.sample_idx]
-    assert (stock.get_gt_labels() != [info["clean_label"] for info in infos]).any()
+    if "noise" in names:
+        assert (stock.get_gt_labels() != [info["clean_label"] for info in infos]).any()
     # What a cache of the teacher knows a picture by is that of the whole, outside.
     plain = next(iter(loader_of(IN_MEMORY)))["data_samples"].views
     views = next(iter(around))["data_samples"].views
@@ -265,7 +317,8 @@ def test_wrappers_change_labels_and_choice_but_no_picture(names, reference):
 
 def test_pictures_are_told_apart():
     def pictures(**settings):
-        return InMemoryDataset(dict(IN_MEMORY["dataset"], **settings))._pictures
+        dataset = dict(IN_MEMORY["dataset"], **settings)
+        return InMemoryDataset(dataset)._pictures
 
     def crop(**settings):
         return [dict(type="mmpretrain.RandomCrop", **settings), PACK]
@@ -298,6 +351,22 @@ def test_numbers_end_where_there_are_too_many():
     assert views((64, 65, 3), 1) is None
 
 
+def test_lazy():
+    dataset = InMemoryDataset(IN_MEMORY["dataset"], lazy_init=True)
+    assert not dataset._fully_initialized
+    assert not dataset.dataset._fully_initialized
+    assert hasattr(dataset, "__getitems__")
+    assert dataset.__getitems__(keys_of([1]))["inputs"].shape == (1, 1, 8, 8)
+    assert not hasattr(DataSubset(IN_MEMORY["dataset"], per_class=0.5), "__getitems__")
+    noisy = NoisyLabelDataset(
+        dict(type="mmkd_logit.InMemoryDataset", dataset=IN_MEMORY["dataset"], lazy_init=True),
+        kind="symmetric",
+        rate=0.2,
+        lazy_init=True,
+    )
+    assert noisy[SampleKey(0, 0, 4)]["data_samples"].sample_idx == 4
+
+
 # -- what is refused --------------------------------------------------------------------------
 
 
@@ -313,6 +382,7 @@ def test_numbers_end_where_there_are_too_many():
             r"RandomResizedCrop .* mmkd_logit.Seeded",
         ),
         ([FLIP, dict(type="CenterCrop", crop_size=4), PACK], "CenterCrop .* after a random transf"),
+        ([FLIP], "RandomFlip .* must end in PackInputs"),
         ([], "^nothing .* must end in PackInputs"),
         ([dict(PACK, algorithm_keys=("mask",))], "PackInputs .* packs gt_label and img alone"),
         (
@@ -324,12 +394,17 @@ def test_numbers_end_where_there_are_too_many():
             for wrong, message in [
                 (dict(padding=[1, 2, 3]), r"2 or 4 of them, got .* padding=\[1, 2, 3\]"),
                 (dict(padding=-1), "an integer from 0 on"),
+                (dict(crop_size=2.5), r"got crop_size=\(2.5, 2.5\)"),
                 (dict(padding=1, pad_val="a"), r"RandomCrop\(pad_val='a'\): pad_val must be a int"),
                 (
                     dict(crop_size=9, padding=1),
                     r"crop_size=\(9, 9\)\) is larger than .* 8 x 8 with",
                 ),
             ]
+        ),
+        (
+            [dict(type="Cutout", shape=4), PACK],
+            r"Cutout .*is not done in memory: only",
         ),
         (
             [dict(type="LoadImageFromFile", to_float32=True), PACK],
@@ -381,9 +456,8 @@ def test_devices(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("device", ["cuda", "auto"])
-def test_pictures_of_a_gpu(device):
-    stock = Pictures(*[(32, 32, 3)] * 300, pipeline=[CROP, FLIP, PACK])
-    keys = keys_of(range(300))
-    there, here = (InMemoryDataset(stock, device=d).__getitems__(keys) for d in (device, "cpu"))
+def test_pictures_of_a_gpu(device, cifar100):
+    keys = keys_of(range(0, 5000, 17))
+    there, here = (InMemoryDataset(cifar100, device=d).__getitems__(keys) for d in (device, "cpu"))
     assert there["inputs"].is_cuda
     assert torch.equal(there["inputs"].cpu(), here["inputs"])

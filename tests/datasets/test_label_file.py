@@ -36,7 +36,7 @@ def write(path, arrays):
     return path
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.float64])
 def test_npy(tmp_path, dtype):
     np.save(tmp_path / "labels.npy", NOISY.astype(dtype))
     labels = apply(tmp_path / "labels.npy")
@@ -44,7 +44,7 @@ def test_npy(tmp_path, dtype):
     assert (labels == NOISY).all()
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".pth"])
 def test_named_arrays_as_published(tmp_path, suffix):
     file = write(tmp_path / f"CIFAR-100_human{suffix}", PUBLISHED)
     assert (apply(file, key="noisy_label") == NOISY).all()
@@ -62,10 +62,12 @@ def test_named_arrays_as_published(tmp_path, suffix):
     "content",
     [
         torch.from_numpy(NOISY),
+        torch.from_numpy(NOISY).float(),
         torch.from_numpy(NOISY).bfloat16(),
         NOISY.astype(np.uint8),
         NOISY.tolist(),
         dict(labels=torch.from_numpy(NOISY)[:, None]),
+        dict(labels=NOISY, clean_label=CLEAN),
         dict(labels=NOISY, note="by hand"),
     ],
 )
@@ -92,7 +94,9 @@ def test_other_clean_labels_are_another_order(tmp_path):
     [
         (NOISY[:-1], "holds 19 labels and the data set 20 samples; .* put DataSubset around"),
         (NOISY + 1, r"the labels of .* must be from 0 to 4, got 5"),
+        (NOISY - 1, r"must be from 0 to 4, got -1"),
         (NOISY + 0.5, "must be integers, got float64"),
+        (NOISY.reshape(4, 5), r"got shape \(4, 5\)"),
     ],
 )
 def test_wrong_labels(tmp_path, labels, message):
@@ -147,6 +151,13 @@ def test_crafted_files_are_refused_and_do_not_run(tmp_path, name):
     assert not marker.exists()
 
 
+def test_control_the_crafted_files_do_run_elsewhere(tmp_path):
+    marker = tmp_path / "was executed"
+    torch.save(attacks(marker)["in dict.pt"], tmp_path / "a.pt")
+    torch.load(tmp_path / "a.pt", weights_only=False)
+    assert marker.exists()
+
+
 def test_what_the_user_allowed_torch_is_not_allowed_here(tmp_path, monkeypatch):
     """And stays allowed elsewhere."""
     marker = tmp_path / "was executed"
@@ -157,3 +168,17 @@ def test_what_the_user_allowed_torch_is_not_allowed_here(tmp_path, monkeypatch):
             apply(tmp_path / "a.pt", key="noisy_label")
         assert os.system in torch.serialization.get_safe_globals()
     assert not marker.exists()
+
+
+def test_cifar100n_as_published(cifarn_labels, tmp_path):
+    """A dict of arrays, written by torch in both of its formats."""
+    arrays = read_arrays(cifarn_labels)
+    content = dict(clean_label=arrays["c100_clean"], noisy_label=arrays["c100_noisy"])
+    for legacy in (False, True):
+        file = tmp_path / "CIFAR-100_human.pt"
+        torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+        noise = LabelNoise("file", file=str(file), key="noisy_label")
+        noisy = noise.apply(content["clean_label"], 100)
+        assert (noisy != content["clean_label"]).mean() == 0.402  # the published rate
+        with pytest.raises(ValueError, match="in another order"):
+            noise.apply(content["clean_label"][::-1], 100)

@@ -18,7 +18,7 @@ HASHES = dict(
     pair="7c6afc02097d41a4",
     transition="6de11950e11e2224",
 )
-RATES = [0, 0.1, 0.4, 0.8, 1]
+RATES = [0, 0.1, 0.25, 0.4, 0.6, 0.8, 1]
 
 
 def shuffled(sizes=SIZES):
@@ -52,20 +52,26 @@ def test_exact_rate_overall_and_as_nearly_as_possible_in_each_class(rate):
     assert clean.tolist() == shuffled().tolist()
 
 
-@pytest.mark.parametrize(
-    ("size", "classes", "rate", "expected"),
-    [
-        # Where rounding each class would be far off.
-        *((1, 100, 0.4, 40), (1, 100, 0.6, 60), (3, 100, 0.1, 30)),
-        # Rates that binary numbers miss: 0.29 * 50 is below 14.5, and 0.57 * 100 below 57.
-        *((50, 1, 0.29, 15), (100, 1, 0.57, 57), (5, 1, 0.1, 1), (5, 1, 0.3, 2)),
-    ],
-)
-def test_numbers_of_changes_are_exact(size, classes, rate, expected):
-    clean = np.tile(np.arange(classes), size)
-    noisy = LabelNoise("pair", rate=rate).apply(clean, max(2, classes))
+@pytest.mark.parametrize(("size", "rate", "expected"), [(1, 0.4, 40), (1, 0.6, 60), (3, 0.1, 30)])
+def test_exact_where_rounding_each_class_would_be_far_off(size, rate, expected):
+    clean = np.tile(np.arange(100), size)
+    noisy = LabelNoise("symmetric", rate=rate).apply(clean, 100)
     assert (noisy != clean).sum() == expected
-    assert np.bincount(clean[noisy != clean]).max() <= -(-expected // classes)
+    assert np.bincount(clean[noisy != clean]).max() == 1
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.4, 0.6, 0.8])
+def test_equal_classes_change_alike(rate):
+    clean = np.tile(np.arange(100), 500)
+    noisy = LabelNoise("symmetric", rate=rate).apply(clean, 100)
+    assert (np.bincount(clean[noisy != clean]) == 500 * rate).all()
+
+
+def test_rates_that_binary_numbers_miss():
+    """0.29 * 50 is below 14.5 in floating point, and 0.57 * 100 below 57."""
+    for rate, size, expected in [(0.29, 50, 15), (0.57, 100, 57), (0.1, 5, 1), (0.3, 5, 2)]:
+        clean = np.zeros(size, dtype=int)
+        assert (LabelNoise("pair", rate=rate).apply(clean, 2) != clean).sum() == expected
 
 
 def test_symmetric_goes_to_every_other_class_alike():
@@ -120,6 +126,11 @@ def test_groups_are_the_published_ones(cifar100_root):
     assert pairs == ours
 
 
+def test_superclass_is_for_cifar100_alone():
+    with pytest.raises(ValueError, match="'superclass' is CIFAR-100's; here are 10 classes"):
+        LabelNoise("superclass", rate=0.1).apply(BALANCED, K)
+
+
 def random_matrix(classes=K):
     matrix = np.random.RandomState(1).dirichlet(np.ones(classes), classes)
     matrix[2] = np.eye(classes)[5]  # certain
@@ -140,9 +151,9 @@ def test_transition_follows_its_matrix(tmp_path):
         assert (LabelNoise("transition", matrix=same).apply(BALANCED, K) == noisy).all()
 
 
-def broken(row, value):
+def broken(change):
     matrix = np.full((K, K), 0.1)
-    matrix[row, 0] = value
+    change(matrix)
     return matrix
 
 
@@ -150,12 +161,13 @@ def broken(row, value):
     ("matrix", "message"),
     [
         (np.eye(9), r"matrix must be 10 x 10, got shape \(9, 9\)"),
+        (np.ones(10) / 10, r"matrix must be 10 x 10, got shape \(10,\)"),
         ([[1, 0], [1]], "matrix must be 10 x 10 numbers"),
         ("abc", "abc must be a file of type .npy"),
-        (broken(3, -0.1), "row 3 has a negative one or NaN"),
-        (broken(4, np.nan), "row 4 has a negative one or NaN"),
-        (broken(5, np.inf), "row 5 sums to inf"),
-        (broken(6, 0.2), "sum to 1; row 6 sums to 1.1"),
+        (broken(lambda m: m.__setitem__((3, 0), -0.1)), "row 3 has a negative one or NaN"),
+        (broken(lambda m: m.__setitem__((4, 0), np.nan)), "row 4 has a negative one or NaN"),
+        (broken(lambda m: m.__setitem__((5, 0), np.inf)), "row 5 sums to inf"),
+        (broken(lambda m: m.__setitem__((6, 0), 0.2)), "sum to 1; row 6 sums to 1.1"),
     ],
 )
 def test_wrong_matrices(matrix, message):
@@ -164,11 +176,15 @@ def test_wrong_matrices(matrix, message):
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "uniform", "pair"])
-def test_another_seed_gives_other_labels(kind):
+def test_the_seed_is_all_that_matters(kind):
     clean = shuffled()
-    labels = [LabelNoise(kind, rate=0.4, **seed).apply(clean, K) for seed in ({}, dict(seed=4))]
-    assert (labels[0] == LabelNoise(kind, rate=0.4, seed=0).apply(clean, K)).all()
-    assert (labels[0] != labels[1]).any()
+    np.random.seed(1)
+    first = LabelNoise(kind, rate=0.4, seed=3).apply(clean, K)
+    np.random.seed(2)
+    assert (LabelNoise(kind, rate=0.4, seed=3).apply(clean, K) == first).all()
+    assert (LabelNoise(kind, rate=0.4, seed=4).apply(clean, K) != first).any()
+    default = LabelNoise(kind, rate=0.4).apply(clean, K)
+    assert (LabelNoise(kind, rate=0.4, seed=0).apply(clean, K) == default).all()
 
 
 def test_labels_are_the_same_for_ever():
@@ -201,7 +217,7 @@ def test_draws_of_a_sample_do_not_depend_on_the_others():
     assert single == noise.apply(np.r_[3, clean], K)[0]
 
 
-@pytest.mark.parametrize("rate", [-0.1, 40, True, float("nan"), "0.4"])
+@pytest.mark.parametrize("rate", [-0.1, 1.1, 40, True, float("nan"), float("inf"), "0.4", [0.4]])
 def test_wrong_rates(rate):
     with pytest.raises(ValueError, match=r"rate must be a number in \[0, 1\], got "):
         LabelNoise("symmetric", rate=rate)
@@ -211,6 +227,7 @@ def test_wrong_rates(rate):
     ("settings", "message"),
     [
         (dict(kind="symetric", rate=0.1), r"'symetric'; did you mean symmetric\?"),
+        (dict(kind=None, rate=0.1), r"kind must be one of .*'file'\], got None"),
         (dict(kind="transition"), "kind 'transition' needs matrix"),
         (dict(kind="file"), "kind 'file' needs file"),
         (
@@ -219,6 +236,7 @@ def test_wrong_rates(rate):
         ),
         (dict(kind="file", file="a.npy", seed=1), "takes file, key, clean_key; leave out seed"),
         (dict(kind="pair", rate=0.1, seed=-1), "seed must be an integer from 0 on, got -1"),
+        (dict(kind="pair", rate=0.1, seed=1.0), "seed must be an integer from 0 on, got 1.0"),
     ],
 )
 def test_wrong_settings(settings, message):
@@ -232,6 +250,7 @@ def test_wrong_settings(settings, message):
         ([0, 10], "the data set's labels must be from 0 to 9, got 10"),
         ([0, -1], "from 0 to 9, got -1"),
         ([0.5, 1], "must be integers, got float64"),
+        ([np.nan, 1], "must be integers, got float64"),
         ([[0, 1], [1, 0]], r"one integer a sample, got shape \(2, 2\)"),
         (["cat", "dog"], "must be integers, got <U3"),
     ],
@@ -241,11 +260,30 @@ def test_wrong_labels(labels, message):
         LabelNoise("pair", rate=0.1).apply(labels, K)
 
 
-def test_wrong_numbers_of_classes():
-    with pytest.raises(ValueError, match="'superclass' is CIFAR-100's; here are 10 classes"):
-        LabelNoise("superclass", rate=0.1).apply(BALANCED, K)
+@pytest.mark.parametrize("kind", ["symmetric", "pair"])
+def test_one_class_has_no_other(kind):
     with pytest.raises(ValueError, match="needs 2 classes or more, got 1"):
-        LabelNoise("pair", rate=0.1).apply([0, 0], 1)
+        LabelNoise(kind, rate=0.1).apply([0, 0], 1)
+
+
+def test_description_is_plain_and_true():
+    clean = shuffled()
+    noise = LabelNoise("symmetric", rate=np.float32(0.5), seed=np.int64(3))
+    noisy = noise.apply(clean, K)
+    description = noise.describe(clean, noisy)
+    assert description == dict(
+        kind="symmetric",
+        rate=0.5,
+        realised_rate=(noisy != clean).mean(),
+        seed=3,
+        per_class=True,
+        file=None,
+        key=None,
+        samples=500,
+        sha256=hash_labels(noisy.astype(np.uint8)),
+    )
+    plain = {str, float, int, bool, type(None)}
+    assert {type(value) for value in description.values()} <= plain
 
 
 def test_every_kind_is_described():

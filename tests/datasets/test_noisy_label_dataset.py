@@ -2,6 +2,9 @@ import json
 
 import numpy as np
 import torch
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.datasets import BaseDataset
 
 from mmkd_logit.datasets import DataSubset, Digits, LabelNoise, NoisyLabelDataset
 from mmkd_logit.datasets.label_noise import hash_labels
@@ -13,6 +16,22 @@ SOURCE_LABELS = np.array([item["gt_label"] for item in Digits()])
 
 def noisy(dataset=DIGITS, **settings):
     return NoisyLabelDataset(dataset, **{**SYM40, **settings})
+
+
+class Many(BaseDataset):
+    """Samples with what a test says."""
+
+    def __init__(self, labels, classes=(*"abc",), **kwargs):
+        self.given = labels
+        super().__init__(ann_file="", metainfo=classes and dict(classes=classes), **kwargs)
+
+    def load_data_list(self):
+        image = np.zeros((2, 2, 1), dtype=np.uint8)
+        return [dict(img=image, **label) for label in self.given]
+
+
+def many(*labels, **kwargs):
+    return Many([dict(gt_label=label) for label in labels], **kwargs)
 
 
 def test_labels_of_the_samples():
@@ -34,22 +53,25 @@ def test_labels_of_the_samples():
     assert plain.get_data_info(1)["gt_label"] == SOURCE_LABELS[1]
 
 
-def test_what_is_handed_out_changes_nothing_and_samplers_find_what_they_ask_for():
+def test_what_samplers_and_hooks_ask_for():
     dataset, plain = noisy(), Digits()
+    assert list(dataset.CLASSES) == list(plain.CLASSES)
     assert dataset.class_to_idx == plain.class_to_idx
     assert dataset.test_mode is False
+    assert dataset.metainfo["classes"] == plain.metainfo["classes"]
+    # Changing what is handed out changes nothing.
     dataset.description["label_noise"]["sha256"] = ""
     dataset.get_gt_labels()[:] = 0
     assert dataset.description["label_noise"]["sha256"] == hash_labels(dataset.get_gt_labels())
 
 
-def test_description_is_plain_and_true():
-    dataset = noisy(rate=np.float32(0.5), seed=np.int64(5))
+def test_metainfo_says_what_was_done():
+    dataset = noisy(rate=0.6, seed=5)
     labels = dataset.get_gt_labels()
     assert dataset.metainfo == Digits().metainfo
     assert dataset.description["label_noise"] == dict(
         kind="symmetric",
-        rate=0.5,
+        rate=0.6,
         realised_rate=(labels != SOURCE_LABELS).mean(),
         seed=5,
         per_class=True,
@@ -58,7 +80,7 @@ def test_description_is_plain_and_true():
         samples=901,
         sha256=hash_labels(labels),
     )
-    json.dumps(dataset.description["label_noise"])  # none is numpy's
+    json.dumps(dataset.description["label_noise"])
 
 
 def test_nothing_is_read_until_needed(monkeypatch):
@@ -76,6 +98,21 @@ def test_nothing_is_read_until_needed(monkeypatch):
     assert len(reads) == 1
     noisy()
     assert len(reads) == 2  # once for each data set, also when it is eager
+
+
+def loader_of(dataset, workers, collate="default_collate", shuffle=False):
+    init_default_scope("mmpretrain") if DefaultScope.get_current_instance() is None else None
+    return Runner.build_dataloader(
+        dict(
+            batch_size=64,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            dataset=dict(type="mmkd_logit.NoisyLabelDataset", dataset=dataset, **SYM40),
+            sampler=dict(type="DefaultSampler", shuffle=shuffle),
+            collate_fn=dict(type=collate),
+        ),
+        seed=3,
+    )
 
 
 def test_human_labels_of_the_real_data(cifar100_root, cifarn_labels):

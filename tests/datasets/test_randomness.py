@@ -33,7 +33,9 @@ def reference(dataset):
 @pytest.mark.parametrize(
     "settings",
     [
+        dict(num_workers=2, batch_size=64),
         dict(num_workers=2, persistent_workers=True),
+        dict(batch_size=1000, pin_memory=torch.cuda.is_available()),
         dict(batch_size=7, drop_last=False),
         dict(sampler=dict(SEEDED, sampler=dict(type="DefaultSampler", shuffle=False))),
         dict(batch_sampler=dict(type="BatchSampler", drop_last=False)),
@@ -46,6 +48,16 @@ def test_pictures_depend_on_nothing_else(settings, dataset, reference):
     loader = loader_of(dataset, **settings)
     for epoch, expected in reference.items():
         assert seen(loader, epoch) == expected
+
+
+def test_ranks(dataset, reference, monkeypatch):
+    both = {}
+    for rank in (0, 1):
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
+        part = seen(loader_of(dataset), 1)
+        assert len(part) == 150
+        both.update(part)
+    assert both == reference[1]
 
 
 def test_global_generators_and_pickling_change_nothing(dataset, reference):

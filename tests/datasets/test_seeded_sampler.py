@@ -58,7 +58,7 @@ def test_ranks_share_epoch_and_seed(monkeypatch):
     assert joined == list(alone)
 
 
-@pytest.mark.parametrize("world", [1, 3])
+@pytest.mark.parametrize("world", [1, 2, 3])
 def test_endless_stream_counts_passes_of_all_ranks(world, monkeypatch):
     """Whatever the number of ranks, the k-th key of the joined stream is of epoch k // N."""
     streams = []
@@ -96,22 +96,28 @@ def test_without_a_seed_both_use_the_same_random_one():
 def test_different_seeds_of_the_ranks():
     """MMEngine then passes None, and all ranks agree on one number: here there is one rank."""
     init_default_scope("mmpretrain")
-    cfg = dict(
-        dataset=dict(type="mmkd_logit.Digits", indices=8, pipeline=[dict(type="PackInputs")]),
-        sampler=dict(type="mmkd_logit.SeededSampler", sampler=SHUFFLED),
-        batch_size=8,
+    dataset = dict(type="mmkd_logit.Digits", indices=8, pipeline=[dict(type="PackInputs")])
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=dict(type="mmkd_logit.InMemoryDataset", dataset=dataset),
+            sampler=dict(type="mmkd_logit.SeededSampler", sampler=SHUFFLED),
+            collate_fn=dict(type="mmkd_logit.batch_collate"),
+            batch_size=8,
+        ),
+        seed=7,
+        diff_rank_seed=True,
     )
-    cfg["dataset"] = dict(type="mmkd_logit.InMemoryDataset", dataset=cfg["dataset"])
-    cfg["collate_fn"] = dict(type="mmkd_logit.batch_collate")
-    loader = Runner.build_dataloader(cfg, seed=7, diff_rank_seed=True)
     assert loader.sampler.seed == loader.sampler.sampler.seed != 7
     assert len(next(iter(loader))["data_samples"]) == 8
 
 
-@pytest.mark.parametrize("sampler", [DefaultSampler, "DefaultSampler"])
+@pytest.mark.parametrize("sampler", [DefaultSampler, None, "DefaultSampler"])
 def test_what_is_no_config(sampler):
     with pytest.raises(ValueError, match="sampler must be the config of one, such as"):
         SeededSampler(range(3), sampler, seed=0)
+
+
+def test_repeated_augmentation_is_refused():
     with pytest.raises(ValueError, match="RepeatAugSampler shows a sample in several pictures"):
         SeededSampler(range(9), dict(type="RepeatAugSampler"), seed=0)
 
@@ -119,7 +125,7 @@ def test_what_is_no_config(sampler):
 # -- runs -------------------------------------------------------------------------------------
 
 
-def augmented(work_dir, memory, workers=0, **settings):
+def augmented(work_dir, seeded=True, memory=True, sampler=SHUFFLED, workers=0, **settings):
     """Config of a run on digits with random crops."""
     cfg = run_config(digits_student(), work_dir, **settings)
     loader = cfg.train_dataloader
@@ -128,14 +134,16 @@ def augmented(work_dir, memory, workers=0, **settings):
         dict(type="RandomFlip", prob=0.5),
         dict(type="PackInputs"),
     ]
-    name = "InMemoryDataset" if memory else "SeededDataset"
-    loader.dataset = dict(type=f"mmkd_logit.{name}", dataset=loader.dataset)
-    loader.sampler = dict(type="mmkd_logit.SeededSampler", sampler=SHUFFLED)
+    if seeded:
+        name = "InMemoryDataset" if memory else "SeededDataset"
+        loader.dataset = dict(type=f"mmkd_logit.{name}", dataset=loader.dataset)
+        sampler = dict(type="mmkd_logit.SeededSampler", sampler=sampler)
+    loader.sampler = sampler
     loader.collate_fn = dict(type="mmkd_logit.batch_collate")
     loader.num_workers = workers
     loader.persistent_workers = workers > 0
     cfg.data_preprocessor.type = "mmkd_logit.BatchPreprocessor"
-    cfg.default_hooks.checkpoint.interval = 1
+    cfg.default_hooks.checkpoint.setdefault("interval", 1)
     return cfg
 
 
@@ -146,6 +154,13 @@ def trained(cfg):
     return weights(runner)
 
 
+def resumed(folder, begin="epoch_1.pth", **settings):
+    """The weights of a run that goes on from a checkpoint of the one in folder/whole."""
+    cfg = augmented(folder / "resumed", **settings)
+    cfg.update(resume=True, load_from=str(folder / "whole" / begin))
+    return trained(cfg)
+
+
 def same(first, second):
     return all(torch.equal(first[key], second[key]) for key in first)
 
@@ -153,9 +168,27 @@ def same(first, second):
 def test_a_resumed_run_sees_the_pictures_of_the_whole_with_and_without_workers(tmp_path):
     wholes = []
     for memory in (True, False):
-        folder = tmp_path / str(memory)
-        wholes.append(trained(augmented(folder, memory, epochs=3)))
-        cfg = augmented(folder / "resumed", memory, workers=2, epochs=3)
-        cfg.update(resume=True, load_from=str(folder / "epoch_1.pth"))
-        assert same(wholes[-1], trained(cfg))
+        settings = dict(memory=memory, epochs=3)
+        wholes.append(trained(augmented(tmp_path / str(memory) / "whole", **settings)))
+        assert same(wholes[-1], resumed(tmp_path / str(memory), workers=2, **settings))
     assert not same(*wholes)  # they draw differently, so the test can fail
+
+
+def test_mmpretrains_own_way_does_not(tmp_path):
+    """The control: what random crops see after resuming is what they saw at the beginning."""
+    settings = dict(seeded=False, epochs=2)
+    whole = trained(augmented(tmp_path / "whole", **settings))
+    assert not same(whole, resumed(tmp_path, **settings))
+
+
+@pytest.mark.parametrize("sampler", [ENDLESS, SHUFFLED], ids=["endless", "shuffled"])
+def test_resumed_by_iterations(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # MMEngine's, between two epochs
+    settings = dict(
+        train_cfg=dict(by_epoch=False, max_iters=11, val_interval=100),
+        param_scheduler=None,
+        default_hooks=dict(checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=6)),
+        log_processor=dict(by_epoch=False),
+    )
+    whole = trained(augmented(tmp_path / "whole", sampler=sampler, **settings))
+    assert same(whole, resumed(tmp_path, begin="iter_6.pth", sampler=sampler, **settings))

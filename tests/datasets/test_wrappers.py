@@ -33,7 +33,8 @@ def scope():
     init_default_scope("mmpretrain")
 
 
-build = DATASETS.build
+def build(cfg):
+    return DATASETS.build(cfg)
 
 
 def content(dataset, index):

@@ -1,7 +1,6 @@
 import functools
 import http.server
 import os
-import shutil
 import threading
 from pathlib import Path
 
@@ -23,15 +22,6 @@ def trained(trained_once, monkeypatch):
     """That, with its folder made the current one."""
     folder, trained = trained_once
     monkeypatch.chdir(folder)
-    return trained
-
-
-@pytest.fixture
-def copied(trained_once, tmp_path, monkeypatch):
-    """That, in a copy of its folder, which may be changed."""
-    folder, trained = trained_once
-    shutil.copytree(folder, tmp_path / "copy", symlinks=True)
-    monkeypatch.chdir(tmp_path / "copy")
     return trained
 
 

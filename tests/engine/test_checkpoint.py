@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import types
 import zipfile
@@ -15,13 +16,17 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
-from payloads import Calls, as_checkpoint
+from payloads import Calls
 from runs import digits_student, train
 
 from mmkd_logit.checkpoint import state_hash
 from mmkd_logit.engine import UnsafeCheckpointError, install_safe_checkpoint_loading
 
 TORCH_26 = digit_version(torch.__version__) >= digit_version("2.6.0")
+
+
+def run_command(marker):
+    return Calls(os.system, f"touch '{marker}'")
 
 
 def save(path, content):
@@ -34,6 +39,14 @@ def safe_loading():
     install_safe_checkpoint_loading()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a genuine epoch_1.pth, of 2 iterations."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(digits_student(), folder, epochs=1, images=32)
+    return folder
+
+
 @pytest.fixture
 def marker(tmp_path):
     path = tmp_path / "was executed"
@@ -43,9 +56,13 @@ def marker(tmp_path):
 
 @pytest.fixture
 def evil(tmp_path, marker):
-    """What runs code where it is read without care: the controls are in test_attacks.py."""
-    as_checkpoint(tmp_path / "evil.pth", marker)
-    return str(tmp_path / "evil.pth")
+    return save(tmp_path / "evil.pth", run_command(marker))
+
+
+def test_control_the_files_do_run_code_elsewhere(tmp_path):
+    marker = tmp_path / "was executed"
+    torch.load(save(tmp_path / "evil.pth", run_command(marker)), weights_only=False)
+    assert marker.exists()
 
 
 GETATTR_CHAINS = {
@@ -68,7 +85,9 @@ def test_getattr_leads_nowhere(tmp_path, chain):
         CheckpointLoader.load_checkpoint(file)
 
 
-@pytest.mark.parametrize("function", [os.system, eval, __import__, open, np.load, torch.load])
+@pytest.mark.parametrize(
+    "function", [os.system, subprocess.call, eval, exec, __import__, open, np.load, torch.load]
+)
 def test_functions_are_refused(tmp_path, marker, function):
     file = save(tmp_path / "evil.pth", Calls(function, f"open({str(marker)!r}, 'w')"))
     with pytest.raises(UnsafeCheckpointError, match=r"evil.pth is refused"):
@@ -106,8 +125,23 @@ def test_dtypes_cannot_pass_bytes_for_objects(tmp_path):
             CheckpointLoader.load_checkpoint(save(tmp_path / "evil.pth", dtype))
 
 
-# Every one that MMEngine has, and a plugin's.
-@pytest.mark.parametrize("prefix", sorted({*CheckpointLoader._schemes, "other://"}))
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "http://",
+        "https://",
+        r"(\S+\:)?s3://",
+        r"(\S+\:)?petrel://",
+        "pavi://",
+        "modelzoo://",
+        "torchvision://",
+        "open-mmlab://",
+        "openmmlab://",
+        "mmcls://",
+        "other://",
+    ],
+)
 def test_every_prefix_is_safe(tmp_path, monkeypatch, evil, served, server, prefix):
     shutil.copy(evil, served)
     CheckpointLoader._schemes["other://"] = careless  # a plugin's, of before the installation
@@ -128,6 +162,12 @@ def test_every_prefix_is_safe(tmp_path, monkeypatch, evil, served, server, prefi
     scheme = prefix.removeprefix(r"(\S+\:)?")
     with pytest.raises(UnsafeCheckpointError, match="refused"):
         CheckpointLoader.load_checkpoint(name.get(prefix, f"{scheme}evil"))
+
+
+def test_the_prefixes_tested_are_all():
+    """The decorator above names every one that MMEngine has."""
+    tested = test_every_prefix_is_safe.pytestmark[0].args[1]
+    assert {*tested} == {*CheckpointLoader._schemes, "other://"}
 
 
 @pytest.mark.skipif(
@@ -228,10 +268,9 @@ def test_paths(tmp_path, monkeypatch):
     assert CheckpointLoader.load_checkpoint("~/a b.pth")["meta"] == 3
 
 
-def test_genuine_training_checkpoints_load(tmp_path):
-    train(digits_student(), tmp_path, epochs=1, images=32)
-    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / "epoch_1.pth"))
-    stock = torch.load(tmp_path / "epoch_1.pth", weights_only=False)
+def test_genuine_training_checkpoints_load(tmp_path, trained):
+    loaded = CheckpointLoader.load_checkpoint(str(trained / "epoch_1.pth"))
+    stock = torch.load(trained / "epoch_1.pth", weights_only=False)
     assert set(loaded) == set(stock) >= {"state_dict", "message_hub", "optimizer", "meta"}
     loss = loaded["message_hub"]["log_scalars"]["train/loss"]
     expected = stock["message_hub"]["log_scalars"]["train/loss"]
@@ -243,6 +282,9 @@ def test_genuine_training_checkpoints_load(tmp_path):
     for key, value in stock["state_dict"].items():
         assert torch.equal(loaded["state_dict"][key], value)
     assert loaded["meta"] == stock["meta"]
+    resume = dict(load_from=str(trained / "epoch_1.pth"), resume=True)
+    resumed = train(digits_student(), tmp_path, epochs=2, images=32, **resume)
+    assert len(resumed.message_hub.get_scalar("train/loss").data[0]) == 4
 
 
 def test_numbers_of_every_kind_load(tmp_path):
@@ -306,6 +348,7 @@ def test_no_text_that_resuming_would_execute_is_kept(tmp_path):
 @pytest.mark.parametrize(
     "info",
     [
+        {"best_ckpt": "/home/me/thesis.tex"},
         {"best_ckpt": "/home/me/best_thesis.tex"},
         {"best_ckpt_a": "best_photos.pth"},  # a folder
         {"best_ckpt": ["best_a.pth"]},

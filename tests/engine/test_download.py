@@ -86,5 +86,9 @@ def test_what_is_not_there(server):
         CheckpointLoader.load_checkpoint(f"{server}/absent.pth")
     with pytest.raises(OSError, match="cannot be downloaded"):
         CheckpointLoader.load_checkpoint("http://127.0.0.1:9/other.pth")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://127.0.0.1:9/a/.."])
+def test_addresses_without_a_file(url):
     with pytest.raises(ValueError, match="names no file to download"):
-        CheckpointLoader.load_checkpoint("http://127.0.0.1:9/a/..")
+        CheckpointLoader.load_checkpoint(url)

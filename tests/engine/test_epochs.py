@@ -54,6 +54,8 @@ def test_the_same_number_changes_nothing():
     assert cfg.to_dict() == before
 
 
-def test_a_config_without_epochs():
+def test_wrong_words():
+    with pytest.raises(ValueError, match="--epochs must be at least 1, got 0"):
+        scale_epochs(config(), 0)
     with pytest.raises(ValueError, match="--epochs needs a config that trains by epochs"):
         scale_epochs(Config(dict(train_cfg=dict(by_epoch=False, max_iters=100))), 3)

@@ -27,11 +27,12 @@ def _environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("begun", [None, started(True)])
+@pytest.mark.parametrize("begun", [None, started(False), started(True)])
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (ValueError("tau must\n   be positive"), "error: tau must be positive"),
+        (FileNotFoundError("a.pth does not exist"), "error: a.pth does not exist"),
         (OSError(5, "Input/output error"), "error: [Errno 5] Input/output error"),
         (
             OSError(28, "No space left"),
@@ -92,40 +93,46 @@ def test_only_the_first_process_speaks_of_what_all_did(monkeypatch, capsys):
 
 
 def test_interruption(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        fail(KeyboardInterrupt())
+    again = TrainingStarted("python tools/train.py c.py --resume")
+    command = "; continue with: python tools/train.py c.py --resume"
+    for begun, advice in ((None, ""), (started(), ""), (again, command)):
+        with pytest.raises(SystemExit) as stopped:
+            fail(KeyboardInterrupt(), started=begun)
+        assert stopped.value.code == 130
+        assert capsys.readouterr().err == f"\ninterrupted{advice}\n"
+
+
+def test_an_interruption_that_became_another_error(capsys):
+    """MMEngine's formatting of a config turns whatever happens into a SyntaxError."""
+
+    def interrupted():
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError("a page of config")  # noqa: B904
+
+    with pytest.raises(SystemExit) as stopped, one_line_errors(started()):
+        interrupted()
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 
-AGAIN = "python tools/train.py c.py --resume"
-
-
-@pytest.mark.parametrize(
-    ("raised", "status", "said"),
-    [
-        (KeyboardInterrupt(), 130, f"\ninterrupted; continue with: {AGAIN}\n"),
-        (
-            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-            1,
-            "error: DataLoader worker (pid 7) is killed by signal: Killed. Is memory short? Lower "
-            f"num_workers; continue with: {AGAIN}\n",
-        ),
-    ],
-)
-def test_what_became_another_error(capsys, raised, status, said):
-    """MMEngine's formatting of a config turns whatever happens into a SyntaxError."""
-
-    def formatting():
+def test_a_killed_loader_worker_is_named_also_while_a_config_is_formatted(capsys):
+    def killed():
         try:
-            raise raised
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
         except BaseException:
             raise SyntaxError("Failed to format the config file")  # noqa: B904
 
-    with pytest.raises(SystemExit) as stopped, one_line_errors(TrainingStarted(AGAIN, value=True)):
-        formatting()
-    assert stopped.value.code == status
-    assert capsys.readouterr().err == said
+    again = started()
+    again.again = "python tools/train.py c.py --resume"
+    with pytest.raises(SystemExit) as stopped, one_line_errors(again):
+        killed()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: DataLoader worker (pid 7) is killed by signal: Killed. Is memory short? Lower "
+        "num_workers; continue with: python tools/train.py c.py --resume\n"
+    )
 
 
 def test_the_place_in_the_config_of_what_cannot_be_built(capsys):

@@ -97,6 +97,7 @@ def test_teachers_in_every_form():
         ({"optim_wrapper.type": "mmkd_logit.AutocastOptimWrapper"}, "bfloat16"),
         ({"optim_wrapper.optimizer.fused": True}, "float32, fused"),
         ({"compile": True}, "float32, compiled; teacher float32"),
+        ({"model.teacher.autocast": "bfloat16"}, "float32; teacher bfloat16"),
         (
             {"model.teacher.channels_last": True, "model.teacher.compile": dict(backend="eager")},
             "float32; teacher float32, channels_last, compiled",
@@ -114,7 +115,9 @@ def test_numerics_in_words(project, settings, expected):
     assert describe_numerics(cfg) == expected
 
 
-def test_amp_of_the_config_is_refused():
+def test_refusals(workplace, capsys):
+    words = "--fast and --amp both choose the precision"
+    assert words in error_of(capsys, train_main, STUDENT, "--fast", "--amp")
     cfg = Config(dict(model={}, optim_wrapper=dict(type="AmpOptimWrapper")))
     with pytest.raises(ValueError, match=r"the config has AmpOptimWrapper; leave one of them out"):
         make_fast(cfg)

@@ -132,14 +132,17 @@ def test_a_cache_is_no_reason_to_stop(disk, when):
 def test_dumps(disk):
     dump = LogitDump(str(disk / "test.npz"))
     samples = [dict(logits=torch.zeros(1000), gt_label=torch.tensor([1]))] * 32
-    dump.process({}, samples)
-    dump.evaluate(32)
-    before = (disk / "test.npz").read_bytes()
-    fill(disk, left=1_200_000)
-    for _ in range(6):
-        dump.process({}, samples)
-    with pytest.raises(ValueError, match=r"test\.npz cannot be written: no space is left"):
-        dump.evaluate(32 * 6)
+    for count in (1, 6):
+        plug = fill(disk, left=200_000 * count) if count == 6 else None
+        for _ in range(count):
+            dump.process({}, samples)
+        if count == 1:
+            dump.evaluate(32)
+            before = (disk / "test.npz").read_bytes()
+            continue
+        with pytest.raises(ValueError, match=r"test\.npz cannot be written: no space is left"):
+            dump.evaluate(32 * count)
+        assert plug is not None
     assert (disk / "test.npz").read_bytes() == before
     assert sorted(os.listdir(disk)) == ["plug", "test.npz"]
     with pytest.raises(OSError, match="cannot be written: no space is left on the disk"):

@@ -13,7 +13,8 @@ from commands import Tiny, error_of, folder_of, make_workplace, train
 from runs import assert_same
 
 from mmkd_logit.engine import group
-from mmkd_logit.engine.fingerprint import read_run, weights_hash
+from mmkd_logit.engine import train as training
+from mmkd_logit.engine.fingerprint import read_run, should_resume, weights_hash
 from mmkd_logit.engine.group import (
     batches_key,
     common_work_dir,
@@ -52,6 +53,15 @@ class Trained:
             "model.loss_kd.tau=3",
             *more,
         ]
+
+
+@pytest.fixture
+def copied(trained_once, tmp_path, monkeypatch):
+    """A copy of the folder that the group left."""
+    folder, trained = trained_once
+    shutil.copytree(folder, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return trained
 
 
 @pytest.fixture
@@ -112,6 +122,28 @@ def test_each_run_leaves_what_it_leaves_alone(copied):
         assert find_row(run.cfg, rows) == row
 
 
+def test_a_group_that_was_cut_off_goes_on(untrained, monkeypatch):
+    lines, when = untrained.lines(epochs=3), 3
+    mark = training._MarkStart.before_train_iter
+
+    def interrupt(self, runner, batch_idx, data_batch=None):
+        mark(self, runner, batch_idx, data_batch)
+        if runner.iter == when:  # of 6, two an epoch
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._MarkStart, "before_train_iter", interrupt)
+        with pytest.raises(SystemExit):
+            group.main([write(lines)])
+    for run in read_runs("runs.txt"):
+        assert not Path(run.cfg.work_dir, "final.pth").is_file()
+        assert should_resume(run.cfg)
+    group.main(["runs.txt", "--results", "rows.jsonl"])
+    assert {row["resumed_at"] for row in read_lines(Path("rows.jsonl"))} == {when - 1}
+    train_alone(lines[2:])
+    assert_same(state("group/kl"), state("alone/kl"))
+
+
 def test_a_second_call_does_what_is_missing(copied):
     before = [Path(f"group/{name}/final.pth").stat().st_mtime_ns for name in ("ce", "mse")]
     weights = state("group/kl")
@@ -153,6 +185,21 @@ def test_what_is_tested_is_what_is_there(copied):
     assert rows[2]["test"] == first[2]["test"]
 
 
+def test_one_run_can_be_measured_again_alone(copied):
+    before = Path("group/kl/final.pth").read_bytes()
+    config, *words = shlex.split(copied.lines()[2])
+    train(config, "--results", "again.jsonl", "--train-metrics", "--resume", "auto", *words)
+    (again,) = read_lines(Path("again.jsonl"))
+    row = read_lines(Path("rows.jsonl"))[2]
+    assert Path("group/kl/final.pth").read_bytes() == before
+    assert (again["test"], again["weights"]) == (row["test"], row["weights"])
+    assert again["train"]
+    # Its optimizer is there too: it can be trained on.
+    state = torch.load("group/kl/epoch_2.pth", weights_only=False)
+    assert state["optimizer"]["param_groups"]
+    assert state["meta"]["epoch"] == 2
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [
@@ -178,6 +225,8 @@ def test_what_cannot_share(trained, more, text):
     ("more", "text"),
     [
         ("--resume", "a line names one run, without --resume"),
+        ("--results x.jsonl", "a line names one run, without --results"),
+        ("--train-teacher", "a line names one run, without --train-teacher"),
         ("--cfg-options model.teacher.checkpoint=none.pth", "none.pth does not exist"),
         ("--cfg-options model.loss_kd.tua=3", "loss_kd has no setting 'tua'"),
     ],
@@ -205,6 +254,12 @@ def test_a_list_that_cannot_be_trained_removes_nothing(copied, capsys):
     assert "tau" in error_of(capsys, group.main, write(lines))
     assert Path("group/ce/final.pth").read_bytes() == before
     assert Path("group/ce/last_checkpoint").is_file()
+
+
+def test_wrong_lists_are_one_line(workplace, capsys):
+    assert "none.txt does not exist" in error_of(capsys, group.main, "none.txt")
+    Path("one.txt").write_text("configs/wrn/wrn10-1_digits.py\n")
+    assert "names 1 runs" in error_of(capsys, group.main, "one.txt")
 
 
 def test_sequential_teachers_and_features_train_alone(project):

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import Tiny, folder_of, train
+from commands import Tiny, error_of, folder_of, train
 
 from mmkd_logit import checkpoint
 from mmkd_logit.checkpoint import load_from_file
 from mmkd_logit.engine.fingerprint import weights_hash, write_run
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.resume import find_checkpoint, last_checkpoint
+from mmkd_logit.engine.train import main
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -49,19 +50,20 @@ def make(folder, epochs):
 @pytest.mark.parametrize("how", DAMAGE)
 def test_the_one_before(tmp_path, how):
     folder = make(tmp_path / "run", [1, 2, 3])
-    for place in (folder, tmp_path / "moved"):
-        folder = folder.rename(place)
-        assert find_checkpoint(folder) == (folder / "epoch_3.pth", [])
-    DAMAGE[how](folder / "epoch_3.pth")
+    last = folder / "epoch_3.pth"
+    assert find_checkpoint(folder) == (last, [])
+    DAMAGE[how](last)
     found, (problem,) = find_checkpoint(folder)
     assert found == folder / "epoch_2.pth"
-    assert "/epoch_3.pth " in problem
+    assert f"{last} " in problem
     DAMAGE[how](found)
     found, problems = find_checkpoint(folder)
     assert (found, len(problems)) == (folder / "epoch_1.pth", 2)
     DAMAGE[how](found)
     found, problems = find_checkpoint(folder)
     assert (found, len(problems)) == (None, 3)
+    moved = folder.rename(tmp_path / "moved")
+    assert find_checkpoint(moved)[0] is None
 
 
 def test_those_of_another_run_are_never_taken(tmp_path):
@@ -109,6 +111,27 @@ def test_its_bytes_are_looked_at_once_until_they_change(tmp_path, monkeypatch):
     flip(name)
     assert last_checkpoint(tmp_path) is None
     assert len(looks) == 2
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "flip", "replace"])
+def test_none_is_read_that_is_damaged(tmp_path, how):
+    path = make(tmp_path, [1]) / "epoch_1.pth"
+    DAMAGE[how](path)
+    with pytest.raises(ValueError, match=rf"^{path} (cannot be read as a checkpoint|is refused)"):
+        load_from_file(str(path))
+
+
+def test_a_file_that_the_user_names(workplace, capsys):
+    tiny = Tiny()
+    path = make(Path("old"), [1]) / "epoch_1.pth"
+    flip(path)
+    why = "cannot be read as a checkpoint (epoch_1/data/0 in it does not fit its checksum)"
+    for words in (
+        [tiny.student, "--resume", path],
+        [tiny.kd, "--cfg-options", f"model.teacher.checkpoint={path}"],
+    ):
+        message = error_of(capsys, main, *words)
+        assert message == f"{path} {why}; it may be cut short or another kind of file"
 
 
 def weights(path):

@@ -13,7 +13,7 @@ from commands import Tiny, error_of, folder_of, train
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
-from runs import digits_distiller, run_config
+from runs import digits_distiller, digits_student, run_config
 
 from mmkd_logit.datasets import DataSubset, Digits
 from mmkd_logit.engine import group
@@ -43,8 +43,8 @@ class Trained:
         commands.make_workplace(folder)
         self.tiny = Tiny()
         self.config = commands.noisy(self.tiny.kd)
-        words = ("--train-teacher", "--results", "rows.jsonl", "--train-metrics", "--seed", 2)
-        train(self.config, *words, "--dump-logits")
+        words = ("--train-teacher", "--results", "rows.jsonl", "--dump-logits", "--seed", 2)
+        train(self.config, *words)
         self.folder = folder_of(self.config, 2)
         self.final = str(self.folder / "final.pth")
 
@@ -94,32 +94,33 @@ def test_against_a_loop_of_our_own(trained, split, images):
     wrong = (dump.label != dump.clean_label).mean()
     assert wrong == (pytest.approx(0.5, abs=0.15) if split == "train" else 0)
     assert dump.classes.tolist() == list("0123456789")
-    _, row = read_lines(Path("rows.jsonl"))
-    top1 = 100 * (dump.logits.argmax(1) == dump.label).mean()
-    assert row[split]["accuracy/top1"] == pytest.approx(top1)
 
 
-def test_data_subset_chooses_by_what_a_run_leaves(trained):
+@pytest.mark.parametrize("by", ["entropy", "tld"])
+def test_data_subset_chooses_by_what_a_run_leaves(trained, by):
     """Of a distilling run these are the student's logits; its labels are the noisy ones."""
     file = trained.folder / "logits" / "train.npz"
     label, data = read_dump(file).label, digits("train", 64)
     logits = forward(network_of(trained.tiny.student, trained.final), data)[0].astype(float)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     own = np.arange(10) == label[:, None]
     tld = logits[own] - np.where(own, -np.inf, logits).max(1)
-    part = DataSubset(Digits(indices=64), scores=str(file), by="tld", quantiles=(0.25, 0.5))
+    order = np.argsort(dict(entropy=-(p * np.log(p)).sum(1), tld=tld)[by])
+    part = DataSubset(Digits(indices=64), scores=str(file), by=by, quantiles=(0.25, 0.5))
     kept = [part.get_data_info(i)["sample_idx"] for i in range(len(part))]
-    assert kept == sorted(np.argsort(tld)[16:32])
+    assert kept == sorted(order[16:32])
 
 
-def test_identity_is_that_of_the_row(trained):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_identity_is_that_of_the_row(trained, split):
     _, row = read_lines(Path("rows.jsonl"))
-    identity = read_dump(trained.folder / "logits" / "train.npz").identity
+    identity = read_dump(trained.folder / "logits" / f"{split}.npz").identity
     keys = ("config", "fingerprint", "seed", "teachers", "weights", "commit", "dirty")
     for key in (*keys, "versions", "device"):
         assert identity[key] == row[key], key
     assert identity["weights"] == weights_hash(trained.final)
     assert identity["teachers"] == [weights_hash(folder_of(trained.tiny.teacher) / "final.pth")]
-    assert (identity["split"], identity["data"]) == ("train", row["data"]["train"])
+    assert (identity["split"], identity["data"]) == (split, row["data"][split])
     assert identity["method"]["kind"] == "mse"
     assert identity["method"]["label_noise"] == dict(kind="symmetric", rate=0.5)
     assert identity["seed"] == 2
@@ -288,10 +289,31 @@ def test_averaged_weights(tmp_path):
     )
 
 
+def test_a_checkpoint_of_another_network(tmp_path):
+    runner = Runner.from_cfg(run_config(digits_student(), tmp_path / "a"))
+    state, hooks = runner.model.state_dict(), list(runner.hooks)
+    del state["head.fc.bias"]
+    torch.save(dict(state_dict=state), tmp_path / "lacks.pth")
+    torch.save({k: v for k, v in state.items() if "fc" not in k}, tmp_path / "bare.pth")
+    state["head.fc.weight"], state["head.fc.bias"] = torch.zeros(7, 16), torch.zeros(7)
+    torch.save(dict(state_dict=state), tmp_path / "wide.pth")
+    for name, says in (("lacks", "missing key"), ("bare", "missing key"), ("wide", "size mism")):
+        origin = describe_run(runner.cfg)
+        checkpoint = str(tmp_path / f"{name}.pth")
+        with pytest.raises(ValueError, match=rf"{name}.pth does not fit .*{says}"):
+            export_logits(runner, ["test"], tmp_path, checkpoint, "x.py", origin, {})
+    assert not list(tmp_path.glob("*.npz"))
+    assert runner.hooks == hooks
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["none.pth"], "the checkpoint none.pth does not exist"),
+        (["FINAL", "--amp"], "leave out --amp"),
+        (["FINAL", "--cfg-options", "nonsense=1"], "a config has no field 'nonsense'"),
         (["FINAL", "--cfg-options", "test_dataloader=None"], "need .*test_dataloader with a data"),
+        (["FINAL", "--out", "rows.jsonl/x", "--seed", "9"], "rows.jsonl"),
         (
             ["FINAL", "--out", "none", "--cfg-options", "model.teacher.checkpoint=none.pth"],
             "the checkpoint none.pth of teacher .* does not exist. Train it first",
@@ -304,8 +326,16 @@ def test_wrong_words_are_one_line(trained, capsys, words, message):
     assert not Path("none").exists() or not list(Path("none").iterdir())
 
 
-def test_splits_that_are_not_there_are_known_before_training(workplace, capsys):
+def test_wrong_splits_are_known_before_training(workplace, capsys):
     tiny = Tiny()
+    for tool, words in (
+        (commands.train_tool.main, [tiny.student, "--dump-logits", "tets"]),
+        (main, [tiny.student, "x.pth", "--splits", "all"]),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            tool(words)
+        assert stopped.value.code == 2
+        assert "train" in capsys.readouterr().err
     Path("none.py").write_text(
         f"_base_ = './{tiny.student}'\ntest_dataloader = None\n"
         "test_cfg = None\ntest_evaluator = None\n"

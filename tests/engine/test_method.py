@@ -15,7 +15,9 @@ def method(name, **more):
     return describe_method(cfg)
 
 
-@pytest.mark.parametrize(("tau", "expected"), [(float("inf"), "inf"), ("0.5", 0.5), (3.0, 3)])
+@pytest.mark.parametrize(
+    ("tau", "expected"), [(20, 20), ("inf", "inf"), (float("inf"), "inf"), ("0.5", 0.5), (3.0, 3)]
+)
 def test_temperatures(tau, expected):
     found = method("kd/wrn28-4_wrn16-2_kl-t3", **{"model.loss_kd.tau": tau})
     said = dict(label="KL", shows_tau=True, shift_invariant=True)

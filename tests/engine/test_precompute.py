@@ -141,6 +141,7 @@ def test_an_error_of_the_disk_at_the_end_is_one(config, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--epochs", "0"], "--epochs must be at least 1"),
         (["--cfg-options", "randomness=None"], "set --seed"),
         (["--launcher", "pytorch"], "leave out --launcher"),
         (["--cfg-options", "model.teacher.cache=None"], "no teacher of this config has a cache on"),
@@ -163,6 +164,12 @@ _PLAIN = "dict(_delete_=True, type='DefaultSampler', shuffle=True)"
     [
         (_DATA.format("dataset=dict(dataset=dict(pipeline=[CUT, PACK]))"), "Cutout"),
         (_DATA.format(f"dataset={_STOCK}, sampler={_PLAIN}"), "InMemoryDataset"),
+        (
+            _DATA.format(
+                f"collate_fn=dict(type='pseudo_collate'), sampler={_PLAIN}, dataset={_STOCK}"
+            ),
+            "InMemoryDataset",
+        ),
         (
             "model = dict(student=dict(train_cfg=dict(augments=dict(type='Mixup', alpha=1.0))))\n",
             "MixUp",

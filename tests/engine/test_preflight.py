@@ -102,56 +102,48 @@ def test_it_leaves_no_trace(tmp_path):
     assert_same(*found)
 
 
-PACK = dict(type="PackInputs")
-FOLLOWS = "did you mean accuracy/top1?; it gives accuracy/top1"
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        (
-            {"model.head.num_classes": 9, "train_dataloader.dataset.indices": 200},
-            "from 0 to 9 and the network has 9 classes",
-        ),
-        ({"data_preprocessor.std": [0.0]}, "look at mean and std of data_preprocessor"),
-        ({"data_preprocessor.num_classes": 3}, "3 and the student gives 10 logits; set it to 10"),
-        (
-            {"test_evaluator": dict(type="mmkd_logit.ExpectedCalibrationError", num_bins=0)},
-            "num_bins",
-        ),
-        (
-            {"train_dataloader.dataset.pipeline": [dict(type="RandomCrop", crop_size=100), PACK]},
-            "is larger than the training images, which stay (8, 8)",
-        ),
-        (
-            {"model.head.init_cfg": dict(type="Normal", layer=["Conv2d", "Liner"], std=0.01)},
-            "of LinearClsHead names no class of layers; did you mean Linear?",
-        ),
-        ({"default_hooks.checkpoint.save_best": "acuracy/top1"}, FOLLOWS),
-        ({"custom_hooks": [HOOK, dict(type="Counts"), EARLY]}, FOLLOWS),
-        ({"param_scheduler": [dict(EARLY, type="ReduceOnPlateauLR")]}, FOLLOWS),
-    ],
-)
-def test_what_cannot_work(tmp_path, changes, says):
-    cfg = run_of(digits_student(), tmp_path)
-    cfg.merge_from_dict(changes)
+@pytest.mark.parametrize(("classes", "says"), [(9, "from 0 to 9 and the network has 9 classes")])
+def test_labels(tmp_path, classes, says):
+    student = digits_student()
+    student["head"]["num_classes"] = classes
+    cfg = run_of(student, tmp_path, images=200)
     assert says in error_of(cfg)
 
 
-def test_a_padded_crop_and_layers_that_exist_pass(tmp_path):
+@pytest.mark.parametrize("loader", ["train", "val"])
+def test_pictures(tmp_path, loader):
     cfg = run_of(digits_student(), tmp_path)
-    crop = dict(type="RandomCrop", crop_size=10, padding=1)
-    cfg.train_dataloader.dataset.pipeline.insert(0, crop)
-    cfg.model.head.init_cfg = dict(type="Normal", layer=["GroupNorm", "Linear"], std=0.01)
-    assert iterations_of(cfg) == 1
+    pictures = dict(num_samples=16, num_classes=10, img_shape=(8, 8, 3))
+    dataset = cfg[f"{loader}_dataloader"]["dataset"]
+    cfg[f"{loader}_dataloader"]["dataset"] = dict(
+        type="mmkd_logit.RandomImages", pipeline=dataset["pipeline"], **pictures
+    )
+    what = dict(train="training", val="validation")[loader]
+    assert f"cannot take the {what} images, (C, H, W) = (3, 8, 8)" in error_of(cfg)
 
 
-def test_images_that_a_teacher_cannot_take(tmp_path):
+def test_teachers_of_this_stage_and_of_later_ones(tmp_path):
     colour = digits_student(widen_factor=2)
     colour["backbone"]["in_channels"] = 3
-    cfg = run_of(digits_distiller(teacher=dict(config=colour, checkpoint=None)), tmp_path)
-    says = "teacher mmkd_logit.WideResNetCIFAR cannot take the training images"
-    assert says in error_of(cfg)
+    teacher = dict(config=colour, checkpoint=None)
+    message = error_of(run_of(digits_distiller(teacher=teacher), tmp_path / "now"))
+    assert "teacher mmkd_logit.WideResNetCIFAR cannot take the training images" in message
+    stages = [dict(begin=1, teacher=teacher)]
+    later = dict(type="mmkd_logit.SequentialTeacherHook", stages=stages)
+    cfg = run_of(digits_distiller(), tmp_path / "later", epochs=2)
+    cfg.custom_hooks = [later, *cfg.custom_hooks]
+    assert "cannot take the training images" in error_of(cfg)
+
+
+def test_metrics_of_the_test(tmp_path):
+    metric = dict(type="mmkd_logit.ExpectedCalibrationError", num_bins=0)
+    assert "num_bins" in error_of(run_of(digits_student(), tmp_path, test_evaluator=metric))
+
+
+def test_normalised_to_no_numbers(tmp_path):
+    cfg = run_of(digits_student(), tmp_path)
+    cfg.data_preprocessor["std"] = [0.0]
+    assert "look at mean and std of data_preprocessor" in error_of(cfg)
 
 
 def test_weights(tmp_path):
@@ -186,8 +178,10 @@ def test_groups_name_the_student(tmp_path):
 
 
 def test_labels_that_the_loss_leaves_out_pass(tmp_path):
-    cfg = run_of(digits_student(), tmp_path)
-    cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = 5
+    student = digits_student()
+    student["head"].update(num_classes=5)
+    cfg = run_of(student, tmp_path)
+    cfg.data_preprocessor.num_classes = 5
     for name in ("train_dataloader", "val_dataloader"):
         cfg[name]["dataset"]["type"] = "Odd"
     assert iterations_of(cfg) == 1
@@ -196,8 +190,9 @@ def test_labels_that_the_loss_leaves_out_pass(tmp_path):
 @pytest.mark.parametrize("head", ["TwoHeads", "NeedsLabels"])
 def test_heads_of_ones_own_pass(tmp_path, head):
     """Whatever they do in evaluation; the second is not evaluated, nor trained to the end."""
-    cfg = run_of(digits_student(), tmp_path)
-    cfg.model.head.type = head
+    student = digits_student()
+    student["head"]["type"] = head
+    cfg = run_of(student, tmp_path)
     if head == "NeedsLabels":
         with pytest.raises(NotImplementedError):  # of its own, in the first iteration
             iterations_of(cfg)
@@ -285,6 +280,7 @@ def test_a_gradient_that_stays_zero(tmp_path):
         (dict(type="mmkd_logit.DKDLoss"), {}),
         (dict(type="mmkd_logit.ScaledKLDivLoss", tau=0, scale="max(tau, tau^2)"), {}),
         (dict(type="mmkd_logit.ScaledKLDivLoss", tau=math.inf), {}),
+        (dict(type="mmkd_logit.ScaledKLDivLoss", tau=4), dict(alpha=0)),
     ],
 )
 def test_right_gradients_pass(tmp_path, loss, more):
@@ -312,7 +308,9 @@ def test_a_student_that_equals_its_teacher(tmp_path):
 @pytest.mark.parametrize(
     ("metric", "says"),
     [
+        (dict(type="Accuracy", topk=[-1]), "Accuracy cannot measure the first validation images"),
         (dict(type="Accuracy", topk=11), "Accuracy cannot measure the first validation images"),
+        (dict(type="Accuracy", topk=[]), "Accuracy cannot measure the first validation images"),
         (dict(type="mmkd_logit.TeacherAgreement", topk=11), "the network 10 classes"),
     ],
 )
@@ -324,6 +322,39 @@ def test_metrics_that_cannot_measure(tmp_path, metric, says):
     tested.custom_hooks[0] = dict(HOOK, test=True)
     tested.custom_hooks.append(dict(type="mmkd_logit.LogitOutputsHook"))
     assert says.replace("validation", "test") in error_of(tested)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(default_hooks=dict(checkpoint=dict(type="CheckpointHook", save_best="acuracy/top1"))),
+        dict(custom_hooks=[HOOK, dict(type="Counts"), EARLY]),
+        dict(
+            param_scheduler=dict(type="ReduceOnPlateauLR", monitor="acuracy/top1", rule="greater")
+        ),
+    ],
+)
+def test_metrics_that_are_followed_and_do_not_exist(tmp_path, changes):
+    cfg = run_of(digits_student(), tmp_path, **changes)
+    message = error_of(cfg)
+    assert "follows the metric 'acuracy/top1'" in message
+    assert "did you mean accuracy/top1?; it gives accuracy/top1" in message
+
+
+def test_images_that_are_smaller_than_their_crop(tmp_path):
+    cfg = run_of(digits_student(), tmp_path)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset.pipeline = [dict(type="RandomCrop", crop_size=100), *pipeline]
+    assert "is larger than the training images, which stay (8, 8)" in error_of(cfg)
+    cfg.train_dataloader.dataset.pipeline[0].update(crop_size=10, padding=1)
+    cfg.experiment_name += "_padded"
+    assert iterations_of(cfg) == 1
+
+
+def test_classes_of_the_preprocessor(tmp_path):
+    cfg = run_of(digits_student(), tmp_path)
+    cfg.data_preprocessor.num_classes = 3
+    assert "num_classes is 3 and the student gives 10 logits; set it to 10" in error_of(cfg)
 
 
 @pytest.mark.parametrize(
@@ -360,12 +391,10 @@ def test_how_much_of_a_checkpoint_fits(parts, fits):
                 dict(type="CosineAnnealingParamScheduler", param_name="weight_decay", T_max=1.5),
             ]
         ),
-        dict(
-            default_hooks=dict(
-                checkpoint=dict(type="CheckpointHook", interval=-1, max_keep_ckpts=0), timer=None
-            )
-        ),
+        dict(default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=-1), timer=None)),
+        dict(default_hooks=dict(checkpoint=dict(type="CheckpointHook", max_keep_ckpts=0))),
         dict(custom_hooks=[EMAHook(), dict(type="EMAHook", gamma=100, priority="LOW")]),
+        dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1), clip_grad=dict(max_norm=1e9))),
         dict(
             optim_wrapper=dict(
                 optimizer=dict(type="SGD", lr=0.0), clip_grad=dict(max_norm=float("inf"))
@@ -374,8 +403,10 @@ def test_how_much_of_a_checkpoint_fits(parts, fits):
         dict(train_cfg=dict(type="mmengine.runner.IterBasedTrainLoop", max_iters=5)),
         dict(val_evaluator=[dict(type="Accuracy"), dict(type="SingleLabelMetric")]),
         dict(env_cfg=dict(mp_cfg=dict(mp_start_method="spawn", opencv_num_threads=-1))),
-        dict(val_cfg=None, val_dataloader=None, val_evaluator=None, log_level=20),
-        dict(load_from="https://somewhere/x.pth", compile=True, find_unused_parameters=True),
+        dict(val_cfg=None, val_dataloader=None, val_evaluator=None),
+        dict(load_from="https://somewhere/x.pth", log_level="DEBUG"),
+        dict(log_level=20),
+        dict(compile=True, find_unused_parameters=True),
         dict(visualizer=dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])),
     ],
 )
@@ -391,6 +422,18 @@ def test_a_scope_of_ones_own():
         cfg[f"{name}_dataloader"]["dataset"]["pipeline"] = [dict(type="mmpretrain.PackInputs")]
         cfg[f"{name}_evaluator"] = dict(type="mmpretrain.Accuracy")
     check_config(cfg)
+
+
+@pytest.mark.parametrize("layer", ["Liner", ["Conv2d", "Liner"]])
+def test_initialization_of_layers_that_do_not_exist(tmp_path, layer):
+    cfg = run_of(digits_student(), tmp_path)
+    cfg.model.head.init_cfg = dict(type="Normal", layer=layer, std=0.01)
+    message = error_of(cfg)
+    assert "layer='Liner' in the init_cfg of LinearClsHead names no class" in message
+    assert "did you mean Linear?" in message
+    cfg.model.head.init_cfg.layer = ["GroupNorm", "Linear"]
+    cfg.experiment_name += "_right"
+    assert iterations_of(cfg) == 1
 
 
 def test_log_lines_of_what_nothing_logs(tmp_path):

@@ -40,7 +40,6 @@ def test_many_processes_lose_and_tear_nothing(tmp_path):
     for name in range(4):
         assert [row["number"] for row in rows if row["name"] == name] == list(range(50))
     assert path.read_text().count("\n") == len(rows) == 200
-    assert read_lines(tmp_path / "none.jsonl") == []
 
 
 def test_a_torn_line_is_passed_over_and_taken_away(tmp_path):
@@ -78,12 +77,16 @@ def test_what_is_no_row_stays_and_is_named(tmp_path):
         assert path.read_text() == f'{{"a": 1}}\n{last}\n{{"a": 2}}\n'
 
 
-@pytest.mark.parametrize("line", ["{torn", "[1]", "\udcff"])
+@pytest.mark.parametrize("line", ["{torn", "3", "[1]", "null", "<html>", "\udcff"])
 def test_other_lines_are_named(tmp_path, line):
     path = tmp_path / "runs.jsonl"
     path.write_bytes(b'{"a": 1}\n\n' + line.encode(errors="surrogateescape") + b'\n{"a": 2}\n')
     with pytest.raises(ValueError, match=r"runs.jsonl:3 is not a results line; remove it"):
         read_lines(path)
+
+
+def test_no_file_no_rows(tmp_path):
+    assert read_lines(tmp_path / "none.jsonl") == []
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
@@ -120,10 +123,17 @@ def run_config(**kwargs):
     return Config(dict(model=dict(type="X"), randomness=dict(seed=3), **{**fields, **kwargs}))
 
 
+def test_what_cannot_be_recorded_is_known_before_training(tmp_path):
+    with pytest.raises(ValueError, match=r"lacks test_dataloader, test_evaluator$"):
+        ResultsRecorder("r.jsonl", run_config(test_dataloader=None, test_evaluator=None), [])
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "runs.jsonl"):
+        with pytest.raises(ValueError, match=r"is a (folder|file)"):
+            ResultsRecorder(str(path), run_config(), [])
+    ResultsRecorder(None, run_config(test_dataloader=None), [])
+
+
 def test_the_clock_starts_when_the_teachers_are_there(tmp_path):
-    recorder = ResultsRecorder(None, run_config(test_dataloader=None), [])
-    recorder.start(run_config())
-    assert recorder.record(None, None, TrainingStarted()) is None
     recorder = ResultsRecorder(str(tmp_path / "r.jsonl"), run_config(), ["a.py"])
     recorder.begin -= 1000  # a long training of the teacher
     recorder.start(run_config())
@@ -160,6 +170,12 @@ def test_hash_of_the_data():
     assert len({whole, digits(split="test"), digits(split="train", indices=900)}) == 3
     noisy = NoisyLabelDataset(dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.1)
     assert dataset_hash(noisy) != whole
+
+
+def test_nothing_is_recorded_without_a_file():
+    recorder = ResultsRecorder(None, run_config(), [])
+    recorder.start(run_config())
+    assert recorder.record(None, None, TrainingStarted()) is None
 
 
 def test_hashes_of_teachers(tmp_path, monkeypatch):

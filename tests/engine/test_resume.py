@@ -98,7 +98,7 @@ def test_an_iteration_keeps_its_number(half, tmp_path):
     assert lines.tolist() == [8, 10, 12]
 
 
-@pytest.mark.parametrize("name", ["torch", "numpy"])
+@pytest.mark.parametrize("name", ["torch", "numpy", "numpy_more"])
 def test_without_the_random_states_it_is_another_run(half, tmp_path, name):
     """The control: dropout, crops and MixUp draw from these."""
 
@@ -106,8 +106,10 @@ def test_without_the_random_states_it_is_another_run(half, tmp_path, name):
         states = checkpoint[STATE]["processes"][0]["random"]
         if name == "torch":
             states[name] = torch.Generator().manual_seed(5).get_state()
-        else:
+        elif name == "numpy":
             states[name] = states[name].flip(0)
+        else:
+            states[name][0] = (states[name][0] + 7) % 600
 
     _, seen, whole = go_on(half, tmp_path, change)
     assert len(seen) == 6
@@ -132,8 +134,10 @@ def test_a_checkpoint_of_others_is_resumed_and_said_to_be_inexact(half, tmp_path
     ("change", "reason"),
     [
         (lambda state: state.pop("hooks"), "KeyError"),
+        (lambda state: state.pop("place"), "KeyError"),
         (lambda state: state["place"].update(epoch=-1), "epoch=-1, .* is no progress of a run"),
         (lambda state: state["place"].update(iter=2.0), "iter=2.0, .* is no progress of a run"),
+        (lambda state: state["processes"][0].pop("random"), "KeyError"),
         (lambda state: state["processes"][0]["random"].update(torch=torch.zeros(3)), "Error"),
         (
             lambda state: state["processes"][0]["buffers"].update({"model.no": torch.zeros(1)}),
@@ -156,6 +160,7 @@ def renamed(state, prefix):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (lambda c: c["state_dict"].clear(), "holds no state_dict for the network of this config"),
         (
             lambda c: renamed(c["state_dict"], "branch."),
             r"missing keys \(\d\d of \d\d\) '.*', \.\.\.; unexpected .* begin with 'branch.'",

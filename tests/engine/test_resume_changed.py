@@ -55,11 +55,14 @@ def config(folder, **changes):
     ("changes", "told"),
     [
         ({"model.alpha": 0.9}, ["model.alpha: 0.5 -> 0.9"]),
+        ({"randomness.seed": 1}, ["randomness.seed: 0 -> 1"]),
         ({"param_scheduler.0.milestones": [1]}, ["param_scheduler.0.milestones: [1, 2] -> [1]"]),
         (
             {"train_dataloader.dataset.key": "x" * 99},
             ['train_dataloader.dataset.key: not set -> "' + "x" * 56 + "..."],
         ),
+        ({"custom_hooks.0.momentum": 0.2}, ["custom_hooks.0.momentum: 0.1 -> 0.2"]),
+        ({"model.teacher.micro_batch": 8}, ["model.teacher.micro_batch: not set -> 8"]),
         (
             {"model.teacher.config": "configs/wrn/wrn16-4.py"},
             [
@@ -176,6 +179,11 @@ def test_many_changes_are_cut_short(trained, capsys):
     message = error_of(capsys, main, *words)
     assert message.count(" -> ") == 8
     assert " more. Restore that" in message
+
+
+def test_flags_that_do_not_go_together(trained, capsys):
+    message = error_of(capsys, main, trained.tiny.student, "--resume-changed")
+    assert message == "--resume-changed goes with --resume"
 
 
 def test_what_is_kept_of_a_config_is_text_that_runs_nothing(trained):

@@ -75,7 +75,7 @@ def test_only_the_same_run_is_resumed(tmp_path, old):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"logs": 1, "checkpoints": {}}', '{"logs": [1]}', "\xff"]
+    "text", ["", "{", "[]", "{}", '{"logs": 1, "checkpoints": {}}', '{"logs": [1]}', "\xff"]
 )
 def test_anything_else_says_nothing(tmp_path, text):
     (tmp_path / RUN).write_text(text, encoding="latin1")

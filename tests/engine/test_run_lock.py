@@ -39,7 +39,7 @@ def test_the_second_is_refused_and_says_by_whom(tmp_path):
 
 
 def test_a_file_that_was_left_behind_blocks_nobody(tmp_path):
-    for text in ("", '{"pid": 1}', json.dumps(dict(pid=1, host="x", since="y", command="z"))):
+    for text in ("", "{", '{"pid": 1}', json.dumps(dict(pid=1, host="x", since="y", command="z"))):
         (tmp_path / LOCK).write_text(text)
         assert user_of(tmp_path) is None
         with only_run_in(tmp_path):
@@ -124,21 +124,25 @@ def test_a_disk_without_locks(tmp_path, monkeypatch, capsys):
 
 
 def test_train_refuses_before_it_touches_anything(workplace, capsys):
-    """Its own folder as well as that of a teacher which is trained first."""
     tiny = Tiny()
     train(tiny.student)
-
-    def files():
-        return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != LOCK}
-
-    cases = {tiny.student: [tiny.student], tiny.teacher: [tiny.kd, "--train-teacher"]}
-    for config, words in cases.items():
-        folder = folder_of(config)
-        before = files()
-        with only_run_in(folder):
+    folder = folder_of(tiny.student)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != LOCK}
+    with only_run_in(folder):
+        for words in ([tiny.student], [tiny.student, "--resume"], [tiny.kd, "--train-teacher"]):
+            if tiny.kd in words:  # its teacher is trained elsewhere
+                teacher = only_run_in(folder_of(tiny.teacher))
+                teacher.__enter__()
             message = error_of(capsys, main, *words)
-        assert message.startswith(f"the work folder {folder} is in use by process {os.getpid()} ")
-        assert files() == before
+            assert re_user(message, folder) or re_user(message, folder_of(tiny.teacher))
+        teacher.__exit__(None, None, None)
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != LOCK}
+    assert after == before
+    train(tiny.student, "--resume")
+
+
+def re_user(message, folder):
+    return message.startswith(f"the work folder {folder} is in use by process {os.getpid()} on ")
 
 
 def test_a_folder_that_can_only_be_read(workplace, capsys):
@@ -153,3 +157,6 @@ def test_a_folder_that_can_only_be_read(workplace, capsys):
         message = error_of(capsys, main, *words)
     shut = Path("shut").resolve()
     assert message == f"work_dir: {shut} may not be written; name another folder"
+    Path("file").touch()
+    message = error_of(capsys, main, tiny.student, "--work-dir", "file/run")
+    assert message == f"work_dir: {Path('file').resolve()} is a file; name a folder"

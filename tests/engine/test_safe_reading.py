@@ -20,6 +20,9 @@ from payloads import (
     as_pickle,
     as_tar,
     as_yaml,
+    read_checkpoint,
+    read_pickle,
+    read_yaml,
 )
 
 from mmkd_logit import checkpoint as safe_reading
@@ -76,6 +79,10 @@ def test_control_mmengine_alone_runs_both(tmp_path, monkeypatch):
     mmengine.load(str(tmp_path / "a.yaml"))
     assert (tmp_path / "of a pickle").exists()
     assert (tmp_path / "of yaml").exists()
+    for write, read in ((as_pickle, read_pickle), (as_yaml, read_yaml)):
+        write(tmp_path / "b", tmp_path / write.__name__)
+        read(tmp_path / "b")
+        assert (tmp_path / write.__name__).exists()
 
 
 @pytest.mark.parametrize("write", [as_checkpoint, as_legacy_checkpoint])
@@ -88,6 +95,13 @@ def test_torch_reads_weights_alone(tmp_path, monkeypatch, marker, write):
         torch.load(tmp_path / "queue.pth")
     torch.save(dict(a=torch.ones(2)), tmp_path / "queue.pth")
     assert torch.load(tmp_path / "queue.pth")["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("write", [as_checkpoint, as_legacy_checkpoint])
+def test_control_torch_runs_what_it_reads(tmp_path, write):
+    write(tmp_path / "queue.pth", tmp_path / "was executed")
+    read_checkpoint(tmp_path / "queue.pth")
+    assert (tmp_path / "was executed").exists()
 
 
 @pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE_NO_WEIGHTS:UserWarning")

@@ -123,7 +123,8 @@ def send(*names):
         (2.0, ["SIGTERM", "SIGTERM", "SIGUSR1"], 7),  # one event that came by several ways
         (0.0, ["SIGTERM"], 7),
         (0.0, ["SIGTERM", "SIGTERM"], -signal.SIGTERM),
-        (0.0, ["SIGTERM", "SIGUSR1"], -signal.SIGUSR1),
+        (0.0, ["SIGUSR1", "SIGTERM"], -signal.SIGTERM),
+        (0.0, ["SIGUSR1", "SIGUSR1"], -signal.SIGUSR1),
         (2.0, ["SIGUSR2"], -signal.SIGUSR2),  # not ours
     ],
 )
@@ -136,6 +137,16 @@ def test_a_second_signal_ends_it_at_once(monkeypatch, pause, sent, ends):
         send(*sent)
 
     assert in_a_child(listen) == ends
+
+
+def test_restored_as_they_were():
+    signals = PreemptionHook()
+    before = [signal.getsignal(number) for number in preemption.EXIT_CODES]
+    signals.listen()
+    assert signal.getsignal(signal.SIGTERM) not in before
+    signals.listen()
+    signals.release()
+    assert [signal.getsignal(number) for number in preemption.EXIT_CODES] == before
 
 
 at_birth = []  # what a process does first when it is forked
@@ -180,9 +191,13 @@ def test_the_command_that_goes_on(monkeypatch):
     def command(text, tool="train.py", flag=True):
         return resume_command(tool, shlex.split(text), flag)
 
-    for given in ("c.py", "c.py --resume", "c.py --resume old.pth", "c.py --resume=auto"):
-        more = "--work-dir 'a b' --cfg-options x=1"
-        assert command(f"{given} {more}") == f"python tools/train.py c.py {more} --resume"
+    assert command("c.py") == "python tools/train.py c.py --resume"
+    assert command("c.py --resume") == "python tools/train.py c.py --resume"
+    assert command("c.py --resume old.pth --amp") == "python tools/train.py c.py --amp --resume"
+    assert command("c.py --resume=auto --seed 3") == "python tools/train.py c.py --seed 3 --resume"
+    assert command("c.py --work-dir 'a b' --cfg-options x=1") == (
+        "python tools/train.py c.py --work-dir 'a b' --cfg-options x=1 --resume"
+    )
     assert command("runs.txt", "train_group.py", False) == ("python tools/train_group.py runs.txt")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert command("c.py --launcher pytorch --fast") == "tools/dist_train.sh c.py 8 --fast --resume"

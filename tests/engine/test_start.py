@@ -42,6 +42,7 @@ def test_a_run_imports_what_it_uses_and_the_allocator_changes_no_bit(workplace, 
     ("variable", "gpu", "calls"),
     [
         (None, False, [(-4, 0), (-1, 2**31 - 1)]),
+        ("1", False, [(-4, 0), (-1, 2**31 - 1)]),
         ("0", False, []),
         (None, True, []),
     ],

@@ -21,6 +21,10 @@ def spec(checkpoint, config="configs/wrn/wrn28-4.py"):
     return dict(config=config, checkpoint=checkpoint)
 
 
+def test_plain_models_have_no_teachers():
+    assert find_missing_teachers(Config(dict(model=dict(type="ImageClassifier")))) == []
+
+
 def test_what_is_there_or_elsewhere_is_not_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a b.pth").touch()
@@ -34,7 +38,6 @@ def test_what_is_there_or_elsewhere_is_not_missing(tmp_path, monkeypatch):
         "resnet50_8xb32_in1k",
     ]
     assert find_missing_teachers(config(*there)) == []
-    assert find_missing_teachers(Config(dict(model=dict(type="ImageClassifier")))) == []
     with pytest.raises(ValueError, match="checkpoint must be a path"):
         find_missing_teachers(config(spec(3)))
 

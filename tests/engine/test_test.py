@@ -117,6 +117,9 @@ def test_mixed_precision_on_a_cpu(trained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--out-item", "pred"], r"--out-item says what to write; add --out FILE"),
+        (["--out", "x.json"], r"--out x.json: pred can be written to .pkl$"),
+        (["--out", "x.json", "--out-item", "pred"], r"pred can be written to .pkl$"),
         (["--out", "x.txt", "--out-item", "metrics"], r"metrics can be written to .json, .yaml"),
         (["--cfg-options", "default_hooks.visualization=None", "--show-dir", "o"], r"--show needs"),
         (["--cfg-options", "test_dataloader=3"], r"test_dataloader must be a dict of settings"),
@@ -127,11 +130,22 @@ def test_wrong_words_are_one_line(trained, capsys, words, message):
     assert re.search(message, error)
 
 
-def test_config_without_test_data(workplace, capsys):
-    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\ntest_evaluator = None\n")
+@pytest.mark.parametrize("field", ["test_dataloader", "test_evaluator"])
+def test_config_without_test_data(workplace, capsys, field):
+    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\n{field} = None\n")
     Path("x.pth").touch()
     error = error_of(capsys, main, "plain.py", "x.pth")
     assert error == "plain.py has no test_dataloader or test_evaluator"
+
+
+def test_bad_checkpoints(workplace, capsys):
+    assert error_of(capsys, main, STUDENT, "x.pth") == "the checkpoint x.pth does not exist"
+    Path("empty.pth").touch()
+    assert re.match(
+        r"empty.pth (is refused|cannot be read)", error_of(capsys, main, STUDENT, "empty.pth")
+    )
+    torch.save({"state_dict": print}, "evil.pth")
+    assert error_of(capsys, main, STUDENT, "evil.pth").startswith("evil.pth is refused")
 
 
 def test_the_config_of_a_test(workplace):

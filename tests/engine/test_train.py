@@ -1,6 +1,7 @@
 """tools/train.py, as its user meets it."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from mmengine.runner.log_processor import LogProcessor
 from mmkd_logit.engine.check import check_config
 from mmkd_logit.engine.fingerprint import fingerprint_of, read_run, weights_hash
 from mmkd_logit.engine.results import read_lines
-from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main, plan_runs
+from mmkd_logit.engine.train import apply_resume, build_config, build_parser, main
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
@@ -36,23 +37,83 @@ def iterations(path):
 
 
 @pytest.mark.parametrize(
-    ("config", "option", "message"),
+    ("words", "message"),
     [
-        ("configs", "resume=False", r"the config configs does not exist"),
-        (STUDENT, "nonsense=1", r"nonsense: a config has no field 'nonsense'$"),
-        (STUDENT, "model=3", r"model must be a dict of settings, got 3"),
-        (STUDENT, "train_dataloader=None", r"a run needs .*; train_dataloader is missing"),
-        (STUDENT, "model.backbone.depth.x=1", r"--cfg-options does not fit the config: depth"),
-        (STUDENT, "randomness=3", r"randomness must be a dict of settings, got 3"),
-        (STUDENT, "randomness.seed=True", r"randomness.seed must be an integer .* got True"),
-        (KD, "model.type=mmrazor.SingleTeacherDistill", r"LogitDistiller, see docs/from-m"),
+        (["configs/nope.py"], r"the config configs/nope.py does not exist"),
+        (["configs"], r"the config configs does not exist"),
+        (["mmpretrain::resnet/nope.py"], r"mmpretrain has no config mmpretrain::resnet/nope.py"),
+        (["mmpretrain::nope.py"], r"mmpretrain has no config mmpretrain::nope.py"),
+        (["tools/dist_train.sh"], r"tools/dist_train.sh is no config: .* must end in .py"),
+        (["configs/paper/digits.py"], r"configs/paper/digits.py defines no model"),
+        (
+            [STUDENT, "--seed", "-1"],
+            r"randomness.seed must be an integer from 0 to 2\*\*32 - 1, got -1",
+        ),
+        ([STUDENT, "--seed", str(2**32)], r"randomness.seed must be .* got 4294967296"),
+        ([STUDENT, "--amp"], r"--amp needs a GPU; leave it out on a CPU"),
+        ([STUDENT, "--launcher", "slurm"], r"launcher 'slurm' needs GPUs; .* tools/dist_train.sh"),
+        ([STUDENT, "--launcher", "mpi"], r"launcher 'mpi' needs GPUs"),
+        (
+            [STUDENT, "--launcher", "pytorch"],
+            r"needs RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment; start with "
+            r"tools/dist_train.sh CONFIG GPUS or torchrun",
+        ),
+        ([STUDENT, "--resume", "no/x.pth"], r"the checkpoint no/x.pth does not exist"),
+        ([STUDENT, "--results", "tools"], r"--results: tools is a folder; name a file in it"),
+        (
+            [STUDENT, "--results", "tools/train.py/runs"],
+            r"--results: .*tools/train.py is a file; name a folder",
+        ),
+        ([KD, "--results", "r.jsonl"], r"make it with: python tools/train.py"),
     ],
 )
-def test_wrong_options_are_one_line(workplace, capsys, config, option, message):
-    assert re.search(message, error_of(capsys, main, config, "--cfg-options", option))
+def test_wrong_words_are_one_line(workplace, monkeypatch, capsys, words, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert re.search(message, error_of(capsys, main, *words))
 
 
-@pytest.mark.parametrize("option", ["=3", "model.depth=[1,(2]"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("modle.alpha=1", r"modle.alpha: a config has no field 'modle'; did you mean model\?"),
+        ("nonsense=1", r"nonsense: a config has no field 'nonsense'$"),
+        ("model=3", r"model must be a dict of settings, got 3"),
+        ("model=None", r"model must be a dict of settings, got None"),
+        ("train_cfg=5", r"train_cfg must be a dict of settings, got 5"),
+        ("train_dataloader=abc", r"train_dataloader must be a dict of settings, got 'abc'"),
+        ("train_dataloader=None", r"a run needs train_dataloader, .*; train_dataloader is missing"),
+        ("train_cfg.max_epochs=abc", r"train_cfg.max_epochs must be an integer .* got 'abc'"),
+        ("model.backbone.depth.x=1", r"--cfg-options does not fit the config: depth"),
+        ("randomness=3", r"randomness must be a dict of settings, got 3"),
+        ("randomness.seed=abc", r"randomness.seed must be an integer .* got 'abc'"),
+        ("randomness.seed=True", r"randomness.seed must be an integer .* got True"),
+        ("train_dataloader.dataset.dataset.split=all", r"split must be one of .* got 'all'"),
+    ],
+)
+def test_wrong_options_are_one_line(workplace, capsys, option, message):
+    assert re.search(message, error_of(capsys, main, STUDENT, "--cfg-options", option))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("model.teacher=5", r"got 5. Write a teacher as dict\(config="),
+        (
+            "model.teacher.chekpoint=x",
+            r"model.teacher: a teacher has no setting 'chekpoint'; did you mean checkpoint\?",
+        ),
+        ("model.alpha=2", r"alpha must be a number in \[0, 1\], got 2"),
+        ("model.type=mmrazor.SingleTeacherDistill", r"mmkd_logit.LogitDistiller, see docs/from-m"),
+        ("model.loss_kd.tau=-1", r"tau=-1 must be"),
+        ("model.student.head.num_classes=9", r"has 10 classes and the student 9"),
+    ],
+)
+def test_wrong_distillers_are_one_line(workplace, capsys, option, message):
+    words = [KD, "--cfg-options", "model.teacher.checkpoint=None", option]
+    assert re.search(message, error_of(capsys, main, *words))
+
+
+@pytest.mark.parametrize("option", ["train_cfg.max_epochs", "=3", "model.depth=[1,(2]"])
 def test_wrong_syntax_is_a_usage_error(workplace, capsys, option):
     with pytest.raises(SystemExit) as stopped:
         main([STUDENT, "--cfg-options", option])
@@ -78,18 +139,25 @@ def test_what_is_looked_at_is_averaged_as_the_losses_in_any_config(workplace):
     check_config(configure(STUDENT, "--cfg-options", option))
 
 
+def test_missing_field_of_auto_scale_lr(workplace, capsys):
+    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\nauto_scale_lr = None\n")
+    message = error_of(capsys, main, "plain.py", "--auto-scale-lr")
+    assert message == "--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in plain.py"
+    assert configure(STUDENT, "--auto-scale-lr").auto_scale_lr.enable is True
+
+
 def test_config_without_training_data(workplace, capsys):
     Path("plain.py").write_text(f"_base_ = './{STUDENT}'\ntrain_cfg = None\n")
     message = error_of(capsys, main, "plain.py")
     assert message == "plain.py has no train_cfg or train_dataloader to train with"
 
 
-def test_results_need_test_data_before_training(workplace, capsys):
-    fields = ("test_dataloader", "test_evaluator", "test_cfg")
-    lines = [f"_base_ = './{STUDENT}'", *(f"{field} = None" for field in fields)]
-    Path("plain.py").write_text("\n".join(lines))
+@pytest.mark.parametrize("field", ["test_dataloader", "test_evaluator", "test_cfg"])
+def test_results_need_test_data_before_training(workplace, capsys, field):
+    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\n{field} = None\n")
     message = error_of(capsys, main, "plain.py", "--results", "runs.jsonl")
-    assert message.endswith("lacks test_dataloader, test_cfg, test_evaluator")
+    needed = "test_dataloader, test_cfg, test_evaluator"
+    assert message == f"a run needs {needed}; {field} is missing"
     assert not Path("work_dirs").exists()
 
 
@@ -134,23 +202,56 @@ def test_teacher_first_then_student_then_results(workplace, capsys):
     assert set(run) - own == {"fingerprint", "computed", "seed", "teachers", "processes"}
     assert {key: row[key] for key in set(run) - own} == {k: run[k] for k in set(run) - own}
 
+    # The next run finds the teacher.
+    before = (teacher / "final.pth").stat().st_mtime_ns
+    train(tiny.kd, "--train-teacher", "--seed", 1)
+    assert (teacher / "final.pth").stat().st_mtime_ns == before
+    assert (folder_of(tiny.kd, seed=1) / "final.pth").is_file()
+
+
+def sequential(tiny, stages, epochs=2):
+    """A copy of the tiny kd config with stages."""
+    path = Path(tiny.kd.replace("kd", "seq"))
+    path.write_text(
+        f"_base_ = './{Path(tiny.kd).name}'\ntrain_cfg = dict(max_epochs={epochs})\n"
+        "custom_hooks = [*_base_.custom_hooks, "
+        f"dict(type='mmkd_logit.SequentialTeacherHook', stages={stages!r})]\n"
+    )
+    return str(path)
+
 
 def test_teachers_of_later_stages_come_first_too(workplace, capsys):
     tiny, other = Tiny(), Tiny()
     later = folder_of(other.teacher, seed=2) / "final.pth"
     stage = dict(begin=1, teacher=dict(config=other.teacher, checkpoint=str(later)))
-    hook = dict(type="mmkd_logit.SequentialTeacherHook", stages=[stage])
-    text = f"custom_hooks = [*_base_.custom_hooks, {hook}]\ntrain_cfg = dict(max_epochs=2)\n"
-    config = tiny.kd.replace("kd", "seq")
-    Path(config).write_text(f"_base_ = './{Path(tiny.kd).name}'\n{text}")
+    config = sequential(tiny, [stage])
     message = error_of(capsys, main, config)
     assert (
         f"{later} does not exist; make it with: python tools/train.py {other.teacher} " in message
     )
     assert not Path("work_dirs").exists()
-    planned = plan_runs(build_parser().parse_args([config, "--train-teacher"]))
-    folders = [folder_of(tiny.teacher), later.parent, folder_of(config)]
-    assert [Path(run.cfg.work_dir) for run in planned.values()] == folders
+    train(config, "--train-teacher", "--results", "runs.jsonl")
+    files = [folder_of(tiny.teacher) / "final.pth", later]
+    *_, row = read_lines(Path("runs.jsonl"))
+    assert row["teachers"] == [weights_hash(file) for file in files]
+    assert read_run(folder_of(config))["teachers"] == row["teachers"]
+    assert row["iterations"] == 4
+
+
+def test_wrong_stages_are_one_line_and_leave_what_is_there(workplace, capsys):
+    tiny = Tiny()
+    config = sequential(tiny, [dict(begin=1, alpha=0.5)])
+    train(config, "--train-teacher")
+    files = [folder_of(config) / name for name in ("final.pth", "last_checkpoint", "epoch_2.pth")]
+    before = [file.read_bytes() for file in files]
+    for option, words in (
+        ("custom_hooks.1.stages.0.begin=-1", r"stages\[0\]\.begin must be .* got -1"),
+        ("custom_hooks.1.stages.0.begn=1", r"no setting 'begn'; did you mean begin\?"),
+        ("train_cfg.max_epochs=1", r"stages\[0\] begins after 1 epochs, and training ends after 1"),
+    ):
+        message = error_of(capsys, main, config, "--cfg-options", option)
+        assert re.search(words, message)
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_resume_continues(workplace):
@@ -174,33 +275,62 @@ def test_resume_continues(workplace):
 
 def test_weights_alone_cannot_be_resumed(workplace, capsys):
     """MMEngine would go on with a new optimizer and the learning rate of the beginning."""
-    torch.save(dict(weight=torch.zeros(1)), "weights.pth")
-    message = error_of(capsys, main, STUDENT, "--resume", "weights.pth")
-    assert message.startswith("weights.pth holds weights alone and cannot be resumed; take an ")
+    tiny = Tiny()
+    train(tiny.student)
+    final = folder_of(tiny.student) / "final.pth"
+    torch.save(torch.load(final, weights_only=False)["state_dict"], "weights.pth")
+    for file in (final, "weights.pth"):
+        message = error_of(capsys, main, tiny.student, "--resume", file)
+        assert message.startswith(f"{file} holds weights alone and cannot be resumed; take an ")
+    train(tiny.student, load_from="weights.pth")
 
 
-def test_a_changed_and_a_new_run_disown_what_is_there_at_once(workplace, monkeypatch, capsys):
-    """Weights must not be there when the folder says that another config made them."""
+def test_resuming_under_another_config_disowns_the_weights_at_once(workplace, monkeypatch):
+    """They must not be there when the folder says that the new config made them."""
     tiny = Tiny()
     train(tiny.student)
     folder = folder_of(tiny.student)
+    seen = []
+
+    def stop(self, runner):
+        seen.append((read_run(folder), (folder / "final.pth").is_file()))
+        raise OSError("killed")
+
+    monkeypatch.setattr("mmkd_logit.engine.save.FinalCheckpointHook.before_train", stop)
     old = read_run(folder)
+    with pytest.raises(SystemExit):
+        train(tiny.student, "--resume", train_cfg__max_epochs=2)
+    ((origin, final),) = seen
+    assert origin != old
+    assert not final
+
+
+def test_resume_after_the_folder_was_moved(workplace):
+    tiny = Tiny()
+    train(tiny.student)
+    shutil.move(folder_of(tiny.student), "moved folder")
+    train(tiny.student, "--resume", "--work-dir", "moved folder", train_cfg__max_epochs=2)
+    assert iterations("moved folder/final.pth") == 4
+
+
+def test_a_new_run_disowns_older_checkpoints(workplace, monkeypatch, capsys):
+    """Stopped before its first checkpoint it must not be resumed from another run's."""
+    tiny = Tiny()
+    train(tiny.student)
+    folder = folder_of(tiny.student)
+    assert (folder / "last_checkpoint").is_file()
 
     def fail(self, *args):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr("mmkd_logit.engine.save.FinalCheckpointHook.before_train", fail)
-    longer, other = "train_cfg.max_epochs=2", "model.backbone.drop_rate=0.1"
-    for words, kept in (
-        (["--resume", "--cfg-options", longer], True),
-        (["--cfg-options", other], False),
-    ):
-        assert (folder / "last_checkpoint").is_file()
-        assert error_of(capsys, main, tiny.student, *words) == "the disk is gone"
-        assert read_run(folder)["fingerprint"] == fingerprint_of(configure(tiny.student, *words))
-        assert read_run(folder) != old
-        assert not (folder / "final.pth").exists()
-        assert (folder / "last_checkpoint").exists() == kept
+    monkeypatch.setattr("mmpretrain.models.ImageClassifier.loss", fail)
+    option = "model.backbone.drop_rate=0.1"
+    message = error_of(capsys, main, tiny.student, "--cfg-options", option)
+    assert message == "the disk is gone"
+    assert not (folder / "last_checkpoint").exists()
+    assert not (folder / "final.pth").exists()
+    cfg = configure(tiny.student, "--cfg-options", option)
+    assert read_run(folder)["fingerprint"] == fingerprint_of(cfg)
 
 
 def test_links_in_the_work_folder_are_not_written_through(workplace):
@@ -246,3 +376,42 @@ def test_what_resume_changes(tmp_path, capsys):
     assert (cfg.load_from, cfg.resume) == (str(tmp_path / "epoch_3.pth"), True)
     apply_resume(cfg, "other.pth")
     assert (cfg.load_from, cfg.resume) == ("other.pth", True)
+
+
+def test_no_validate(workplace, capsys):
+    tiny = Tiny()
+    train(tiny.student, "--no-validate")
+    assert "Epoch(val)" not in capsys.readouterr().out
+    assert (folder_of(tiny.student) / "final.pth").is_file()
+
+
+def test_unsafe_checkpoints_are_refused(workplace, tmp_path, capsys):
+    tiny = Tiny()
+    marker = tmp_path / "was executed"
+    torch.save({"state_dict": Evil(marker)}, "evil.pth")
+    for words in (
+        [tiny.student, "--resume", "evil.pth"],
+        [tiny.kd, "--cfg-options", "model.teacher.checkpoint=evil.pth"],
+    ):
+        assert error_of(capsys, main, *words).startswith("evil.pth is refused")
+    assert not marker.exists()
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_interruption(workplace, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmkd_logit.engine.train.run_training", interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        main([STUDENT])
+    assert stopped.value.code == 130
+    again = f"python tools/train.py {STUDENT} --resume"
+    assert capsys.readouterr().err == f"\ninterrupted; continue with: {again}\n"

@@ -1,14 +1,38 @@
-"""Train accuracy is that of the whole, un-augmented training set: see test_logits.py too."""
+"""Train accuracy is that of the whole, un-augmented training set."""
 
+import itertools
 from pathlib import Path
 
 import pytest
-from commands import Tiny, noisy, train
+import torch
+from commands import Tiny, error_of, folder_of, noisy, train, train_tool
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
+from mmkd_logit.datasets import Digits
 from mmkd_logit.engine.results import read_lines, training_data_loader
 
 CLEAN = "train_evaluator = [dict(type='Accuracy'), dict(type='mmkd_logit.CleanLabelAccuracy')]\n"
+
+
+def test_against_a_loop_of_our_own(workplace):
+    tiny = Tiny()
+    train(tiny.student, "--results", "r.jsonl", "--train-metrics")
+    (row,) = read_lines(Path("r.jsonl"))
+    cfg = Config.fromfile(tiny.student)
+    init_default_scope("mmpretrain")
+    model = MODELS.build({**cfg.model, "data_preprocessor": cfg.data_preprocessor})
+    state = torch.load(folder_of(tiny.student) / "final.pth", weights_only=False)["state_dict"]
+    model.load_state_dict(state)
+    model.eval()
+    for split, images in (("train", 64), ("test", 100)):
+        data = list(itertools.islice(Digits(split=split), images))
+        inputs = torch.stack([torch.as_tensor(d["img"]).permute(2, 0, 1) for d in data])
+        batch = model.data_preprocessor(dict(inputs=inputs))
+        with torch.no_grad():
+            guess = model(batch["inputs"]).argmax(-1)
+        right = (guess == torch.tensor([d["gt_label"] for d in data])).float().mean().item() * 100
+        assert row[split]["accuracy/top1"] == pytest.approx(right, abs=1e-3)
 
 
 def test_noisy_labels_and_clean_ones(workplace):
@@ -19,6 +43,12 @@ def test_noisy_labels_and_clean_ones(workplace):
     assert "accuracy/clean_top1" not in row["test"]
     assert row["label_noise"]["realised_rate"] == pytest.approx(0.5, abs=0.1)
     assert row["labels"]
+
+
+def test_only_where_it_is_asked_for(workplace):
+    tiny = Tiny()
+    train(tiny.student, "--results", "r.jsonl")
+    assert read_lines(Path("r.jsonl"))[0]["train"] is None
 
 
 def test_the_pipeline_is_found_below_wrappers():
@@ -40,3 +70,9 @@ def test_the_pipeline_is_found_below_wrappers():
     cfg.train_dataloader.dataset = dict(type="X")
     with pytest.raises(ValueError, match="the training data cannot be read un-augmented"):
         training_data_loader(cfg)
+
+
+def test_it_is_known_before_training(workplace, capsys):
+    tiny = Tiny()
+    message = error_of(capsys, train_tool.main, tiny.student, "--train-metrics")
+    assert message == "--train-metrics goes with --results"

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import shutil
 import weakref
@@ -22,18 +21,15 @@ from mmkd_logit.engine.train import build_config, build_parser, main, plan_runs
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
 
 
-class Trained:
+class Chain:
     """A teacher, its student, and the student of that one, each trained by one command."""
 
-    def __init__(self, folder):
-        os.chdir(folder)
-        make_workplace(folder)
+    def __init__(self):
         self.tiny = Tiny()
         self.last = taught_by(self.tiny.kd, self.tiny.kd)
         self.configs = [self.tiny.teacher, self.tiny.kd, self.last]
         self.folders = [folder_of(config) for config in self.configs]
         self.finals = [folder / "final.pth" for folder in self.folders]
-        self.train()
 
     def train(self, *words, **settings):
         train(self.last, "--train-teacher", "--results", "runs.jsonl", *words, **settings)
@@ -51,9 +47,23 @@ class Trained:
         return [weights_hash(final) for final in self.finals]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    make_workplace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        chain = Chain()
+        chain.train()
+    return folder, chain
+
+
 @pytest.fixture
-def chain(copied):
-    return copied
+def chain(trained, tmp_path, monkeypatch):
+    """A copy of the trained chain, to be changed."""
+    shutil.copytree(trained[0], tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return trained[1]
 
 
 def said(capsys):
@@ -72,7 +82,7 @@ def assert_equal_weights(first, second):
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
-def test_each_student_teaches_the_next_and_is_trained_once(chain, capsys):
+def test_each_student_teaches_the_next(chain):
     rows = read_lines(Path("runs.jsonl"))
     assert [row["config"] for row in rows] == chain.configs
     assert [row["weights"] for row in rows] == chain.hashes
@@ -80,13 +90,6 @@ def test_each_student_teaches_the_next_and_is_trained_once(chain, capsys):
     assert [read_run(f)["teachers"] for f in chain.folders] == [row["teachers"] for row in rows]
     assert [row["command"][2] for row in rows] == [chain.last] * 3
     assert len(set(chain.hashes)) == 3
-    before = [final.stat().st_mtime_ns for final in chain.finals]
-    chain.train("--resume")
-    first, second, _ = chain.folders
-    assert said(capsys) == {first: "was trained before", second: "was trained before"}
-    assert [final.stat().st_mtime_ns for final in chain.finals[:2]] == before[:2]
-    again = [row["weights"] for row in read_lines(Path("runs.jsonl"))]
-    assert again == [*(row["weights"] for row in rows), rows[2]["weights"]]  # tested once more
 
 
 def test_each_run_is_what_it_is_alone(chain):
@@ -94,6 +97,19 @@ def test_each_run_is_what_it_is_alone(chain):
     for config, final in zip(chain.configs[1:], chain.finals[1:], strict=True):
         train(config, "--work-dir", "alone")
         assert_equal_weights("alone/final.pth", final)
+
+
+def test_what_is_there_is_not_trained_again(chain, capsys):
+    before = [final.stat().st_mtime_ns for final in chain.finals]
+    rows = read_lines(Path("runs.jsonl"))
+    chain.train("--resume")
+    first, second, _ = chain.folders
+    assert said(capsys) == {first: "was trained before", second: "was trained before"}
+    assert [final.stat().st_mtime_ns for final in chain.finals[:2]] == before[:2]
+    assert [row["weights"] for row in read_lines(Path("runs.jsonl"))] == [
+        *(row["weights"] for row in rows),
+        rows[2]["weights"],  # tested once more
+    ]
 
 
 def test_another_teacher_is_refused_with_the_differences(chain, capsys):
@@ -133,11 +149,13 @@ def test_other_weights_are_another_teacher_of_the_next(chain, capsys):
 
 def test_a_teacher_of_unknown_origin_is_taken(chain, capsys):
     first, second, _ = chain.folders
-    (second / "run.json").unlink()
-    write_run(second, fingerprint="of version 0.1.0")
-    chain.look()
-    why = f"since nothing says what made {chain.finals[1]}"
-    assert said(capsys)[second] == f"is taken as it is, {why}"
+    for origin in (None, dict(fingerprint="of version 0.1.0")):
+        (second / "run.json").unlink(missing_ok=True)
+        if origin:
+            write_run(second, **origin)
+        chain.look()
+        why = f"since nothing says what made {chain.finals[1]}"
+        assert said(capsys)[second] == f"is taken as it is, {why}"
     chain.train("--retrain")
     assert said(capsys) == {first: "was trained before", second: "is trained anew"}
 
@@ -241,17 +259,36 @@ def test_a_teacher_without_our_hook_still_leaves_final_weights(workplace):
     assert (folder_of(tiny.teacher) / "mine.pth").is_file()
 
 
+def test_a_failure_of_a_teacher_leaves_what_goes_on(chain, capsys, monkeypatch):
+    _, second, last = chain.folders
+
+    def fail(self, *args, **kwargs):
+        raise OSError("the disk is gone")
+
+    for folder in (second, last):
+        shutil.rmtree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmkd_logit.models.LogitDistiller.loss", fail)
+        assert error_of(capsys, main, chain.last, "--train-teacher") == "the disk is gone"
+    assert not chain.finals[1].exists()
+    chain.train()
+    assert said(capsys)[second] == "goes on"
+
+
 def test_wrong_chains_are_one_line_before_anything_trains(workplace, capsys):
     tiny = Tiny()
     cases = {
         "model = dict(alpha=2)": "cannot be built: alpha must be a number in [0, 1], got 2",
+        "model = dict(student=dict(head=dict(num_classes=9)))": (
+            "cannot be built: its teacher has 10 classes and its student 9"
+        ),
         "model = dict(loss_kd=dict(type='Nope'))": "model.loss_kd.type: no model 'Nope'",
     }
     for line, words in cases.items():
         wrong = Tiny().kd
         Path(wrong).write_text(f"_base_ = './{Path(tiny.kd).name}'\n{line}\n")
-        message = error_of(capsys, main, taught_by(wrong, tiny.kd), "--train-teacher")
-        assert words in message
+        for config in (wrong, taught_by(wrong, tiny.kd)):
+            assert words in error_of(capsys, main, config, "--train-teacher")
     assert not Path("work_dirs").exists()
     assert error_of(capsys, main, tiny.kd, "--retrain") == "--retrain goes with --train-teacher"
 
@@ -329,6 +366,7 @@ def test_generations_need_one_teacher(workplace, capsys):
     for config, options, words in (
         (tiny.student, ["generations=2"], "needs a distilling config with one teacher"),
         (tiny.kd, [f"model.teacher={[one, one]}", "generations=2"], "with one teacher"),
+        (tiny.kd, ["generations=0"], "generations must be an integer from 1 on, got 0"),
         (tiny.kd, ["generations=two"], "generations must be an integer from 1 on, got 'two'"),
     ):
         assert words in error_of(capsys, main, config, "--cfg-options", *options)

@@ -31,18 +31,39 @@ def spatial(model):
     return found
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_everything_that_trains_changes_its_layout(tmp_path, model):
+    runner = run(tmp_path, model, hooks=(EMA, HOOK))
+    (average,) = (h.ema_model.module for h in runner.hooks if hasattr(h, "ema_model"))
+    states = runner.optim_wrapper.optimizer.state
+    for network in (runner.model, average):
+        for parameter in spatial(network):
+            assert is_last(parameter)
+            assert not parameter.is_contiguous()
+    assert all(is_last(states[p]["momentum_buffer"]) for p in spatial(runner.model))
+    control = run(tmp_path / "control", model, hooks=())
+    assert not any(is_last(parameter) for parameter in spatial(control.model))
+
+
 def test_training_starts_from_the_same_weights_and_stays_close(tmp_path):
+    runs = {}
+    for name, hooks in (("plain", ()), ("last", (HOOK,))):
+        cfg = run_config(MODELS["distiller"], tmp_path / name, custom_hooks=list(hooks))
+        cfg.optim_wrapper.optimizer.lr = 0.0
+        cfg.optim_wrapper.optimizer.weight_decay = 0.0
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        runs[name] = {key: p.clone() for key, p in runner.model.named_parameters()}
+    assert_same(runs["plain"], runs["last"])
     trained = [weights(run(tmp_path / f"{len(h)}", "distiller", h)) for h in ((), (HOOK,))]
     for key, value in trained[0].items():
         torch.testing.assert_close(trained[1][key], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_all_changes_its_layout_but_checkpoints_which_load_into_a_plain_model(tmp_path, model):
+def test_checkpoints_are_contiguous_and_load_into_a_plain_model(tmp_path, model):
     hooks = (EMA, HOOK, dict(type="mmkd_logit.FinalCheckpointHook"))
     runner = run(tmp_path, model, hooks=hooks)
-    (average,) = (h.ema_model.module for h in runner.hooks if hasattr(h, "ema_model"))
-    states = runner.optim_wrapper.optimizer.state
 
     def tensors(value):
         if isinstance(value, torch.Tensor):
@@ -58,10 +79,7 @@ def test_all_changes_its_layout_but_checkpoints_which_load_into_a_plain_model(tm
         found = list(tensors({key: saved[key] for key in names}))
         assert sum(t.ndim == 4 for t in found) >= 12
         assert all(tensor.is_contiguous() for tensor in found)
-    for parameter in [*spatial(runner.model), *spatial(average)]:  # saving changes nothing
-        assert is_last(parameter)
-        assert not parameter.is_contiguous()
-    assert all(is_last(states[p]["momentum_buffer"]) for p in spatial(runner.model))
+    assert all(is_last(parameter) for parameter in spatial(runner.model))  # saving changes nothing
     fresh = Runner.from_cfg(run_config(MODELS[model], tmp_path / "fresh")).model
     fresh.load_state_dict(saved["state_dict"])
     assert_same(weights(fresh), dict(saved["state_dict"]))
@@ -75,8 +93,10 @@ def test_resumes_bit_for_bit_also_momenta_and_average(tmp_path):
     assert_same(weights(whole), weights(halves))
     optimizers = [r.optim_wrapper.optimizer for r in (whole, halves)]
     for a, b in zip(*(spatial(r.model) for r in (whole, halves)), strict=True):
-        pairs = zip(optimizers, (a, b), strict=True)
-        momenta = [optimizer.state[p]["momentum_buffer"] for optimizer, p in pairs]
+        momenta = (
+            optimizers[0].state[a]["momentum_buffer"],
+            optimizers[1].state[b]["momentum_buffer"],
+        )
         assert torch.equal(*momenta)
         assert momenta[0].stride() == momenta[1].stride() == b.stride()
     averages = [

@@ -21,6 +21,17 @@ class Fails(Hook):
         raise RuntimeError("power cut")
 
 
+@HOOKS.register_module()
+class Looks(Hook):
+    """Notes whether the file is there before it is written."""
+
+    priority = "VERY_HIGH"
+    seen = None
+
+    def after_train(self, runner):
+        Looks.seen = Path(runner.work_dir, "final.pth").is_file()
+
+
 def load(path):
     return torch.load(path, weights_only=False)
 
@@ -33,8 +44,13 @@ def test_weights_after_the_last_iteration(tmp_path):
     assert (final["meta"]["epoch"], final["meta"]["iter"]) == (2, 4)
     assert not {"optimizer", "param_schedulers"} & set(final)
     assert not list(tmp_path.glob(".*.part"))
-    load_from = dict(load_from=str(tmp_path / "final.pth"))
-    other = Runner.from_cfg(run_config(digits_student(), tmp_path / "b", **load_from))
+
+
+def test_it_loads_as_any_checkpoint(tmp_path):
+    runner = train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=[HOOK])
+    other = Runner.from_cfg(
+        run_config(digits_student(), tmp_path / "b", load_from=str(tmp_path / "final.pth"))
+    )
     assert other.test() == runner.test()
 
 
@@ -50,16 +66,28 @@ def test_absent_while_training_and_after_a_crash(tmp_path):
     runner = train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=[HOOK])
     assert_same(load(tmp_path / "final.pth")["state_dict"], weights(runner))
     assert not list(tmp_path.glob(".*.part"))
-    # A run that has ended keeps it when it is resumed.
-    train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=hooks, resume=True)
+
+
+def test_resuming_a_finished_run_keeps_it(tmp_path):
+    runner = train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=[HOOK])
+    hooks = [HOOK, dict(type="Looks")]
+    again = train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=hooks, resume=True)
+    assert Looks.seen is True
+    assert again.iter == runner.iter
     assert_same(load(tmp_path / "final.pth")["state_dict"], weights(runner))
 
 
 def test_with_ema_it_holds_the_averages(tmp_path):
-    hooks = [dict(type="EMAHook", momentum=0.3), dict(HOOK, filename="teacher.pth")]
+    hooks = [dict(type="EMAHook", momentum=0.3), HOOK]
     runner = train(digits_student(), tmp_path, epochs=2, images=32, custom_hooks=hooks)
-    final = load(tmp_path / "teacher.pth")
-    assert not (tmp_path / "final.pth").exists()
+    final = load(tmp_path / "final.pth")
     ema = next(hook for hook in runner.hooks if isinstance(hook, EMAHook))
     assert_same(final["state_dict"], dict(ema.ema_model.module.state_dict()))
     assert not torch.equal(final["state_dict"]["head.fc.weight"], runner.model.head.fc.weight)
+
+
+def test_name_of_the_file(tmp_path):
+    hook = dict(HOOK, filename="teacher.pth")
+    train(digits_student(), tmp_path, epochs=1, images=32, custom_hooks=[hook])
+    assert (tmp_path / "teacher.pth").is_file()
+    assert not (tmp_path / "final.pth").exists()

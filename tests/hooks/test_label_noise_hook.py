@@ -10,22 +10,36 @@ from pathlib import Path
 import pytest
 import torch
 from commands import Tiny, error_of, folder_of, make_workplace, train
+from mmengine.config import Config
 from mmengine.runner import Runner
 from runs import digits_student, run_config
 
 from mmkd_logit.datasets import Digits, NoisyLabelDataset, draws
+from mmkd_logit.engine.fingerprint import fingerprint_of
 from mmkd_logit.engine.train import main
 
 # MMEngine names a run by config and second, and here two runs of one config may share a second.
 pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
 
-WRAPPED = """
+NOISY = """
 _base_ = './{plain}.py'
 train_dataloader = dict(
     dataset=dict(
-        _delete_=True, dataset={{{{_base_.train_dataloader.dataset}}}}, type='mmkd_logit.{more}))
+        _delete_=True,
+        type='mmkd_logit.NoisyLabelDataset',
+        kind='symmetric',
+        rate=0.4,
+        dataset={{{{_base_.train_dataloader.dataset}}}}))
 """
-NOISY, PART = "NoisyLabelDataset', kind='symmetric', rate=0.4", "DataSubset', per_class=0.5"
+PART = """
+_base_ = './{plain}.py'
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='mmkd_logit.DataSubset',
+        per_class=0.5,
+        dataset={{{{_base_.train_dataloader.dataset}}}}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +53,7 @@ def trained_once(tmp_path_factory):
         plain = Path(tiny.student)
         for name, text in (("noisy", NOISY), ("part", PART)):
             path = plain.with_name(f"{name}-{plain.name}")
-            path.write_text(WRAPPED.format(plain=plain.stem, more=text))
+            path.write_text(text.format(plain=plain.stem))
             setattr(tiny, name, str(path))
         train(tiny.noisy, "--results", "noisy.jsonl")
         train(tiny.student, "--results", "plain.jsonl")
@@ -74,7 +88,9 @@ def test_said_in_log_checkpoint_and_row(tiny):
     row = json.loads(Path("noisy.jsonl").read_text())
     assert row["labels"] == expected["sha256"]
     assert row["label_noise"] == expected
-    # Without noise there is nothing to say.
+
+
+def test_nothing_to_say_without_noise(tiny):
     assert "Training labels" not in log_of(tiny.student)
     row = json.loads(Path("plain.jsonl").read_text())
     assert row["labels"] is row["label_noise"] is None
@@ -102,22 +118,33 @@ def test_other_labels_are_refused_by_their_settings_unless_told_otherwise(tiny, 
     assert meta["dataset_meta"]["label_noise"]["rate"] == 0.6
 
 
-def test_noise_does_not_come(tiny, capsys):
-    checkpoint = folder_of(tiny.student) / "epoch_1.pth"
-    message = error_of(capsys, main, tiny.noisy, "--resume", checkpoint)
+@pytest.mark.parametrize(("config", "other"), [("noisy", "student"), ("student", "noisy")])
+def test_noise_neither_comes_nor_goes(tiny, capsys, config, other):
+    checkpoint = folder_of(getattr(tiny, other)) / "epoch_1.pth"
+    message = error_of(capsys, main, getattr(tiny, config), "--resume", checkpoint)
     assert "differs in train_dataloader.dataset." in message
     # Weights are another matter: fine-tuning on noisy labels is a new run.
-    train(tiny.noisy, load_from=checkpoint.with_name("final.pth"))
+    train(getattr(tiny, config), load_from=checkpoint.with_name("final.pth"))
 
 
-def test_samples_are_compared_and_not_only_settings(tiny, capsys, monkeypatch):
+@pytest.mark.parametrize("wrapped", ["noisy", "part"])
+def test_labels_and_samples_are_compared_and_not_only_settings(tiny, capsys, monkeypatch, wrapped):
     """As after a change of the rule by which they are drawn."""
-    train(tiny.part)
+    config = getattr(tiny, wrapped)
+    train(config)
     other = partial(draws.draw, 1)
     monkeypatch.setattr(draws, "draw", lambda seed, *words: other(*words))
-    words = ["--resume", "--cfg-options", "train_cfg.max_epochs=2"]
-    message = error_of(capsys, main, tiny.part, *words)
+    message = error_of(capsys, main, config, "--resume", "--cfg-options", "train_cfg.max_epochs=2")
     assert "differs in the training images or labels (hash " in message
+
+
+def test_watching_is_no_part_of_the_config():
+    cfg = Config(dict(model=dict(type="x"), custom_hooks=[]))
+    before = fingerprint_of(cfg)
+    cfg.custom_hooks = [dict(type="mmkd_logit.LabelNoiseHook")]
+    assert fingerprint_of(cfg) == before
+    cfg.custom_hooks = [dict(type="EMAHook")]
+    assert fingerprint_of(cfg) != before
 
 
 def test_the_hook_may_be_in_the_config_already(tiny):
@@ -128,7 +155,8 @@ def test_the_hook_may_be_in_the_config_already(tiny):
     assert log_of(config).count("Training labels") == 1
 
 
-def test_with_mmengines_runner_alone(tmp_path, caplog):
+@pytest.mark.parametrize("joined", [False, True])
+def test_with_mmengines_runner_alone(tmp_path, caplog, joined):
     """Without our command line the hook is in the config; ConcatDataset hands on no metainfo."""
 
     def runner(seed, **settings):
@@ -137,7 +165,8 @@ def test_with_mmengines_runner_alone(tmp_path, caplog):
         noisy = dict(
             type="mmkd_logit.NoisyLabelDataset", dataset=clean, kind="pair", rate=0.5, seed=seed
         )
-        cfg.train_dataloader.dataset = dict(type="ConcatDataset", datasets=[clean, noisy])
+        datasets = dict(type="ConcatDataset", datasets=[clean, noisy])
+        cfg.train_dataloader.dataset = datasets if joined else noisy
         cfg.custom_hooks = [dict(type="mmkd_logit.LabelNoiseHook")]
         cfg.update(settings)
         return Runner.from_cfg(cfg)

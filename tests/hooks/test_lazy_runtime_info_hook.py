@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from runs import digits_distiller, digits_student, run_config, sequential_run, train
+from runs import digits_distiller, digits_student, run_config, sequential_run
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmkd_logit.hooks import LazyRuntimeInfoHook
@@ -55,7 +55,7 @@ def histories(checkpoint):
     }, hub["resumed_keys"]
 
 
-@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize("interval", [1, 3, 50])
 def test_log_files_and_checkpoints_are_mmengines(tmp_path, interval):
     written = []
     for name, hook in (("theirs", dict(type="RuntimeInfoHook")), ("ours", LAZY)):
@@ -71,7 +71,8 @@ def test_log_files_and_checkpoints_are_mmengines(tmp_path, interval):
         saved = histories(folder / "epoch_1.pth"), histories(folder / "epoch_2.pth")
         written.append((scalars(folder), log_lines(folder), saved, list(data.items()), best))
     assert written[0] == written[1]
-    assert min(map(len, written[0][:2])) >= 4
+    assert len(written[0][0]) >= 4
+    assert len(written[0][1]) >= 4
     assert len(dict(written[0][3])["train/loss"]) == 8
 
 
@@ -87,10 +88,17 @@ def test_sequential_runs_forget_the_same(tmp_path):
 
 def test_a_run_that_is_resumed_has_one_history(tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    settings, stop = dict(default_hooks=hooks(LAZY, 50)), dict(type="StopAfter", epoch=1)
-    train(digits_student(), whole, **settings)
-    train(digits_student(), halves, custom_hooks=[stop], **settings)
-    train(digits_student(), halves, resume=True, **settings)
+    for folder, stop, resume in (
+        (whole, False, False),
+        (halves, True, False),
+        (halves, False, True),
+    ):
+        stops = [dict(type="StopAfter", epoch=1)] * stop
+        cfg = run_config(
+            digits_student(), folder, default_hooks=hooks(LAZY, 50), custom_hooks=stops
+        )
+        cfg.resume = resume
+        Runner.from_cfg(cfg).train()
     assert histories(whole / "epoch_2.pth") == histories(halves / "epoch_2.pth")
 
 
@@ -145,9 +153,8 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("loss_kd", "theirs"), [*((loss, False) for loss in LOSSES), (LOSSES[0], True)]
-)
+@pytest.mark.parametrize("loss_kd", LOSSES, ids=lambda loss: loss["type"])
+@pytest.mark.parametrize("theirs", [False, True])
 def test_iterations_between_two_log_lines_do_not_wait(tmp_path, monkeypatch, loss_kd, theirs):
     hook = dict(type="RuntimeInfoHook") if theirs else LAZY
     model = digits_distiller(alpha=0.5, loss_kd=loss_kd)
@@ -174,9 +181,12 @@ def test_times_are_not_appended_one_by_one(tmp_path, monkeypatch):
     """MMEngine's IterTimerHook appends two in an iteration, each to a copy of its history."""
     copied, append = [], np.append
     monkeypatch.setattr(np, "append", lambda *args: copied.append(args) or append(*args))
-    off = dict.fromkeys(("val_cfg", "val_dataloader", "val_evaluator"))
-    settings = dict(default_hooks={**hooks(LAZY, 100), "checkpoint": None}, **off)
-    runner = train(digits_student(), tmp_path / "run", epochs=6, **settings)
+    folder = tmp_path / "run"
+    cfg = run_config(digits_student(), folder, epochs=6, default_hooks=hooks(LAZY, 100))
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.default_hooks.checkpoint = None
+    runner = Runner.from_cfg(cfg)
+    runner.train()
     assert len(copied) < 2 * 24  # MMEngine: four an iteration, and as many for logged values
     for key in ("train/time", "train/data_time"):
         buffer = runner.message_hub.log_scalars[key]
@@ -213,16 +223,29 @@ def test_values_arrive_in_their_order_and_keep_their_kind():
         assert len(copied.data[1]) == 8
 
 
+def test_a_value_that_is_overwritten_later_is_kept_as_it_was():
+    buffer, value = LazyBuffer(HistoryBuffer()), torch.tensor(1.0)
+    buffer.append(value)
+    value.fill_(2.0)
+    assert buffer.current() == 1
+
+
 def test_the_longest_history_is_cut_and_memory_is_bounded(monkeypatch):
     buffer = LazyBuffer(HistoryBuffer([1.0, 2.0], [1, 1], max_length=3), limit=2)
     with Waits(monkeypatch) as waits:
-        counts, value = [], torch.tensor(2.0)
-        for _ in range(3):
-            buffer.append(value.add_(1))  # what is overwritten later is kept as it was
+        counts = []
+        for value in (3.0, 4.0, 5.0):
+            buffer.append(torch.tensor(value))
             counts.append(waits.count > 0)
     assert counts == [False, True, True]
     assert buffer.data[0].tolist() == [3.0, 4.0, 5.0]
     assert len(buffer.data[1]) == 3
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "2"])
+def test_wrong_limit(limit):
+    with pytest.raises(ValueError, match="limit must be an integer from 1 on"):
+        LazyRuntimeInfoHook(limit)
 
 
 def test_what_is_no_scalar_is_refused_as_by_mmengine():

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from cut_off import from_memory
+from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
-from runs import digits_distiller, digits_student, run_config
+from runs import assert_same, digits_distiller, digits_student, run_config, weights
 
 from mmkd_logit.hooks import LogitOutputsHook, logit_outputs
 from mmkd_logit.hooks.logit_outputs import BatchMemory
@@ -36,17 +36,20 @@ class CountTeacher(Hook):
     """Counts the images that the teacher computes outside of training."""
 
     def before_train(self, runner):
-        self.images = []
-
-        def note(module, args, output):
-            if not runner.model.training:
-                self.images[-1] += len(output)
-
+        self.images, self.training = [], True
         for teacher in runner.model.teachers:
-            teacher.model.register_forward_hook(note)
+            teacher.model.register_forward_hook(self._note)
+
+    def _note(self, module, args, output):
+        if not self.training:
+            self.images[-1] += len(output)
 
     def before_val(self, runner):
+        self.training = False
         self.images.append(0)
+
+    def after_val(self, runner):
+        self.training = True
 
 
 def run(tmp_path, model, hooks=(OUTPUTS,), images=64, **kwargs):
@@ -71,9 +74,6 @@ def test_fields_are_those_of_the_prediction(tmp_path):
     runner = run(tmp_path, digits_distiller(), hooks=[dict(OUTPUTS, prelogits="all")])
     runner.test()
     samples, model = KeepFields.rounds[-1], runner.model.eval()
-    for module in model.modules():  # nothing is left
-        assert not module._forward_hooks
-        assert not module._forward_pre_hooks
     with torch.no_grad():
         inputs = inputs_of(runner, runner.test_dataloader)
         features = model.neck(model.backbone(inputs))[-1]
@@ -92,6 +92,12 @@ def test_fields_are_those_of_the_prediction(tmp_path):
     torch.testing.assert_close(
         stacked(samples, "logits").softmax(1), stacked(samples, "pred_score").cpu()
     )
+
+
+def test_a_plain_model_has_no_teacher(tmp_path):
+    run(tmp_path, digits_student())
+    for samples in KeepFields.rounds:
+        assert {name for name in FIELDS if name in samples[0]} == {"logits", "prelogits"}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +122,14 @@ def test_the_teacher_sees_validation_images_once(tmp_path):
     assert not torch.equal(*(stacked(KeepFields.rounds[i], "logits") for i in (0, 1)))
 
 
+def test_training_is_the_same_without(tmp_path):
+    model = digits_distiller()
+    a = run(tmp_path / "a", model)
+    b = run(tmp_path / "b", model, hooks=[])
+    assert_same(weights(a), weights(b))
+    assert "logits" not in KeepFields.rounds[-1][0]
+
+
 def test_other_students_of_a_group_do_not_leak(tmp_path):
     wide = digits_student(widen_factor=2)
     students = dict(
@@ -136,20 +150,25 @@ def test_other_students_of_a_group_do_not_leak(tmp_path):
     with torch.no_grad():
         inputs = inputs_of(runner, runner.val_dataloader)
         for samples, (name, student) in zip(last, group.students.items(), strict=True):
-            shown = stacked(samples, "logits")
-            torch.testing.assert_close(shown, student(inputs), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(stacked(samples, "logits"), student(inputs), atol=1e-5,
+                                       rtol=1e-4)  # fmt: skip
             assert ("teacher_logits" in samples[0]) == (name != "s0")
 
 
-def test_a_validation_that_was_broken_off_and_a_model_that_is_no_classifier(tmp_path):
-    runner, hook = Runner.from_cfg(run_config(digits_distiller(), tmp_path)), LogitOutputsHook()
+def test_hooks_are_gone_afterwards(tmp_path):
+    runner = run(tmp_path, digits_distiller())
+    runner.test()
+    for module in (runner.model, *runner.model.modules()):
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+def test_a_validation_that_was_broken_off_leaves_no_second_hook(tmp_path):
+    runner = run(tmp_path, digits_distiller())
+    hook = next(each for each in runner._hooks if isinstance(each, LogitOutputsHook))
     hook.before_val(runner)
     hook.before_val(runner)
     assert len(runner.model.head._forward_hooks) == 1
-    runner.model = torch.nn.Linear(2, 2)
-    hook.before_test(runner)
-    assert not runner.model._forward_hooks
-    assert not hook._handles
 
 
 def test_augmented_images_are_told_apart():
@@ -176,13 +195,18 @@ def test_augmented_images_are_told_apart():
     assert calls == [0, 2, 3, 4, 5, 7, 7]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.uint8])
 def test_any_type_of_images(dtype):
     memory = BatchMemory()
     images = (torch.rand(2, 1, 3, 3) * 100).to(dtype)
     assert memory((), images, lambda: torch.tensor(1)) == 1
     assert memory((), images.clone(), lambda: torch.tensor(2)) == 1
     assert memory((), images + 1, lambda: torch.tensor(3)) == 3
+
+
+def test_wrong_argument():
+    with pytest.raises(ValueError, match="prelogits must be 'student' or 'all', got 'teacher'"):
+        LogitOutputsHook(prelogits="teacher")
 
 
 def test_an_ensemble_is_one_teacher(tmp_path):
@@ -199,10 +223,19 @@ def test_an_ensemble_is_one_teacher(tmp_path):
 
 
 def test_a_cached_teacher_is_asked_aside_of_its_cache(tmp_path):
-    teacher = dict(config=digits_student(), checkpoint=None, micro_batch=7)
-    teacher["cache"] = dict(storage="memory")
+    teacher = dict(
+        config=digits_student(), checkpoint=None, cache=dict(storage="memory"), micro_batch=7
+    )
+    in_memory = dict(
+        type="mmkd_logit.InMemoryDataset",
+        dataset=dict(
+            type="mmkd_logit.Digits", indices=64, pipeline=[dict(type="mmpretrain.PackInputs")]
+        ),
+    )
     cfg = run_config(digits_distiller(teacher=teacher), tmp_path, custom_hooks=[OUTPUTS], epochs=1)
-    from_memory(cfg, crop=False)
+    cfg.data_preprocessor["type"] = "mmkd_logit.BatchPreprocessor"
+    cfg.train_dataloader.dataset = ConfigDict(in_memory)
+    cfg.train_dataloader.update(collate_fn=dict(type="mmkd_logit.batch_collate"))
     cfg.val_evaluator = [dict(type="KeepFields")]
     KeepFields.rounds = []
     runner = Runner.from_cfg(cfg)
@@ -213,7 +246,17 @@ def test_a_cached_teacher_is_asked_aside_of_its_cache(tmp_path):
     assert cache.hits + cache.misses == 64  # those of training alone
 
 
-def test_scores_and_labels_on_a_gpu_come_in_one_copy(tmp_path, monkeypatch):
+def test_a_model_that_is_no_classifier_is_left_alone(tmp_path):
+    runner = run(tmp_path, digits_student())
+    runner.model = torch.nn.Linear(2, 2)
+    hook = LogitOutputsHook()
+    hook.before_test(runner)
+    assert not runner.model._forward_hooks
+    assert not hook._handles
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_scores_and_labels_on_a_gpu_come_in_one_copy(tmp_path, monkeypatch, on_gpu):
     """Metrics would copy those of each sample, and wait."""
     joined, stack = [], torch.stack
 
@@ -222,12 +265,13 @@ def test_scores_and_labels_on_a_gpu_come_in_one_copy(tmp_path, monkeypatch):
         return stack(tensors, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.Tensor, "is_cpu", False)
+        if on_gpu:
+            patch.setattr(torch.Tensor, "is_cpu", False)
         patch.setattr(logit_outputs.torch, "stack", counted)
         run(tmp_path, digits_student(), epochs=1)
-    assert joined.count(16) >= 3 * 4  # of 4 batches
+    assert (joined.count(16) >= 3 * 4) == on_gpu  # of 4 batches
     samples = KeepFields.rounds[0]
-    assert {name for name in FIELDS if name in samples[0]} == {"logits", "prelogits"}
-    scores = stacked(samples, "pred_score")
-    assert torch.equal(scores.argmax(1), stacked(samples, "pred_label")[:, 0])
-    assert torch.equal(scores, stacked(samples, "logits").softmax(1))
+    assert torch.equal(
+        stacked(samples, "pred_score").argmax(1), stacked(samples, "pred_label")[:, 0]
+    )
+    assert torch.equal(stacked(samples, "pred_score"), stacked(samples, "logits").softmax(1))

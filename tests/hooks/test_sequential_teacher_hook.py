@@ -1,14 +1,18 @@
 """A run whose teacher, loss or weight changes on the way, in MMEngine's Runner."""
 
 import gc
+import re
 import weakref
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.hooks import EMAHook, Hook
-from mmengine.registry import HOOKS
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from networks import build
 from runs import assert_same, digits_distiller, digits_student, run_config, train, weights
@@ -106,6 +110,8 @@ def interrupted(model, work_dir, iteration, **kwargs):
 
 
 CHANGES = {  # the alpha at the beginning, and what changes
+    "loss": (1.0, lambda a, b: dict(loss_kd=MSE)),
+    "teacher": (1.0, lambda a, b: dict(teacher=b)),
     "ensemble": (1.0, lambda a, b: dict(teacher=[a, b], ensemble="probs")),
     "all": (1.0, lambda a, b: dict(teacher=b, loss_kd=MSE, alpha=0.5)),
     "to cross-entropy": (1.0, lambda a, b: dict(alpha=0.0)),
@@ -137,6 +143,33 @@ def test_from_its_epoch_on_it_is_the_run_of_the_other_config(tmp_path, teachers,
     # The control: without the switch other weights come out.
     other = weights(plain(alpha))["head.fc.weight"]
     assert not torch.equal(other, weights(ours)["head.fc.weight"])
+
+
+@OPTIM_WRAPPERS.register_module()
+class HalfOnCPU(OptimWrapper):
+    """What AmpOptimWrapper does, which needs a GPU."""
+
+    @contextmanager
+    def optim_context(self, model):
+        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
+            yield
+
+
+def test_in_mixed_precision(tmp_path, teachers):
+    model = digits_distiller(teacher=teachers[0])
+    change = dict(teacher=teachers[1], loss_kd=MSE, alpha=0.5)
+    optimizer = dict(type="SGD", lr=0.05, momentum=0.9)
+    half = dict(optim_wrapper=dict(type="HalfOnCPU", optimizer=optimizer))
+    hooks = dict(custom_hooks=[hook(dict(begin=2, **change))])
+    ours = train(model, tmp_path / "a", epochs=3, **hooks, **half)
+    train(model, tmp_path / "b", epochs=2, **half)
+    second = train({**model, **change}, tmp_path / "b", epochs=3, resume=True, **half)
+    assert_same_runs(ours, second)
+    # The control: single precision gives other weights.
+    single = train(
+        *(model, tmp_path / "c"), epochs=3, optim_wrapper=dict(optimizer=optimizer), **hooks
+    )
+    assert not torch.equal(weights(single)["head.fc.weight"], weights(ours)["head.fc.weight"])
 
 
 def stages_of(teachers, epochs=5):
@@ -183,25 +216,29 @@ def test_what_a_stage_does_not_name_stays(whole):
     assert [entry[1:4] for entry in log] == [e for e in expected for _ in range(ITERATIONS)]
 
 
-def test_earlier_teachers_are_let_go(tmp_path, teachers):
+@pytest.mark.parametrize("ema", [False, True])
+def test_earlier_teachers_are_let_go(tmp_path, teachers, ema):
     model, stages = stages_of(teachers, epochs=3)
-    hooks = [stages, dict(type="Notes"), EMA]
+    hooks = [stages, dict(type="Notes"), *([dict(type="EMAHook")] if ema else [])]
     runner = train(model, tmp_path, epochs=3, custom_hooks=hooks)
     alive = [entry[4] for entry in notes_of(runner)]
     assert alive == [True] * 2 * ITERATIONS + [False] * ITERATIONS
     # The hook itself keeps none either: with the model's own gone nothing is left.
     second = weakref.ref(runner.model.teachers[0].model)
     runner.model.switch(teacher=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    (average,) = (each.ema_model.module for each in runner.hooks if isinstance(each, EMAHook))
-    assert average.alpha == 0.25
-    assert average.teachers[0].model is second()
-    average.switch(teacher=runner.model.teachers)
+    for each in runner.hooks:
+        if isinstance(each, EMAHook):
+            assert each.ema_model.module.alpha == 0.25
+            assert each.ema_model.module.teachers[0].model is second()
+            each.ema_model.module.switch(teacher=runner.model.teachers)
     gc.collect()
     assert second() is None
 
 
-def test_resumed_equals_uninterrupted(tmp_path, whole, teachers):
-    again = resumed(whole, teachers, tmp_path, 3)
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+def test_resumed_equals_uninterrupted(tmp_path, whole, teachers, epoch):
+    """At each boundary; the stages then in force are the second to the last."""
+    again = resumed(whole, teachers, tmp_path, epoch)
     assert_same_runs(whole, again)
     averages = [
         next(h for h in run.hooks if isinstance(h, EMAHook)).ema_model for run in (whole, again)
@@ -252,7 +289,7 @@ def test_iterations(tmp_path, teachers):
     expected = [("net_a", "ScaledKLDivLoss")] * 3 + [("net_a", "LogitMSELoss")] * 4
     expected += [("net_b", "LogitMSELoss")] * 3
     assert [(entry[1][0], entry[2]) for entry in notes_of(whole)] == expected
-    for stop in (3, 8):
+    for stop in (3, 5, 8):
         begin = dict(resume=True, load_from=str(tmp_path / f"whole/iter_{stop}.pth"))
         again = train(model, tmp_path / str(stop), **settings, **begin)
         assert notes_of(again)[0][0] == stop
@@ -270,10 +307,7 @@ def test_iterations_in_a_run_of_epochs(tmp_path, teachers):
 
 @pytest.mark.filterwarnings("ignore")  # dynamo warns of its own doings, each version of others
 def test_compiled_training_switches_too(tmp_path, teachers):
-    """With features, whose hooks break the graph."""
-    attention = dict(type="mmkd_logit.TorchdistillLoss", name="ATLoss")
-    term = dict(student="backbone.groups.1", teacher="backbone.groups.1", loss=attention)
-    model = digits_distiller(teacher=teachers[0], feature_kd=[term])
+    model = digits_distiller(teacher=teachers[0])
     change = dict(begin=1, loss_kd=MSE, teacher=teachers[1], alpha=0.5)
     settings = dict(epochs=2, custom_hooks=[hook(change), dict(type="Notes")])
     eager = train(model, tmp_path / "eager", **settings)
@@ -314,6 +348,8 @@ def test_log_lines_do_not_average_over_a_switch_nor_repeat_what_is_gone(tmp_path
     assert not {"train/kd", "train/loss_kd", "train/teacher_agreement"} & set(scalars)
     assert scalars["train/loss"].data[0].shape == (ITERATIONS,)  # of the second epoch alone
     assert scalars["train/lr"].data[0].shape == (2 * ITERATIONS,)
+    plain = train(model, tmp_path / "plain", epochs=2)
+    assert plain.message_hub.log_scalars["train/loss"].data[0].shape == (2 * ITERATIONS,)
 
 
 def test_teachers_that_are_over_are_not_built_on_resume(tmp_path, teachers, monkeypatch):
@@ -321,9 +357,13 @@ def test_teachers_that_are_over_are_not_built_on_resume(tmp_path, teachers, monk
     third = dict(config=digits_student(widen_factor=3), checkpoint=None)
     stages = hook(dict(begin=1, teacher=third), dict(begin=2, teacher=teachers[1]))
     train(model, tmp_path, epochs=3, custom_hooks=[stages], **SAVED)
-    built, build_network = [], frozen_teacher.build_network
-    noting = lambda spec: built.append(spec.checkpoint) or build_network(spec)  # noqa: E731
-    monkeypatch.setattr(frozen_teacher, "build_network", noting)
+    built = []
+    original = frozen_teacher.build_network
+    monkeypatch.setattr(
+        frozen_teacher,
+        "build_network",
+        lambda spec: built.append(spec.checkpoint) or original(spec),
+    )
     train(model, tmp_path, epochs=4, custom_hooks=[stages], resume=True, **SAVED)
     assert built == [teachers[0]["checkpoint"], teachers[1]["checkpoint"]]
 
@@ -361,13 +401,21 @@ GOOD = dict(begin=1, alpha=0.5)
         ([3], r"stages\[0\] must be a dict with begin and what changes, got 3"),
         ([dict(alpha=1)], r"stages\[0\]\.begin must be an integer from 0 on, got None"),
         ([GOOD, dict(begin=-1, alpha=1)], r"stages\[1\]\.begin must be .* got -1"),
+        ([dict(begin=1.5, alpha=1)], "begin must be an integer"),
         ([dict(begin="1", alpha=1)], "begin must be an integer from 0 on, got '1'"),
         ([dict(begin=1, loss=MSE)], r"stages\[0\] has no setting 'loss'; did you mean loss_kd\?"),
+        ([dict(begin=1, lr=0.1)], "it takes begin, teacher, loss_kd, alpha, ensemble"),
         ([dict(begin=1)], r"stages\[0\] changes nothing; name one of teacher, loss_kd, alpha"),
         ([dict(begin=2, alpha=1), GOOD], r"got \[2, 1\]"),
         ([dict(begin=1, alpha=1.5)], r"stages\[0\]\.alpha: alpha must be a number in \[0, 1\]"),
+        (
+            [dict(begin=1, ensemble="sum")],
+            r"stages\[0\]\.ensemble: ensemble must be one of 'logits'",
+        ),
         ([dict(begin=1, teacher=[])], r"stages\[0\]\.teacher: teacher is an empty list"),
+        ([dict(begin=1, teacher=5)], r"stages\[0\]\.teacher: .* needs a model .* got 5"),
         ([dict(begin=1, loss_kd=nn.Linear(2, 2))], r"loss_kd: .* parameters or buffers"),
+        ([dict(begin=1, loss_kd=dict(type="mmkd_logit.NoLoss"))], "NoLoss"),
         ([dict(begin=1, loss_kd=dict(tau=3))], r"stages\[0\]\.loss_kd: .*type"),
     ],
 )
@@ -382,6 +430,11 @@ def test_config_of_a_teacher_that_is_missing():
         SequentialTeacherHook([dict(begin=1, teacher=dict(config="nope.py", checkpoint="x"))])
 
 
+def test_stages_of_a_config_file():
+    stages = [ConfigDict(GOOD), ConfigDict(begin=2, loss_kd=MSE)]
+    assert [stage.begin for stage in SequentialTeacherHook(stages).stages] == [1, 2]
+
+
 class Never(Hook):
     """Fails once an iteration begins."""
 
@@ -390,36 +443,31 @@ class Never(Hook):
 
 
 @pytest.mark.parametrize(
-    ("model", "stages", "settings", "words"),
+    ("model", "settings", "words"),
     [
-        (
-            digits_student(),
-            hook(GOOD),
-            {},
-            "LogitDistiller, got ImageClassifier",
-        ),
+        (digits_student(), {}, "model of type mmkd_logit.LogitDistiller, got ImageClassifier"),
         (
             digits_distiller(),
-            hook(GOOD),
             dict(epochs=1),
             r"stages\[0\] begins after 1 epochs, and training ends after 1; lower its begin, drop "
             r"it, or raise train_cfg.max_epochs",
         ),
-        (
-            digits_distiller(),
-            hook(dict(begin=2 * ITERATIONS, alpha=0.5), by_epoch=False),
-            {},
-            "begins after 8 iterations, and training ends",
-        ),
-        (digits_distiller(), hook(GOOD), by_iteration(), "loop has none; set by_epoch=False"),
+        (digits_distiller(), by_iteration(), "the train loop has none; set by_epoch=False"),
     ],
 )
-def test_runs_that_do_not_fit(tmp_path, model, stages, settings, words):
-    cfg = run_config(model, tmp_path, custom_hooks=[stages], **settings)
+def test_runs_that_do_not_fit(tmp_path, model, settings, words):
+    cfg = run_config(model, tmp_path, custom_hooks=[hook(GOOD)], **settings)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Never())
     with pytest.raises(ValueError, match=words):
         runner.train()
+
+
+@pytest.mark.parametrize("begin", [2 * ITERATIONS, 10])
+def test_iterations_past_the_end(tmp_path, begin):
+    stages = hook(dict(begin=begin, alpha=0.5), by_epoch=False)
+    with pytest.raises(ValueError, match=f"begins after {begin} iterations, and training ends"):
+        train(digits_distiller(), tmp_path, epochs=2, custom_hooks=[stages])
 
 
 def test_later_teachers_are_checked_before_training_and_before_the_folder_is_cleared(
@@ -435,10 +483,12 @@ def test_later_teachers_are_checked_before_training_and_before_the_folder_is_cle
         (absent, FileNotFoundError, r"gone\.pth of teacher net_b does not exist"),
         (other, ValueError, r"a\.pth does not fit teacher net_b"),
     ):
-        hooks = [dict(type="mmkd_logit.FinalCheckpointHook")]
-        hooks.append(hook(dict(begin=1, teacher=teacher)))
-        runner = Runner.from_cfg(run_config(digits_distiller(), tmp_path, custom_hooks=hooks))
+        stages = hook(dict(begin=1, teacher=teacher))
+        final = dict(type="mmkd_logit.FinalCheckpointHook")
+        runner = Runner.from_cfg(
+            run_config(digits_distiller(), tmp_path, custom_hooks=[final, stages])
+        )
         runner.register_hook(Never())
-        with pytest.raises(error, match=words):
+        with pytest.raises(error, match=re.compile(words)):
             runner.train()
         assert (tmp_path / "final.pth").read_text() == "of an earlier run"

@@ -202,7 +202,7 @@ def test_pickles_in_checkpoints(place, tmp_path, marker, capsys, way):
     assert "is refused: it is damaged, or it holds more than weights and could run code" in said
 
 
-@pytest.mark.parametrize("way", [*(way for way in CHECKPOINTS if "resume" in way), "teacher"])
+@pytest.mark.parametrize("way", CHECKPOINTS)
 def test_programs_in_checkpoints(place, tmp_path, marker, capsys, way):
     """Weights are sound, and meta['config'] is a program: it is used, and the program is not."""
     file = tmp_path / "evil.pth"
@@ -212,7 +212,16 @@ def test_programs_in_checkpoints(place, tmp_path, marker, capsys, way):
     torch.save(content, file)
     said, status = outcome(capsys, CHECKPOINTS[way], place, file, tmp_path)
     assert status == 0, said
-    assert "goes on from" in said or "Load checkpoint from" in said or way == "teacher"
+    assert "resume" not in way or "goes on from" in said or "Load checkpoint from" in said
+
+
+def test_control_checkpoints_run_code_elsewhere(tmp_path):
+    for number, write in enumerate((as_checkpoint, as_legacy_checkpoint)):
+        write(tmp_path / "evil.pth", tmp_path / str(number))
+        read_checkpoint(tmp_path / "evil.pth")
+        assert (tmp_path / str(number)).exists()
+    read_program(as_program(tmp_path / "program"))  # as Runner.resume does
+    assert (tmp_path / "program").exists()
 
 
 # Files of other kinds: how each is written, a careless reader, what reads it here, what that says.
@@ -235,14 +244,19 @@ LABELS = with_noise("kind='file', file='{file}'")
 MATRIX = with_noise("kind='transition', matrix='{file}'")
 
 
-def in_cache(place, file, tmp_path):
-    target = place.cache / file.name
-    content = target.read_bytes()
-    try:
-        shutil.copy(file, target)
-        run_train(place.memory, "--work-dir", tmp_path)
-    finally:
-        target.write_bytes(content)
+def in_cache(name):
+    """Put the file into a teacher's cache under a name there."""
+
+    def run(place, file, tmp_path):
+        target = place.cache / name
+        content = target.read_bytes()
+        try:
+            shutil.copy(file, target)
+            run_train(place.memory, "--work-dir", tmp_path)
+        finally:
+            target.write_bytes(content)
+
+    return run
 
 
 def in_results(place, file, tmp_path):
@@ -275,12 +289,15 @@ REFUSED = "is refused: it is damaged, or it holds more than arrays of numbers"
 FILES = {
     "labels.pt": (as_checkpoint, read_checkpoint, LABELS, REFUSED),
     "labels.pth": (as_legacy_checkpoint, read_checkpoint, LABELS, REFUSED),
+    "labels.npy": (as_npy, read_numpy, LABELS, REFUSED),
     "labels.npz": (as_npz, read_numpy, LABELS, REFUSED),
     "a pickle.npy": (as_pickle, read_numpy, LABELS, REFUSED),
+    "a pickle.npz": (as_pickle, read_numpy, LABELS, REFUSED),
     "matrix.npy": (as_npy, read_numpy, MATRIX, REFUSED),
     "logits.npz": (as_logits, read_numpy, train_config(_SUBSET), REFUSED),
-    "meta.json": (as_pickle, read_pickle, in_cache, ""),
-    "logits.bin": (as_pickle, read_pickle, in_cache, ""),
+    "meta.json": (as_pickle, read_pickle, in_cache("meta.json"), ""),
+    "logits.bin": (as_pickle, read_pickle, in_cache("logits.bin"), ""),
+    "checksums.bin": (as_pickle, read_pickle, in_cache("checksums.bin"), ""),
     "runs.jsonl": (as_pickle, read_pickle, in_results, ""),
     "table1.json": (as_pickle, read_pickle, in_experiments, "is not whole JSON"),
     "runs.txt": (as_pickle, read_pickle, lambda p, file, t: group.main([str(file)]), "error"),
@@ -291,19 +308,19 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_other_files(place, tmp_path, marker, capsys, name):
     write, _, run, message = FILES[name]
-    file = tmp_path / name
+    file = tmp_path / name.partition(" of ")[0]
     write(file, marker)
     said, _ = outcome(capsys, run, place, file, tmp_path)
     assert message in said
 
 
-def test_control_they_run_code_elsewhere(tmp_path):
-    for number, (write, read) in enumerate({each[:2] for each in FILES.values()}):
-        write(tmp_path / "evil", tmp_path / str(number))
-        read(tmp_path / "evil")
-        assert (tmp_path / str(number)).exists()
-    read_program(as_program(tmp_path / "program"))  # as Runner.resume does
-    assert (tmp_path / "program").exists()
+@pytest.mark.parametrize("name", FILES)
+def test_control_other_files_run_code_elsewhere(tmp_path, name):
+    write, read, _, _ = FILES[name]
+    file = tmp_path / name.partition(" of ")[0]
+    write(file, tmp_path / "was executed")
+    read(file)
+    assert (tmp_path / "was executed").exists()
 
 
 def test_dumps_rows_scalars_and_origins(tmp_path, marker):

@@ -89,19 +89,28 @@ def test_train_resume_and_test(at_imagenet, teacher, tmp_path):
     assert alone.items() < row["test"].items()
 
 
-def loader(name, folder="resnet", what="val_dataloader"):
+def loader(name, folder="resnet", what="val_dataloader", **dataset):
     cfg = Config.fromfile(f"configs/{folder}/{name}.py")[what]
     cfg.update(num_workers=0, persistent_workers=False, batch_size=8)
+    cfg.dataset.update(dataset)
     init_default_scope("mmpretrain")
     return Runner.build_dataloader(cfg, seed=0)
+
+
+def test_classes_are_the_folders_in_order(at_imagenet):
+    labels = np.load(os.environ["IMAGENET_SAMPLE"])["labels"]
+    for what in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        dataset = loader("resnet18_in1k", what=what).dataset
+        assert np.array_equal(dataset.get_gt_labels(), labels)
+        assert dataset[0]["inputs"].shape == (3, 224, 224)
+        assert dataset.CLASSES[0] == "tench, Tinca tinca"
 
 
 def test_inputs_are_those_that_torchvisions_weights_expect(at_imagenet, images):
     """The files' short edge is 256, so that no resizing differs between the two libraries."""
     from PIL import Image
 
-    train, val = (loader("resnet152_in1k", what=f"{w}_dataloader") for w in ("train", "val"))
-    assert train.dataset[0]["inputs"].shape == (3, 224, 224)
+    val = loader("resnet152_in1k")
     preset = torchvision.models.ResNet152_Weights.IMAGENET1K_V1.transforms()
     preprocessor = Config.fromfile("configs/resnet/resnet152_in1k.py").data_preprocessor
     preprocessor = MODELS.build(preprocessor)
@@ -118,6 +127,20 @@ def test_inputs_are_those_that_torchvisions_weights_expect(at_imagenet, images):
         assert (ours.flip(0) - theirs).abs().mean() > 0.1  # the control: blue for red
         compared += 1
     assert compared >= 4
+
+
+def test_validation_images_may_lie_flat(at_imagenet, images):
+    """As ILSVRC's own archive unpacks, with a list in meta/."""
+    root = at_imagenet / "flat"
+    (root / "val").mkdir(parents=True)
+    (root / "meta").mkdir()
+    nested = sorted((images / "val").glob("*/*.JPEG"))[:8]
+    for number, path in enumerate(nested):
+        (root / f"val/{number}.JPEG").symlink_to(path)
+    (root / "meta/val.txt").write_text("".join(f"{i}.JPEG {900 + i}\n" for i in range(8)))
+    dataset = loader("resnet18_in1k", data_root=str(root)).dataset
+    assert list(dataset.get_gt_labels()) == list(range(900, 908))
+    assert torch.equal(dataset[3]["inputs"], loader("resnet18_in1k").dataset[3]["inputs"])
 
 
 def test_noisy_teacher_looks_at_the_same_random_25th(at_imagenet):
@@ -138,9 +161,17 @@ def test_noisy_teacher_looks_at_the_same_random_25th(at_imagenet):
     assert Path(test.get_data_info(0)["img_path"]).parts[-3] == "val"
 
 
-def test_wrong_folder_is_explained(workplace, teacher, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        ([], r"No such file or directory: 'data/imagenet/train'"),
+        (["train/n01440764"], r"The number of subfolders \(1\) doesn't match .* classes \(1000\)"),
+    ],
+)
+def test_wrong_folder_is_explained(folders, words, workplace, teacher, capsys, monkeypatch):
     monkeypatch.delenv("IMAGENET_ROOT", raising=False)
+    for folder in folders:
+        (workplace / "data/imagenet" / folder).mkdir(parents=True)
     with pytest.raises(SystemExit):
         train(CONFIG, model__teacher__checkpoint=teacher)
-    words = "No such file or directory: 'data/imagenet/train'"
     assert re.search(rf"^error: .*{words}", capsys.readouterr().err)

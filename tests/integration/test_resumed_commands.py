@@ -126,6 +126,21 @@ def test_runs_together(two_places):
     assert value_differences(again["test"], parts[0]["test"]) == []
 
 
+def test_a_single_command_with_its_row(two_places):
+    """Saved by epochs, as our configs are, and killed before the validation."""
+    tiny, go = two_places
+    command = (tiny.kd, "--results", "runs.jsonl")
+    settings = dict(train_cfg__max_epochs=3)
+    go("whole")
+    train(*command, **settings)
+    go("parts")
+    cut_off(train_tool, 0, 3, lambda: train(*command, **settings))
+    train(*command, "--resume", **settings)
+    whole, parts = assert_same_rows()
+    assert (parts[0]["resumed_at"], parts[0]["best"]) == (2, whole[0]["best"])
+    assert_same_runs(Path("../whole", folder_of(tiny.kd)), folder_of(tiny.kd))
+
+
 @pytest.mark.parametrize("storage", ["disk", "memory"])
 def test_cold_and_warm_caches(tmp_path, monkeypatch, storage):
     """In memory the cache is gone with the process; on disk the second part begins with it."""

@@ -101,10 +101,11 @@ def test_onnx_gives_the_same_logits(student):
     np.testing.assert_allclose(logits, model(inputs).detach(), atol=1e-4)
 
 
-def test_transforms_of_the_wrapper_replace_those_inside(project):
+@pytest.mark.parametrize("loader", ["test_dataloader", "val_dataloader"])
+def test_transforms_of_the_wrapper_replace_those_inside(project, loader):
     """As mmpretrain's tools write them: of test-time augmentation, and of k-fold's parts."""
     cfg = Config.fromfile(STUDENT)
-    dataset = cfg.test_dataloader.dataset
+    dataset = cfg[loader].dataset
     assert [step.type for step in dataset.pipeline] == ["mmpretrain.PackInputs"]
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         plain = DATASETS.build(dataset)
@@ -125,13 +126,15 @@ def test_transforms_of_the_wrapper_replace_those_inside(project):
     assert torch.equal(plain[7]["inputs"], image)
 
 
-def test_mmpretrains_browse_dataset_shows_our_data(project, tmp_path, monkeypatch):
+@pytest.mark.parametrize("phase", ["train", "test"])
+def test_mmpretrains_browse_dataset_shows_our_data(project, tmp_path, monkeypatch, phase):
     config = tmp_path / "plain.py"  # its visualizer has no _scope_, with which the tool fails
     config.write_text(
         f"_base_ = '{PROJECT / STUDENT}'\n"
         "visualizer = dict(_delete_=True, type='UniversalVisualizer')\n"
     )
-    words = f"{config} --not-show --output-dir {tmp_path} --show-number 2 --mode original".split()
+    words = [str(config), "--phase", phase, "--not-show", "--output-dir", str(tmp_path)]
+    words += ["--show-number", "2", "--mode", "original"]
     monkeypatch.setattr(sys, "argv", ["browse_dataset.py", *words])
     tool = TOOLS / "visualization" / "browse_dataset.py"
     if not tool.is_file():

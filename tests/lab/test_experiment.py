@@ -1,11 +1,12 @@
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from commands import KD, PROJECT, STUDENT
 
 from mmkd_logit.engine.config import teachers_of
+from mmkd_logit.engine.fingerprint import describe_run, fingerprint_of
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.lab.experiment import Experiment, Run, RunEntry
 from mmkd_logit.lab.reproduce import main as reproduce
@@ -13,15 +14,24 @@ from mmkd_logit.lab.reproduce import main as reproduce
 TEACHER = "configs/wrn/wrn16-2_digits.py"
 
 
-def made(tmp_path, runs, more="", **kwargs):
-    """Return an experiment of some runs."""
+def write(tmp_path, text):
     file = tmp_path / "table9.py"
-    file.write_text(f"title = 'T'\nruns = dict({runs})\n{more}")
-    return Experiment(file, **kwargs)
+    file.write_text(text)
+    return file
 
 
-BIG = f"big=dict(row='B', config={TEACHER!r})"
-TAUGHT = f"small=dict(row='S', config={KD!r}, teacher='big', overrides=['model.alpha=0.9'])"
+def rows(tmp_path, **overrides):
+    return Experiment(
+        write(
+            tmp_path,
+            "title = 'T'\n"
+            f"runs = dict(big=dict(row='B', config={TEACHER!r}),\n"
+            f"  small=dict(row='S', config={KD!r}, teacher='big',\n"
+            "             overrides=['model.alpha=0.9']))\n"
+            "comparisons = [('small', 'big')]\n",
+        ),
+        **overrides,
+    )
 
 
 PAPER = [
@@ -35,8 +45,7 @@ def test_the_experiment_of_the_docs(tmp_path, capsys, monkeypatch):
     page = (PROJECT / "docs/experiments-and-report.md").read_text()
     (text,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    Path("table9.py").write_text(text)
-    mine = Experiment("table9.py")
+    mine = Experiment(write(tmp_path, text))
     names = ["ce", "kl-t3_a0.5", "kl-t3_a0.9", "mse_a0.5", "mse_a0.9"]
     assert list(mine.cells) == [*names, "theirs"]
     assert mine.cells["mse_a0.9"] == ("MSE", "alpha 0.9")
@@ -77,19 +86,20 @@ def test_the_projects_experiments(path, tmp_path, monkeypatch):
     assert max(run.epochs for run in runs) == 4
 
 
-@pytest.mark.parametrize("name", ["sequential", "ensemble"])
-def test_fast_runs_are_apart_and_their_teachers_fast(project, name):
-    path = f"configs/paper/digits/{name}.py"
-    exact, fast = (Experiment(path, fast=fast).runs([0]) for fast in (False, True))
-    assert not {run.work_dir for run in exact} & {run.work_dir for run in fast}
-    for plain, run in zip(exact, fast, strict=True):
-        assert "--fast" in run.argv
-        assert "--fast" not in plain.argv
-        assert [teacher.name for teacher in run.teachers] == [t.name for t in plain.teachers]
-        cfg = run.build_config()
-        assert cfg.optim_wrapper.type == "mmkd_logit.AutocastOptimWrapper"
-        named = {str(teacher.checkpoint) for teacher in teachers_of(cfg).values()}
-        assert named == {f"{teacher.work_dir}/final.pth" for teacher in run.teachers}
+def test_fast_runs_are_apart_and_their_teachers_fast(project):
+    for name in ("table1", "sequential", "ensemble"):
+        path = PROJECT / "configs" / "paper" / "digits" / f"{name}.py"
+        exact, fast = (Experiment(path, fast=fast).runs([0]) for fast in (False, True))
+        assert not {run.work_dir for run in exact} & {run.work_dir for run in fast}
+        for plain, run in zip(exact, fast, strict=True):
+            assert "--fast" in run.argv
+            assert "--fast" not in plain.argv
+            assert [teacher.name for teacher in run.teachers] == [t.name for t in plain.teachers]
+            assert all(teacher.fast for teacher in run.teachers)
+            cfg = run.build_config()
+            assert cfg.optim_wrapper.type == "mmkd_logit.AutocastOptimWrapper"
+            named = {str(teacher.checkpoint) for teacher in teachers_of(cfg).values()}
+            assert named == {f"{teacher.work_dir}/final.pth" for teacher in run.teachers}
 
 
 def test_the_grid_is_whole(project):
@@ -98,32 +108,44 @@ def test_the_grid_is_whole(project):
     assert list(columns) == [f"alpha {i / 10}" for i in range(1, 11)]
     assert [row.partition("tau ")[2] for row in rows] == ["1", "3", "5", "20", "inf"] * 2
     assert len(experiment.cells) == 100
-    metrics = {metric["key"]: metric["paper"] for metric in experiment.metrics}
-    assert list(metrics) == ["test.accuracy/top1", "train.accuracy/top1"]
-    assert [len(paper) for paper in metrics.values()] == [40, 40]
-    assert metrics["train.accuracy/top1"]["wrn28_4_a1.0_t20"] == (92.76, "S")
-    for run in experiment.runs([0]):
-        if "_a" in run.name:
+    assert [metric["key"] for metric in experiment.metrics] == [
+        "test.accuracy/top1",
+        "train.accuracy/top1",
+    ]
+    assert [len(metric["paper"]) for metric in experiment.metrics] == [40, 40]
+    assert experiment.metrics[1]["paper"]["wrn28_4_a1.0_t20"] == (92.76, "S")
+    for name, run in ((run.name, run) for run in experiment.runs([0])):
+        if "_a" in name:
             model = run.build_config().model
-            _, alpha, tau = run.name.rsplit("_", 2)
+            _, alpha, tau = name.rsplit("_", 2)
             assert (model.alpha, float(model.loss_kd.tau)) == (float(alpha[1:]), float(tau[1:]))
 
 
 def test_one_teacher_for_all_seeds(project):
     experiment = Experiment("configs/paper/cpu/table1.py")
-    assert (experiment.seeds, experiment.fast) == (3, True)
-    assert experiment.dump_logits == ("train", "test")
+    assert (experiment.seeds, experiment.fast, experiment.dump_logits) == (
+        3,
+        True,
+        ("train", "test"),
+    )
+    assert experiment.fixed_teachers == {0}
     runs = experiment.runs([0, 1, 2])
-    (teacher,) = {run for run in runs if run.name == "teacher"}
-    assert (teacher.seed, teacher.fast) == (0, True)
+    teachers = {run for run in runs if run.name == "teacher"}
+    assert [(run.seed, run.fast) for run in teachers] == [(0, True)]
     students = [run for run in runs if run.teachers]
-    assert {run.teachers for run in students} == {(teacher,)}
+    assert {run.teachers for run in students} == {tuple(teachers)}
     assert len({run.work_dir for run in students}) == 3 * 6
     for run in students:
         cfg = run.build_config()
         assert cfg.randomness.seed == run.seed == run.cell_seed
         assert cfg.model.teacher.checkpoint == "work_dirs/wrn28-4-half_fast/seed0/final.pth"
     assert Experiment("configs/paper/table1.py").fixed_teachers == set()
+
+
+def test_a_seed_and_a_shift_of_it(tmp_path, project):
+    text = f"title = 'T'\nruns = dict(a=dict(row='A', config={TEACHER!r}, seed=0, seed_shift=1))\n"
+    with pytest.raises(ValueError, match="a has a seed of its own; leave out seed_shift"):
+        Experiment(write(tmp_path, text))
 
 
 def test_later_teachers_and_scores(project):
@@ -139,20 +161,23 @@ def test_later_teachers_and_scores(project):
 
 
 def test_runs_and_their_teachers(project, tmp_path):
-    more = "comparisons = [('small', 'big')]\n"
-    options = ("train_cfg.max_epochs=2",)
-    experiment = made(tmp_path, f"{BIG}, {TAUGHT}", more, options=options)
+    experiment = rows(tmp_path, options=("train_cfg.max_epochs=2",))
     assert (experiment.name, experiment.title) == ("table9", "T")
     assert experiment.cells == dict(big=("B", ""), small=("S", ""))
     assert experiment.comparisons == [("small", "big")]
     runs = experiment.runs([0, 3])
-    named = [(run.name, run.seed) for run in runs]
-    assert named == [("big", 0), ("small", 0), ("big", 3), ("small", 3)]
+    assert [(run.name, run.seed) for run in runs] == [
+        *[("big", 0), ("small", 0), ("big", 3), ("small", 3)]
+    ]
     teacher, student = runs[2:]
     stem = Path(TEACHER).stem
     assert teacher.work_dir == f"work_dirs/{stem}_train_cfg.max_epochs=2/seed3"
+    assert student.overrides == ("train_cfg.max_epochs=2", "model.alpha=0.9")
+    assert student.inputs == (f"model.teacher.checkpoint={teacher.work_dir}/final.pth",)
     cfg = build_config(build_parser().parse_args(student.argv))
-    assert (cfg.model.alpha, cfg.train_cfg.max_epochs, cfg.randomness.seed) == (0.9, 2, 3)
+    assert cfg.model.alpha == 0.9
+    assert cfg.train_cfg.max_epochs == 2
+    assert cfg.randomness.seed == 3
     assert cfg.work_dir == student.work_dir
     assert cfg.model.teacher.checkpoint == f"{teacher.work_dir}/final.pth"
 
@@ -160,63 +185,92 @@ def test_runs_and_their_teachers(project, tmp_path):
 def test_work_folders_survive_the_command_line(project):
     """They become part of an override themselves, where a comma would make a list."""
     folders = set()
-    for override in (
-        "param_scheduler.milestones=[15,24]",
-        "param_scheduler.milestones=[15, 24]",
-        "x=/a b/c",
-        "x=../../c",
-        "a=" + "x" * 300,
-        "a=" + "x" * 301,
-        "a=ä",
+    for overrides in (
+        ("param_scheduler.milestones=[15,24]",),
+        ("param_scheduler.milestones=[15, 24]",),
+        ("x=/a b/c",),
+        ("x=../../c",),
+        ("a=" + "x" * 300,),
+        ("a=" + "x" * 301,),
+        ("a=ä",),
+        (),
     ):
-        folder = Run("r", STUDENT, (override,), 0).work_dir
+        folder = Run("r", STUDENT, overrides, 0).work_dir
         folders.add(folder)
         assert re.fullmatch(r"work_dirs/[\w.=+-]{1,200}/seed0", folder)
         words = [KD, "--cfg-options", f"model.teacher.checkpoint={folder}/final.pth"]
         cfg = build_config(build_parser().parse_args(words))
         assert cfg.model.teacher.checkpoint == f"{folder}/final.pth"
-    assert len(folders) == 7
+    assert len(folders) == 8
+    run = Run("r", STUDENT, (), 0)
+    assert replace(run, inputs=("model.teacher.config=x.py",)).work_dir == run.work_dir
 
 
-A = "a=dict(row='A', config='c')"
+def test_the_origin_changes_with_what_is_computed_only(project, tmp_path):
+    def origin(**kwargs):
+        return describe_run(replace(run, **kwargs).build_config())
+
+    run = Run("r", KD, (), 0)
+    before = origin()
+    assert before["fingerprint"] == fingerprint_of(
+        build_config(build_parser().parse_args([KD, "--work-dir", str(tmp_path)]))
+    )
+    assert origin(name="other") == before
+    assert origin(seed=1) != before
+    assert origin(overrides=("model.alpha=0.5",)) != before
+    teacher = tmp_path / "teacher.pth"
+    origins = []
+    for content in ("one", "two"):
+        teacher.write_text(content)
+        origins.append(origin(overrides=(f"model.teacher.checkpoint={teacher}",)))
+    assert origins[0]["fingerprint"] != origins[1]["fingerprint"]
+
+
+GOOD = "title = 'T'\n"
 
 
 @pytest.mark.parametrize(
-    ("runs", "more", "message"),
+    ("text", "message"),
     [
-        ("", "", "defines no title or no runs"),
-        (A, "runs = ['x.py']", "defines no title or no runs"),
-        (A, "title = ''", "defines no title or no runs"),
-        ("a='x.py'", "", r"the run a must be a dict such as .*, got 'x.py'"),
-        ("a=dict(row='A')", "", r"the run a must be a dict such as dict\(config=...\) with some"),
+        ("runs = dict()\n", "defines no title or no runs"),
+        (GOOD, "defines no title or no runs"),
+        (GOOD + "runs = ['x.py']\n", "defines no title or no runs"),
+        (GOOD + "runs = dict(a='x.py')\n", r"the run a must be a dict such as .*, got 'x.py'"),
         (
-            "a=dict(config='c.py', label=3)",
-            "",
+            GOOD + "runs = dict(a=dict(row='A'))\n",
+            r"the run a must be a dict such as dict\(config=...\) with some",
+        ),
+        (
+            GOOD + "runs = dict(a=dict(config='c.py', label=3))\n",
             r"\['column', 'config', .*\], got \{'config': 'c.py', 'label': 3\}",
         ),
-        (f"{A}, b=dict(row='A', config='c')", "", "two runs fill the same cell"),
         (
-            A,
-            "metrics = [dict(title='t', key='test.x', mark='S', paper=dict(b=1))]",
+            GOOD + "runs = dict(a=dict(row='A', config='c'), b=dict(row='A', config='c'))\n",
+            "two runs fill the same cell",
+        ),
+        (
+            GOOD + "runs = dict(a=dict(row='A', config='c'))\n"
+            "metrics = [dict(title='t', key='test.x', mark='S', paper=dict(b=1))]\n",
             r"the paper's numbers name no run: \['b'\]",
         ),
         (
-            "a=dict(row='A', config='c', teacher='b'), b=dict(row='B', config='c')",
-            "",
+            GOOD + "runs = dict(a=dict(row='A', config='c', teacher='b'), "
+            "b=dict(row='B', config='c'))\n",
             "the teacher 'b' of a must come first",
         ),
         (
-            "a=dict(row='A', config='c', seed=0, seed_shift=1)",
-            "",
-            "a has a seed of its own; leave out seed_shift",
+            GOOD + "runs = dict(a=dict(row='A', config='c'))\ncomparisons = [('a', 'b')]\n",
+            r"comparisons are pairs of \['a'\]",
         ),
-        (A, "comparisons = [('a', 'b')]", r"comparisons are pairs of \['a'\]"),
-        (A, "comparisons = [('a',)]", r"comparisons are pairs of \['a'\]"),
+        (
+            GOOD + "runs = dict(a=dict(row='A', config='c'))\ncomparisons = [('a',)]\n",
+            r"comparisons are pairs of \['a'\]",
+        ),
     ],
 )
-def test_wrong_experiments_are_known_at_once(tmp_path, runs, more, message):
+def test_wrong_experiments_are_known_at_once(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
-        made(tmp_path, runs, more)
+        Experiment(write(tmp_path, text))
 
 
 def test_no_experiment(tmp_path):
@@ -225,7 +279,10 @@ def test_no_experiment(tmp_path):
 
 
 def test_students_of_different_teachers_have_different_folders(project, tmp_path):
-    runs = f"""
+    text = (
+        GOOD
+        + f"""
+runs = dict(
     usual=dict(config={TEACHER!r}),
     short=dict(config={TEACHER!r}, overrides=['optim_wrapper.optimizer.lr=0.2']),
     other=dict(config={STUDENT!r}),
@@ -236,9 +293,10 @@ def test_students_of_different_teachers_have_different_folders(project, tmp_path
     d=dict(row='D', config={KD!r}, teacher='second'),
     e=dict(row='E', config={KD!r}, teacher=['usual', 'second']),
     f=dict(row='F', config={KD!r}, teacher='a'),
-    g=dict(row='G', config={KD!r}, teacher='b')
+    g=dict(row='G', config={KD!r}, teacher='b'))
 """
-    runs = {run.name: run for run in made(tmp_path, runs).runs([2])}
+    )
+    runs = {run.name: run for run in Experiment(write(tmp_path, text)).runs([2])}
     assert len({run.work_dir for run in runs.values()}) == len(runs)
     stem = Path(KD).stem
     assert runs["a"].work_dir == f"work_dirs/{stem}/seed2"
@@ -255,8 +313,11 @@ def test_students_of_different_teachers_have_different_folders(project, tmp_path
 
 
 def test_epochs_in_proportion(project, tmp_path):
-    runs = f"a=dict(row='A', config={STUDENT!r}), b=dict(row='B', config='configs/wrn/wrn10-1.py')"
-    a, b = made(tmp_path, runs, epochs=20).runs([0])
+    text = (
+        GOOD + f"runs = dict(a=dict(row='A', config={STUDENT!r}), "
+        "b=dict(row='B', config='configs/wrn/wrn10-1.py'))\n"
+    )
+    a, b = Experiment(write(tmp_path, text), epochs=20).runs([0])
     assert (a.epochs, b.epochs) == (3, 20)  # of 30 and 200
     cfg = b.build_config()
     assert cfg.train_cfg.max_epochs == 20
@@ -265,42 +326,61 @@ def test_epochs_in_proportion(project, tmp_path):
 
 
 def test_only_some_runs(project, tmp_path):
-    runs = f"big=dict(config={TEACHER!r}), s=dict(row='C', config={STUDENT!r}), {TAUGHT}"
-    more = "comparisons = [('small', 's')]\n"
-    experiment = made(tmp_path, runs, more, only=["sm*"])
-    assert [run.name for run in experiment.runs([0])] == ["big", "small"]  # its teacher comes along
-    assert list(experiment.cells) == ["small"]
+    text = (
+        GOOD + f"runs = dict(big=dict(row='B', config={TEACHER!r}), "
+        f"s=dict(row='S', config={STUDENT!r}), "
+        f"kd=dict(row='K', config={KD!r}, teacher='big'))\ncomparisons = [('kd', 's')]\n"
+    )
+    experiment = Experiment(write(tmp_path, text), only=["k*"])
+    assert [run.name for run in experiment.runs([0])] == ["big", "kd"]  # its teacher comes along
+    assert list(experiment.cells) == ["kd"]
     assert experiment.comparisons == []
-    assert made(tmp_path, runs, only=["x*"]).cells == {}
-    # A teacher without a cell is shown where it is chosen.
-    assert made(tmp_path, runs, only=["big"]).cells == dict(big=("big", ""))
+    assert Experiment(write(tmp_path, text), only=["x*"]).cells == {}
 
 
-def test_an_ensemble_computes_as_its_config_says(workplace, tmp_path):
+def test_an_ensemble_computes_as_its_config_says(workplace):
     options = "micro_batch=8, cache=dict(storage='memory', dtype='float16')"
     Path("fast.py").write_text(f"_base_ = './{KD}'\nmodel = dict(teacher=dict({options}))\n")
-    runs = f"""
+    Path("table.py").write_text(
+        f"""title = 'T'
+runs = dict(
     usual=dict(config={TEACHER!r}),
     second=dict(config={TEACHER!r}, seed_shift=1000),
     other=dict(config={STUDENT!r}),
     one=dict(row='A', config='fast.py', teacher='other'),
-    two=dict(row='B', config='fast.py', teacher=['usual', 'second'])
+    two=dict(row='B', config='fast.py', teacher=['usual', 'second']))
 """
-    runs = {run.name: run for run in made(tmp_path, runs).runs([2])}
+    )
+    runs = {run.name: run for run in Experiment("table.py").runs([2])}
     one, two = (runs[name].build_config().model.teacher for name in ("one", "two"))
     assert (one.config, one.micro_batch, one.cache.dtype) == (STUDENT, 8, "float16")
+    assert [t.checkpoint for t in two] == [
+        f"{runs[name].work_dir}/final.pth" for name in ("usual", "second")
+    ]
     assert [(t.micro_batch, t.cache.dtype) for t in two] == [(8, "float16")] * 2
 
 
-def test_where_the_data_lies_is_not_in_names(project, tmp_path):
-    def folder(*options):
-        (run,) = made(tmp_path, f"a=dict(row='A', config={KD!r})", options=options).runs([0])
-        return run.work_dir
+def test_a_chosen_teacher_is_shown(project, tmp_path):
+    text = (
+        GOOD + f"runs = dict(big=dict(config={TEACHER!r}), s=dict(row='S', config={STUDENT!r}))\n"
+    )
+    assert Experiment(write(tmp_path, text), only=["big"]).cells == dict(big=("big", ""))
 
-    assert folder("data_root=/data/x") == folder()
-    assert folder("model.teacher.checkpoint=/x.pth") != folder()  # another teacher
+
+def test_where_the_data_lies_is_not_in_names(project, tmp_path):
+    options = ("data_root=/data/x", "model.teacher.checkpoint=/x.pth")
+    _, student = rows(tmp_path, options=options[:1]).runs([0])
+    assert student.work_dir == rows(tmp_path).runs([0])[1].work_dir
+    text = GOOD + f"runs = dict(a=dict(row='A', config={KD!r}))\n"
+    (mine,) = Experiment(write(tmp_path, text), options=options).runs([0])
+    (usual,) = Experiment(write(tmp_path, text)).runs([0])
+    assert mine.work_dir != usual.work_dir  # another teacher, another folder
 
 
 def test_the_same_run_in_two_cells(project, tmp_path):
-    runs = f"a=dict(row='A', config={STUDENT!r}), b=dict(row='B', config={STUDENT!r})"
-    assert len(made(tmp_path, runs).runs([0, 1])) == 4  # the same run under two names: no conflict
+    same = write(
+        tmp_path,
+        GOOD + f"runs = dict(a=dict(row='A', config={STUDENT!r}), "
+        f"b=dict(row='B', config={STUDENT!r}))\n",
+    )
+    assert len(Experiment(same).runs([0, 1])) == 4  # the same run under two names is no conflict

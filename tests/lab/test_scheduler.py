@@ -142,14 +142,6 @@ def machine(project_of_three):
     return Machine()
 
 
-LR = "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n"
-
-
-def append(path, text=LR):
-    with open(path, "a") as file:
-        file.write(text)
-
-
 @pytest.fixture
 def project_of_three(workplace):
     network = "model = dict(type='ImageClassifier', backbone=dict(type='ResNet', depth={}))\n"
@@ -183,14 +175,6 @@ def go(machine, *args, **kwargs):
     return {(run.name, run.seed): found[run.work_dir] for run in runs}, said
 
 
-def again(machine, *args, **kwargs):
-    """Go once more, with nothing broken; return the new calls and what was found."""
-    machine.breaks.clear()
-    machine.calls.clear()
-    found, _ = go(machine, *args, **kwargs)
-    return [*machine.calls], found
-
-
 def test_everything_once(machine):
     found, said = go(machine, seeds=(0, 1))
     assert machine.calls == [  # first what others wait for
@@ -213,85 +197,139 @@ def test_everything_once(machine):
 def test_a_failure_stops_only_what_needs_it(machine):
     machine.breaks["alone"] = "before"
     found, said = go(machine)
-    assert [found[(name, 0)] is None for name in ("big", "alone", "kd")] == [False, True, False]
+    assert found[("alone", 0)] is None
+    assert found[("big", 0)]
+    assert found[("kd", 0)]
     assert said[3] == (
         "[2/3] Alone, seed 0: failed, see work_dirs/alone/seed0/train.log error: no disk"
     )
     machine.breaks = {"teacher": "before"}
-    append("teacher.py")
+    with open("teacher.py", "a") as file:
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     found, said = go(machine)
-    assert [found[(name, 0)] is None for name in ("big", "alone", "kd")] == [True, False, True]
+    assert found[("alone", 0)]
+    assert found[("big", 0)] is found[("kd", 0)] is None
     assert not Path("work_dirs/teacher/seed0/final.pth").exists()  # no older weights teach
     assert said[-1].endswith("not trained, its teacher work_dirs/teacher/seed0 failed")
 
 
-@pytest.mark.parametrize("how", ["cut off", "killed"])
-def test_only_what_was_cut_off_is_resumed(machine, how):
-    """Of a teacher that was killed between the weights and the row only the row is missing."""
-    machine.breaks["teacher"] = how
+def test_only_what_was_cut_off_is_resumed(machine):
+    machine.breaks["teacher"] = "cut off"
     go(machine)
-    calls, found = again(machine)
-    assert calls == [("teacher", 0, "auto"), ("kd", 0, None)]
-    assert machine.trained == 3
-    assert found[("kd", 0)]["teachers"] == [found[("big", 0)]["weights"]]
+    machine.breaks.clear()
+    machine.calls.clear()
+    go(machine)
+    assert machine.calls == [("teacher", 0, "auto"), ("kd", 0, None)]
+
+
+def test_several_at_once_but_no_student_before_its_teacher(machine):
+    machine.room = 3
+    found, _ = go(machine, seeds=(0, 1))
+    assert machine.most == 3
+    assert all(found.values())
+    order = [call[:2] for call in machine.calls]
+    for seed in (0, 1):
+        assert order.index(("teacher", seed)) < order.index(("kd", seed))
+    assert order[:3] == [("teacher", 0), ("teacher", 1), ("alone", 0)]
 
 
 def test_rows_without_what_the_table_needs(machine):
     """Weights that are there are not trained again to be measured."""
     go(machine)
-    calls, found = again(machine, measured=["train.accuracy/top1"])
-    assert [call[2] for call in calls] == ["auto"] * 3
-    assert machine.trained == 3
+    machine.calls.clear()
+    trained = machine.trained
+    found, _ = go(machine, measured=["train.accuracy/top1"])
+    assert [call[2] for call in machine.calls] == ["auto"] * 3
+    assert machine.trained == trained
     assert found[("kd", 0)]["train"] == {"accuracy/top1": 99.0}
-    assert again(machine, measured=["train.accuracy/top1", "test.accuracy/top1"])[0] == []
-    assert again(machine)[0] == []
-    calls, found = again(machine, measured=["test.calibration/ece"])  # which no row will ever have
-    assert calls == [("teacher", 0, "auto"), ("alone", 0, "auto")]
+    machine.calls.clear()
+    go(machine, measured=["train.accuracy/top1", "test.accuracy/top1"])
+    go(machine)
+    assert machine.calls == []
+    found, _ = go(machine, measured=["test.calibration/ece"])  # which no row will ever have
+    assert machine.calls == [("teacher", 0, "auto"), ("alone", 0, "auto")]
     assert not any(found.values())
 
 
-def test_the_runs_end_with_us(machine, monkeypatch):
+def test_several_processes_a_run(machine):
+    machine.processes = 2
+    go(machine)
+    assert len(machine.calls) == 3
+    go(machine)
+    assert len(machine.calls) == 3
+    machine.processes = 1
+    go(machine)
+    assert len(machine.calls) == 6
+
+
+def test_the_runs_end_with_us(machine):
     """Ctrl-C, or whatever happens here, leaves no training behind."""
 
-    def interrupt(seconds):
+    def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("time.sleep", interrupt)
+    machine.finished = interrupt
     with pytest.raises(KeyboardInterrupt):
         go(machine)
     assert machine.stopped
 
 
+def test_killed_between_the_weights_and_the_row(machine):
+    machine.breaks["teacher"] = "killed"
+    go(machine)
+    machine.breaks.clear()
+    machine.calls.clear()
+    trained = machine.trained
+    found, _ = go(machine)
+    assert machine.calls == [("teacher", 0, "auto"), ("kd", 0, None)]
+    assert machine.trained == trained + 1  # of the teacher only the row was missing
+    assert found[("kd", 0)]["teachers"] == [found[("big", 0)]["weights"]]
+
+
 def test_a_changed_config_starts_anew(machine):
     machine.breaks["alone"] = "cut off"
     go(machine)
-    append("alone.py")
-    calls, _ = again(machine)
-    assert calls == [("alone", 0, None)]  # not resumed from the older config's checkpoint
+    machine.breaks.clear()
+    machine.calls.clear()
+    with open("alone.py", "a") as file:
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
+    go(machine)
+    assert machine.calls == [("alone", 0, None)]  # not resumed from the older config's checkpoint
+    machine.calls.clear()
+    with open("alone.py", "a") as file:
+        file.write("train_cfg = dict(max_epochs=2)\n")
+    go(machine)
+    assert machine.calls == [("alone", 0, None)]
 
 
 def test_a_changed_teacher_teaches_again(machine):
     go(machine)
-    append("teacher.py")
-    calls, found = again(machine)
-    assert calls == [("teacher", 0, None), ("kd", 0, None)]
+    machine.calls.clear()
+    with open("teacher.py", "a") as file:
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
+    found, _ = go(machine)
+    assert machine.calls == [("teacher", 0, None), ("kd", 0, None)]
     assert found[("kd", 0)]["teachers"] == [found[("big", 0)]["weights"]]
 
 
 def test_weights_that_were_lost_or_replaced(machine):
     go(machine)
+    machine.calls.clear()
     final = Path("work_dirs/alone/seed0/final.pth")
     final.unlink()
-    assert again(machine)[0] == [("alone", 0, "auto")]
+    go(machine)
     final.write_text("of somebody's own run in this folder")
     write_run(final.parent, computed=dict(model="another"))
-    assert again(machine)[0] == [("alone", 0, None)]
+    go(machine)
+    assert machine.calls == [("alone", 0, "auto"), ("alone", 0, None)]
 
 
 def test_rows_of_others_do_not_count(machine):
     found, _ = go(machine)
     run = Experiment("experiment.py").runs([0])[1]
-    cfg, row = run.build_config(), found[("alone", 0)]
+    cfg = run.build_config()
+    row = found[("alone", 0)]
+    assert find_row(cfg, [row]) == row
     newer = dict(row, train_seconds=2)
     assert find_row(cfg, [row, newer]) == newer
     for change in (
@@ -305,11 +343,26 @@ def test_rows_of_others_do_not_count(machine):
     assert find_row(replace(run, seed=9).build_config(), [row]) is None
 
 
+def test_a_torn_results_line_is_no_reason_to_stop(machine):
+    go(machine)
+    with open(RESULTS, "a") as file:
+        file.write('{"fingerprint": "cut o')
+    machine.calls.clear()
+    go(machine, seeds=(0, 1))
+    assert len(machine.calls) == 3
+    assert len(read_lines(RESULTS)) == 6
+
+
+def not_exported(scheduler):
+    return [folder for folder in scheduler.found if scheduler.needs_export(folder)]
+
+
 FOLDERS = [f"work_dirs/{name}/seed0" for name in ("teacher", "alone", "kd")]
 
 
-def test_logits_of_runs_that_are_done_and_to_do(machine):
+def test_logits_of_runs_that_are_done_and_to_do(project_of_three):
     """Nothing is trained, and no row written, for what is only computed from weights."""
+    machine = Machine()
     go(machine, only=("alone",))
     found, said = go(machine, exports=("train", "test"))
     assert machine.calls == [("alone", 0, None), ("teacher", 0, None), ("kd", 0, None)]
@@ -319,24 +372,29 @@ def test_logits_of_runs_that_are_done_and_to_do(machine):
     assert any(f"Alone, seed 0: python tools/dump_logits.py {words}" in line for line in said)
     assert "[2/3] Alone, seed 0: its logits are written" in said
     assert all(found.values())
+    assert len(read_lines(RESULTS)) == 3
     _, said = go(machine, exports=("train", "test"))
     assert [line.partition(": ")[2] for line in said] == ["done before"] * 3
-    assert len(machine.exported) == 3
+    assert (len(machine.calls), len(machine.exported)) == (3, 3)
     go(machine, exports=("test", "val"))
     assert machine.exported[3:] == [(folder, ("val", "test")) for folder in FOLDERS]
     assert len(machine.calls) == len(read_lines(RESULTS)) == 3
 
 
-def test_splits_that_a_run_has_not_are_known_before(machine):
-    append("kd.py", "val_dataloader = val_cfg = val_evaluator = None\n")
+def test_splits_that_a_run_has_not_are_known_before(project_of_three):
+    machine = Machine()
+    with open("kd.py", "a") as file:
+        file.write("val_dataloader = val_cfg = val_evaluator = None\n")
     with pytest.raises(ValueError, match=r"kd/seed0: logits of the val split need val_dataloader"):
         go(machine, exports=("val",))
     assert machine.calls == []
 
 
-def test_logits_of_other_weights_are_written_again(machine):
+def test_logits_of_other_weights_are_written_again(project_of_three):
+    machine = Machine()
     go(machine, exports=("test",))
-    append("teacher.py")
+    with open("teacher.py", "a") as file:
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
     machine.exported.clear()
     found, _ = go(machine)
     assert find_exports(FOLDERS[2], found[("kd", 0)]["weights"]) == {}
@@ -344,57 +402,61 @@ def test_logits_of_other_weights_are_written_again(machine):
     assert machine.exported == [(folder, ("test",)) for folder in (FOLDERS[0], FOLDERS[2])]
 
 
-def test_logits_that_cannot_be_written_are_no_reason_to_lose_the_run(machine):
-    def run():
-        scheduler, _, said = prepare(machine, exports=("test",))
-        found = scheduler()
-        return found, said, [f for f in scheduler.found if scheduler.needs_export(f)]
-
-    machine.room = 2
+def test_logits_that_cannot_be_written_are_no_reason_to_lose_the_run(project_of_three):
+    machine = Machine(room=2)
     go(machine, only=("alone",))
     machine.full = {*FOLDERS[1:]}
-    found, said, missing = run()
+    scheduler, _, said = prepare(machine, exports=("test",))
+    found = scheduler()
     assert all(found.values())
-    assert missing == FOLDERS[1:]
+    assert not_exported(scheduler) == FOLDERS[1:]
     for number, (label, folder) in enumerate([("Alone", FOLDERS[1]), ("Distilled", FOLDERS[2])], 2):
         why = f"done, but for its logits; see {folder}/train.log error: no space left"
         assert f"[{number}/3] {label}, seed 0: {why}" in said
     machine.full = set()
-    assert run()[2] == []
+    scheduler, _, _ = prepare(machine, exports=("test",))
+    scheduler()
+    assert not_exported(scheduler) == []
     assert [call[0] for call in machine.calls] == ["alone", "teacher", "kd"]
     machine.breaks["kd"] = "before"
-    append("kd.py")
-    found, said, missing = run()
-    assert (found[FOLDERS[2]], missing) == (None, [])  # a run that failed is not one without logits
+    with open("kd.py", "a") as file:
+        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
+    scheduler, _, said = prepare(machine, exports=("test",))
+    assert scheduler()[FOLDERS[2]] is None  # a run that failed is not one without logits
+    assert not_exported(scheduler) == []
     assert "failed, see" in said[-1]
 
 
 @pytest.fixture
 def chosen_by_logits(project_of_three):
     """The distilled student trains on samples that the logits of 'big' choose."""
-    append(
-        "kd.py",
-        "train_dataloader = dict(batch_size=8, dataset=dict(type='mmkd_logit.DataSubset', "
-        "by='tld', quantiles=(0, 0.5), dataset=dict(type='CIFAR100', pipeline=[])))\n",
-    )
-    append("experiment.py", "runs['kd']['scores'] = 'big'\n")
+    with open("kd.py", "a") as file:
+        file.write(
+            "train_dataloader = dict(batch_size=8, dataset=dict(type='mmkd_logit.DataSubset', "
+            "by='tld', quantiles=(0, 0.5), dataset=dict(type='CIFAR100', pipeline=[])))\n"
+        )
+    with open("experiment.py", "a") as file:
+        file.write("runs['kd']['scores'] = 'big'\n")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_leaves_the_logits_that_choose_another_s_samples(chosen_by_logits, processes):
+def test_a_run_leaves_the_logits_that_choose_another_s_samples(chosen_by_logits):
     """Also one that is done; nothing else is exported, and a second command does nothing."""
-    go(Machine(), only=("big",))  # a row of another number of processes does not count
-    machine = Machine(room=3, processes=processes)
+    machine = Machine(room=3)
     go(machine, only=("big",))
     assert machine.exported == []
     found, _ = go(machine)
     assert all(found.values())
     assert machine.exported == [(FOLDERS[0], ("train",))]
-    assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"][processes == 1 :]
+    assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"]
     go(machine)
     go(machine, exports=("test",))
     assert machine.exported[1] == (FOLDERS[0], ("train", "test"))
-    assert len(machine.calls) == 1 + processes
+    assert len(machine.calls) == 3
+    machine = Machine(room=3, processes=2)
+    found, _ = go(machine)
+    assert all(found.values())
+    assert [call[0] for call in machine.calls] == ["teacher", "alone", "kd"]
+    assert machine.exported == [(FOLDERS[0], ("train",))]
 
 
 def test_without_the_logits_no_sample_can_be_chosen(chosen_by_logits):
@@ -417,39 +479,43 @@ def test_mistakes_are_known_before_the_first_training(machine):
     kd.rename("kd.py")
     Path("more").mkdir()
     Path("more/kd.py").write_text(Path("kd.py").read_text())
-    append("experiment.py", "runs['second'] = dict(row='2', config='more/kd.py', teacher='big')\n")
+    text = Path("experiment.py").read_text()
+    Path("experiment.py").write_text(
+        f"{text}runs['second'] = dict(row='2', config='more/kd.py', teacher='big')\n"
+    )
     with pytest.raises(ValueError, match="kd and second are different and would both write to"):
         go(machine)
+    Path("experiment.py").write_text(text)
+    with pytest.raises(ValueError, match="a config has no field 'nonsense'"):
+        go(machine, options=("nonsense=1",))
     assert machine.calls == []
-
-
-class Other:
-    """Another reproduce.py, which holds the folder of a run until it has trained it."""
-
-    def __init__(self, run):
-        self.run, self.lock = run, only_run_in(run.work_dir)
-        self.lock.__enter__()
-
-    def finish(self):
-        words = [*self.run.argv, "--results", str(RESULTS)]
-        Machine().train(build_parser().parse_args(words))
-        self.lock.__exit__(None, None, None)
+    Path("results").touch()
+    with pytest.raises(FileExistsError, match="results"):
+        go(machine)
+    assert machine.calls == []
 
 
 def test_one_that_somebody_else_trains_is_waited_for(machine, monkeypatch):
     """A second reproduce.py takes what the first has trained, and trains what the first has not."""
     scheduler, runs, said = prepare(machine)
-    others = [Other(runs[0])]
+    teacher = next(run for run in runs if run.name == "big")
+    other, free = Machine(), []
+    lock = only_run_in(teacher.work_dir)
+    lock.__enter__()
 
     def sleep(seconds):
-        if len(said) >= 3 and others:
-            others.pop().finish()
+        if len(said) < 3 or free:
+            return
+        free.append(True)
+        other.train(build_parser().parse_args([*teacher.argv, "--results", str(RESULTS)]))
+        lock.__exit__(None, None, None)
 
     monkeypatch.setattr("time.sleep", sleep)
-    assert all(scheduler().values())
+    found = scheduler()
+    assert all(found.values())
     assert [name for name, _, _ in machine.calls] == ["alone", "kd"]
     (waits,) = [line for line in said if "waits" in line]
-    begin = f"[1/3] Big, seed 0: waits for {runs[0].work_dir}, which is in use by process "
+    begin = f"[1/3] Big, seed 0: waits for {teacher.work_dir}, which is in use by process "
     assert waits.startswith(begin)
     assert "[1/3] Big, seed 0: done before" in said
 
@@ -457,19 +523,23 @@ def test_one_that_somebody_else_trains_is_waited_for(machine, monkeypatch):
 def test_somebody_else_was_faster(machine, monkeypatch):
     """Between our look at the folder and the start of the process, which then is refused."""
     scheduler, runs, said = prepare(machine)
-    train, others = machine.train, []
+    alone = next(run for run in runs if run.name == "alone")
+    train, locks = machine.train, []
 
     def refused(args):
         if Path(args.config).stem != "alone":
             return train(args)
-        others.append(Other(runs[1]))
+        locks.append(only_run_in(alone.work_dir))
+        locks[0].__enter__()
         return False
 
     machine.train = refused
 
     def sleep(seconds):
-        if others:
-            others.pop().finish()
+        if locks and machine.train is refused:
+            machine.train = train
+            train(build_parser().parse_args([*alone.argv, "--results", str(RESULTS)]))
+            locks[0].__exit__(None, None, None)
 
     monkeypatch.setattr("time.sleep", sleep)
     assert all(scheduler().values())
@@ -492,7 +562,12 @@ runs = dict(
 @pytest.fixture
 def three_students(project_of_three):
     Path("experiment.py").write_text(THREE_STUDENTS)
-    append("kd.py", "model['teacher']['cache'] = dict(storage='disk')\n")
+    kd = (
+        Path("kd.py")
+        .read_text()
+        .replace("checkpoint='x'", "checkpoint='x', cache=dict(storage='disk')")
+    )
+    Path("kd.py").write_text(kd)
 
 
 def test_a_teachers_logits_are_computed_before_its_students(three_students):
@@ -508,12 +583,14 @@ def test_a_teachers_logits_are_computed_before_its_students(three_students):
         assert order.index(("fill", seed)) < order.index(("kd", seed))
     assert len(machine.calls) == 1 + 2 + 2 * 4
     assert any(line.endswith("for 3 students") for line in said)
-    assert machine.most == 4
     # Nothing is left to do; then one student, which computes what it needs as it goes.
-    assert again(machine, seeds=(0, 1))[0] == []
+    machine.calls.clear()
+    go(machine, seeds=(0, 1))
+    assert machine.calls == []
     for path in Path("work_dirs").glob("kd*0.2*/seed0/final.pth"):
         path.unlink()
-    assert [call[0] for call in again(machine, seeds=(0, 1))[0]] == ["kd"]
+    go(machine, seeds=(0, 1))
+    assert [call[0] for call in machine.calls] == ["kd"]
 
 
 def test_students_train_without_precomputed_logits(three_students):
@@ -530,7 +607,8 @@ def test_students_train_without_precomputed_logits(three_students):
 
 
 def test_a_group_that_fails_is_trained_one_by_one(three_students):
-    append("kd.py", "randomness = dict(seed=0)\n")
+    with open("kd.py", "a") as file:
+        file.write("randomness = dict(seed=0)\n")
     machine = Machine()
     machine.breaks["group"] = "after the first"
     found, said = go(machine, share=8)
@@ -545,10 +623,17 @@ def test_a_group_that_was_killed_is_resumed_whole(three_students):
     go(machine, share=8)
     rows = RESULTS.read_text().splitlines(keepends=True)
     RESULTS.write_text("".join(rows[:2]))  # killed before the other rows
-    calls, found = again(machine, share=8)
-    assert calls == [("group", 4)]
+    machine.calls.clear()
+    found, said = go(machine, share=8)
     assert all(found.values())
-    assert again(machine, share=8)[0] == []
+    assert machine.calls == [("group", 4)]
+    assert sum("done before" in line for line in said) == 2
+    machine.calls.clear()
+    go(machine, share=8)
+    assert machine.calls == []
+
+
+TABLE1 = "configs/paper/digits/table1.py"
 
 
 def groups_of(experiment, size, seeds=(0,)):
@@ -559,21 +644,31 @@ def groups_of(experiment, size, seeds=(0,)):
     return [[runs[folder].name for folder in group] for group in found], runs
 
 
-@pytest.mark.parametrize(
-    ("size", "seeds", "sizes"),
-    [(1, (0,), [1] * 36), (8, (0,), [1, 3, 8, 8, 8, 8]), (100, (0, 1), [1, 1, 35, 35])],
-)
-def test_students_of_one_teacher_and_those_without_share(workplace, size, seeds, sizes):
-    groups, _ = groups_of("configs/paper/digits/table1.py", size, seeds)
-    assert sorted(len(group) for group in groups) == sizes
-    assert groups[0] == ["teacher"]  # its weights are needed first
+def test_students_of_one_teacher_and_those_without_share(workplace):
+    (teacher, *groups), _ = groups_of(TABLE1, 8)
+    assert teacher == ["teacher"]  # its weights are needed first
+    assert sorted(len(group) for group in groups) == [3, 8, 8, 8, 8]
+    together = [name for group in groups for name in group]
+    assert sum(name.endswith("_ce") for name in together) == 5  # they have no teacher
+
+
+def test_nothing_is_shared_unless_asked(workplace):
+    found, runs = groups_of(TABLE1, 1)
+    assert [len(group) for group in found] == [1] * len(runs)
+
+
+def test_seeds_are_apart(workplace):
+    found, _ = groups_of(TABLE1, 100, seeds=(0, 1))
+    assert sorted(len(group) for group in found) == [1, 1, 35, 35]
 
 
 @pytest.mark.parametrize("name", ["sequential", "born-again", "ensemble", "data-amount"])
 def test_no_group_needs_itself(workplace, name):
     found, runs = groups_of(f"configs/paper/digits/{name}.py", 100)
-    needs = {run.name: {need.name for need in run.needs} for run in runs.values()}
+    by_name = {run.name: run for run in runs.values()}
     for group in found:
-        assert not set.union(*(needs[member] for member in group)) & set(group)
+        for member in group:
+            needs = {run.name for run in by_name[member].needs}
+            assert not needs & set(group), (member, group)
     shares = any(len(group) > 1 for group in found)
     assert shares is (name != "born-again")  # there each teaches the next

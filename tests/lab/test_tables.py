@@ -15,16 +15,19 @@ from mmkd_logit.lab.experiment import Experiment, Run
 from mmkd_logit.lab.tables import describe_experiment, find_files, paired_difference, render, to_csv
 
 
-@pytest.mark.parametrize("n", [2, 5])
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
 def test_against_scipy(n):
     generator = np.random.default_rng(n)
     first = generator.normal(70, 3, n)
     second = first - generator.normal(0.5, 1, n)
+    mean, low, high, p = paired_difference(first.tolist(), second.tolist())
     expected = stats.ttest_rel(first, second)
     interval = expected.confidence_interval(0.95)
-    found = paired_difference(first.tolist(), second.tolist())
-    values = (first - second).mean(), interval.low, interval.high, expected.pvalue
-    assert found == pytest.approx(values, rel=1e-9)
+    assert mean == pytest.approx((first - second).mean())
+    assert p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (low, high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    flipped = paired_difference(second, first)
+    assert flipped == pytest.approx((-mean, -high, -low, p))
 
 
 def test_equal_differences():
@@ -32,7 +35,9 @@ def test_equal_differences():
     assert paired_difference([2.0, 3.0], [1.0, 2.0]) == (1, 1, 1, 0)
 
 
-@pytest.mark.parametrize(("first", "second"), [([1], [1]), ([1, 2, 3], [1, 2])])
+@pytest.mark.parametrize(
+    ("first", "second"), [([1], [1]), ([], []), ([1, 2], [1]), ([1, 2, 3], [1, 2])]
+)
 def test_too_few_seeds(first, second):
     with pytest.raises(ValueError, match="need the same 2 or more seeds, got"):
         paired_difference(first, second)
@@ -40,22 +45,19 @@ def test_too_few_seeds(first, second):
 
 @pytest.fixture
 def make(tmp_path):
-    """Write an experiment, as it is given or of two runs."""
+    """Write an experiment of two runs."""
 
-    def make(text=TWO, **kwargs):
+    def make(more="", **kwargs):
         file = tmp_path / "table9.py"
-        file.write_text(text)
+        file.write_text(
+            "title = 'The title'\n"
+            "runs = dict(alone=dict(row='Student alone', config='alone.py'),\n"
+            "            kd=dict(row='Distilled', config='kd.py'))\n"
+            "comparisons = [('kd', 'alone')]\n" + more
+        )
         return Experiment(file, **kwargs)
 
     return make
-
-
-TWO = """
-title = 'The title'
-runs = dict(alone=dict(row='Student alone', config='alone.py'),
-            kd=dict(row='Distilled', config='kd.py'))
-comparisons = [('kd', 'alone')]
-"""
 
 
 def row(top1, **kwargs):
@@ -100,29 +102,31 @@ def test_a_table(make):
     ]
 
 
+def test_one_seed_has_no_interval(make):
+    text = render(make(), found([90.0], [91.5]))
+    assert "| Student alone | 90.00 (1) |" in text
+    assert "+1.50 points, one seed; --seeds 5 gives an interval." in text
+    assert "±" not in text.split("Weights after")[0]
+
+
 def test_failures_are_shown_and_pairs_kept_together(make):
     text = render(make(), found([90.0, None, 92.0], [None, 95.0, 93.0]))
     assert "| Student alone | 91.00 ± 1.41 (2, 1 failed) |" in text
     assert "| Distilled | 94.00 ± 1.41 (2, 1 failed) |" in text
-    one = "Distilled minus Student alone: +1.00 points, one seed; --seeds 5 gives an interval."
-    assert one in text  # of seed 2 only
+    assert "Distilled minus Student alone: +1.00 points, one seed" in text  # seed 2 only
     text = render(make(), found([90.0, None], [None, 95.0]))
-    assert "| Student alone | 90.00 (1, 1 failed) |" in text
     assert "Distilled minus Student alone: no seed finished both." in text
     text = render(make(), found([None], [None]))
     assert "| Distilled | 1 failed |" in text
     assert text.endswith("Nothing finished.")
 
 
-def test_diverged_runs_are_shown(make):
-    assert "nan" in render(make(), found([math.nan, 1.0], [1.0, 2.0]))
-
-
 def test_mixed_rows_say_so(make):
     rows = found([90.0], [91.0])
     (first, second) = rows
     rows[second].update(dirty=True, device="NVIDIA H100", epochs=3, commit=None)
-    assert render(make(), rows).endswith(
+    text = render(make(), rows)
+    assert text.endswith(
         "3, 30 epochs; CPU (x86_64, 2 cores), NVIDIA H100; torch 2.15.0; commit 0123456789ab, "
         "unknown+."
     )
@@ -130,6 +134,18 @@ def test_mixed_rows_say_so(make):
     assert "0123456789ab+" in render(make(), rows)
     reduced = make(options=("train_cfg.max_epochs=1",), epochs=4)
     assert render(reduced, rows).endswith(" Reduced: train_cfg.max_epochs=1 --epochs 4.")
+
+
+def test_other_metrics(make):
+    rows = found([90.0], [91.0], test={"single-label/f1-score": 3.0})
+    with pytest.raises(
+        ValueError, match=r"alone.py measures \['single-label/f1-score'\] on test and not"
+    ):
+        render(make(), rows)
+
+
+def test_diverged_runs_are_shown(make):
+    assert "nan" in render(make(), found([math.nan, 1.0], [1.0, 2.0]))
 
 
 MATRIX = """
@@ -146,17 +162,18 @@ note = 'A note.'
 """
 
 
-@pytest.fixture
-def matrix(make):
+def matrix(tmp_path):
+    file = tmp_path / "table9.py"
+    file.write_text(MATRIX)
     rows = {
         Run(name, "c.py", (), 7, None, 0): row(top1, train={"accuracy/top1": top1 + 9})
         for name, top1 in (("small_CE", 70.0), ("big_MSE", 80.0), ("teacher", 90.0))
     }
-    return make(MATRIX), {**rows, Run("small_MSE", "c.py", (), 7, None, 0): None}
+    return Experiment(file), {**rows, Run("small_MSE", "c.py", (), 7, None, 0): None}
 
 
-def test_rows_columns_and_the_papers_numbers(matrix):
-    lines = render(*matrix).splitlines()
+def test_rows_columns_and_the_papers_numbers(tmp_path):
+    lines = render(*matrix(tmp_path)).splitlines()
     assert lines == [
         "### Table 9",
         "",
@@ -184,16 +201,18 @@ def test_rows_columns_and_the_papers_numbers(matrix):
     ]
 
 
-def test_small_versions_say_so(tmp_path, matrix):
-    file = tmp_path / "paper/digits/table9.py"
-    file.parent.mkdir(parents=True)
-    file.write_text(MATRIX)
-    text = render(Experiment(file, epochs=6), matrix[1])
-    assert ". Reduced: --scale digits --epochs 6. Paper's" in text
+def test_small_versions_say_so(tmp_path):
+    folder = tmp_path / "paper" / "digits"
+    folder.mkdir(parents=True)
+    _, rows = matrix(tmp_path)
+    (folder / "table9.py").write_text(MATRIX)
+    assert ". Reduced: --scale digits --epochs 6. Paper's" in render(
+        Experiment(folder / "table9.py", epochs=6), rows
+    )
 
 
-def test_csv_holds_every_cell(matrix):
-    lines = list(csv.DictReader(to_csv(*matrix).splitlines()))
+def test_csv_holds_every_cell(tmp_path):
+    lines = list(csv.DictReader(to_csv(*matrix(tmp_path)).splitlines()))
     assert [(line["metric"], line["run"]) for line in lines] == [
         (metric, run)
         for metric in ("test.accuracy/top1", "train.accuracy/top1")
@@ -207,10 +226,11 @@ def test_csv_holds_every_cell(matrix):
     assert (lines[1]["mean"], lines[1]["failed"], lines[1]["mark"]) == ("", "1", "R")
 
 
-def test_metrics_that_were_not_measured(matrix):
-    experiment, rows = matrix
-    for value in filter(None, rows.values()):
-        value["train"] = None
+def test_metrics_that_were_not_measured(tmp_path):
+    experiment, rows = matrix(tmp_path)
+    for value in rows.values():
+        if value:
+            value["train"] = None
     with pytest.raises(ValueError, match=r"c.py measures \[\] on train and not accuracy/top1"):
         render(experiment, rows)
 
@@ -227,8 +247,9 @@ comparisons = [('mse', 'ce')]
 
 
 @pytest.fixture
-def described(tmp_path, monkeypatch, make):
+def described(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("table9.py").write_text(RECORDED)
     cfg = Config(dict(model=dict(type="ImageClassifier", backbone=dict(type="ResNet", depth=18))))
 
     def describe(numbers, folder="results/small"):
@@ -238,7 +259,8 @@ def described(tmp_path, monkeypatch, make):
             for seed, value in enumerate(values)
         }
         configs = {run.work_dir: cfg for run in rows}
-        record = describe_experiment(make(RECORDED), rows, configs, ["python", "me"], folder)
+        experiment = Experiment("table9.py")
+        record = describe_experiment(experiment, rows, configs, ["python", "me"], folder)
         return json.loads(json.dumps(record))
 
     return describe
@@ -288,27 +310,26 @@ def test_the_way_back(described, tmp_path, folder, root):
 
 
 def test_files_of_a_run(tmp_path, monkeypatch):
-    def touch(*names):
-        for name in names:
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).touch()
-
     monkeypatch.chdir(tmp_path)
-    scalars = [f"w/{number}/vis_data/scalars.json" for number in (1, 2)]
-    touch(*scalars[::-1], "w/logits/test.npz")
+    for name in ("w/2/vis_data/scalars.json", "w/1/vis_data/scalars.json", "w/logits/test.npz"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).touch()
+    scalars = ["w/1/vis_data/scalars.json", "w/2/vis_data/scalars.json"]
     expected = dict(log=None, scalars=scalars, dumps=dict(test="w/logits/test.npz"))
     assert find_files("w", None) == expected
-    touch("w/train.log", "g/train.log")
+    Path("w/train.log").touch()
     assert find_files("w", row(1.0))["log"] == "w/train.log"
+    Path("g").mkdir()
+    Path("g/train.log").touch()
     grouped = dict(row(1.0), group_size=3, command=["python", "t.py", "g/runs.txt", "--results"])
     assert find_files("w", grouped)["log"] == "g/train.log"
     older = dict(row(1.0), together=3, command=grouped["command"])  # as version 0.1.0 said
     assert find_files("w", older)["log"] == "g/train.log"
     Path("g/train.log").unlink()
-    assert find_files("w", grouped)["log"] == "w/train.log"
     np.savez("w/logits/train.npz", identity=np.array(json.dumps(dict(weights="abc"))))
     dumps = dict(test="w/logits/test.npz", train="w/logits/train.npz")
     assert find_files("w", None)["dumps"] == dumps
     dumps.pop("test")  # of which nobody knows what it is of
     assert find_files("w", dict(row(1.0), weights="abc"))["dumps"] == dumps
     assert find_files("w", dict(row(1.0), weights="others"))["dumps"] == {}
+    assert find_files("w", grouped)["log"] == "w/train.log"

@@ -45,6 +45,15 @@ def test_equals_the_definition(tau, alpha, beta):
     np.testing.assert_allclose(value, definition(u, v, LABELS, tau, alpha, beta), 1e-8)
 
 
+def test_equation_6_couples_the_parts_to_the_divergence():
+    u, v = logits()
+    for n in range(len(u)):
+        row = slice(n, n + 1)
+        rest = 1 - (v[row] / 3).softmax(1)[0, LABELS[n]].item()
+        both = DKDLoss(3, 1, rest)(u[row], v[row], LABELS[row])
+        torch.testing.assert_close(both, ScaledKLDivLoss(3)(u[row], v[row]), rtol=1e-12, atol=0)
+
+
 def test_sure_networks_keep_their_digits():
     """1 - p of the label is 1e-26 and 1e-35: 1 - softmax and a mask of -1000 give 0 or NaN."""
     u = torch.tensor([[60.0, 0.0, 1.0]], dtype=torch.float64, requires_grad=True)
@@ -80,11 +89,12 @@ def test_gradient_is_the_formulas():
     torch.testing.assert_close(u.grad, want, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_gradients_differentiated_again(reduction):
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum", "none"])
+def test_gradcheck(reduction):
     u, v = logits()
     loss = DKDLoss(2.0, 1.0, 3.0, reduction)
-    assert torch.autograd.gradgradcheck(lambda x: loss(x, v, LABELS), u.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: loss(x, v, LABELS), u.requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda x: loss(x, v, LABELS), u)
 
 
 def test_reductions():
@@ -113,7 +123,15 @@ def test_two_classes_have_no_others():
 
 @pytest.mark.parametrize(
     "labels",
-    [None, LABELS.float(), LABELS[:5], LABELS[:, None], LABELS.tolist(), LABELS.bool()],
+    [
+        None,
+        LABELS.float(),
+        LABELS[:5],
+        LABELS[:, None],
+        torch.nn.functional.one_hot(LABELS),
+        LABELS.tolist(),
+        LABELS.bool(),
+    ],
 )
 def test_wrong_labels(labels):
     u, v = logits()

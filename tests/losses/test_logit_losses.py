@@ -119,8 +119,11 @@ def test_shift_invariance_is_as_the_loss_says(name):
 
 
 def test_all_losses_of_logits_are_here():
-    home = "mmkd_logit.losses."
-    module = {name for name, cls in MODELS.module_dict.items() if cls.__module__.startswith(home)}
+    module = {
+        name
+        for name, cls in MODELS.module_dict.items()
+        if cls.__module__.startswith("mmkd_logit.losses.")
+    }
     assert module - {"TorchdistillLoss"} == set(REGISTERED)  # that one compares features
 
 
@@ -162,16 +165,20 @@ def error_of(loss, *args, **kwargs):
 @pytest.mark.parametrize(
     ("student", "teacher", "class_dim", "why"),
     [
+        ((4, 5), (4, 6), -1, "differ in shape"),
         ((4, 5), (4, 1), -1, "differ in shape"),
+        ((4, 5), (5,), -1, "differ in shape"),
         ((4, 5, 2, 2), (4, 5), 1, "differ in shape"),
         ((5,), (5,), -1, "a batch and a class dimension"),
         ((), (), -1, "a batch and a class dimension"),
+        ((4, 1), (4, 1), -1, "at least 2 classes"),
         ((4, 0), (4, 0), -1, "at least 2 classes"),
         ((4, 5, 1), (4, 5, 1), 2, "at least 2 classes"),
         ((0, 5), (0, 5), -1, "empty"),
         ((4, 5, 0), (4, 5, 0), 1, "empty"),
         ((4, 5), (4, 5), 2, "out of range"),
         ((4, 5), (4, 5), -2, "meets the batch"),
+        ((4, 5), (4, 5), -3, "out of range"),
     ],
 )
 def test_shapes(name, student, teacher, class_dim, why):
@@ -193,13 +200,19 @@ def test_two_dimensions_only(name):
 
 @pytest.mark.parametrize("name", REGISTERED)
 @pytest.mark.parametrize(
-    ("student", "teacher"), [(torch.int64, torch.float32), (torch.float32, torch.complex64)]
+    ("student", "teacher", "why"),
+    [
+        (torch.int64, torch.float32, "floating-point"),
+        (torch.float32, torch.complex64, "floating-point"),
+        (torch.complex64, torch.complex64, "floating-point"),
+    ],
 )
-def test_dtypes(name, student, teacher):
+def test_dtypes(name, student, teacher, why):
     loss, zeros = build(name), torch.zeros(4, 5)
     text = error_of(loss, zeros.to(student), zeros.to(teacher), *labels_for(loss, 4))
-    for part in ("floating-point", f"(4, 5) {student}", f"(4, 5) {teacher}"):
-        assert part in text
+    assert why in text
+    assert f"(4, 5) {student}" in text
+    assert f"(4, 5) {teacher}" in text
 
 
 @pytest.mark.parametrize("name", REGISTERED)
@@ -218,6 +231,17 @@ def test_called_as_the_loss_of_a_head(name):
         assert RECIPE in text
 
 
+def test_inside_a_head_of_mmpretrain():
+    from mmpretrain.models import LinearClsHead
+    from mmpretrain.structures import DataSample
+
+    head = LinearClsHead(5, 3, loss=torch.nn.Identity())
+    head.loss_module = LogitMSELoss()
+    samples = [DataSample().set_gt_label(1) for _ in range(4)]
+    with pytest.raises(ValueError, match=r"mmkd_logit\.LogitDistiller"):
+        head.loss((torch.zeros(4, 3),), samples)
+
+
 def test_recipe_is_a_config(tmp_path):
     (tmp_path / "base.py").write_text("model = dict(type='ImageClassifier')\n")
     text = RECIPE.replace("...", "'file'")
@@ -227,9 +251,35 @@ def test_recipe_is_a_config(tmp_path):
     assert model.student == {"type": "ImageClassifier"}
 
 
+@pytest.mark.parametrize("name", takes("reduction"))
+@pytest.mark.parametrize("reduction", ["max", None, "", 1, ["mean"]])
+def test_reduction(name, reduction):
+    with pytest.raises(ValueError, match="'mean', 'batchmean', 'sum', 'none'") as error:
+        build(name, reduction=reduction)
+    assert "reduction must be one of" in str(error.value)
+    assert f"got {reduction!r}" in str(error.value)
+
+
 @pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize("class_dim", [0, True])
+@pytest.mark.parametrize("class_dim", [0, False, True, 1.0, None, "1"])
 def test_class_dim(name, class_dim):
     with pytest.raises(ValueError, match="batch dimension") as error:
         build(name, class_dim=class_dim)
     assert f"class_dim={class_dim!r}" in str(error.value)
+
+
+WRONG = (-1, float("nan"), float("inf"), "1", None, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value"),
+    [
+        *(("DISTLoss", argument, x) for argument in ("beta", "gamma", "tau", "eps") for x in WRONG),
+        *(("DKDLoss", argument, x) for argument in ("alpha", "beta", "tau") for x in WRONG),
+        ("DISTLoss", "tau", 0),
+        ("DKDLoss", "tau", 0),
+    ],
+)
+def test_weights_and_temperatures(name, argument, value):
+    with pytest.raises(ValueError, match=f"{argument}={value!r} must be a finite number"):
+        build(name, **{argument: value})

@@ -5,7 +5,7 @@ from losses import reference
 from losses.reference import evaluate
 from torch import nn
 
-from mmkd_logit.losses import LogitMSELoss
+from mmkd_logit.losses import LogitMSELoss, ScaledKLDivLoss
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -43,10 +43,38 @@ def test_paper_formula():
     assert LogitMSELoss("none")(u, v).tolist() == [[9, 16], [0, 0]]
 
 
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum", "none"])
+def test_gradcheck(reduction):
+    u, v = (torch.tensor(z) for z in reference.make_logits(3, 5, dtype=np.float64))
+    loss = LogitMSELoss(reduction)
+    assert torch.autograd.gradcheck(lambda x: loss(x, v), u.requires_grad_())
+
+
+@both_dtypes
+def test_zero_exactly_where_equal(dtype):
+    _, v = reference.make_logits(3, 5, dtype=dtype)
+    value, gradient = evaluate(LogitMSELoss(), v, v)
+    assert value == 0
+    assert not gradient.any()
+    value, _ = evaluate(LogitMSELoss(), np.nextafter(v, dtype(np.inf)), v)
+    assert value > 0
+
+
+@both_dtypes
+def test_a_shift_counts_unlike_in_the_divergence(dtype):
+    u, v = reference.make_logits(3, 5, dtype=dtype)
+    d = (u - v).astype(np.float64)
+    value, _ = evaluate(LogitMSELoss(), u + dtype(2), v)
+    np.testing.assert_allclose(value, ((d + 2) ** 2).mean(), 1e-5)
+    centred, _ = evaluate(ScaledKLDivLoss("inf"), u, v)
+    np.testing.assert_allclose(value, 2 * centred + ((d + 2).mean(-1) ** 2).mean(), 1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # Python 3.13.0
-def test_compiles_as_one_graph():
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "none"])
+def test_compiles_as_one_graph(reduction):
     torch.compiler.reset()
     u, v = (torch.tensor(z) for z in reference.make_logits(4, 9))
-    for loss in map(LogitMSELoss, ("mean", "batchmean", "none")):
-        compiled = torch.compile(loss, backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(u, v), loss(u, v))
+    loss = LogitMSELoss(reduction)
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(u, v), loss(u, v))

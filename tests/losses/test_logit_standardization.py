@@ -91,7 +91,7 @@ def test_class_dim_is_the_base_losss():
     torch.testing.assert_close(loss(u.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2), last)
 
 
-@pytest.mark.parametrize("constant", [0.0, 3.0])
+@pytest.mark.parametrize("constant", [0.0, 3.0, -1e4])
 def test_equal_logits_are_only_centred(constant):
     """A head that starts at zero learns at the base loss's pace."""
     _, v = logits(samples=2)
@@ -102,11 +102,16 @@ def test_equal_logits_are_only_centred(constant):
     np.testing.assert_allclose(gradient, base, 1e-6, 1e-9)
 
 
+def test_two_classes_are_refused():
+    with pytest.raises(ValueError, match="cannot teach two classes"):
+        kl()(torch.randn(4, 2), torch.randn(4, 2))
+
+
 def test_wrong_input():
     u = torch.zeros(4, 5)
     with pytest.raises(ValueError, match=r"LogitStandardization of ScaledKLDivLoss: .*in shape"):
         kl()(u, u[:3])
     with pytest.raises(ValueError, match="avg_factor"):
         kl()(u, u, avg_factor=3)
-    with pytest.raises(ValueError, match="cannot teach two classes"):
-        kl()(u[:, :2], u[:, :2])
+    with pytest.raises(ValueError, match=r"^eps=0 must be"):
+        LogitStandardization(LogitMSELoss(), eps=0)

@@ -5,11 +5,16 @@ import numpy as np
 import pytest
 import torch
 from losses import reference
-from losses.reference import PAIRS, SMALL, evaluate
+from losses.reference import evaluate
 from scipy import special
 
 from mmkd_logit.losses import ScaledKLDivLoss
 from mmkd_logit.losses import kl as _scaled_kl
+
+SMALL = "max(tau, tau^2)"
+# Every limit, both forms of the value, both sides of tau = 1.
+PAIRS = [(t, SMALL) for t in (0, 0.05, 0.5, 1, 4, 100, 1e6, math.inf)]
+PAIRS += [(0.5, "tau^2"), (20, "tau^2"), ("inf", "tau^2"), (0.5, "none"), (20, "none")]
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -40,40 +45,41 @@ def test_small_tau_scale_and_no_scale(dtype):
         np.testing.assert_allclose(gradient, factor / tau * (p - q) / 5, 1e-5, 1e-8)
 
 
-def form_of(tau):
-    return SMALL if tau < 1 else "tau^2"
-
-
-def assert_close_to_reference(tau, u, v, *bars):
-    losses, slope = reference.kl(u, v, tau, form_of(tau))
-    value, gradient = evaluate(ScaledKLDivLoss(tau, form_of(tau)), u, v)
-    of_loss, of_gradient = bars or (reference.LOSS_BAR, reference.GRADIENT_BAR)
-    assert reference.relative_error(value, losses.mean()) < of_loss
-    assert reference.relative_error(gradient, slope / len(u)) < of_gradient
-
-
 @pytest.mark.parametrize("scale", reference.SCALES)
 @pytest.mark.parametrize("tau", reference.TAUS)
 def test_close_to_fifty_digits(tau, scale):
+    form = SMALL if tau < 1 else "tau^2"
     for classes, distance in itertools.product((2, 10, 100), (1e-4, 1e-2, 1, 10)):
         u, v = reference.make_logits(max(2, 60 // classes), classes, scale, distance)
-        assert_close_to_reference(tau, u, v)
+        losses, slope = reference.kl(u, v, tau, form)
+        value, gradient = evaluate(ScaledKLDivLoss(tau, form), u, v)
+        assert reference.relative_error(value, losses.mean()) < reference.LOSS_BAR
+        assert reference.relative_error(gradient, slope / len(u)) < reference.GRADIENT_BAR
 
 
 @pytest.mark.parametrize("tau", reference.TAUS)
 def test_float64_close_to_fifty_digits(tau):
+    form = SMALL if tau < 1 else "tau^2"
     for scale, distance in itertools.product((1, 100), (1e-9, 1e-4, 1)):
         u, v = reference.make_logits(3, 10, scale, distance, dtype=np.float64)
+        losses, slope = reference.kl(u, v, tau, form)
+        value, gradient = evaluate(ScaledKLDivLoss(tau, form), u, v)
         # Rounding in the logits' quotients by tau: 1e-16 scale / distance.
         bar = 1e-9 + 1e-15 * scale / distance
-        assert_close_to_reference(tau, u, v, bar, bar)
+        assert reference.relative_error(value, losses.mean()) < bar
+        assert reference.relative_error(gradient, slope / len(u)) < bar
 
 
 @pytest.mark.skipif(not reference.EXTENDED, reason="no 64-bit mantissa on this machine")
 @pytest.mark.parametrize(("tau", "classes"), [(0.05, 21841), (4, 21841), (1e6, 21841), (0.5, 1000)])
 def test_close_to_extended_precision_with_many_classes(tau, classes):
+    form = SMALL if tau < 1 else "tau^2"
     for scale, distance in ((100, 1e-4), (10, 10)):
-        assert_close_to_reference(tau, *reference.make_logits(8, classes, scale, distance))
+        u, v = reference.make_logits(8, classes, scale, distance)
+        losses, slope = reference.kl(u, v, tau, form)
+        value, gradient = evaluate(ScaledKLDivLoss(tau, form), u, v)
+        assert reference.relative_error(value, losses.mean()) < reference.LOSS_BAR
+        assert reference.relative_error(gradient, slope / 8) < reference.GRADIENT_BAR
 
 
 @pytest.mark.skipif(not reference.EXTENDED, reason="no 64-bit mantissa on this machine")
@@ -81,9 +87,19 @@ def test_close_to_extended_precision_with_many_classes(tau, classes):
 def test_extended_precision_close_to_fifty_digits(tau):
     for scale, distance in itertools.product(reference.SCALES, reference.DISTANCES):
         (u,), (v,) = reference.make_logits(1, 100, scale, distance)
-        rows = (of(u, v, tau, form_of(tau)) for of in (reference._row_extended, reference._row))
-        for got, want in zip(*rows, strict=True):
+        form = SMALL if tau < 1 else "tau^2"
+        for got, want in zip(
+            reference._row_extended(u, v, tau, form), reference._row(u, v, tau, form), strict=True
+        ):
             assert reference.relative_error(got, np.array(want, dtype=np.float64)) < 1e-10
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(("tau", "scale"), PAIRS)
+def test_gradcheck(tau, scale, reduction):
+    u, v = (torch.tensor(z) for z in reference.make_logits(3, 5, dtype=np.float64))
+    loss = ScaledKLDivLoss(tau, scale, reduction)
+    assert torch.autograd.gradcheck(lambda x: loss(x, v), u.requires_grad_())
 
 
 # Invariances and zeros
@@ -108,8 +124,11 @@ def test_shift_of_a_sample_changes_nothing(tau, scale, dtype):
 @pytest.mark.parametrize("tau", [0.5, 4, 64, 1e3, 1e8, math.inf])
 def test_positive_for_the_next_number(tau, dtype):
     _, v = reference.make_logits(4, 7, dtype=dtype)
-    single = v.astype(np.float32)
-    u, v = np.nextafter(single, np.float32(np.inf)).astype(dtype), single.astype(dtype)
+    if dtype == np.float64:
+        v = v.astype(np.float32).astype(np.float64)
+        u = np.nextafter(v.astype(np.float32), np.float32(np.inf)).astype(np.float64)
+    else:
+        u = np.nextafter(v, np.float32(np.inf))
     value, gradient = evaluate(ScaledKLDivLoss(tau, reduction="none"), u, v)
     losses, slope = reference.kl(u, v, tau)
     np.testing.assert_allclose(value, losses, 1e-6)
@@ -124,14 +143,17 @@ def test_never_nan_and_never_negative(size, scale):
     u[0], v[1] = v[0], u[1].max()  # equal; a flat teacher
     u[2], v[2] = -v[3], v[3]
     u[4, 0], v[4, 1] = size * 10, size * 10
-    taus = (5e-324, 1e-310, 1e-61, 1e-59, 1e-30, *np.logspace(-3, 8, 12), 1e29, 1e31, 1e308)
-    for tau in (*taus, *((0, math.inf) if scale == SMALL else ())):
+    for tau in (5e-324, 1e-310, 1e-61, 1e-59, 1e-30, *np.logspace(-3, 8, 12), 1e29, 1e31, 1e308):
         value, gradient = evaluate(ScaledKLDivLoss(float(tau), scale, "none"), u, v)
         assert not np.isnan(value).any()
         assert not np.isnan(gradient).any()
         if scale != "none":
             assert np.isfinite(value).all()
             assert np.isfinite(gradient).all()
+    for tau in (0, math.inf) if scale == SMALL else ():
+        value, gradient = evaluate(ScaledKLDivLoss(tau, scale, "none"), u, v)
+        assert np.isfinite(value).all()
+        assert np.isfinite(gradient).all()
 
 
 # Limits
@@ -188,13 +210,14 @@ def test_scales_below_and_above_the_limits():
     u, v = (z.astype(np.float64) for z in reference.make_logits(4, 6))
     perceptron, slope = evaluate(ScaledKLDivLoss(0, SMALL), u, v)
     half_variance, centred = evaluate(ScaledKLDivLoss(math.inf), u, v)
-    small = (1e-100, perceptron, slope, {"tau^2": 1, SMALL: 0, "none": -1})
-    large = (1e100, half_variance, centred, {"tau^2": 0, SMALL: 0, "none": -2})
-    for tau, limit, limits_slope, powers in (small, large):
-        for scale, power in powers.items():
-            value, gradient = evaluate(ScaledKLDivLoss(tau, scale), u, v)
-            np.testing.assert_allclose(value, limit * tau**power, 1e-12)
-            np.testing.assert_allclose(gradient, limits_slope * tau**power, 1e-12)
+    for scale, power in (("tau^2", 1), (SMALL, 0), ("none", -1)):
+        value, gradient = evaluate(ScaledKLDivLoss(1e-100, scale), u, v)
+        np.testing.assert_allclose(value, perceptron * 1e-100**power, 1e-12)
+        np.testing.assert_allclose(gradient, slope * 1e-100**power, 1e-12)
+    for scale, power in (("tau^2", 0), (SMALL, 0), ("none", -2)):
+        value, gradient = evaluate(ScaledKLDivLoss(1e100, scale), u, v)
+        np.testing.assert_allclose(value, half_variance * 1e100**power, 1e-12)
+        np.testing.assert_allclose(gradient, centred * 1e100**power, 1e-12)
 
 
 @both_dtypes

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 from losses import reference
-from losses.reference import PAIRS, SMALL, evaluate
+from losses.reference import evaluate
 
 from mmkd_logit.losses import ScaledKLDivLoss
+
+SMALL = "max(tau, tau^2)"
+# Every limit, both forms of the value, both sides of tau = 1.
+PAIRS = [(t, SMALL) for t in (0, 0.05, 0.5, 1, 4, 100, 1e6, math.inf)]
+PAIRS += [(0.5, "tau^2"), (20, "tau^2"), ("inf", "tau^2"), (0.5, "none"), (20, "none")]
 
 # What the compilers of torch 2.5, and of torch on Python 3.13.0, warn of.
 compiles = pytest.mark.filterwarnings(
@@ -88,42 +93,67 @@ def test_the_gradient_can_be_differentiated_again():
 # Half precision, autocast, compiler
 
 
-def assert_compiled_is_the_same(loss, u, v, **options):
-    torch.compiler.reset()
-    student, other = u.clone().requires_grad_(), u.clone().requires_grad_()
-    value, want = torch.compile(loss, fullgraph=True, **options)(student, v), loss(other, v)
-    value.sum().backward()
-    want.sum().backward()
-    torch.testing.assert_close(value, want, rtol=2e-7, atol=0)
-    torch.testing.assert_close(student.grad, other.grad, rtol=1e-6, atol=1e-9)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("tau", "scale"), PAIRS)
+def test_half_precision_is_raised_first(tau, scale, dtype):
+    u, v = (torch.tensor(z).to(dtype) for z in reference.make_logits(4, 9, 3))
+    loss = ScaledKLDivLoss(tau, scale)
+    half, single = u.clone().requires_grad_(), u.float().requires_grad_()
+    value, want = loss(half, v), loss(single, v.float())
+    value.backward()
+    want.backward()
+    assert value.dtype == torch.float32
+    assert value == want
+    assert half.grad.dtype == dtype
+    assert torch.equal(half.grad, single.grad.to(dtype))
 
 
 @compiles
 @pytest.mark.parametrize(("tau", "scale"), [(0, SMALL), (4, "tau^2"), (math.inf, "tau^2")])
 def test_compiles_as_one_graph(tau, scale):
+    torch.compiler.reset()
     u, v = (torch.tensor(z) for z in reference.make_logits(4, 9))
-    for loss in (ScaledKLDivLoss(tau, scale, reduction) for reduction in ("mean", "none")):
-        assert_compiled_is_the_same(loss, u, v, backend="aot_eager")
+    for reduction in ("mean", "none"):
+        loss = ScaledKLDivLoss(tau, scale, reduction)
+        compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+        student, other = u.clone().requires_grad_(), u.clone().requires_grad_()
+        value, want = compiled(student, v), loss(other, v)
+        value.sum().backward()
+        want.sum().backward()
+        torch.testing.assert_close(value, want, rtol=2e-7, atol=0)
+        torch.testing.assert_close(student.grad, other.grad, rtol=1e-6, atol=1e-8)
 
 
 @compiles
 @pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
 def test_inductor():
+    torch.compiler.reset()
     u, v = (torch.tensor(z) for z in reference.make_logits(16, 50, 10, 1e-3))
-    assert_compiled_is_the_same(ScaledKLDivLoss(3), u, v)
+    loss = ScaledKLDivLoss(3)
+    student, other = u.clone().requires_grad_(), u.clone().requires_grad_()
+    value, want = torch.compile(loss, fullgraph=True)(student, v), loss(other, v)
+    value.backward()
+    want.backward()
+    torch.testing.assert_close(value, want, rtol=2e-7, atol=0)
+    torch.testing.assert_close(student.grad, other.grad, rtol=1e-6, atol=1e-9)
 
 
 # Names and errors
 
 
+@pytest.mark.parametrize("tau", [math.inf, "inf", "infinity", float("inf"), np.float32("inf")])
+def test_infinite_tau_by_any_name(tau):
+    assert ScaledKLDivLoss(tau).tau == math.inf
+
+
 def test_other_taus():
-    for infinite in (math.inf, "inf", "infinity", np.float32("inf")):
-        assert ScaledKLDivLoss(infinite).tau == math.inf
     assert ScaledKLDivLoss("4").tau == ScaledKLDivLoss(np.float64(4)).tau == 4.0
     assert ScaledKLDivLoss("-0.0", SMALL).tau == 0
 
 
-@pytest.mark.parametrize("tau", ["nan", "-inf", True, "warm", 10**400, b"4", 1j])
+@pytest.mark.parametrize(
+    "tau", [math.nan, "nan", -1, "-inf", True, "warm", "", None, [4], 10**400, b"4", 1j]
+)
 def test_bad_tau(tau):
     with pytest.raises(ValueError, match="from 0 to infinity") as error:
         ScaledKLDivLoss(tau)
@@ -139,3 +169,10 @@ def test_pairs_without_a_limit(tau, scale, why):
         ScaledKLDivLoss(tau, scale)
     assert f"tau={float(tau)}" in str(error.value)
     assert f"scale='{scale}'" in str(error.value)
+
+
+@pytest.mark.parametrize("scale", ["tau", "tau2", None, 2])
+def test_bad_scale(scale):
+    with pytest.raises(ValueError, match=r"'max\(tau, tau\^2\)'") as error:
+        ScaledKLDivLoss(4, scale)
+    assert repr(scale) in str(error.value)

@@ -79,23 +79,32 @@ def test_shapes(name):
             loss(*maps(teacher=shape))
 
 
-@pytest.mark.parametrize(("name", "setting"), [("ATLoss", "at_pairs"), ("MSELoss", "margin")])
-def test_settings_of_another_loss(name, setting):
-    with pytest.raises(ValueError, match=f"{name} has no setting '{setting}'; it takes"):
-        TorchdistillLoss(name, **{setting: 1})
+def test_unknown_names_and_settings_are_not_passed_over():
+    with pytest.raises(ValueError, match=r"'CRDLoss' is not one of 'ATLoss'"):
+        TorchdistillLoss("CRDLoss")
+    with pytest.raises(ValueError, match=r"ATLoss has no setting 'mdoe'; did you mean mode\?"):
+        TorchdistillLoss("ATLoss", mdoe="paper")
+    with pytest.raises(ValueError, match=r"no setting 'at_pairs'"):
+        TorchdistillLoss("ATLoss", at_pairs={})
+    with pytest.raises(ValueError, match=r"MSELoss has no setting 'margin'; it takes"):
+        TorchdistillLoss("MSELoss", margin=1)
 
 
-@pytest.mark.parametrize("lacks", ["torchdistill", "scipy"])
-def test_without_torchdistill_the_extra_is_named(monkeypatch, lacks):
-    """And what torchdistill itself lacks is not taken for it."""
-
+def test_without_torchdistill_the_extra_is_named(monkeypatch):
     def missing(name):
-        raise ModuleNotFoundError(f"No module named {lacks!r}", name=lacks)
+        raise ModuleNotFoundError(f"No module named {name!r}", name="torchdistill")
 
     monkeypatch.setattr("mmkd_logit.losses.feature.import_module", missing)
-    words = {"torchdistill": r'pip install -e "\.\[methods\]"', "scipy": "No module named 'scipy'"}
-    with pytest.raises(ImportError, match=words[lacks]):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[methods\]"'):
         TorchdistillLoss("ATLoss")
-    if lacks == "torchdistill":
-        with pytest.raises(ImportError, match="ConvReg is torchdistill's, which is not installed"):
-            find_torchdistill("models.adaptation", "ConvReg")
+    with pytest.raises(ImportError, match="ConvReg is torchdistill's, which is not installed"):
+        find_torchdistill("models.adaptation", "ConvReg")
+
+
+def test_what_torchdistill_lacks_is_not_taken_for_it(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+
+    monkeypatch.setattr("mmkd_logit.losses.feature.import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match="scipy"):
+        TorchdistillLoss("ATLoss")

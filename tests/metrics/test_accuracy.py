@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 from mmkd_logit.metrics import CleanLabelAccuracy, NoisyLabelAccuracy, PerClassAccuracy
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(3))
 def test_classes_equal_scikit_learns(seed):
     case = logit_case(seed)
     predicted = case.logits.argmax(1)
@@ -27,6 +27,8 @@ def test_classes_equal_scikit_learns(seed):
         },
         rel=1e-12,
     )
+    macro = 100 * recall_score(case.gt_label, predicted, average="macro")
+    assert found["class_accuracy/mean"] == pytest.approx(macro, rel=1e-12)
     accuracy = 100 * (predicted == case.gt_label).mean()
     assert found["class_accuracy/mean"] != pytest.approx(accuracy)
 
@@ -47,8 +49,13 @@ BY_HAND = [(0, 0), (1, 0), (1, 0), (3, 0), (1, 1), (3, 3), (2, 3)]  # no sample 
 def test_classes_without_samples_do_not_count(tmp_path):
     file = tmp_path / "deep" / "classes.json"
     found = evaluate(PerClassAccuracy(file), predictions(BY_HAND))
-    found = {key.removeprefix("class_accuracy/"): value for key, value in found.items()}
-    assert found == pytest.approx(dict(mean=175 / 3, std=np.std([25, 100, 50]), min=25))
+    assert found == pytest.approx(
+        {
+            "class_accuracy/mean": 175 / 3,
+            "class_accuracy/std": np.std([25, 100, 50]),
+            "class_accuracy/min": 25,
+        }
+    )
     assert json.loads(file.read_text()) == dict(accuracy=[25, 100, None, 50], samples=[4, 1, 0, 2])
     assert os.listdir(file.parent) == ["classes.json"]
 
@@ -72,11 +79,16 @@ def test_of_equal_logits_the_first_is_predicted():
     assert found["class_accuracy/mean"] == 50
 
 
-def of(*triples):
+def of(*triples, num_classes=4):
     """Metrics of (predicted, label, clean label)."""
-    samples = predictions([(predicted, label) for predicted, label, _ in triples])
-    for sample, (*_, clean) in zip(samples, triples, strict=True):
-        sample.update({} if clean is None else dict(clean_label=clean))
+    samples = [
+        dict(
+            logits=torch.nn.functional.one_hot(torch.tensor(predicted), num_classes).float(),
+            gt_label=torch.tensor([label]),
+            **({} if clean is None else dict(clean_label=clean)),
+        )
+        for predicted, label, clean in triples
+    ]
     found = evaluate(NoisyLabelAccuracy(), samples, batch_size=2)
     return {key.removeprefix("noisy/"): value for key, value in found.items()}
 
@@ -98,8 +110,22 @@ def test_noisy_and_clean_equal_scikit_learns(seed):
     assert found == pytest.approx({key: 100 * x for key, x in expected.items()}, rel=1e-12)
 
 
-def test_clean_data_and_data_without_a_wrong_label():
+def test_memorized_and_recovered_by_hand():
+    right = [(0, 0, 0), (1, 1, 1), (2, 1, 1)]
+    wrong = [(1, 1, 0), (0, 1, 0), (0, 2, 0), (3, 3, 2), (3, 1, 2)]
+    assert of(*right, *wrong) == {
+        "top1": 50,  # two of the right, two of the wrong
+        "clean_top1": 50,
+        "wrong_memorized": 40,
+        "wrong_recovered": 40,
+    }
+
+
+def test_clean_data_have_no_such_accuracy():
     assert of((0, 0, None), (1, 0, None), (1, 1, None)) == {}
+
+
+def test_where_no_label_is_wrong_there_is_none_to_learn():
     assert of((0, 0, 0), (1, 0, 0)) == {"top1": 50, "clean_top1": 50}
 
 
@@ -107,15 +133,21 @@ def test_clean_data_and_data_without_a_wrong_label():
 def test_samples_without_a_clean_label_count_as_right(order):
     """In one batch with others and in one of their own, first or last."""
     samples = [(0, 0, None), (1, 0, None), (1, 2, None), (3, 3, 2), (2, 2, 2)][::order]
-    want = dict(top1=60, clean_top1=40, wrong_memorized=100, wrong_recovered=0)
-    assert of(*samples) == pytest.approx(want)
+    assert of(*samples) == pytest.approx(
+        {
+            "top1": 60,
+            "clean_top1": 40,
+            "wrong_memorized": 100,
+            "wrong_recovered": 0,
+        }
+    )
 
 
-def predicted_samples():
+def predicted_samples(count=200, classes=10, seed=0):
     """Predictions with a noisy and a clean label, as a model returns them."""
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.rand(200, 10, generator=generator)
-    noisy, clean = torch.randint(10, (2, 200), generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(count, classes, generator=generator)
+    noisy, clean = torch.randint(classes, (2, count), generator=generator)
     made = []
     for score, label, true in zip(scores, noisy, clean, strict=True):
         sample = DataSample().set_gt_label(int(label)).set_pred_score(score)
@@ -153,7 +185,6 @@ def test_beside_accuracy():
         }
     )
     assert result["accuracy/top5"] != result["accuracy/clean_top5"]
-    assert [int(sample.gt_label) for sample in made] == noisy.tolist()  # as they were
 
 
 def test_predictions_without_a_clean_label_count_with_theirs():
@@ -170,3 +201,9 @@ def test_predicted_labels_alone():
     for sample in made:
         sample.set_field(1, "clean_label", field_type="metainfo")
     assert evaluated(made, CleanLabelAccuracy()) == {"accuracy/clean_top1": 50.0}
+
+
+def test_samples_keep_their_noisy_label():
+    made, _, noisy, _ = predicted_samples(8)
+    evaluated(made, CleanLabelAccuracy())
+    assert [int(sample.gt_label) for sample in made] == noisy.tolist()

@@ -7,7 +7,9 @@ from logit_samples import evaluate, logit_case, softmax
 from logit_samples import samples_of as logit_samples
 from mmengine.registry import METRICS
 from mmpretrain.structures import DataSample
+from runs import digits_distiller, train
 from sklearn.calibration import calibration_curve
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mmkd_logit.metrics import ExpectedCalibrationError
 
@@ -46,13 +48,18 @@ def brute_force(scores, labels, num_bins=15):
     return 100 * total
 
 
-def random_case(seed, n=500):
-    case = logit_case(seed, n)
-    return softmax(case.logits).astype(np.float32), case.gt_label
+def random_case(seed, n=500, num_classes=10, scale=3.0):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(n, num_classes)) * scale
+    labels = np.where(
+        generator.random(n) < 0.5, logits.argmax(1), generator.integers(num_classes, size=n)
+    )
+    exp = np.exp(logits - logits.max(1, keepdims=True))
+    return (exp / exp.sum(1, keepdims=True)).astype(np.float32), labels
 
 
-@pytest.mark.parametrize("num_bins", [1, 2, 15, 100])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("num_bins", [1, 2, 10, 15, 100])
+@pytest.mark.parametrize("seed", range(3))
 def test_equals_the_definition(seed, num_bins):
     scores, labels = random_case(seed)
     expected = brute_force(scores, labels, num_bins)
@@ -64,6 +71,13 @@ def two(confidence):
     return np.array([confidence, 1 - confidence])
 
 
+def test_errors_of_bins_do_not_cancel():
+    """Half is under- and half is over-confident; one bin would see nothing."""
+    scores, labels = [two(0.6)] * 10 + [two(1.0)] * 10, [0] * 10 + [0] * 6 + [1] * 4
+    assert ece(scores, labels) == pytest.approx(40)
+    assert ece(scores, labels, num_bins=1) == pytest.approx(0, abs=1e-9)
+
+
 def test_an_edge_belongs_to_the_bin_below_it():
     """Of 2 bins (0, .5] and (.5, 1]: 0.5 and right is with 0.4 and wrong, not with 0.9."""
     scores = [[0.5, 0.3, 0.2], [0.4, 0.3, 0.3], [0.9, 0.1, 0.0]]
@@ -73,13 +87,18 @@ def test_an_edge_belongs_to_the_bin_below_it():
     assert ece(np.array(above), labels, num_bins=2) == pytest.approx(100 / 3 * (0.4 + 0.6))
 
 
-@pytest.mark.parametrize("num_bins", [1, 7, 15, 49])
+@pytest.mark.parametrize("num_bins", [1, 3, 7, 15, 49, 100])
 def test_every_edge(num_bins):
     """From 0 to 1, right and wrong in turn: each would be in another bin with its neighbours."""
     edges = np.repeat(np.arange(num_bins + 1) / num_bins, 3)
-    scores, labels = np.stack([edges, 0 * edges], 1), np.arange(len(edges)) % 2
-    expected = brute_force(scores, labels, num_bins)
-    assert ece(scores, labels, num_bins=num_bins) == pytest.approx(expected, rel=1e-9)
+    scores, labels = edges[:, None], np.arange(len(edges)) % 2
+    samples = [
+        dict(pred_score=torch.tensor([c, 0.0]), gt_label=y)
+        for c, y in zip(edges, labels, strict=True)
+    ]
+    (found,) = evaluate(ExpectedCalibrationError(num_bins), samples).values()
+    expected = brute_force(np.concatenate([scores, 0 * scores], 1), labels, num_bins)
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_rounding_above_1_is_1():
@@ -106,6 +125,24 @@ def test_half_precision_scores():
 def test_wrong_samples(sample, words):
     with pytest.raises(ValueError, match=words):
         ExpectedCalibrationError().process({}, [sample])
+
+
+def test_in_a_run_beside_the_accuracy(tmp_path):
+    evaluator = [dict(type="Accuracy"), dict(type="mmkd_logit.ExpectedCalibrationError")]
+    settings = dict(val_evaluator=evaluator, test_evaluator=evaluator)
+    runner = train(digits_distiller(), tmp_path, epochs=1, images=50, **settings)
+    metrics = runner.test()
+    scores, labels = [], []
+    runner.model.eval()
+    with torch.no_grad():
+        for batch in runner.test_dataloader:
+            for sample in runner.model.test_step(batch):
+                scores.append(sample.pred_score.numpy())
+                labels.append(int(sample.gt_label))
+    assert len(labels) == 50
+    expected = brute_force(np.stack(scores), np.array(labels))
+    assert metrics["calibration/ece"] == pytest.approx(expected, rel=1e-6)
+    assert "accuracy/top1" in metrics
 
 
 def adaptive(confidence, right, num_bins):
@@ -136,7 +173,7 @@ def test_equal_mass(n, num_bins):
         assert found != pytest.approx(ece(scores, labels, num_bins=num_bins))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(3))
 def test_equal_mass_as_of_scikit_learn(seed):
     """Its quantiles are samples where B divides n - 1 (B = 2^4, so that the place of each is
     exact); the first bin has one more."""
@@ -157,6 +194,25 @@ def test_equal_confidences_are_in_one_bin_in_any_order():
     for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 4, 1, 2]):
         found = ece(scores[order], labels[order], num_bins=2, binning="mass")
         assert found == pytest.approx(100 / 6 * 0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("num_bins", [10, 15])
+@pytest.mark.parametrize("of", ["student", "teacher"])
+def test_equals_torchmetrics(of, num_bins, seed):
+    case = logit_case(seed, n=300)
+    logits = case.logits if of == "student" else case.teacher_logits
+    expected = multiclass_calibration_error(
+        torch.from_numpy(softmax(logits)),
+        torch.from_numpy(case.gt_label),
+        num_classes=10,
+        n_bins=num_bins,
+        norm="l1",
+    )
+    metric = ExpectedCalibrationError(num_bins, of=of)
+    (found,) = evaluate(metric, logit_samples(case)).values()
+    assert found == pytest.approx(100 * expected.item(), rel=1e-6)
+    assert found > 1
 
 
 def test_names_of_all_four():

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.dataset import DefaultSampler
+from mmengine.registry import METRICS
 from mmpretrain.structures import DataSample
 from processes import run_ranks
 
@@ -80,7 +81,7 @@ def read(path):
         return {name: arrays[name] for name in arrays.files}
 
 
-@pytest.mark.parametrize("batch_size", [4, 50])
+@pytest.mark.parametrize("batch_size", [1, 4, 23, 50])
 def test_holds_every_sample_in_order(tmp_path, batch_size):
     path = tmp_path / "logits" / "test.npz"
     export_to(path, batches_of(range(23), batch_size, 23), 23)
@@ -108,35 +109,32 @@ def test_equals_what_numpy_writes(tmp_path):
             assert ours.read(name) == theirs.read(name), name
 
 
-SIZES = (37, 38, 1)
-
-
-def export_by_ranks(folder):
+def export_by_ranks(folder, size):
     dist.init_process_group("gloo")
     os.chdir(folder)  # where MMEngine exchanges results
-    rank, world = dist.get_rank(), dist.get_world_size()
-    for size in SIZES:
-        indices = list(DefaultSampler(range(size), shuffle=False))
-        export_to(f"{size}.npz", batches_of(indices, 4, size), size)
-        rest = indices[:-2] if rank == world - 1 else indices
-        try:
-            export_to("short.npz", batches_of(rest, 4, size), size)
-        except ValueError as error:
-            Path(f"{size}.{rank}.refused").write_text(str(error))
+    indices = list(DefaultSampler(range(size), shuffle=False))
+    export_to("all.npz", batches_of(indices, 4, size), size)
+    rest = indices[:-2] if dist.get_rank() == dist.get_world_size() - 1 else indices
+    try:
+        export_to("short.npz", batches_of(rest, 4, size), size)
+    except ValueError as error:
+        Path(f"{dist.get_rank()}.refused").write_text(str(error))
     dist.destroy_process_group()
 
 
-def test_several_processes_write_the_file_of_one(tmp_path):
-    folder, world = tmp_path / "several", 4
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("size", [37, 38, 1])
+def test_several_processes_write_the_file_of_one(tmp_path, world, size):
+    folder = tmp_path / "several"
     folder.mkdir()
-    run_ranks(world, export_by_ranks, folder)
-    for size in SIZES:
-        export_to(tmp_path / "one.npz", batches_of(range(size), 5, size), size)
-        assert (tmp_path / "one.npz").read_bytes() == (folder / f"{size}.npz").read_bytes()
-        for rank in range(world):
-            said = (folder / f"{size}.{rank}.refused").read_text()
-            assert f"process {world - 1} of {world} has" in said
-    assert len(list(folder.iterdir())) == len(SIZES) * (1 + world)
+    run_ranks(world, export_by_ranks, folder, size)
+    export_to(tmp_path / "one.npz", batches_of(range(size), 5, size), size)
+    assert (tmp_path / "one.npz").read_bytes() == (folder / "all.npz").read_bytes()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"all.npz", *(f"{rank}.refused" for rank in range(world))}
+    for rank in range(world):
+        said = (folder / f"{rank}.refused").read_text()
+        assert f"process {world - 1} of {world} has" in said
 
 
 def test_only_what_there_is(tmp_path):
@@ -145,13 +143,11 @@ def test_only_what_there_is(tmp_path):
     samples = [sample_of(arrays, i) for i in range(3)]
     for sample in samples:
         del sample["sample_idx"]
-        sample["logits"] = sample["logits"].bfloat16()
     export.process({}, samples)
     export.evaluate(3)
     found = read(tmp_path / "a.npz")
     assert found.keys() == {"index", "label", "clean_label", "logits", "identity"}
     assert found["index"].tolist() == [0, 1, 2]
-    assert found["logits"].dtype == np.float32
 
 
 def test_a_second_round_begins_anew(tmp_path):
@@ -166,20 +162,35 @@ def test_a_second_round_begins_anew(tmp_path):
     np.testing.assert_array_equal(read(path)["logits"], truth(8)["logits"])
 
 
+def test_half_precision_becomes_float32(tmp_path):
+    sample = dict(logits=torch.tensor([1.5, 2.0]).bfloat16(), gt_label=torch.tensor([0]))
+    export = LogitDump(str(tmp_path / "a.npz"))
+    export.process({}, [sample])
+    export.evaluate(1)
+    assert read(tmp_path / "a.npz")["logits"].dtype == np.float32
+
+
 def test_memory_is_bounded(tmp_path):
     """Of 24 MB the 16 that numpy writes at a time; reading all is the negative control."""
     n, k = 6000, 1000
     row = np.zeros(k, np.float32)
 
-    def sample_at(i):
-        logits, label = torch.from_numpy(row + i), torch.tensor([i % k])
-        return dict(logits=logits, gt_label=label, sample_idx=i)
+    def batches():
+        for start in range(0, n, 100):
+            yield [
+                dict(
+                    logits=torch.from_numpy(row + i),
+                    gt_label=torch.tensor([i % k]),
+                    sample_idx=i,
+                )
+                for i in range(start, start + 100)
+            ]
 
     tracemalloc.start()
     try:
         export = LogitDump(str(tmp_path / "a.npz"))
-        for start in range(0, n, 100):
-            export.process({}, [sample_at(i) for i in range(start, start + 100)])
+        for batch in batches():
+            export.process({}, batch)
         export.evaluate(n)
         _, peak = tracemalloc.get_traced_memory()
         assert (tmp_path / "a.npz").stat().st_size > 4 * n * k
@@ -213,18 +224,26 @@ def test_missing_or_repeated_samples(tmp_path, indices, size, says):
     assert (tmp_path / "a.npz").read_text() == "of before"
 
 
-def test_what_fails_or_is_broken_off_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise error
+def test_a_disk_without_room_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
 
-    error = RuntimeError("no such layer")
-    with pytest.raises(RuntimeError, match="no such layer"):
-        export_to(tmp_path / "a.npz", batches_of(range(8), 4, 8), 8, layers=fail)
-    error = OSError(28, "No space left on device")
-    monkeypatch.setattr("numpy.savez", fail)
+    monkeypatch.setattr("numpy.savez", full)
     with pytest.raises(ValueError, match=r"a\.npz cannot be written: no space is left"):
         export_to(tmp_path / "a.npz", batches_of(range(8), 4, 8), 8)
     assert files_in(tmp_path) == []
+
+
+def test_layers_that_fail_leave_nothing(tmp_path):
+    def fail():
+        raise RuntimeError("no such layer")
+
+    with pytest.raises(RuntimeError, match="no such layer"):
+        export_to(tmp_path / "a.npz", batches_of(range(8), 4, 8), 8, layers=fail)
+    assert files_in(tmp_path) == []
+
+
+def test_a_pass_that_is_broken_off_leaves_nothing(tmp_path):
     export = LogitDump(str(tmp_path / "a.npz"))
     export.process({}, next(batches_of(range(4), 4, 4)))
     assert len(files_in(tmp_path)) == 1
@@ -242,6 +261,7 @@ def sample(**fields):
     [
         ([[dict(gt_label=torch.tensor([1]))]], "add dict.type='mmkd_logit.LogitOutputsHook'"),
         ([[sample(gt_label=torch.tensor([1, 2]))]], "one label a sample"),
+        ([[dict(logits=torch.zeros(3))]], "needs a gt_label in every sample"),
         ([[sample(gt_label=torch.tensor([3]))]], "integer labels from 0 to 2"),
         ([[sample(clean_label=-1)]], "got clean_label from -1"),
         ([[sample(logits=torch.tensor([0, 1, torch.nan]))]], "the logits of sample 0 are not fi"),
@@ -258,3 +278,8 @@ def test_samples_that_do_not_fit(tmp_path, batches, says):
         export.process({}, batch)
     with pytest.raises(ValueError, match=says):
         export.process({}, last)
+
+
+def test_wrong_name():
+    with pytest.raises(ValueError, match="got out_file"):
+        METRICS.build(dict(type="mmkd_logit.LogitDump", out_file="a.npy"))

@@ -105,7 +105,7 @@ def test_a_plain_student_has_the_students_keys():
     assert in_turn(plain) == {key: expected[key] for key in STUDENT_KEYS}
 
 
-@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("batch_size", [1, 7, 200])
 def test_batches_do_not_matter(batch_size):
     samples = samples_of(logit_case())
     assert in_turn(samples, batch_size) == pytest.approx(one_by_one(samples), rel=1e-12)
@@ -143,7 +143,8 @@ def test_nothing_of_a_batch_is_held_after_the_evaluation():
 
 
 def test_shared_work_is_done_once(monkeypatch):
-    counted, stack = [], base.LogitMetric._stack
+    counted = []
+    stack = base.LogitMetric._stack
 
     def count(self, values, samples, field):
         counted.append(field)
@@ -161,6 +162,14 @@ def test_samples_are_left_as_they_were():
     for sample, old in zip(samples, before, strict=True):
         assert sample.keys() == old.keys()
         assert all(torch.equal(*map(torch.as_tensor, (sample[k], old[k]))) for k in sample)
+
+
+def test_each_evaluation_begins_anew_and_copies_are_apart():
+    first, second = samples_of(logit_case(1)), samples_of(logit_case(2, n=50))
+    metrics = all_metrics()
+    copies = copy.deepcopy(metrics)
+    values = [in_turn(samples, metrics=metrics) for samples in (first, second, first)]
+    assert values[0] == values[2] != values[1] == in_turn(second, metrics=copies)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -206,7 +215,7 @@ def test_no_hook(number):
         metric.process(None, samples_of(logit_case(n=20), "logits"))
 
 
-@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("number", OF_LOGITS, ids=[NAMES[i] for i in OF_LOGITS])
 def test_what_is_not_finite_is_not_hidden(number, value):
     metric = all_metrics()[number]
@@ -235,8 +244,9 @@ def test_large_values_are_finite():
     samples = samples_of(logit_case(n=4))
     for sample in samples:
         sample["logits"] = torch.full((10,), 1.7e308, dtype=torch.float64)
-    found = evaluate(NegativeLogLikelihood(), samples)["calibration/nll"]
-    assert found == pytest.approx(np.log(10))
+    assert evaluate(NegativeLogLikelihood(), samples)["calibration/nll"] == pytest.approx(
+        np.log(10)
+    )
 
 
 def broken(row=3, **changes):
@@ -273,9 +283,12 @@ def test_broken_samples(metric, samples, words):
 
 @pytest.mark.parametrize("metric", [TeacherAgreement, LogitDistance, LogitStatistics])
 def test_teacher_of_other_classes(metric):
+    samples = samples_of(logit_case(n=4))
+    for sample in samples:
+        sample["teacher_logits"] = torch.zeros(7)
     words = "a teacher of the student's classes, got teacher_logits for 7 and logits for 10"
     with pytest.raises(ValueError, match=words):
-        metric().process(None, broken(0, teacher_logits=torch.zeros(7))[:1])
+        metric().process(None, samples)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -319,9 +332,9 @@ def measure_by_ranks(folder):
     dist.destroy_process_group()
 
 
-def test_several_processes_equal_one(tmp_path):
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_equal_one(tmp_path, world):
     """The odd sizes are padded by samples; counting them twice gives other values."""
-    world = 4
     run_ranks(world, measure_by_ranks, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(world)]
     for size in SIZES:

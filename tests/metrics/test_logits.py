@@ -7,6 +7,7 @@ from scipy.stats.mstats import mquantiles
 from sklearn.metrics.pairwise import paired_euclidean_distances
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from mmkd_logit.losses import LogitMSELoss
 from mmkd_logit.metrics import (
     LogitDistance,
     LogitStatistics,
@@ -29,8 +30,9 @@ def by_sets(case, k):
 
 
 @pytest.mark.parametrize("integers", [False, True])
-def test_agreement_equals_that_of_the_sets(integers):
-    case = logit_case(0, num_classes=7, integers=integers)
+@pytest.mark.parametrize("seed", range(2))
+def test_agreement_equals_that_of_the_sets(seed, integers):
+    case = logit_case(seed, num_classes=7, integers=integers)
     ties = np.mean([len(set(u)) < 7 for u in case.logits])
     assert (ties > 0.9) == integers
     found = evaluate(TeacherAgreement(topk=(1, 2, 5, 6, 7)), samples_of(case))
@@ -38,6 +40,14 @@ def test_agreement_equals_that_of_the_sets(integers):
     assert found == pytest.approx(expected, rel=1e-12)
     assert found["agreement/top7"] == 100
     assert 40 < found["agreement/top1"] < 90
+
+
+def test_top1_is_the_accuracy_against_the_teachers_prediction():
+    case = logit_case(3)
+    student, teacher = torch.from_numpy(case.logits), torch.from_numpy(case.teacher_logits)
+    expected = multiclass_accuracy(student, teacher.argmax(1), num_classes=10, average="micro")
+    found = evaluate(TeacherAgreement(topk=1), samples_of(case))
+    assert found == {"agreement/top1": pytest.approx(100 * expected.item(), rel=1e-6)}
 
 
 def test_accuracy_of_the_teacher():
@@ -79,7 +89,7 @@ def test_the_default_fits_the_classes(num_classes, counts):
     assert found == {f"agreement/top{k}": 100 for k in counts}
 
 
-@pytest.mark.parametrize("topk", [(), (1, -5), (2.0,), "15", (True,)])
+@pytest.mark.parametrize("topk", [0, (), (1, 1), (1, -5), (2.0,), "15", True, (True,)])
 def test_wrong_topk(topk):
     with pytest.raises(ValueError, match="topk must be different integers from 1 on, got"):
         TeacherAgreement(topk)
@@ -91,11 +101,43 @@ def test_distances_equal_scikit_learns_and_scipys(seed, n):
     distances = paired_euclidean_distances(
         case.logits.astype(np.float64), case.teacher_logits.astype(np.float64)
     )
-    places = dict(q05=0.05, q25=0.25, q50=0.5, q75=0.75, q95=0.95)
-    quantiles = mquantiles(distances, [*places.values()], alphap=1, betap=1)
-    expected = {f"distance/{name}": q for name, q in zip(places, quantiles, strict=True)}
-    expected["distance/mean"] = distances.mean()
+    places = (0.05, 0.25, 0.5, 0.75, 0.95)
+    expected = dict(
+        zip(
+            ["distance/mean", *(f"distance/q{q}" for q in ("05", "25", "50", "75", "95"))],
+            [distances.mean(), *mquantiles(distances, places, alphap=1, betap=1)],
+            strict=True,
+        )
+    )
     assert evaluate(LogitDistance(), samples_of(case)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_distances_by_hand():
+    """Distances 5, 2, 13, 0."""
+    pairs = [
+        ([3, 4, 0], [0, 0, 0]),
+        ([1, 1, 1], [1, 3, 1]),
+        ([5, 0, 0], [0, 0, 12]),
+        ([7] * 3,) * 2,
+    ]
+    samples = [
+        dict(logits=torch.tensor(u).float(), teacher_logits=torch.tensor(v).float())
+        for u, v in pairs
+    ]
+    found = evaluate(LogitDistance((0, 0.5, 1)), samples)
+    assert found == {
+        "distance/mean": 5,
+        "distance/q00": 0,
+        "distance/q50": 3.5,
+        "distance/q100": 13,
+    }
+
+
+def test_square_is_classes_times_the_loss():
+    case = logit_case(4, n=1)
+    u, v = (torch.from_numpy(x).double() for x in (case.logits, case.teacher_logits))
+    distance = evaluate(LogitDistance(()), samples_of(case))["distance/mean"]
+    assert distance**2 == pytest.approx(10 * LogitMSELoss()(u, v).item(), rel=1e-12)
 
 
 def test_close_logits_keep_their_digits():
@@ -107,18 +149,25 @@ def test_close_logits_keep_their_digits():
 
 
 def test_names_of_quantiles():
-    metric = LogitDistance((0, 0.005, 0.07, 0.975, 1))
-    assert list(metric.quantiles) == ["q00", "q0.5", "q07", "q97.5", "q100"]
+    metric = LogitDistance((0.005, 0.07, 0.975))
+    assert list(metric.quantiles) == ["q0.5", "q07", "q97.5"]
 
 
-@pytest.mark.parametrize("quantiles", [(-0.1,), ("0.5",), (float("nan"),), (True,), (0.5, None)])
+@pytest.mark.parametrize(
+    "quantiles", [(0.5, 0.5), (-0.1,), (1.1,), ("0.5",), (float("nan"),), (True,), (0.5, None)]
+)
 def test_wrong_quantiles(quantiles):
     with pytest.raises(ValueError, match=r"quantiles must be different numbers in \[0, 1\], got"):
         LogitDistance(quantiles)
 
 
 def margin(logits, labels):
-    return np.mean([u[y] - np.delete(u, y).max() for u, y in zip(logits, labels, strict=True)])
+    return np.mean(
+        [
+            u[y] - max(u[k] for k in range(len(u)) if k != y)
+            for u, y in zip(logits, labels, strict=True)
+        ]
+    )
 
 
 @pytest.mark.parametrize("label", ["gt_label", "clean_label"])
@@ -143,9 +192,23 @@ def test_statistics_equal_the_definitions(label, integers):
     assert margin(u, case.gt_label) != pytest.approx(margin(u, case.clean_label))
 
 
-def of_one(logits):
-    sample = dict(logits=torch.tensor(logits), gt_label=torch.tensor([0]))
+def of_one(logits, label=0, **more):
+    sample = dict(logits=torch.tensor(logits), gt_label=torch.tensor([label]), **more)
     return evaluate(LogitStatistics(), [sample])
+
+
+def test_margin_by_hand():
+    """Of the label, to the best other class: not to the best of all, nor of the predicted."""
+    assert of_one([5.0, 3.0, -1.0], 0)["logits/tld"] == 2
+    assert of_one([5.0, 3.0, -1.0], 1)["logits/tld"] == -2
+    assert of_one([5.0, 3.0, -1.0], 2)["logits/tld"] == -6
+    assert of_one([5.0, 5.0, -1.0], 1)["logits/tld"] == 0
+    assert of_one([-5.0, -7.0], 0)["logits/tld"] == 2
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_entropy_of_the_uniform_guess(classes):
+    assert of_one([3.0] * classes)["logits/entropy"] == pytest.approx(np.log(classes), rel=1e-12)
 
 
 def test_entropy_of_certainty_is_0():
@@ -153,12 +216,30 @@ def test_entropy_of_certainty_is_0():
     assert of_one([2000.0, 0.0, -1000.0])["logits/entropy"] == 0
 
 
+def test_sums_by_hand():
+    teacher = dict(teacher_logits=torch.tensor([1.0, 1.0, 2.0]))
+    samples = [
+        dict(logits=torch.tensor([a, 0.0, 1.0]), gt_label=torch.tensor([1]), **teacher)
+        for a in (1.0, 5.0)
+    ]
+    found = evaluate(LogitStatistics(), samples)
+    # Sums 2 and 6; deviations from 4 that would cancel without absolute values.
+    assert found["logits/sum_mean"] == 4
+    assert found["logits/sum_std"] == 2
+    assert found["logits/teacher_sum_mean"] == 4
+    assert found["logits/sum_deviation"] == 2
+
+
 def test_what_is_not_there_is_left_out():
     case = logit_case(1)
     whole = evaluate(LogitStatistics(), samples_of(case))
     plain = evaluate(LogitStatistics(), samples_of(case, "teacher_logits"))
-    of_teacher = ("teacher_sum_mean", "sum_deviation", "teacher_entropy", "teacher_tld")
-    assert set(whole) - set(plain) == {f"logits/{name}" for name in of_teacher}
+    assert set(whole) - set(plain) == {
+        "logits/teacher_sum_mean",
+        "logits/sum_deviation",
+        "logits/teacher_entropy",
+        "logits/teacher_tld",
+    }
     bare = evaluate(LogitStatistics(), samples_of(case, "teacher_logits", "prelogits"))
     assert set(plain) - set(bare) == {"logits/norm"}
     assert {key: whole[key] for key in bare} == bare

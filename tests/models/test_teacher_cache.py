@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from networks import build, distiller, wrn
+from networks import batch, build, distiller, wrn
 from torch import nn
 
 from mmkd_logit.datasets.in_memory import SampleBatch, Views
@@ -89,7 +89,12 @@ def part(views, rows):
 
 
 STORAGES = ("memory", "disk")
-COMPUTED = (dict(), dict(autocast="bfloat16", channels_last=True))
+COMPUTED = (
+    dict(),
+    dict(channels_last=True),
+    dict(autocast="bfloat16"),
+    dict(autocast="bfloat16", channels_last=True),
+)
 
 
 @pytest.fixture
@@ -119,12 +124,25 @@ def test_hit_and_miss_cold_and_warm_give_the_same_bits(networks, tmp_path, optio
     plain.set_input_normalization(cold.model.data_preprocessor)
     assert torch.equal(plain(inputs).to(getattr(torch, dtype)).float(), expected)
     for storage in STORAGES:
-        for missing in (5, 127):
+        for missing in (1, 5, 127):
             rows = np.random.default_rng(missing).permutation(128)[missing:]
             mixed = teacher_of(spec, tmp_path / str(missing), storage=storage, dtype=dtype)
             mixed(inputs[rows], part(views, rows))
             assert torch.equal(mixed(inputs, views), expected)
             assert mixed.cache.misses == 128
+
+
+def test_the_size_of_the_teachers_images_has_entries_of_its_own(networks, tmp_path):
+    inputs, views = batch_of()
+    found = []
+    for size in (None, 24, 24):
+        spec = networks[10] | ({} if size is None else dict(input_size=size))
+        teacher = teacher_of(spec, tmp_path, storage="disk")
+        found.append((teacher(inputs, views), teacher.cache.misses))
+    (plain, _), (large, _), (again, _) = found
+    assert [misses for _, misses in found] == [128, 128, 0]
+    assert torch.equal(again, large)
+    assert not torch.equal(plain, large)
 
 
 def test_ambient_precision_has_entries_of_its_own(networks, tmp_path):
@@ -150,71 +168,78 @@ def test_layout_of_the_images_changes_no_bit(networks, tmp_path):
     assert torch.equal(mixed(last, views), expected)
 
 
-def reconfigured(part, **options):
-    def change(spec):
-        config = copy.deepcopy(spec["config"])
-        config[part].update(options)
-        return spec | dict(config=config)
-
-    return change
-
-
-def nudged(name, tmp_path):
-    """The smallest change of one weight or statistic."""
-
-    def change(spec):
-        state = torch.load(spec["checkpoint"], weights_only=True)
-        first = state[name].view(-1)
-        first[0] = torch.nextafter(first[0], torch.tensor(9.0))
-        torch.save(state, tmp_path / f"{name}.pth")
-        return spec | dict(checkpoint=str(tmp_path / f"{name}.pth"))
-
-    return change
+def changes(networks):
+    """What differs from the teacher that filled the cache."""
+    own = copy.deepcopy(networks[10])
+    own["config"]["data_preprocessor"]["mean"] = [100.0] * 3
+    deeper = copy.deepcopy(networks[10])
+    deeper["config"]["backbone"]["drop_rate"] = 0.5
+    return dict(
+        network=dict(spec=networks[16]),
+        normalization=dict(mean=121.0),
+        teachers_normalization=dict(spec=own),
+        config=dict(spec=deeper),
+        dtype=dict(dtype="float16"),
+        precision=dict(spec=dict(networks[10], autocast="bfloat16")),
+        layout=dict(spec=dict(networks[10], channels_last=True)),
+        micro_batch=dict(spec=dict(networks[10], micro_batch=16)),
+        compiler=dict(spec=dict(networks[10], compile=dict(backend="eager"))),
+    )
 
 
-def test_what_decides_the_logits_names_the_cache(networks, tmp_path):
-    """Each teacher but the first fills a cache of its own, with what it gives alone."""
+@pytest.mark.parametrize("name", list(changes({10: dict(config=wrn(data_preprocessor={})), 16: 0})))
+def test_a_change_of_what_decides_the_logits_begins_another_cache(networks, tmp_path, name):
     inputs, views = batch_of(40)
-    changes = [
-        (dict, {}),
-        (lambda spec: networks[16], {}),
-        (nudged("head.fc.bias", tmp_path), {}),
-        (nudged("backbone.norm.running_mean", tmp_path), {}),
-        (reconfigured("data_preprocessor", mean=[100.0] * 3), {}),
-        (reconfigured("backbone", drop_rate=0.5), {}),
-        (dict, dict(mean=121.0)),
-        (dict, dict(dtype="float16")),
-        (lambda spec: spec | dict(autocast="bfloat16"), {}),
-        (lambda spec: spec | dict(channels_last=True), {}),
-        (lambda spec: spec | dict(micro_batch=16), {}),
-        (lambda spec: spec | dict(compile=dict(backend="eager")), {}),
-        (lambda spec: spec | dict(input_size=24), {}),
-    ]
-    root = tmp_path / "root"
-    for number, (change, cache) in enumerate(changes):
-        spec = change(networks[10])
-        teacher = teacher_of(spec, root, storage="disk", **cache)
-        logits = teacher(inputs, views)
-        assert (teacher.cache.hits, teacher.cache.misses) == (0, 40), number
-        alone = teacher_of(spec, **{k: v for k, v in cache.items() if k != "dtype"})
-        rounded = alone(inputs, views).to(getattr(torch, teacher.cache.dtype)).float()
-        assert torch.equal(rounded, logits), number
-    for pictures, samples, per_sample in (
-        ("others", IMAGES, VIEWS),
-        (views.pictures, IMAGES + 1, VIEWS),
-        (views.pictures, IMAGES, VIEWS + 1),
+    teacher_of(networks[10], tmp_path, storage="disk")(inputs, views)
+    arguments = dict(changes(networks)[name])
+    spec = arguments.pop("spec", networks[10])
+    changed = teacher_of(spec, tmp_path, storage="disk", **arguments)
+    logits = changed(inputs, views)
+    assert changed.cache.hits == 0
+    arguments.pop("dtype", None)
+    alone = teacher_of(spec, tmp_path / "alone", storage="memory", **arguments)
+    rounded = getattr(torch, changed.cache.dtype)
+    assert torch.equal(alone(inputs, views).to(rounded).float(), logits)
+    again = teacher_of(networks[10], tmp_path, storage="disk")
+    again(inputs, views)
+    assert again.cache.misses == 0
+
+
+def test_other_weights_and_other_images_begin_another_cache(networks, tmp_path):
+    inputs, views = batch_of(40)
+    teacher_of(networks[10], tmp_path, storage="disk")(inputs, views)
+    state = torch.load(networks[10]["checkpoint"], weights_only=True)
+    for name in ("head.fc.bias", "backbone.norm.running_mean"):
+        other = {key: value.clone() for key, value in state.items()}
+        other[name].view(-1)[0] = torch.nextafter(other[name].view(-1)[0], torch.tensor(9.0))
+        torch.save(other, tmp_path / "other.pth")
+        spec = dict(networks[10], checkpoint=str(tmp_path / "other.pth"))
+        changed = teacher_of(spec, tmp_path, storage="disk")
+        changed(inputs, views)
+        assert changed.cache.hits == 0, name
+    same = teacher_of(networks[10], tmp_path, storage="disk")
+    for other in (
+        Views("others", IMAGES, VIEWS, views.index, views.view),
+        Views(views.pictures, IMAGES + 1, VIEWS, views.index, views.view),
+        Views(views.pictures, IMAGES, VIEWS + 1, views.index, views.view),
     ):
-        fresh = teacher_of(networks[10], root, storage="disk")
-        fresh(inputs, Views(pictures, samples, per_sample, views.index, views.view))
+        fresh = teacher_of(networks[10], tmp_path, storage="disk")
+        fresh(inputs, other)
         assert fresh.cache.hits == 0
     # One cache object sees several data sets, and keeps them apart as well.
-    fresh(inputs, Views("brighter", IMAGES, VIEWS, views.index, views.view))
-    assert fresh.cache.hits == 0
-    # The same weights at another place are the same teacher.
-    shutil.copy(networks[10]["checkpoint"], tmp_path / "moved.pth")
-    moved = networks[10] | dict(checkpoint=str(tmp_path / "moved.pth"))
-    teacher_of(moved, root, storage="disk")(inputs, views)
-    assert len(list(root.iterdir())) == len(changes) + 4
+    same(inputs, views)
+    same(inputs + 1, Views("brighter", IMAGES, VIEWS, views.index, views.view))
+    assert same.cache.misses == 40
+
+
+def test_moved_weights_are_the_same_teacher(networks, tmp_path):
+    inputs, views = batch_of(40)
+    teacher_of(networks[10], tmp_path, storage="disk")(inputs, views)
+    torch.save(torch.load(networks[10]["checkpoint"], weights_only=True), tmp_path / "moved.pth")
+    spec = dict(networks[10], checkpoint=str(tmp_path / "moved.pth"))
+    moved = teacher_of(spec, tmp_path, storage="disk")
+    moved(inputs, views)
+    assert moved.cache.misses == 0
 
 
 def test_another_normalization_closes_the_cache(networks):
@@ -231,10 +256,14 @@ def test_another_normalization_closes_the_cache(networks):
     assert teacher.cache.hits == 40
 
 
-def test_unknown_normalizations_and_views_without_numbers_are_refused(networks):
-    inputs, views = batch_of()
+def test_an_unknown_normalization_is_refused(networks):
+    teacher = FrozenTeacher(dict(networks[10], cache=dict(storage="memory")))
     with pytest.raises(ValueError, match="was not told how images are normalised"):
-        FrozenTeacher(dict(networks[10], cache=dict(storage="memory")))(inputs, views)
+        teacher(*batch_of())
+
+
+def test_views_without_numbers_are_refused(networks, tmp_path):
+    inputs, views = batch_of()
     teacher = teacher_of(networks[10])
     with pytest.raises(ValueError, match=r"MixUp, CutMix, Cutout.*InMemoryDataset"):
         teacher(inputs)
@@ -244,6 +273,11 @@ def test_unknown_normalizations_and_views_without_numbers_are_refused(networks):
         outside = Views("x", IMAGES, VIEWS, np.array([index]), np.array([view]))
         with pytest.raises(ValueError, match="invalid entry in coordinates"):
             teacher(inputs[:1], outside)
+    spec = dict(config=wrn(data_preprocessor=PREPROCESSOR), checkpoint=None)
+    model = build(distiller(teacher=dict(spec, cache=dict(storage="memory"))))
+    with pytest.raises(ValueError, match="MixUp"):
+        model(*batch(), mode="loss")
+    assert model.student(batch()[0]).shape == (6, 4)
 
 
 def test_batches_that_are_mixed_never_reach_a_cache(networks, tmp_path):
@@ -260,29 +294,32 @@ def test_batches_that_are_mixed_never_reach_a_cache(networks, tmp_path):
             teacher.set_input_normalization(mixing)
 
 
-def test_a_distiller_takes_the_numbers_of_the_batch(networks, tmp_path):
+def test_other_preprocessors_have_another_cache():
+    from mmpretrain.models import ClsDataPreprocessor
+
+    from mmkd_logit.models import BatchPreprocessor
+    from mmkd_logit.models.teacher_cache import describe_preprocessor
+
+    settings = dict(mean=[120.0], std=[60.0])
+    described = [describe_preprocessor(k(**settings)) for k in (ClsDataPreprocessor,) * 2]
+    assert described[0] == described[1] != describe_preprocessor(BatchPreprocessor(**settings))
+    for other in (dict(settings, mean=[121.0]), dict(settings, std=[61.0]), {}):
+        assert describe_preprocessor(ClsDataPreprocessor(**other)) != described[0]
+
+
+def test_distiller_takes_the_numbers_of_the_batch(networks):
     inputs, views = batch_of(12)
     samples = SampleBatch(torch.arange(12) % 10, views.index, (8, 8), views=views)
     student = wrn(num_classes=10, data_preprocessor=PREPROCESSOR)
-    disk = dict(storage="disk", root=str(tmp_path))
-    cached, plain = (
-        [dict(networks[depth], cache=cache, micro_batch=32) for depth in (10, 16)]
-        for cache in (disk, None)
-    )
-    model = build(distiller(student=student, teacher=[cached[0], plain[1]], ensemble="probs"))
+    caches = [dict(storage="memory"), None]
+    teachers = [dict(networks[10], cache=cache, micro_batch=32) for cache in caches]
+    model = build(distiller(student=student, teacher=teachers))
     first = model.teacher_logits(inputs, samples)
     assert torch.equal(model.teacher_logits(inputs, samples), first)
     assert [t.cache and t.cache.hits for t in model.teachers] == [12, None]
-    without = build(distiller(student=student, teacher=plain, ensemble="probs"))
-    assert torch.equal(without.teacher_logits(inputs), first)  # without annotations
+    plain = build(distiller(student=student, teacher=[teachers[1]] * 2))
+    assert torch.equal(plain.teacher_logits(inputs), first)  # without annotations
     assert copy.deepcopy(model).teachers[0].cache is model.teachers[0].cache
-    # A later teacher has a cache of its own, and a member's logits serve it alone.
-    model.switch(teacher=cached[1])
-    assert not torch.equal(model.teacher_logits(inputs, samples), first)
-    assert len(list(tmp_path.iterdir())) == 2
-    model.switch(teacher=cached[0])
-    model.teacher_logits(inputs, samples)
-    assert (model.teachers[0].cache.hits, model.teachers[0].cache.misses) == (12, 0)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -331,28 +368,33 @@ def expected(*numbers, classes=10, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("classes", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_any_number_of_classes(tmp_path, storage, dtype):
-    for classes in (1, 2, 3, 7, 100):
-        cache = TeacherCache(storage, dtype, root=tmp_path)
-        for numbers in ((5, 4, 9), (9, 5, 359), (0, 0, 0), ()):
-            logits = ask(cache, *numbers, classes=classes)
-            want = expected(*numbers, classes=classes, dtype=getattr(torch, dtype))
-            assert torch.equal(logits, want)
-            assert logits.dtype == torch.float32
-        assert cache.report()["entries"] == 5
+def test_any_number_of_classes(tmp_path, storage, classes, dtype):
+    cache = TeacherCache(storage, dtype, root=tmp_path)
+    rounded = getattr(torch, dtype)
+    for numbers in ((5, 4, 9), (9, 5, 359), (0, 0, 0), ()):
+        logits = ask(cache, *numbers, classes=classes)
+        assert torch.equal(logits, expected(*numbers, classes=classes, dtype=rounded))
+        assert logits.dtype == torch.float32
+    assert cache.report()["entries"] == 5
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_logits_that_do_not_fit(tmp_path, storage):
-    views = Views("x", IMAGES, VIEWS, np.array([0]), np.array([0]))
+def test_another_number_of_classes_than_announced(tmp_path, storage):
     cache = TeacherCache(storage, root=tmp_path)
+    views = Views("x", IMAGES, VIEWS, np.array([0]), np.array([0]))
     with pytest.raises(ValueError, match=r"for 10 classes, got logits of shape \(1, 3\)"):
         cache(torch.zeros(1, 3), views, lambda x: x, lambda _: dict(num_classes=10))
-    cache = TeacherCache(storage, "float16", root=tmp_path)
-    with pytest.raises(ValueError, match=r"does not fit float16.*dtype='float32'"):
-        cache(torch.full((1, 3), 7e4), views, lambda x: x, lambda _: dict(num_classes=3))
-    assert cache.report()["entries"] == 0
+
+
+def test_a_logit_beyond_float16_is_an_error(tmp_path):
+    views = Views("x", IMAGES, VIEWS, np.array([0]), np.array([0]))
+    for storage in STORAGES:
+        cache = TeacherCache(storage, "float16", root=tmp_path)
+        with pytest.raises(ValueError, match=r"does not fit float16.*dtype='float32'"):
+            cache(torch.full((1, 3), 7e4), views, lambda x: x, lambda _: dict(num_classes=3))
+        assert cache.report()["entries"] == 0
 
 
 def files_of(tmp_path):
@@ -500,12 +542,15 @@ def test_open_caches_see_each_others_rows(tmp_path):
 def test_a_damaged_row_is_computed_again(tmp_path):
     ask(TeacherCache("disk", root=tmp_path), *range(20))
     _, rows, sums = files_of(tmp_path)
-    places = [(rows, byte) for byte in range(7 * 40, 8 * 40, 3)]  # of row 7
-    for path, place in (*places, (sums, 7 * 4 + 1)):
-        flip(path, place)
+    for place in range(7 * 40, 8 * 40, 3):  # bytes of row 7
+        flip(rows, place)
         cache = TeacherCache("disk", root=tmp_path)
         assert torch.equal(ask(cache, *range(20)), expected(*range(20)))
         assert (cache.hits, cache.misses) == (19, 1)
+    flip(sums, 7 * 4 + 1)
+    cache = TeacherCache("disk", root=tmp_path)
+    ask(cache, *range(20))
+    assert cache.misses == 1
 
 
 def test_a_row_in_anothers_place_or_half_written_is_computed_again(tmp_path):
@@ -520,6 +565,17 @@ def test_a_row_in_anothers_place_or_half_written_is_computed_again(tmp_path):
     cache = TeacherCache("disk", root=tmp_path)
     assert torch.equal(ask(cache, *range(20)), expected(*range(20)))
     assert (cache.hits, cache.misses) == (16, 4)
+
+
+def test_without_the_checksum_the_damage_would_go_unseen(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        LogitStore, "_checksum", lambda self, words, numbers: np.ones(len(words), np.uint32)
+    )
+    ask(TeacherCache("disk", root=tmp_path), *range(20))
+    flip(files_of(tmp_path)[1], 7 * 40 + 2)
+    assert not torch.equal(
+        ask(TeacherCache("disk", root=tmp_path), *range(20)), expected(*range(20))
+    )
 
 
 def test_checksums_of_rows_that_end_in_zeros_differ():
@@ -552,7 +608,7 @@ def test_files_of_another_length_are_mended(tmp_path, cut, how):
     assert (folder / cut).stat().st_size == len(content)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", None])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"{}", None])
 def test_a_lost_description_is_written_again(tmp_path, content):
     ask(TeacherCache("disk", root=tmp_path), 1)
     folder, *_ = files_of(tmp_path)
@@ -720,3 +776,34 @@ def test_killed_while_writing_leaves_no_wrong_row(tmp_path):
 def test_several_writers_at_once(tmp_path):
     must_end_well(*[start(write, tmp_path, seed, 6) for seed in range(3)])
     assert check_all(tmp_path) > 6 * 300  # more than one of them could have written
+
+
+def test_a_later_teacher_has_a_cache_of_its_own(networks, tmp_path):
+    inputs, views = batch_of(12)
+    samples = SampleBatch(torch.arange(12) % 10, views.index, (8, 8), views=views)
+    student = wrn(num_classes=10, data_preprocessor=PREPROCESSOR)
+    disk = dict(storage="disk", root=str(tmp_path))
+    specs = [dict(networks[depth], cache=disk) for depth in (10, 16)]
+    model = build(distiller(student=student, teacher=specs[0]))
+    first = model.teacher_logits(inputs, samples)
+    model.switch(teacher=specs[1])
+    second = model.teacher_logits(inputs, samples)
+    assert not torch.equal(first, second)
+    assert len(list(tmp_path.iterdir())) == 2
+    model.switch(teacher=specs[0])
+    assert torch.equal(model.teacher_logits(inputs, samples), first)
+    assert (model.teachers[0].cache.hits, model.teachers[0].cache.misses) == (12, 0)
+
+
+def test_an_ensemble_keeps_the_logits_of_each(networks, tmp_path):
+    inputs, views = batch_of(12)
+    samples = SampleBatch(torch.arange(12) % 10, views.index, (8, 8), views=views)
+    student = wrn(num_classes=10, data_preprocessor=PREPROCESSOR)
+    disk = dict(storage="disk", root=str(tmp_path))
+    both = [dict(networks[depth], cache=disk) for depth in (10, 16)]
+    joined = build(distiller(student=student, teacher=both, ensemble="probs"))
+    cold = joined.teacher_logits(inputs, samples)
+    assert torch.equal(joined.teacher_logits(inputs, samples), cold)
+    alone = build(distiller(student=student, teacher=both[1]))
+    alone.teacher_logits(inputs, samples)
+    assert alone.teachers[0].cache.misses == 0  # the member's logits serve it alone

@@ -1,11 +1,13 @@
-"""Experiment files as tools/reproduce.py writes them, with numbers that a test chooses."""
+"""Experiment files as tools/reproduce.py writes them, with numbers that a test chooses.
+
+Nothing of the mm packages is imported, and nothing of ours but what reads the files.
+"""
 
 import json
 import os
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import to_hex
 from report_records import cell_of, record_of, run_of, write_record
 
 from mmkd_logit.lab.report.data import Experiment
@@ -15,26 +17,36 @@ TRAIN = ("train top-1 (%)", "train.accuracy/top1")
 
 
 def method(kind="kl", tau=None, alpha=1.0, rate=None, noise="symmetric", **others):
-    """How a run was trained; ``tau`` a number or 'inf'."""
-    known = dict(kind=kind, tau=tau, network="WideResNetCIFAR depth=10 widen_factor=1")
-    known["loss"] = dict(ce=None, kl="ScaledKLDivLoss", mse="LogitMSELoss").get(kind)
-    known["label_noise"] = None if rate is None else dict(kind=noise, rate=rate)
-    taught = dict(alpha=alpha, teacher_config="configs/wrn/wrn16-2_digits.py")
-    return {**known, **(dict.fromkeys(taught) if kind == "ce" else taught), **others}
+    """What experiments/method.py says of a run; ``tau`` a number or 'inf'."""
+    loss = dict(ce=None, kl="ScaledKLDivLoss", mse="LogitMSELoss").get(kind)
+    known = dict(
+        kind=kind,
+        tau=tau,
+        alpha=None if kind == "ce" else alpha,
+        loss=loss,
+        label_noise=None if rate is None else dict(kind=noise, rate=rate),
+        teacher_config=None if kind == "ce" else "configs/wrn/wrn16-2_digits.py",
+        network="WideResNetCIFAR depth=10 widen_factor=1",
+    )
+    return {**known, **others}
 
 
 class Records:
-    """Collects runs; :meth:`write` writes them under a folder.
+    """Collects runs; :meth:`file` writes them under a folder and reads them again.
 
-    Work folders are ``root/work_dirs/{name}/seed{k}``; ``metrics`` are pairs of title and key.
+    Args:
+        root: Where the runs were made: work folders are ``root/work_dirs/{name}/seed{k}``.
+        name: Of the experiment.
+        scale: Of the experiment, or None.
+        metrics: Pairs of title and key.
     """
 
     def __init__(self, root, name="table1", scale="digits", metrics=(TOP1,), title="A title"):
         self.root, self.name, self.scale = root, name, scale
         self.title, self.metrics = title, metrics
-        self.places, self.by_name, self.runs = {}, {}, []
+        self.places, self.by_name, self.runs, self.epochs = {}, {}, [], 3
 
-    def add(self, name, values, row=None, column="", paper=None, **kind):
+    def add(self, name, values, row=None, column="", paper=None, epochs=None, **kind):
         """Add the runs of a cell.
 
         Args:
@@ -52,7 +64,8 @@ class Records:
         values = [v if v is None or isinstance(v, dict) else {first: v} for v in values]
         self.by_name[name] = (values, paper or {})
         for seed, value in enumerate(values):
-            self.runs.append(self._run(name, seed, value, method(**kind)))
+            self.runs.append(self._run(name, seed, value, epochs or self.epochs, method(**kind)))
+        return self
 
     def work_dir(self, name, seed=0):
         """Return the folder of a run, which is made."""
@@ -60,12 +73,13 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _run(self, name, seed, value, how):
+    def _run(self, name, seed, value, epochs, how):
         run = run_of(name, seed, None if value is None else 0.0, how)
-        run.update(epochs=3, teachers=[])
+        run.update(epochs=epochs, teachers=[])
         if value is not None:
             run["weights"] = f"{self.scale} {self.name} {name} {seed}"
-            run["row"].update(epochs=3, iterations=36, test={}, teachers=[], weights=run["weights"])
+            run["row"].update(epochs=epochs, iterations=12 * epochs, test={}, teachers=[])
+            run["row"]["weights"] = run["weights"]
             for key, number in value.items():
                 split, _, metric = key.partition(".")
                 run["row"][split] = {**(run["row"][split] or {}), metric: number}
@@ -78,15 +92,24 @@ class Records:
     def record(self):
         """Return what the file holds; scalars and dumps are those that are there by now."""
         metrics = [
-            dict(title=title, key=key, comparisons=[],
-                 cells={name: self._cell(name, key) for name in self.places})
+            dict(
+                title=title,
+                key=key,
+                cells={name: self._cell(name, key) for name in self.places},
+                comparisons=[],
+            )
             for title, key in self.metrics
-        ]  # fmt: skip
-        runs = [dict(run, files=self._files(run["work_dir"])) for run in self.runs]
-        root = os.path.relpath(self.root, self.path().parent)
-        own = dict(scale=self.scale, title=self.title, root=root, cells=self.places)
-        own["command"] = ["python", "tools/reproduce.py", self.name]
-        return dict(record_of({}, self.name), metrics=metrics, runs=runs, **own)
+        ]
+        return dict(
+            record_of({}, self.name),
+            scale=self.scale,
+            title=self.title,
+            command=["python", "tools/reproduce.py", self.name],
+            root=os.path.relpath(self.root, self.path().parent),
+            cells=self.places,
+            metrics=metrics,
+            runs=[dict(run, files=self._files(run["work_dir"])) for run in self.runs],
+        )
 
     def _files(self, work_dir):
         def found(pattern):
@@ -98,7 +121,8 @@ class Records:
 
     def path(self):
         """Return where the file lies, as of tools/reproduce.py."""
-        return Path(self.root, "results", self.scale or "", f"{self.name}.json")
+        folder = self.root / "results"
+        return (folder / self.scale if self.scale else folder) / f"{self.name}.json"
 
     def write(self):
         """Write the file, and the rows of runs.jsonl."""
@@ -109,29 +133,22 @@ class Records:
         return Experiment(self.path(), self.root, {**self.record(), **changed})
 
 
-def write_scalars(work_dir, lines):
+def write_scalars(work_dir, lines, time="20260101_000000"):
     """Write ``scalars.json`` of a run: one dict with ``step`` a line, in the order given."""
-    path = work_dir / "20260101_000000/vis_data/scalars.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = work_dir / time / "vis_data"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scalars.json"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
-def lines_by_look(axes, look):
-    """Return the points of the curves that look like a method's."""
-    return [
-        [list(values) for values in line.get_data()]
-        for line in axes.lines
-        if len(line.get_xdata()) > 1
-        and (to_hex(line.get_color()), line.get_marker()) == (look.color, look.marker)
-    ]
-
-
-def write_dump(work_dir, split, identity, logits):
-    """Write ``logits/{split}.npz`` of a run."""
-    path = work_dir / "logits" / f"{split}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count, classes = logits.shape
-    label = np.arange(count) % classes
-    arrays = dict(logits=logits, index=np.arange(count), label=label, clean_label=label)
-    np.savez(path, **arrays, identity=json.dumps(identity))
+def write_dump(work_dir, split="train", identity=None, **arrays):
+    """Write ``logits/{split}.npz`` of a run; what is not given follows from ``logits``."""
+    folder = work_dir / "logits"
+    folder.mkdir(parents=True, exist_ok=True)
+    count, classes = np.shape(arrays["logits"])
+    label = np.asarray(arrays.get("label", np.arange(count) % classes))
+    known = dict(index=np.arange(count), label=label, clean_label=label)
+    path = folder / f"{split}.npz"
+    np.savez(path, **{**known, **arrays}, identity=np.array(json.dumps(identity or dict(seed=0))))
+    return path

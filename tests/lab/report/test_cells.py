@@ -16,12 +16,15 @@ def cells_of(path, rows, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+def taught(seed, teacher, top1=70.0, **changed):
+    checkpoint = {"model.teacher.checkpoint": f"work_dirs/t/seed{teacher}/final.pth"}
+    return dict(row_of("kl", seed, top1), overrides=checkpoint, teachers=[f"t{teacher}"], **changed)
+
+
 def test_rows_that_differ_in_the_seed_are_a_cell(tmp_path, capsys):
     rows = [row_of("mse", seed, 70.0 + seed) for seed in (2, 0, 1)]
     rows += [dict(row_of("mse", 0, 71.0), images=901), dict(row_of("mse", 0, 1.0), epochs=6)]
-    last = dict(images=901, dirty=True, teachers=None, test={"a": 1, "b": []})
-    rows.append(dict(row_of("ce", 0, 1.0), **last))
-    first, short, changed = cells_of(tmp_path / "rows.jsonl", rows, capsys)
+    first, short = cells_of(tmp_path / "rows.jsonl", rows, capsys)
     key = "test.accuracy/top1"
     assert (first["config"], first["overrides"]) == ("configs/kd/mse.py", {"model.alpha": 0.9})
     assert (first["seeds"], first["n"], first["epochs"]) == ([0, 1, 2], 3, 30)
@@ -31,20 +34,23 @@ def test_rows_that_differ_in_the_seed_are_a_cell(tmp_path, capsys):
     assert (first["teachers"], first["commits"]) == ([["e" * 64]] * 3, ["c" * 40])
     assert (short["epochs"], short["n"], short["images"]) == (6, 1, None)
     assert (short["mean"][key], short["std"][key]) == (1.0, None)
-    assert (changed["images"], changed["commits"]) == (901, ["c" * 40 + "+"])
-    assert (changed["teachers"], changed["mean"]) == ([[]], {"test.a": 1})
 
 
-@pytest.mark.parametrize("teachers", [(0, 1), (0, 0)])
-def test_teachers_of_the_students_seed_and_fixed_ones(tmp_path, capsys, teachers):
-    rows = []
-    for seed, teacher in enumerate(teachers):
-        checkpoint = {"model.teacher.checkpoint": f"work_dirs/t/seed{teacher}/final.pth"}
-        taught = dict(overrides=checkpoint, teachers=[f"t{teacher}"])
-        rows.append({**row_of("kl", seed, 70.0), **taught})
-    (cell,) = cells_of(tmp_path / "rows.jsonl", rows, capsys)
-    assert cell["overrides"] == rows[0]["overrides"]
-    assert cell["teachers"] == [[f"t{teacher}"] for teacher in teachers]
+def test_images_and_changed_files(tmp_path, capsys):
+    row = dict(row_of("ce", 0, 1.0), images=901, dirty=True, teachers=None, test={"a": 1, "b": []})
+    (cell,) = cells_of(tmp_path / "rows.jsonl", [row], capsys)
+    assert (cell["images"], cell["commits"], cell["teachers"]) == (901, ["c" * 40 + "+"], [[]])
+    assert cell["mean"] == {"test.a": 1}
+
+
+def test_teachers_of_the_students_seed_and_fixed_ones(tmp_path, capsys):
+    own = [taught(seed, seed) for seed in (0, 1)]
+    (cell,) = cells_of(tmp_path / "own.jsonl", own, capsys)
+    assert cell["overrides"] == own[0]["overrides"]
+    assert cell["teachers"] == [["t0"], ["t1"]]
+    (cell,) = cells_of(tmp_path / "fixed.jsonl", [taught(seed, 0) for seed in (0, 1)], capsys)
+    assert cell["overrides"] == own[0]["overrides"]
+    assert cell["teachers"] == [["t0"], ["t0"]]
 
 
 def test_a_folder_and_a_file_to_write(tmp_path, capsys):

@@ -15,7 +15,12 @@ from mmkd_logit.lab.report import command
 from mmkd_logit.lab.report.data import experiment_of_folders
 from mmkd_logit.lab.report.figures import FIGURES, learning_curves
 
-LINES = [dict(step=10 * e, epoch=e, batch_top1=1.0 * e, loss_kd=1.0 / e) for e in (1, 2)]
+
+def lines_of(epochs=2):
+    return [
+        dict(step=10 * e, epoch=e, batch_top1=1.0 * e, loss_kd=1.0 / e)
+        for e in range(1, epochs + 1)
+    ]
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def results(tmp_path):
             for tau, run_name in ((1, name), (20, f"{name}_t20")):
                 place = dict(row=f"A -> B, tau {tau}", column=f"{alpha}")
                 records.add(run_name, [50.0], **place, tau=tau, alpha=alpha)
-                write_scalars(records.work_dir(run_name), LINES)
+                write_scalars(records.work_dir(run_name), lines_of())
         records.write()
     return tmp_path / "results"
 
@@ -43,7 +48,7 @@ def run(capsys, *argv):
     return status, captured.out.splitlines(), captured.err.splitlines()
 
 
-def test_writes_both_files_and_prints_their_paths(results, tmp_path, capsys):
+def test_writes_both_files_and_prints_their_paths(results, capsys):
     status, out, err = run(capsys, results, "--figure", "grid")
     assert (status, err) == (0, [])
     assert out == [
@@ -55,31 +60,36 @@ def test_writes_both_files_and_prints_their_paths(results, tmp_path, capsys):
         assert picture.text["Title"] == "Accuracy over α and τ: A -> B"
         assert "n = 1 seed" in picture.text["Description"]
     assert "n = 1 seed, so no spread" in Path(out[0]).read_text()
+
+
+def test_only_some_experiments_and_another_folder(results, tmp_path, capsys):
     words = [results, "--figure", "grid", "--out", tmp_path / "pictures", "--experiment"]
-    _, out, _ = run(capsys, *words, "digits/grid")
+    status, out, _ = run(capsys, *words, "digits/grid")
+    assert status == 0
     assert out[0] == f"{tmp_path}/pictures/digits-grid-accuracy-A-to-B.svg"
     assert len(out) == 2
     assert len(run(capsys, *words, "grid")[1]) == 4
 
 
 def test_one_file_says_by_which_commands_it_was_made(results, tmp_path, capsys):
-    words = [results, "--figure", "grid", "--out"]
     for kind in ("svg", "png"):
         out = tmp_path / f"pictures/grid.{kind}"
-        assert run(capsys, *words, out, "--experiment", "digits/grid") == (0, [str(out)], [])
+        words = [results, "--figure", "grid", "--experiment", "digits/grid", "--out", out]
+        assert run(capsys, *words) == (0, [str(out)], [])
         assert [path.name for path in out.parent.iterdir()] == [out.name]
+        made_by = (
+            "Made by: python tools/reproduce.py grid; python tools/report.py RESULTS --figure grid "
+            "--experiment digits/grid"
+        )
         if kind == "svg":
             said = " ".join(out.read_text().split())
+            assert "n = 1 seed, so no spread; 3 epochs" in said
         else:
             with Image.open(out) as picture:
                 said = picture.text["Description"]
-        assert "n = 1 seed, so no spread; 3 epochs" in said
-        assert (
-            "Made by: python tools/reproduce.py grid; python tools/report.py RESULTS --figure grid "
-            "--experiment digits/grid"
-        ) in said
+        assert made_by in said
         out.unlink()
-    status, out, err = run(capsys, *words, tmp_path / "x.svg")
+    status, out, err = run(capsys, results, "--figure", "grid", "--out", tmp_path / "x.svg")
     assert (status, out) == (1, [])
     assert "is one file for 2 figures" in err[0]
     assert not (tmp_path / "x.svg").exists()
@@ -118,9 +128,9 @@ def test_the_page(results, capsys, monkeypatch):
 
 def test_work_folders_outside_any_experiment(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name in ("a/seed0", "a/seed1", "b/seed0"):
+        write_scalars(tmp_path / "work_dirs" / name, lines_of())
     folders = [f"work_dirs/{name}" for name in ("a/seed0", "a/seed1", "b/seed0")]
-    for name in folders:
-        write_scalars(tmp_path / name, LINES)
     status, out, err = run(capsys, *folders, "--figure", "learning_curves")
     assert (status, err) == (0, [])
     assert out == [f"figures/runs-learning-curves-a-b.{kind}" for kind in ("svg", "png")]
@@ -128,10 +138,14 @@ def test_work_folders_outside_any_experiment(tmp_path, capsys, monkeypatch):
     found = drawing.numbers["batch_top1"]
     assert {label: curve["n"] for label, curve in found.items()} == {"a": 2, "b": 1}
     assert drawing.sources == [f"{f}/20260101_000000/vis_data/scalars.json" for f in folders]
-    # A dump says by what a run was trained.
-    write_dump(tmp_path / folders[2], "test", dict(method=method("mse")), logits=np.zeros((1, 2)))
-    (drawing,) = learning_curves.draw(experiment_of_folders([Path(folders[2])]))
-    assert set(drawing.numbers["batch_top1"]) == {"MSE"}
+
+
+def test_methods_of_work_folders_are_those_of_their_dumps(tmp_path):
+    for name, how in (("a", method("mse")), ("b", method("kl", tau=3))):
+        write_scalars(tmp_path / name, lines_of())
+        write_dump(tmp_path / name, "test", dict(method=how), logits=np.zeros((1, 2)))
+    (drawing,) = learning_curves.draw(experiment_of_folders([tmp_path / "a", tmp_path / "b"]))
+    assert set(drawing.numbers["batch_top1"]) == {"MSE", "KL τ = 3"}
 
 
 def test_losses_need_no_folder(tmp_path, capsys):
@@ -150,9 +164,12 @@ def test_losses_need_no_folder(tmp_path, capsys):
         (["broken"], "broken/a.json is not whole JSON"),
         (["results\0"], "results"),
         ([], "the page is of one folder of results"),
+        (["results", "--metric", "a"], "the page is of one folder of results"),
+        (["--json"], "--json takes folders of results"),
         (["results", "--json", "--figure", "grid"], "--json takes folders of results"),
         (["work_dirs", "--json"], "the results rows work_dirs/runs.jsonl do not exist"),
         (["results", "results"], "the page is of one folder of results"),
+        (["none", "--figure", "grid"], "none does not exist"),
         (["--figure", "grid"], "--figure grid needs an experiment with one loss at several alphas"),
         (
             ["results", "--figure", "grid", "--experiment", "table9"],
@@ -198,9 +215,10 @@ def test_needs_neither_torch_nor_mm_packages(results):
         "ours = [n for n in sys.modules if n.startswith('mmkd_logit.') and '.lab' not in n]\n"
         "print(sorted(heavy), sorted(ours))"
     )
-    said = subprocess.check_output(
-        [sys.executable, "-c", code], cwd=results.parent, text=True,
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=results.parent, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     light = ["utils", "utils.arguments", "utils.cli", "utils.files", "version"]
-    assert said.splitlines()[-1] == f"[] {[f'mmkd_logit.{name}' for name in light]}"
+    assert done.stdout.splitlines()[-1] == f"[] {[f'mmkd_logit.{name}' for name in light]}"

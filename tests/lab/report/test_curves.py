@@ -4,19 +4,36 @@ import numpy as np
 import pytest
 from lab.report.records import write_scalars
 
-from mmkd_logit.lab.report.curves import by_epoch, by_iteration, over_seeds
+from mmkd_logit.lab.report.curves import by_epoch, by_iteration, by_validation, over_seeds
 from mmkd_logit.lab.report.data import read_scalars
 
 
-@pytest.mark.parametrize(("per_epoch", "every"), [(391, 100), (15, 15)])
-def test_without_their_number_epochs_are_those_of_the_log(tmp_path, per_epoch, every):
+def log_of(tmp_path, per_epoch=10, every=4, epochs=3, name="x", value=lambda step: step):
     lines = []
-    for epoch in range(20):
+    for epoch in range(1, epochs + 1):
         for inner in range(every, per_epoch + 1, every):
-            step = epoch * per_epoch + inner
-            lines.append(dict(x=step, epoch=epoch + 1, step=step))
-        lines.append({"accuracy/top1": 1.0, "step": epoch + 1})
-    found = by_iteration(read_scalars([write_scalars(tmp_path, lines)]), "x", None)
+            step = (epoch - 1) * per_epoch + inner
+            lines.append({name: value(step), "epoch": epoch, "step": step})
+        lines.append({"accuracy/top1": 10.0 * epoch, "step": epoch})
+    return read_scalars([write_scalars(tmp_path, lines)])
+
+
+def test_epochs_are_averaged_or_their_last_line_taken(tmp_path):
+    scalars = log_of(tmp_path)  # lines at 4, 8, 14, 18, 24, 28
+    assert by_epoch(scalars, "x") == {1: 6, 2: 16, 3: 26}
+    assert by_epoch(scalars, "x", last=True) == {1: 8, 2: 18, 3: 28}
+    assert by_validation(scalars, "accuracy/top1") == {1: 10, 2: 20, 3: 30}
+
+
+def test_iterations_become_broken_epochs(tmp_path):
+    scalars = log_of(tmp_path)
+    assert by_iteration(scalars, "x", 10.0) == {s / 10: s for s in (4, 8, 14, 18, 24, 28)}
+
+
+@pytest.mark.parametrize(("per_epoch", "every"), [(10, 4), (391, 100), (15, 15), (7, 1)])
+def test_without_their_number_epochs_are_those_of_the_log(tmp_path, per_epoch, every):
+    scalars = log_of(tmp_path, per_epoch, every, epochs=20)
+    found = by_iteration(scalars, "x", None)
     for place, step in found.items():
         assert math.ceil(place) == math.ceil(step / per_epoch)
         assert abs(place - step / per_epoch) < every / per_epoch
@@ -46,3 +63,9 @@ def test_one_seed_has_no_spread_and_none_no_curve():
     assert (curve.epochs.tolist(), curve.mean.tolist(), curve.n) == ([1.5], [3.0], 1)
     assert np.isnan(curve.std).all()
     assert over_seeds([]) is over_seeds([{}]) is over_seeds([{1: 1.0}, {2: 1.0}]) is None
+
+
+def test_what_is_no_number_is_a_gap():
+    curve = over_seeds([{1: 1.0, 2: math.nan, 3: math.inf}, {1: 3.0, 2: 1.0, 3: 1.0}])
+    assert np.isnan(curve.mean).tolist() == [False, True, True]
+    assert np.isnan(curve.std).tolist() == [False, True, True]

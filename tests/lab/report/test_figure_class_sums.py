@@ -1,8 +1,10 @@
+import re
+
 import pytest
-from lab.report.records import Records, lines_by_look, write_scalars
+from lab.report.records import Records, write_scalars
 from matplotlib.colors import to_hex
 
-from mmkd_logit.lab.report import style
+from mmkd_logit.lab.report import command, style
 from mmkd_logit.lab.report.figures.class_sums import draw
 
 METHODS = dict(ce=dict(kind="ce"), kl3=dict(tau=3), mse=dict(kind="mse"))
@@ -36,6 +38,16 @@ def table(tmp_path, methods=METHODS, seeds=2, write=lines_of):
     return records
 
 
+def lines_by_look(axes, look):
+    return [
+        [list(values) for values in line.get_data()]
+        for line in axes.lines
+        if len(line.get_xdata()) > 1
+        and to_hex(line.get_color()) == look.color
+        and line.get_marker() == look.marker
+    ]
+
+
 @pytest.fixture(scope="module")
 def drawing(tmp_path_factory):
     """The figure of two seeds by each method."""
@@ -54,57 +66,63 @@ def test_draws_what_was_measured_beside_what_was_predicted(drawing):
     (predicted,) = [line for line in norm.lines if to_hex(line.get_color()) == "#000000"
                     and len(line.get_xdata()) > 1]  # fmt: skip
     assert list(predicted.get_ydata()) == pytest.approx(shares)
-    for axes, look, values in (
-        (off, style.MSE, [0.2] * 6),
-        (off, style.CE, [1e-7] * 6),
-        (bias, style.MSE, [-0.1, -0.1, -0.2, -0.2, -0.3, -0.3]),
-        (logits, style.MSE, [4, 3, 2]),
-    ):
-        ((x, y),) = lines_by_look(axes, look)
-        assert y == pytest.approx(values)
-    assert x == [1, 2, 3]
+    ((_, y),) = lines_by_look(off, style.MSE)
+    assert y == pytest.approx([0.2] * 6)
+    ((_, y),) = lines_by_look(off, style.CE)
+    assert y == pytest.approx([1e-7] * 6)
     assert off.get_yscale() == "log"
     assert off.get_ylim()[0] < 1e-7
+    ((_, y),) = lines_by_look(bias, style.MSE)
+    assert y == pytest.approx([-0.1, -0.1, -0.2, -0.2, -0.3, -0.3])
+    ((x, y),) = lines_by_look(logits, style.MSE)
+    assert (x, y) == ([1, 2, 3], [4, 3, 2])
     assert lines_by_look(logits, style.CE) == []
-    assert drawing.numbers["classifier/sum_deviation"]["MSE"]["n"] == 2
+
+
+def test_numbers_caption_and_sources(drawing):
+    found = drawing.numbers["classifier/sum_deviation"]
+    assert found["KL τ = 3"]["mean"] == [1e-7] * 6
+    assert found["MSE"]["n"] == 2
     assert "n = 2 seeds; 3 epochs" in drawing.caption
     assert len(drawing.sources) == 7
 
 
 def test_only_where_a_loss_sees_the_sum_and_another_does_not(tmp_path):
-    kl = dict(kl3=dict(tau=3))
-    for methods in (dict(kl, ce=dict(kind="ce")), dict(mse=dict(kind="mse"))):
-        assert draw(table(tmp_path, methods).experiment()) == []
-    assert len(draw(table(tmp_path, kl).experiment(outside=True))) == 1
+    assert draw(table(tmp_path / "a", dict(ce=dict(kind="ce"), kl3=dict(tau=3))).experiment()) == []
+    assert draw(table(tmp_path / "b", dict(mse=dict(kind="mse"))).experiment()) == []
+    outside = table(tmp_path / "c", dict(kl3=dict(tau=3))).experiment(outside=True)
+    assert len(draw(outside)) == 1
+
+
+def without(*names):
+    """A log that lacks some scalars."""
+
+    def write(kind, begin):
+        lines = lines_of(kind, begin)
+        return [{k: v for k, v in line.items() if k.split("/")[-1] not in names} for line in lines]
+
+    return write
 
 
 @pytest.mark.parametrize(
-    ("missing", "begin"),
+    ("write", "shown"),
     [
-        (("sum_predicted", "sum_deviation"), 2.0),  # resumed
-        (("sum_deviation",), 0.0),  # weights that began as zeros
+        (without("sum_predicted", "sum_deviation"), {"classifier/bias_sum"}),  # resumed
+        # Weights that began as zeros have no shares.
+        (lambda kind, begin: without("sum_deviation")(kind, 0.0), {"classifier/bias_sum"}),
+        (
+            lambda kind, begin: [
+                {k: 0.0 if k == "classifier/sum_deviation" else v for k, v in line.items()}
+                for line in lines_of(kind, begin)
+            ],
+            {f"classifier/{name}" for name in
+             ("bias_sum", "sum_norm", "sum_predicted", "sum_deviation")} | {"logits/sum_deviation"},
+        ),
     ],
-)
-def test_shows_what_there_is(tmp_path, missing, begin):
-    def write(kind, _):
-        def keep(line):
-            return {key: v for key, v in line.items() if key.split("/")[-1] not in missing}
-
-        return [keep(line) for line in lines_of(kind, begin)]
-
+)  # fmt: skip
+def test_shows_what_there_is(tmp_path, write, shown):
     (drawing,) = draw(table(tmp_path, write=write).experiment())
-    assert set(drawing.numbers) == {"classifier/bias_sum"}
-    drawing.figure.canvas.draw()
-
-
-def test_deviations_of_zero(tmp_path):
-    def write(kind, begin):
-        name = "classifier/sum_deviation"
-        return [{**line, name: 0.0} if name in line else line for line in lines_of(kind, begin)]
-
-    (drawing,) = draw(table(tmp_path, write=write).experiment())
-    names = [f"classifier/{name}" for name in ("bias_sum", "sum_norm", "sum_predicted")]
-    assert set(drawing.numbers) == {*names, "classifier/sum_deviation", "logits/sum_deviation"}
+    assert set(drawing.numbers) == shown
     drawing.figure.canvas.draw()
 
 
@@ -144,8 +162,14 @@ def test_long_runs_are_thinned_and_keep_their_end(tmp_path):
     assert found["mean"][-1] == 1000
 
 
-def test_nothing_is_drawn_of_runs_that_logged_no_sums(tmp_path):
+def test_runs_that_logged_no_sums_have_no_figure_and_asking_for_it_says_why(tmp_path, capsys):
     def bare(kind, begin):
         return [dict(step=5, epoch=1, loss=1.0)]
 
-    assert draw(table(tmp_path, write=bare).experiment()) == []
+    records = table(tmp_path, write=bare)
+    records.write()
+    assert draw(records.experiment()) == []
+    with pytest.raises(SystemExit):
+        command.main([str(records.path().parent), "--figure", "class_sums"])
+    said = capsys.readouterr().err
+    assert re.search("that needs .* classifier/sum_norm.*ClassifierSumHook", said)

@@ -75,9 +75,13 @@ def test_infinity_lies_beyond_a_break_and_what_has_no_tau_beyond_it(drawing):
     ticks = axes.get_xticks()
     assert list(ticks) == sorted(ticks)
     assert 20 < axes.texts[0].xy[0] < ticks[3]
-    looks = [style.look_of(dict(kind="kl", tau="inf")), style.MSE, style.CE, style.TEACHER]
-    for look, tick, low in zip(looks, ticks[3:], (47.5, 43.5, 44.5, 45.5), strict=True):
-        assert markers(axes, look) == pytest.approx(np.array([(tick, low), (tick, low + 10)]))
+    infinite = markers(axes, style.look_of(dict(kind="kl", tau="inf")))
+    assert infinite == pytest.approx(np.array([(ticks[3], 47.5), (ticks[3], 57.5)]))
+    assert markers(axes, style.MSE) == pytest.approx(np.array([(ticks[4], 43.5), (ticks[4], 53.5)]))
+    assert markers(axes, style.CE) == pytest.approx(np.array([(ticks[5], 44.5), (ticks[5], 54.5)]))
+    assert markers(axes, style.TEACHER) == pytest.approx(
+        np.array([(ticks[6], 45.5), (ticks[6], 55.5)])
+    )
 
 
 def test_zero_lies_before_a_break(tmp_path):
@@ -89,9 +93,11 @@ def test_zero_lies_before_a_break(tmp_path):
     assert 0 < axes.get_xticks()[0] < axes.texts[0].xy[0] < 0.5
 
 
-def test_bands_are_one_standard_deviation(drawing):
+def test_bands_are_one_standard_deviation(tmp_path):
+    (drawing,) = draw(noisy(tmp_path, rates=(0.4,)).experiment())
     (axes,) = drawing.figure.axes
-    corners = axes.collections[0].get_paths()[0].vertices
+    (band,) = axes.collections[:1]
+    corners = band.get_paths()[0].vertices
     at_one = corners[np.isclose(corners[:, 0], 1), 1]
     half = math.sqrt(0.5)
     assert [min(at_one), max(at_one)] == pytest.approx([59.5 - half, 59.5 + half])
@@ -124,11 +130,15 @@ def test_failed_and_not_finite_runs_are_gaps(tmp_path):
     drawing.figure.canvas.draw()
 
 
-def test_nothing_to_draw(tmp_path):
+def test_others_are_of_no_noise(tmp_path):
     assert draw(noisy(tmp_path, noise=False).experiment()) == []
     assert draw(noisy(tmp_path, taus=(1,)).experiment()) == []
-    failed = {run["name"]: [None, None] for run in noisy(tmp_path).runs}
-    assert draw(noisy(tmp_path, **failed).experiment()) == []
+
+
+def test_nothing_finished(tmp_path):
+    records = noisy(tmp_path, rates=(0.4,))
+    failed = {run["name"]: [None, None] for run in records.runs}
+    assert draw(noisy(tmp_path, rates=(0.4,), **failed).experiment()) == []
 
 
 def test_noises_without_a_label_of_their_own_are_named(tmp_path):

@@ -1,8 +1,8 @@
-import itertools
 import math
 
 import pytest
-from lab.report.records import Records, lines_by_look, write_scalars
+from lab.report.records import TOP1, Records, write_scalars
+from matplotlib.colors import to_hex
 
 from mmkd_logit.lab.report import style
 from mmkd_logit.lab.report.figures.learning_curves import draw
@@ -34,8 +34,14 @@ def table(tmp_path, rows=("A",), seeds=2, methods=METHODS, logged=True):
 
 
 def line_of(axes, look):
-    (line,) = lines_by_look(axes, look)
-    return line
+    (line,) = [
+        line
+        for line in axes.lines
+        if len(line.get_xdata()) > 1
+        and line.get_marker() == look.marker
+        and to_hex(line.get_color()) == look.color
+    ]
+    return [list(values) for values in line.get_data()]
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +69,17 @@ def test_draws_the_means_over_epochs(drawing):
 
 
 def test_marks_the_test_at_the_end(drawing):
-    tests = [50.5, 51.5, 52.5, 53.5]
-    names = ("CE", "KL τ = 1", "KL τ = ∞", "MSE")
-    assert drawing.numbers["test"] == dict(zip(names, tests, strict=True))
+    assert drawing.numbers["test"] == {
+        "CE": 50.5, "KL τ = 1": 51.5, "KL τ = ∞": 52.5, "MSE": 53.5
+    }  # fmt: skip
     val = drawing.figure.axes[1]
     open_ones = [line for line in val.lines if line.get_markerfacecolor() == "none"]
-    assert sorted(float(line.get_ydata()[0]) for line in open_ones) == tests
+    assert sorted(float(line.get_ydata()[0]) for line in open_ones) == [50.5, 51.5, 52.5, 53.5]
     assert {float(line.get_xdata()[0]) for line in open_ones} == {3.0}
     assert "open: test" in val.get_title()
+
+
+def test_says_what_it_was_drawn_from(drawing):
     assert drawing.sources[0] == "results/digits/table1.json"
     assert len(drawing.sources) == 1 + 2 * len(METHODS)
     assert "n = 2 seeds; 3 epochs" in drawing.caption
@@ -78,16 +87,10 @@ def test_marks_the_test_at_the_end(drawing):
 
 
 def test_one_figure_for_each_row(tmp_path):
-    """A reference without a teacher stands beside all."""
-    records = table(tmp_path, rows=("A", "B"), methods=dict(kl1=dict(tau=1)), seeds=1)
-    records.add("ce", [50.0], row="no teacher", column="CE", kind="ce")
-    write_scalars(records.work_dir("ce"), lines_of(20, 0))
-    drawings = draw(records.experiment())
+    drawings = draw(table(tmp_path, rows=("A", "B"), seeds=1).experiment())
     assert [drawing.title for drawing in drawings] == ["Learning curves: A", "Learning curves: B"]
-    for drawing in drawings:
-        assert "CE" in drawing.numbers["batch_top1"]
-        assert "n = 1 seed, so no spread" in drawing.caption
-        assert "±" not in drawing.caption
+    assert all("n = 1 seed, so no spread" in drawing.caption for drawing in drawings)
+    assert not any("±" in drawing.caption for drawing in drawings)
 
 
 def test_a_list_is_one_figure_and_what_is_alike_is_told_apart(tmp_path):
@@ -103,6 +106,15 @@ def test_a_list_is_one_figure_and_what_is_alike_is_told_apart(tmp_path):
     assert len({line.get_color() for line in legend.get_lines()}) == 3
 
 
+def test_a_reference_without_teacher_stands_beside_all(tmp_path):
+    records = table(tmp_path, rows=("A", "B"), methods=dict(kl1=dict(tau=1)))
+    records.add("ce", [50.0], row="no teacher", column="CE", kind="ce")
+    write_scalars(records.work_dir("ce"), lines_of(20, 0))
+    drawings = draw(records.experiment())
+    assert len(drawings) == 2
+    assert all("CE" in drawing.numbers["batch_top1"] for drawing in drawings)
+
+
 def test_teachers_look_like_teachers(tmp_path):
     records = table(tmp_path, methods=dict(ce=dict(kind="ce"), kl1=dict(tau=1)), seeds=1)
     records.add("t", [50.0], row="A", column="teacher", kind="ce")
@@ -115,11 +127,14 @@ def test_teachers_look_like_teachers(tmp_path):
 
 def test_of_a_grid_the_largest_alpha_is_drawn(tmp_path):
     records = Records(tmp_path, name="grid")
-    for tau, alpha in itertools.product((1, 3), (0.1, 0.9)):
-        name, row = f"a{alpha}_t{tau}", f"A -> B, tau {tau}"
-        records.add(name, [50.0], row=row, column=f"alpha {alpha}", tau=tau, alpha=alpha)
-        write_scalars(records.work_dir(name), lines_of(100 * alpha, 1.0))
+    for tau in (1, 3):
+        for alpha in (0.1, 0.9):
+            name = f"a{alpha}_t{tau}"
+            records.add(name, [50.0], row=f"A -> B, tau {tau}", column=f"alpha {alpha}", tau=tau,
+                        alpha=alpha)  # fmt: skip
+            write_scalars(records.work_dir(name), lines_of(100 * alpha, 1.0))
     (drawing,) = draw(records.experiment())
+    assert drawing.title == "Learning curves: A -> B"
     first = {label: curve["mean"][0] for label, curve in drawing.numbers["batch_top1"].items()}
     assert first == {"KL τ = 1": 89.0, "KL τ = 3": 89.0}
     assert "Of all α, that of 0.9." in drawing.caption
@@ -136,11 +151,10 @@ def test_failed_runs_and_runs_without_scalars_are_left_out(tmp_path):
     assert "n = 1 to 2 seeds" in drawing.caption
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_is_a_gap(tmp_path, value):
+def test_a_loss_that_is_no_number_is_a_gap(tmp_path):
     records = table(tmp_path, seeds=1)
     lines = lines_of(20, 1.0)
-    lines[3]["loss_kd"] = value
+    lines[3]["loss_kd"] = math.nan
     write_scalars(records.work_dir("A_mse"), lines)
     (drawing,) = draw(records.experiment())
     values = drawing.numbers["loss_kd"]["MSE"]["mean"]
@@ -152,9 +166,14 @@ def test_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match=r"none of the 8 finished runs left .*tools/train.py"):
         draw(table(tmp_path, logged=False).experiment())
     experiment = table(tmp_path).experiment()
-    (tmp_path / experiment.record["runs"][0]["files"]["scalars"][0]).unlink()
+    path = tmp_path / experiment.record["runs"][0]["files"]["scalars"][0]
+    path.unlink()
     with pytest.raises(FileNotFoundError, match="do not exist"):
         draw(experiment)
-    for run in experiment.record["runs"]:
-        run["row"] = None
-    assert draw(experiment) == []  # nothing finished
+
+
+def test_nothing_finished_is_nothing_to_draw(tmp_path):
+    records = Records(tmp_path)
+    records.add("a", [None], row="A", column="tau 1", tau=1)
+    assert draw(records.experiment()) == []
+    assert TOP1[1] in records.experiment().record["metrics"][0]["key"]

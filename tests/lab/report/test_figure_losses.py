@@ -16,7 +16,7 @@ from mmkd_logit.lab.report.figures.losses import (
 )
 from mmkd_logit.losses import LogitMSELoss, ScaledKLDivLoss
 
-TAUS = (0.01, 1, 20, 1e4, math.inf)
+TAUS = (0.01, 0.1, 0.5, 1, 3, 5, 20, 100, 1e4, math.inf)
 
 
 def trained_by(student, teacher, **settings):
@@ -32,6 +32,12 @@ def same(got, want):
     return np.linalg.norm(got - want) < 1e-6 * np.linalg.norm(want)
 
 
+def logits(classes, scale, distance):
+    rng = np.random.default_rng(classes)
+    teacher = scale * rng.standard_normal((8, classes))
+    return teacher + distance * rng.standard_normal((8, classes)), teacher
+
+
 @pytest.mark.parametrize("tau", TAUS)
 def test_is_the_loss_that_trains(tau):
     teacher, students = sample_logits()
@@ -43,10 +49,16 @@ def test_is_the_loss_that_trains(tau):
         assert same(gradient, want[1])
 
 
+def test_is_the_plain_formula_where_that_is_exact():
+    student, teacher = logits(10, 3, 1)
+    q, p = (np.exp(z / 2) / np.exp(z / 2).sum(1, keepdims=True) for z in (teacher, student))
+    value, gradient = kl_of_tau(student, teacher, 2.0)
+    assert value == pytest.approx(4 * (q * np.log(q / p)).sum(1))
+    assert gradient == pytest.approx(2 * (p - q))
+
+
 def test_label_matching_is_the_limit_at_zero():
-    rng = np.random.default_rng(10)
-    teacher = 3 * rng.standard_normal((8, 10))
-    student = teacher + 5 * rng.standard_normal((8, 10))
+    student, teacher = logits(10, 3, 5)
     value, gradient = label_matching(student, teacher)
     want = trained_by(student, teacher, tau=0, scale="max(tau, tau^2)")
     assert value == pytest.approx(want[0])
@@ -122,5 +134,7 @@ def test_temperatures_are_marked_as_their_methods(drawing):
 
 
 def test_the_same_logits_every_time(drawing):
+    first, again = sample_logits(), sample_logits()
+    assert np.array_equal(first[0], again[0])
     assert draw()[0].numbers == drawing.numbers
     assert "seed 0" in drawing.caption

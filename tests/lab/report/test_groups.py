@@ -1,7 +1,7 @@
 """Which runs are drawn together."""
 
 import pytest
-from dump_records import NETWORK, TEACHER, experiment_of, run_of, runs_of
+from dump_records import METHODS, NETWORK, TEACHER, experiment_of, name_of, run_of, runs_of
 from lab.report.records import Records
 
 from mmkd_logit.lab.report.groups import (
@@ -27,8 +27,20 @@ def test_one_network_taught_by_one(tmp_path):
     names = ["CE", "KL τ = 1", "KL τ = 3", "KL τ = 5", "KL τ = 20", "KL τ = ∞", "MSE"]
     assert [method.name for method in family.methods] == names
     assert (family.methods[0].look, family.methods[-1].look) == (CE, MSE)
-    assert (family.seeds, family.tag, family.notes) == ([0, 1], "", [])
-    assert families_of([{**run, "row": None} for run in runs], tmp_path) == []
+    assert family.seeds == [0, 1]
+    assert family.title == "WRN-28-4 → WRN-16-2"
+    assert (family.tag, family.notes) == ("", [])
+
+
+def test_a_family_for_each_student_network(tmp_path):
+    teacher = run_of("teacher", 0, "ce", TEACHER)
+    other = "WideResNetCIFAR depth=16 widen_factor=4"
+    runs = [teacher, *runs_of(0, teacher=teacher), *runs_of(0, network=other, teacher=teacher)]
+    first, second = families_of(runs, tmp_path)
+    assert (first.title, second.title) == ("WRN-28-4 → WRN-16-2", "WRN-28-4 → WRN-16-4")
+    assert (first.tag, second.tag) == (first.title, second.title)  # of their files
+    assert names_in(first) == {name_of(method) for method in METHODS}
+    assert not names_in(first) & names_in(second)
 
 
 def test_the_teacher_is_no_student_of_its_own(tmp_path):
@@ -49,10 +61,13 @@ def test_students_of_other_teachers_share_the_one_without(tmp_path):
         runs.append(run_of(f"{teacher['name']}_mse", 0, "mse", NETWORK, None, (teacher,)))
     runs.append(run_of("both", 0, "mse", NETWORK, None, teachers))
     found = families_of(runs, tmp_path)
-    students = [names_in(family) - {"ce"} for family in found]
-    assert students == [{"big_mse"}, {"small_mse"}, {"both"}]
-    assert all("ce" in names_in(family) for family in found)
-    assert len({family.title for family in found}) == len({family.tag for family in found}) == 3
+    assert [names_in(family) for family in found] == [
+        {"ce", "big_mse"},
+        {"ce", "small_mse"},
+        {"ce", "both"},
+    ]
+    assert len({family.title for family in found}) == 3
+    assert len({family.tag for family in found}) == 3
 
 
 def test_label_noise_and_parts_of_the_data_stay_apart(tmp_path):
@@ -61,19 +76,25 @@ def test_label_noise_and_parts_of_the_data_stay_apart(tmp_path):
     for seed in (0, 1):
         teacher = run_of("teacher", seed, "ce", TEACHER)
         runs.append(teacher)
-        for rate in (0.4, 0.6, None):
-            noise = dict(label_noise=dict(kind="symmetric", rate=rate)) if rate else {}
+        for rate in (0.4, 0.6):
+            noise = dict(kind="symmetric", rate=rate)
             for kind in ("ce", "mse"):
-                taught = (teacher,) * (kind == "mse")
-                run = run_of(f"{kind}{rate}", seed, kind, NETWORK, None, taught, **noise)
-                run["row"]["data"] = dict(train=f"{rate} {seed}" if rate else "a part")
+                run = run_of(
+                    f"{kind}{rate}", seed, kind, NETWORK, None,
+                    () if kind == "ce" else (teacher,), label_noise=noise,
+                )  # fmt: skip
+                run["row"]["data"] = dict(train=f"{rate} {seed}")
                 runs.append(run)
+        for kind in ("ce", "mse"):
+            run = run_of(f"{kind}_part", seed, kind, NETWORK, None, (teacher,) * (kind == "mse"))
+            run["row"]["data"] = dict(train="a part")
+            runs.append(run)
     found = {family.title: names_in(family) for family in families_of(runs, tmp_path)}
     title = "WRN-28-4 → WRN-16-2"
     assert found == {
         f"{title}, symmetric label noise 40 %": {"ce0.4", "mse0.4"},
         f"{title}, symmetric label noise 60 %": {"ce0.6", "mse0.6"},
-        title: {"ceNone", "mseNone"},
+        title: {"ce_part", "mse_part"},
     }
 
 
@@ -87,6 +108,20 @@ def test_the_same_data_with_other_seeds(tmp_path):
             run["row"]["data"] = dict(train="more")
     (family,) = families_of(runs, tmp_path)
     assert {method.name: list(method.runs) for method in family.methods} == dict(CE=[1], MSE=[0])
+
+
+def test_what_did_not_finish_is_told(tmp_path):
+    runs = [run for seed in (0, 1) for run in runs_of(seed)]
+    for run in runs:
+        if run["name"] == "kl-t3" or (run["name"], run["seed"]) == ("mse", 1):
+            run["row"] = None
+    (family,) = families_of(runs, tmp_path)
+    assert family.notes == [
+        "KL τ = 3 did not finish with 2 seeds",
+        "MSE did not finish with 1 seed",
+    ]
+    assert not next(m for m in family.methods if m.name == "KL τ = 3").runs
+    assert families_of([{**run, "row": None} for run in runs], tmp_path) == []
 
 
 def test_other_methods_and_twins(tmp_path):
@@ -123,13 +158,14 @@ def shown(groups):
     }
 
 
-def table_of(tmp_path, losses):
-    """A table with one seed of each (loss, tau, alpha)."""
+def table_of(tmp_path, losses, **places):
+    """A table with one seed of each (loss, tau, alpha); ``places`` are row and column of it."""
     records = Records(tmp_path)
     for kind, tau, alpha in losses:
-        row, column = f"{kind.upper()} {tau or ''}".strip(), f"alpha {alpha}"
+        name = f"{kind}{tau or ''}_{alpha}"
+        row, column = places.get(kind, (f"{kind.upper()} {tau or ''}".strip(), f"alpha {alpha}"))
         more = dict(kind=kind, tau=tau, alpha=alpha, label=kind.upper(), shows_tau=kind == "kl")
-        records.add(f"{kind}{tau or ''}_{alpha}", [70.0], row=row, column=column, **more)
+        records.add(name, [70.0], row=row, column=column, **more)
     return records.experiment().record
 
 
@@ -152,13 +188,17 @@ def test_two_losses_at_two_alphas(tmp_path):
     losses = [(*loss, alpha) for loss in (("kl", 3), ("mse", None)) for alpha in (0.5, 1)]
     record = table_of(tmp_path, losses)
     assert find_grids(record) == []
-    rows = {
+    assert shown(group_by_row(record)) == {
         "KL 3": {"alpha 0.5": "kl3_0.5", "alpha 1": "kl3_1"},
         "MSE": {"alpha 0.5": "mse_0.5", "alpha 1": "mse_1"},
     }
-    assert shown(group_by_row(record)) == rows
     (drawn,) = shown(group_by_teacher(record)).values()
-    assert drawn == {f"{row}, {a}": run for row, runs in rows.items() for a, run in runs.items()}
+    assert drawn == {
+        "KL 3, alpha 0.5": "kl3_0.5",
+        "KL 3, alpha 1": "kl3_1",
+        "MSE, alpha 0.5": "mse_0.5",
+        "MSE, alpha 1": "mse_1",
+    }
 
 
 GRID = [("kl", tau, alpha) for tau in (1, 20) for alpha in (0.1, 0.5, 1.0)]

@@ -6,9 +6,11 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from report_records import drawing_of
+from matplotlib.figure import Figure
+from report_records import drawing_of, figures_of, record_of
 
 from mmkd_logit.lab.report import page_figures
+from mmkd_logit.lab.report.data import Experiment
 from mmkd_logit.lab.report.page_figures import Files, embed, render_figures
 
 
@@ -36,6 +38,36 @@ def test_inside_the_page_and_beside_it(tmp_path):
     assert there["sha256"] == hashlib.sha256(b"x").hexdigest()
     assert gone["sha256"] is None
     assert figure["numbers"] == '{\n "mean": 1.5\n}'
+
+
+def test_the_same_figure_is_the_same_file():
+    (first,), (second,) = render(drawing_of()), render(drawing_of())
+    assert (first.svg, first.png) == (second.svg, second.png)
+
+
+class Broken(Figure):
+    def savefig(self, *args, **kwargs):
+        raise RuntimeError("no\nink")
+
+
+def test_one_that_fails_takes_no_other_with_it(tmp_path):
+    def refuse(experiment):
+        if experiment.key == "b":
+            raise ValueError("no\ndumps")
+        return [drawing_of("c"), drawing_of("d", figure=Broken())]
+
+    experiments = [Experiment(tmp_path, tmp_path, record_of({}, name)) for name in "ab"]
+    figures = {"made": SimpleNamespace(NEEDS="x", draw=refuse), **figures_of("losses")}
+    found = [
+        (experiment and experiment.key, each if isinstance(each, str) else each.drawing.title)
+        for experiment, each in render_figures(experiments, figures)
+    ]
+    assert found == [
+        ("a", "Figure c"),
+        ("a", "figure made: RuntimeError: no ink"),
+        ("b", "figure made: no dumps"),
+        (None, "Figure losses"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["_LARGEST_SVG", "_LONGEST"])

@@ -19,16 +19,19 @@ def place(tmp_path):
     return root
 
 
-def test_links_are_relative_and_lead_there(place, monkeypatch):
+def test_links_are_relative_and_lead_there(place):
     files = Files(place / "results", place / "results")
-    log = "../work_dirs/train.log"
-    assert files.href(place / "work_dirs/train.log", place) == log
-    assert files.href("results/../work_dirs/./train.log", place) == log
+    assert files.href("work_dirs/train.log", place) == "../work_dirs/train.log"
+    assert files.href(place / "work_dirs/train.log", place) == "../work_dirs/train.log"
+    assert files.href("results/../work_dirs/./train.log", place) == "../work_dirs/train.log"
     assert files.href("work_dirs/none.log", place) is None
     assert files.href("work_dirs", place) is None
-    monkeypatch.chdir(place)  # folders seen from the current one
+
+
+def test_of_folders_seen_from_the_current_one(place, monkeypatch):
+    monkeypatch.chdir(place)
     files = Files(Path("results/sub"), Path("results"))
-    assert files.href("work_dirs/train.log", Path()) == f"../{log}"
+    assert files.href("work_dirs/train.log", Path()) == "../../work_dirs/train.log"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,23 @@ def test_a_way_back_through_a_link_is_the_readers(place):
     assert files.href("work_dirs/far/../train.log", place) == "../work_dirs/train.log"
     # Runs on another disk: the reader put the link there.
     assert files.href("work_dirs/far/secret.txt", place) == "../work_dirs/far/secret.txt"
+
+
+def test_a_page_elsewhere_has_no_links(place, tmp_path):
+    files = Files(tmp_path / "pages", place / "results")
+    assert files.href("work_dirs/train.log", place) is None
+    assert files.link("log", "work_dirs/train.log", place) == dict(
+        label="log: work_dirs/train.log", href=None, exists=True
+    )
+
+
+def test_results_apart_from_the_runs(place, tmp_path):
+    results = tmp_path / "elsewhere"
+    (results / "figures").mkdir(parents=True)
+    (results / "figures/a.png").write_text("x")
+    files = Files(results, results)
+    assert files.href("work_dirs/train.log", place) is None
+    assert files.href("figures/a.png", results) == "figures/a.png"
 
 
 @pytest.mark.parametrize(
@@ -77,19 +97,22 @@ def test_what_is_no_name_is_not_there(place, name):
     )
 
 
-def test_what_files_held(place, monkeypatch):
+def test_what_files_held(place):
+    files = Files(place / "results", place / "results")
     path = "work_dirs/train.log"
-    there, gone = Files(place / "results", place / "results").describe([path, "none", path], place)
+    there, gone = files.describe([path, "none", path], place)
     expected = hashlib.sha256(b"log").hexdigest()
     assert there == dict(path=path, href=f"../{path}", sha256=expected)
     assert gone == dict(path="none", href=None, sha256=None)
 
+
+def test_a_file_that_cannot_be_read_has_no_hash(place, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError("no")
 
     monkeypatch.setattr("builtins.open", refuse)
-    (unread,) = Files(place / "results", place / "results").describe([path], place)
-    assert unread["sha256"] is None
+    files = Files(place / "results", place / "results")
+    assert files.describe(["work_dirs/train.log"], place)[0]["sha256"] is None
 
 
 def test_names_are_handed_out_once():

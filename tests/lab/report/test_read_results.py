@@ -1,7 +1,6 @@
 """Reading a folder of results: experiments, each run with its row of runs.jsonl."""
 
 import functools
-import itertools
 import json
 
 import numpy as np
@@ -28,19 +27,24 @@ def test_sorted_by_scale_and_name(tmp_path):
 
 
 def test_each_run_has_its_row(tmp_path):
-    """The newest of its weights."""
     record = record_of(LIST)
-    results = write_record(tmp_path, record).parent
-    runs = read_results(results).experiments[0].record["runs"]
+    path = write_record(tmp_path, record)
+    runs = read_results(path.parent).experiments[0].record["runs"]
     assert [run["row"] for run in runs] == [run["row"] for run in record["runs"]]
     assert [run["line"] for run in runs] == [1, 2, 3, None, None, None]
+
+
+def test_the_newest_row_of_the_weights_counts(tmp_path):
+    record = record_of(dict(ce=("CE", "", [70.0], None)))
+    results = write_record(tmp_path, record).parent
     again = dict(record["runs"][0]["row"], train={"accuracy/top1": 99.0})
+    other = row_of("other", 0, 1.0)
     with open(results / "runs.jsonl", "a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in (row_of("other", 0, 1.0), again))
+        file.writelines(json.dumps(row) + "\n" for row in (other, again))
     found = read_results(results)
-    run = found.experiments[0].record["runs"][0]
-    assert (run["row"], run["line"]) == (again, 5)
-    assert list(found.rows) == [1, 2, 3, 4, 5]
+    (run,) = found.experiments[0].record["runs"]
+    assert (run["row"], run["line"]) == (again, 3)
+    assert list(found.rows) == [1, 2, 3]
 
 
 def test_what_is_wrong_with_rows_is_told(tmp_path):
@@ -93,20 +97,24 @@ def test_what_is_no_folder_or_empty(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b'{"format": 2, ', b"[" * 100_000, b'{"a": "\xff"}'])
 def test_cut_off(tmp_path, content):
-    path = write_record(tmp_path, record_of({}, format=1))
-    assert fail(path.parent).startswith(f"{path} has format 1 and this program reads 2; let this")
+    path = write_record(tmp_path, record_of({}))
     path.write_bytes(content)
     assert fail(path.parent).startswith(f"{path} is not whole JSON (")
 
 
-def places_in(value, at=()):
+def test_another_version(tmp_path):
+    path = write_record(tmp_path, record_of({}, format=1))
+    assert fail(path.parent).startswith(f"{path} has format 1 and this program reads 2; let this")
+
+
+def changes_of(value, at=()):
     """Yield the places in nested JSON, the first item of lists alone."""
     if at:
         yield at
     if isinstance(value, (dict, list)):
         items = value.items() if isinstance(value, dict) else enumerate(value[:1])
         for key, inner in items:
-            yield from places_in(inner, (*at, key))
+            yield from changes_of(inner, (*at, key))
 
 
 def damaged(value, at, new):
@@ -124,36 +132,40 @@ def test_a_file_damaged_by_hand_is_named_in_one_line(tmp_path):
     """At every place: a value of another type, or nothing."""
     path = write_record(tmp_path, record_of({"mse": LIST["ce"]}))
     whole, told = json.loads(path.read_text()), []
-    places = list(places_in(whole))
-    for at, new in itertools.product(places, (["wrong"], {"wrong": 3}, None)):
-        path.write_text(json.dumps(damaged(whole, at, new)))
-        try:
-            build_report(path.parent, figures={})
-        except ValueError as error:
-            told.append(str(error))
+    places = list(changes_of(whole))
+    for at in places:
+        for new in (["wrong"], {"wrong": 3}, None):
+            path.write_text(json.dumps(damaged(whole, at, new)))
+            try:
+                build_report(path.parent, figures={})
+            except ValueError as error:
+                told.append(str(error))
     damage = [text for text in told if text.startswith(f"{path} is damaged: ")]
     assert len(damage) > len(places)
     assert all(len(text) < 500 and "write it again" in text for text in damage)
     for text in set(told).difference(damage):  # no experiment any more, or of another format
         assert "holds no experiments" in text or f"{path} has format" in text
-    for at, new, why in (
-        (("runs", 0, "files"), None, "runs[0] has no files"),
-        (("metrics", 0, "cells", "mse", "n"), None, "metrics[0].cells.mse has no n"),
-        (("cells", "mse"), None, "metric test.accuracy/top1 has other cells"),
-        (("runs", 0, "seed"), "0", "runs[0].seed is '0'"),
+    for at, why in (
+        (("runs", 0, "files"), "runs[0] has no files"),
+        (("metrics", 0, "cells", "mse", "n"), "metrics[0].cells.mse has no n"),
+        (("cells", "mse"), "metric test.accuracy/top1 has other cells"),
     ):
-        path.write_text(json.dumps(damaged(whole, at, new)))
+        path.write_text(json.dumps(damaged(whole, at, None)))
         assert f"{path} is damaged: {why}; remove it, or let" in fail(path.parent)
+    path.write_text(json.dumps(damaged(whole, ("runs", 0, "seed"), "0")))
+    assert "is damaged: runs[0].seed is '0'; remove it" in fail(path.parent)
 
 
 def test_rows_damaged_by_hand_are_problems(tmp_path):
     """A row is left out, or does not matter where it is damaged."""
     results = write_record(tmp_path, record_of(dict(mse=("A", "", [1.0], None)))).parent
     row = json.loads((results / "runs.jsonl").read_text())
-    for at, new in itertools.product(places_in(row), (["wrong"], {"wrong": 3}, "wrong", None)):
-        (results / "runs.jsonl").write_text(json.dumps(damaged(row, at, new)) + "\n")
-        for problem in build_report(results, figures={})[1]:
-            assert problem.startswith(("runs.jsonl: line 1 is not", "The files", str(results)))
+    for at in changes_of(row):
+        for new in (["wrong"], {"wrong": 3}, "wrong", None):
+            (results / "runs.jsonl").write_text(json.dumps(damaged(row, at, new)) + "\n")
+            _, problems = build_report(results, figures={})
+            for problem in problems:
+                assert problem.startswith(("runs.jsonl: line 1 is not", "The files", str(results)))
     (results / "runs.jsonl").write_text(json.dumps({**row, "train_seconds": "12"}) + "\n")
     assert read_results(results).problems[0] == (
         "runs.jsonl: line 1 is not a results row (train_seconds is '12'); remove it"

@@ -13,8 +13,9 @@ def samples_of(experiment, split="train"):
 
 
 def run_in(experiment, name, seed=0):
-    runs = {(run["name"], run["seed"]): run for run in experiment.record["runs"]}
-    return runs[name, seed]
+    return next(
+        run for run in experiment.record["runs"] if (run["name"], run["seed"]) == (name, seed)
+    )
 
 
 def by_name(samples):
@@ -72,22 +73,27 @@ def test_no_other_file_says_what_the_teacher_computes(tmp_path):
     assert [beside for _, beside in by_name(samples).values()] == [None]
 
 
-@pytest.mark.parametrize(
-    ("name", "said", "message"),
-    [
-        ("mse", dict(weights="old"), "not of this run any more: their weights are old"),
-        ("mse", dict(teachers=["x"]), r"their teachers are \['x'\] and the run's \["),
-        ("ce", dict(weights=None), "their weights are None"),
-    ],
-)
-def test_a_stale_dump_is_refused(two, tmp_path, name, said, message):
-    write_dump(tmp_path, run_in(two, name), "train", arrays_of(name, 0, "train"), **said)
-    with pytest.raises(ValueError, match=message) as told:
+def test_a_stale_dump_is_refused(two, tmp_path):
+    write_dump(tmp_path, run_in(two, "mse"), "train", arrays_of("mse", 0, "train"), weights="old")
+    with pytest.raises(ValueError, match="not of this run any more: their weights are old") as told:
         by_name(samples_of(two))
     assert "export them again with --dump-logits, or by tools/dump_logits.py" in str(told.value)
-    assert f"work_dirs/{name}/seed0/logits/train.npz" in str(told.value)
+    assert "work_dirs/mse/seed0/logits/train.npz" in str(told.value)
+    assert run_in(two, "mse")["row"]["weights"][:12] in str(told.value)
     # The other split is as it was.
     assert len(by_name(samples_of(two, "test"))) == 4
+
+
+def test_a_dump_beside_another_teacher_is_refused(two, tmp_path):
+    write_dump(tmp_path, run_in(two, "mse"), "train", arrays_of("mse", 0, "train"), teachers=["x"])
+    with pytest.raises(ValueError, match=r"their teachers are \['x'\] and the run's \["):
+        by_name(samples_of(two))
+
+
+def test_a_dump_that_says_nothing_of_its_weights_is_refused(two, tmp_path):
+    write_dump(tmp_path, run_in(two, "ce"), "train", arrays_of("ce", 0, "train"), weights=None)
+    with pytest.raises(ValueError, match="their weights are None"):
+        by_name(samples_of(two))
 
 
 def test_a_dump_that_is_gone(two, tmp_path):
@@ -96,7 +102,18 @@ def test_a_dump_that_is_gone(two, tmp_path):
         by_name(samples_of(two))
 
 
+def test_what_is_missing(two):
+    del run_in(two, "ce")["files"]["dumps"]["train"]
+    assert samples_of(two).missing == []  # the other seed has one
+    del run_in(two, "ce", 1)["files"]["dumps"]["train"]
+    samples = samples_of(two)
+    assert samples.missing == ["CE"]
+    assert list(by_name(samples)) == [("MSE", 0), ("MSE", 1)]
+
+
 def test_splits(two, tmp_path):
+    (splits,) = splits_of(two)
+    assert [samples.split for samples in splits] == ["train", "test"]
     write_dump(tmp_path, run_in(two, "mse"), "val", arrays_of("mse", 0, "test"))
     (splits,) = splits_of(two)
     assert [samples.split for samples in splits] == ["train", "test", "val"]

@@ -2,25 +2,31 @@ import numpy as np
 import pytest
 from lab.report.records import method, write_dump, write_scalars
 
-from mmkd_logit.lab.report.data import experiment_of_folders
+from mmkd_logit.lab.report.data import experiment_of_folders, is_work_folder
 
 
-def folder(tmp_path, name, **identity):
+def folder(tmp_path, name, epochs=2, **identity):
     work_dir = tmp_path / name
-    write_scalars(work_dir, [dict(step=10 * e, epoch=e, batch_top1=1.0 * e) for e in (1, 2)])
+    lines = [dict(step=10 * e, epoch=e, batch_top1=1.0 * e) for e in range(1, epochs + 1)]
+    write_scalars(work_dir, lines)
     if identity:
         write_dump(work_dir, "test", identity, logits=np.zeros((4, 2), np.float32))
     return work_dir
 
 
 def test_runs_are_called_after_their_folders(tmp_path):
-    folders = [folder(tmp_path, name) for name in ("a/seed0", "a/seed3", "c")]
+    folders = [folder(tmp_path, name) for name in ("a/seed0", "a/seed3", "b/seed0", "c")]
     record = experiment_of_folders(folders).record
-    named = [(run["name"], run["seed"]) for run in record["runs"]]
-    assert named == [("a", 0), ("a", 3), ("c", 0)]
-    assert record["cells"] == dict(a=["a", ""], c=["c", ""])
+    assert [(run["name"], run["seed"]) for run in record["runs"]] == [
+        ("a", 0), ("a", 3), ("b", 0), ("c", 0)
+    ]  # fmt: skip
+    assert record["cells"] == {name: [name, ""] for name in "abc"}
+    assert record["runs"][0]["method"]["kind"] == "other"
+    assert record["runs"][0]["method"]["loss"] == "a"
     assert record["runs"][0]["row"]["epochs"] == 2
-    # Folders of one name are told apart.
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path):
     folders = [folder(tmp_path, name) for name in ("x/a/seed0", "y/a/seed0", "y/b/seed0")]
     names = [run["name"] for run in experiment_of_folders(folders).record["runs"]]
     assert names == ["x/a", "y/a", "y/b"]
@@ -40,3 +46,9 @@ def test_a_dump_that_is_cut_off_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"test.npz is not a whole dump .*tools/dump_logits.py"):
         experiment_of_folders([work_dir])
+
+
+def test_what_is_no_work_folder(tmp_path):
+    assert is_work_folder(folder(tmp_path, "a/seed0"))
+    assert not is_work_folder(tmp_path / "a")
+    assert not is_work_folder(tmp_path / "nowhere")
