@@ -107,14 +107,14 @@ def noisy_ensemble(folder):
     return from_memory(kind_of_run(folder, model, hooks=[EMA]), noise=True)
 
 
-def sequential(folder):
+def sequential(folder, **kwargs):
     """Another loss after an epoch and another teacher after two, which metrics look at."""
     teacher = dict(config=digits_student(widen_factor=3), checkpoint=None)
     stages = [dict(begin=1, loss_kd=MSE), dict(begin=2, teacher=teacher, alpha=0.5)]
     hook = dict(type="mmkd_logit.SequentialTeacherHook", stages=stages)
     evaluator = [dict(type="Accuracy"), dict(type="mmkd_logit.TeacherAgreement")]
     model = digits_distiller(digits_student(drop_rate=0.3), alpha=0.7)
-    return kind_of_run(folder, model, hooks=[EMA, hook], val_evaluator=evaluator)
+    return kind_of_run(folder, model, hooks=[EMA, hook], val_evaluator=evaluator, **kwargs)
 
 
 def cached(folder, storage="disk"):

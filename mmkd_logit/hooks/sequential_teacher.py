@@ -234,8 +234,8 @@ def _distiller(runner: Runner) -> LogitDistiller:
 
 def _is_to_be_validated(runner: Runner) -> bool:
     """Whether a resumed run first does a validation, which belongs to the stage before it."""
-    place = getattr(runner.train_loop, "place", None)
-    return place is not None and not place.validated and place.iter == runner.iter
+    progress = getattr(runner.train_loop, "progress", None)  # of a loop that can be resumed
+    return progress is not None and not progress.validated and progress.iter == runner.iter
 
 
 def _averages(runner: Runner) -> list[LogitDistiller]:

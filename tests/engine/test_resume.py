@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from cut_off import EMA, KINDS, Cut, Killed, kd, plain, train, train_in_parts
+from cut_off import EMA, KINDS, Cut, Killed, kd, plain, sequential, train, train_in_parts
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from runs import weights
@@ -221,6 +221,14 @@ def test_cut_off_before_in_and_after_a_validation(stopped, tmp_path):
     train_in_parts(lambda: evaluated(tmp_path / "parts"), *cuts, Cut(8, "after_val_iter"))
     assert_same_runs(stopped, tmp_path / "parts")
     assert curves(stopped)["accuracy/top1"][0].tolist() == [1, 2, 3]
+
+
+def test_a_validation_that_is_due_is_of_the_stage_before_it(tmp_path):
+    """The stage that begins after epoch 2 has another teacher, which the validation compares."""
+    saved = dict(type="CheckpointHook", interval=1)
+    train(sequential(tmp_path / "whole", saved=saved))
+    train_in_parts(lambda: sequential(tmp_path / "parts", saved=saved), Cut(8, "before_val"))
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("forgotten", ["validated", "hooks"])
