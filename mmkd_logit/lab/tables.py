@@ -158,7 +158,10 @@ def _matrix(experiment: Experiment, cells: dict[str, Cell]) -> list[str]:
 
 def compare(experiment: Experiment, cells: Mapping[str, Cell], first: str, second: str) -> str:
     """Say by how much one run is better than another, seed by seed."""
+    (row, column), (other_row, other) = (experiment.cells[name] for name in (first, second))
     what = f"{experiment.label(first)} minus {experiment.label(second)}"
+    if row == other_row and column and other:
+        what = f"{row}: {column} minus {other}"
     a, b = cells[first].by_seed, cells[second].by_seed
     seeds = sorted(a.keys() & b.keys())
     if not seeds:

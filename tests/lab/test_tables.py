@@ -201,6 +201,15 @@ def test_rows_columns_and_the_papers_numbers(tmp_path):
     ]
 
 
+def test_a_comparison_within_a_row_names_the_row_once(tmp_path):
+    _, rows = matrix(tmp_path)
+    pairs = "comparisons = [('small_MSE', 'small_CE'), ('big_MSE', 'small_MSE')]"
+    (tmp_path / "table9.py").write_text(f"{MATRIX}{pairs}")
+    text = render(Experiment(tmp_path / "table9.py"), rows)
+    assert "- small: MSE minus CE: no seed finished both." in text
+    assert "- big, MSE minus small, MSE: no seed finished both." in text
+
+
 def test_small_versions_say_so(tmp_path):
     folder = tmp_path / "paper" / "digits"
     folder.mkdir(parents=True)
