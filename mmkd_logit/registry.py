@@ -22,6 +22,9 @@ from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
+from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import DefaultScope, Registry
 from mmengine.registry import registry as _mmengines
 
@@ -131,6 +134,15 @@ LOOPS = _Registry(
         "mmkd_logit.models",
     ],
 )
+
+# Empty ones. What a config with a ``_base_`` of ``mmkd_logit::`` takes from it is built in our scope,
+# and MMEngine warns where that has no registry of the kind.
+for _kind, _parent in (
+    ("transform", MMENGINE_TRANSFORMS),
+    ("optimizer", MMENGINE_OPTIMIZERS),
+    ("parameter scheduler", MMENGINE_PARAM_SCHEDULERS),
+):
+    Registry(_kind, parent=_parent, scope="mmkd_logit", locations=["mmkd_logit.registry"])
 
 
 # MMEngine reads ``PACKAGE::PATH`` in ``_base_`` and ``get_config`` of the packages listed there.

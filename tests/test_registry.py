@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import mmengine.registry
+import pytest
 from commands import PROJECT
 from examples import needed_by
 
@@ -209,3 +210,13 @@ def test_locations_hold_what_they_should():
     for name, (node, _) in components().items():
         module = NODES[node].module_dict[name].__module__
         assert any(module.startswith(location) for location in NODES[node]._locations), name
+
+
+@pytest.mark.parametrize("kind", ["TRANSFORMS", "OPTIMIZERS", "PARAM_SCHEDULERS"])
+def test_what_a_config_with_a_base_of_ours_holds_is_built_in_our_scope(kind):
+    """Where there is no registry of the kind MMEngine warns and takes another one."""
+    with getattr(mmengine.registry, kind).switch_scope_and_registry("mmkd_logit") as found:
+        assert found.scope == "mmkd_logit"
+    if kind == "TRANSFORMS":
+        spec = dict(type="mmpretrain.PackInputs", _scope_="mmkd_logit")
+        assert type(mmengine.registry.TRANSFORMS.build(spec)).__name__ == "PackInputs"

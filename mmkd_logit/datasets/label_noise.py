@@ -193,7 +193,7 @@ class LabelNoise:
     def apply(self, labels: Any, num_classes: int) -> np.ndarray:
         """Return the noisy labels (N,), int64, of N clean ones from 0 to ``num_classes - 1``."""
         clean = check_labels(labels, num_classes, "the data set's labels")
-        if num_classes < 2 and self.kind in ("symmetric", "pair"):
+        if num_classes < 2:
             raise ValueError(f"kind {self.kind!r} needs 2 classes or more, got {num_classes}")
         function, _ = KINDS[self.kind]
         return function(self, clean, num_classes)

@@ -52,9 +52,12 @@ def describe_method(cfg: Config) -> dict[str, Any]:
         loss = features[0].get("loss") or {}
     several = features or any(type_name(h) == _SEQUENTIAL for h in cfg.get("custom_hooks") or [])
     said = describe_loss(loss) if alpha and not several else {}
+    kind = "other" if several else said["label"].lower() if said else "ce"
+    if said and kind in ("ce", "other"):  # which a loss of somebody else may be called
+        kind += " loss"
     return dict(
         **said,
-        kind="other" if several else said["label"].lower() if said else "ce",
+        kind=kind,
         tau=_number(loss.get("tau")) if isinstance(loss, Mapping) else None,
         alpha=alpha,
         loss=(loss.get("name") or type_name(loss)) if isinstance(loss, Mapping) else None,
@@ -143,6 +146,7 @@ def training_metrics(runner: Runner) -> dict[str, Any]:
     cfg = runner.cfg
     evaluator = cfg.get("train_evaluator") or cfg.test_evaluator
     test_loop = runner._test_loop
+    runner.logger.info("Measuring on the training images, un-augmented")
     runner._test_loop = TestLoop(
         runner, dataloader=training_data_loader(cfg), evaluator=copy.deepcopy(evaluator)
     )

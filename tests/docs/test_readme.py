@@ -110,6 +110,23 @@ def test_a_network_of_ones_own_distils_as_shown():
     assert len(model(**data, mode="predict")) == 2
 
 
+def test_a_loss_of_ones_own_trains_as_shown(tmp_path, monkeypatch):
+    from mmengine.registry import MODELS
+
+    from mmkd_logit.engine.results import describe_method
+    from mmkd_logit.registry import load_config
+
+    text = (PROJECT / "docs/foreign-networks-and-checkpoints.md").read_text()
+    for name, word in (("my_losses", "class CentredHuberLoss"), ("config", "'my_losses'")):
+        (code,) = [block for block in blocks("python", text) if word in block]
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = load_config(str(tmp_path / "config.py"))
+    assert describe_method(cfg)["label"] == "Huber"
+    loss, logits = MODELS.build(cfg.model.loss_kd), torch.tensor([[1.0, 2.0, 3.0]])
+    assert loss(logits + 3, logits) == 0 < loss(2 * logits, logits)
+
+
 _IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
@@ -223,6 +240,13 @@ def test_every_figure_and_every_metric_is_there():
     for key in METRICS | METRICS_BESIDE_A_TEACHER:
         if not key.startswith(("accuracy/", "distance/q")):  # mmpretrain's; a range is named
             assert key.split("/")[1] in keys, key
+
+
+def test_every_kind_of_noise_is_there():
+    from mmkd_logit.datasets.label_noise import KINDS
+
+    rows = re.findall(r"^\| `'(\w+)'` \|", (PROJECT / "docs/data.md").read_text(), re.M)
+    assert rows == list(KINDS), "list it in docs/data.md"
 
 
 def test_every_experiment_is_there():

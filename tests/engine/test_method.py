@@ -3,6 +3,7 @@ from commands import PROJECT
 from mmengine.config import Config
 
 from mmkd_logit.engine.results import describe_method
+from mmkd_logit.losses import LogitMSELoss
 
 WRN = "WideResNetCIFAR depth=16 widen_factor=2"
 KD = dict(teacher_config="mmkd_logit::wrn/wrn28-4.py", network=WRN, label_noise=None)
@@ -23,6 +24,11 @@ def test_temperatures(tau, expected):
     said = dict(label="KL", shows_tau=True, shift_invariant=True)
     assert found == dict(KD, **said, kind="kl", tau=expected, alpha=1.0, loss="ScaledKLDivLoss")
     assert isinstance(found["tau"], type(expected))
+
+
+def test_a_loss_that_is_called_as_training_without_one(monkeypatch):
+    monkeypatch.setattr(LogitMSELoss, "label", "CE")
+    assert method("kd/wrn28-4_wrn16-2_mse")["kind"] == "ce loss"
 
 
 def test_without_a_teacher():
