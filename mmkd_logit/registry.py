@@ -135,7 +135,7 @@ LOOPS = _Registry(
     ],
 )
 
-# Empty ones. What a config with a ``_base_`` of ``mmkd_logit::`` takes from it is built in our scope,
+# Empty ones. What a config takes from a ``_base_`` of ``mmkd_logit::`` is built in our scope,
 # and MMEngine warns where that has no registry of the kind.
 for _kind, _parent in (
     ("transform", MMENGINE_TRANSFORMS),
