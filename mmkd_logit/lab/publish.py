@@ -64,16 +64,24 @@ def measured_rows(
 
 
 def render_block(words: str, rows: Sequence[dict]) -> str:
-    """Render what a ``tools/reproduce.py`` command line makes, or the JSON of a benchmark."""
+    """Render what a ``tools/reproduce.py`` command line makes, or the JSON of a benchmark.
+
+    ``--metric KEY`` at its end leaves the table of one metric.
+    """
     if words.endswith(".json"):
         from .benchmark.speed import render as render_benchmark  # imports every network
 
         return render_benchmark(json.loads(Path(words).read_text())) + "\n"
+    words, _, metric = words.partition(" --metric ")
     args = reproduce_parser().parse_args(shlex.split(words))
     seeds = sorted({row["seed"] for row in rows if row["seed"] < 1000})
     texts = []
     for path in find_experiments(args.experiments, args.scale):
         experiment = Experiment(path, tuple(args.cfg_options), args.epochs, args.only, args.fast)
+        if metric:
+            experiment.metrics = [each for each in experiment.metrics if each["key"] == metric]
+            if not experiment.metrics:
+                raise ValueError(f"the experiment {experiment.name} has no metric {metric!r}")
         texts.append(render(experiment, measured_rows(experiment.runs(seeds), rows, experiment)))
     return "\n\n".join(texts) + "\n"
 

@@ -84,6 +84,19 @@ def test_a_page(place):
         render_readme("<!-- measured: nope -->\n<!-- end -->\n", rows)
 
 
+def test_a_page_with_one_metric(place):
+    top1, top5 = (f"dict(title='{key}', key='test.accuracy/{key}')" for key in ("top1", "top5"))
+    Path("small.py").write_text(f"{EXPERIMENT}metrics = [{top1}, {top5}]\n")
+    rows = [row_of(place[0], 90.0, "w0", test={"accuracy/top1": 90.0, "accuracy/top5": 99.0})]
+    page = "<!-- measured: small.py{} -->\n<!-- end -->\n"
+    assert "| Teacher | 99.00 (1) |" in render_readme(page.format(""), rows)
+    text = render_readme(page.format(" --metric test.accuracy/top1"), rows)
+    assert "| Teacher | 90.00 (1) |" in text
+    assert "99.00" not in text
+    with pytest.raises(ValueError, match="the experiment small has no metric 'test.no'"):
+        render_readme(page.format(" --metric test.no"), rows)
+
+
 def test_a_benchmark(place):
     ratios = {"bare": dict(ratio=0.8, quartiles=[0.7, 0.9])}
     rows = [
