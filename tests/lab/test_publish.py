@@ -93,7 +93,7 @@ def test_a_page_with_one_metric(place):
     text = render_readme(page.format(" --metric test.accuracy/top1"), rows)
     assert "| Teacher | 90.00 (1) |" in text
     assert "99.00" not in text
-    with pytest.raises(ValueError, match="the experiment small has no metric 'test.no'"):
+    with pytest.raises(ValueError, match=r"the experiment small has no metric 'test\.no'"):
         render_readme(page.format(" --metric test.no"), rows)
 
 

@@ -49,7 +49,7 @@ class Samples:
     def teacher(self, seed: int) -> Dump | None:
         """Return the logits of the teacher, which a student's file holds too.
 
-        Where they came from a cache it holds no pre-logits, and those of the teacher's file do.
+        Where they came from a cache it holds no pre-logits, and the teacher's own file does.
         """
         for _, dump in self.students(seed):
             if dump.teacher_logits is not None:
@@ -58,7 +58,7 @@ class Samples:
                 return replace(
                     dump,
                     logits=dump.teacher_logits,
-                    prelogits=own.prelogits if own and own.same_samples(dump) else prelogits,
+                    prelogits=_prelogits_of(own, dump) if own else prelogits,
                     weight=dump.teacher_weight,
                 )
         return None
@@ -108,6 +108,16 @@ class Samples:
                 )
         self.sources.add(path)
         return dump
+
+
+def _prelogits_of(own: Dump, samples: Dump) -> np.ndarray | None:
+    """Return those of another file's samples, which may be a part; None if some are missing."""
+    order = np.argsort(own.index, kind="stable")
+    places = np.searchsorted(own.index, samples.index, sorter=order)
+    rows = order[np.minimum(places, len(order) - 1)]
+    same = np.array_equal(own.index[rows], samples.index)
+    same = same and np.array_equal(own.clean_label[rows], samples.clean_label)
+    return own.prelogits[rows] if same and own.prelogits is not None else None
 
 
 def samples_of(experiment: Experiment) -> list[list[Samples]]:

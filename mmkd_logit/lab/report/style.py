@@ -141,14 +141,19 @@ def new_figure(height: float = 3.2, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-COLUMNS = 4  # of panels
+COLUMNS = 4  # of panels, at most
+
+
+def columns_of(count: int) -> int:
+    """Return in how many columns panels stand, with rows as equal as can be."""
+    return -(-count // -(-count // COLUMNS))
 
 
 def panel_blocks(
     heads: Sequence[str], count: int, height: float, share: bool = False
 ) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure with a block of panels for each split, one panel a method."""
-    columns = min(COLUMNS, count)
+    columns = columns_of(count)
     rows = -(-count // columns)
     width = WIDTH * columns / COLUMNS if columns > 2 else 0.6 * WIDTH
     figure = new_figure(len(heads) * (rows * height + 0.35) + 0.3, width)

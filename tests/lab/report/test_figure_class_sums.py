@@ -173,3 +173,14 @@ def test_runs_that_logged_no_sums_have_no_figure_and_asking_for_it_says_why(tmp_
         command.main([str(records.path().parent), "--figure", "class_sums"])
     said = capsys.readouterr().err
     assert re.search("that needs .* classifier/sum_norm.*ClassifierSumHook", said)
+
+
+def test_sums_of_the_teacher_alone_are_not_drawn(tmp_path):
+    """It trained by a config with the hook, and its students by one without."""
+
+    def write(kind, begin):
+        lines = lines_of(kind, begin)
+        return lines if kind == "ce" else [ln for ln in lines if "classifier/sum_norm" not in ln]
+
+    assert draw(table(tmp_path / "some", write=write).experiment()) == []
+    assert len(draw(table(tmp_path / "all").experiment())) == 1

@@ -363,6 +363,13 @@ def test_the_teachers_own_file_has_the_pre_logits_that_a_cache_has_not(tmp_path)
     write_dump(tmp_path, teacher, "train", {**own, "index": own["index"] + 1})  # other samples
     (drawing,) = figure_distances.draw(experiment_of(tmp_path, runs))
     assert "teacher" not in drawing.numbers["prelogit_norm"]
+    rows = np.random.default_rng(0).permutation(len(own["index"]))
+    by_sample = [name for name, values in own.items() if len(values) == len(rows)]
+    more = {name: np.concatenate([own[name][rows], own[name][:3]]) for name in by_sample}
+    more["index"][-3:] += 1000  # the students saw a part of the teacher's samples
+    write_dump(tmp_path, teacher, "train", {**own, **more})
+    (drawing,) = figure_distances.draw(experiment_of(tmp_path, runs))
+    assert drawing.numbers["prelogit_norm"]["teacher"]["pooled"] == found
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from ..data import Dump, Experiment
 from ..densities import Panel, Row, draw_rows, not_finite
 from ..samples import LOGITS, Samples, describe, samples_of
-from ..style import COLUMNS, Drawing, mean_text, name_panel, panel_blocks, say_empty
+from ..style import Drawing, columns_of, mean_text, name_panel, panel_blocks, say_empty
 
 NEEDS = LOGITS
 WORK_FOLDERS = True
@@ -107,10 +107,10 @@ def _draw_reliability(samples: list[Samples], found: dict[str, dict[str, list[Ro
         rows = zip(block, quantities["reliability"], quantities["tld"], strict=True)
         for place, (axes, row, differences) in enumerate(rows):
             _draw_panel(axes, row, "no finite logits" if differences.by_seed else "not dumped")
-            if place + COLUMNS >= count:  # none below
+            if place + columns_of(count) >= count:  # none below
                 axes.tick_params(labelbottom=True)
                 axes.set_xlabel("confidence")
-            if place % COLUMNS == 0:
+            if place % columns_of(count) == 0:
                 axes.set_ylabel("accuracy")
     handles = [
         Patch(facecolor="#cccccc", edgecolor="#777777", linewidth=0.7, label="accuracy of the bin"),

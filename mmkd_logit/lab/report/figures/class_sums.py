@@ -67,12 +67,14 @@ def draw(experiment: Experiment) -> list[Drawing]:
     Of runs outside any experiment all are drawn.
     """
     groups = group_by_row(experiment.record)
+    least = 1
     if not experiment.record.get("outside"):
-        groups = [group for group in groups if _has_contrast(group)]
+        groups, least = [group for group in groups if _has_contrast(group)], 2
     return [
         _draw(experiment, group, curves)
         for group, curves in read_curves(experiment, groups, _values)
-        if not curves.keys().isdisjoint((_NORM, _OFF, _BIAS))
+        # Where the teacher alone logged them, they compare nothing.
+        if any(len(curves.get(name, ())) >= least for name in (_NORM, _OFF, _BIAS))
     ]
 
 
