@@ -1,7 +1,6 @@
 """Wrong lines by area: the file in the package, a line, what it becomes, and tests that must fail.
 
-The losses have theirs in tests/losses/test_mutants.py and test_method_mutants.py, which run with
-the suite. These take a process each, so that `python tests/mutants` runs them when tests are
+The losses have theirs in tests/losses/test_mutants.py, which run with the suite. These take a process each, so that `python tests/mutants` runs them when tests are
 changed or deleted; the suite only checks that every line is still there, once.
 """
 
@@ -157,6 +156,12 @@ MUTANTS = {
         "if not self.progress.validated:",
         "if False:",
         f"{_RESUME}::test_cut_off_before_in_and_after_a_validation",
+    ),
+    "a validation that was due is of the stage after it": Mutant(
+        "hooks/sequential_teacher.py",
+        'getattr(runner.train_loop, "progress", None)',
+        'getattr(runner.train_loop, "place", None)',
+        f"{_RESUME}::test_a_validation_that_is_due_is_of_the_stage_before_it",
     ),
     "workers that the run had are started after its random states": Mutant(
         "engine/runner.py",
