@@ -1,7 +1,8 @@
 """Wrong lines by area: the file in the package, a line, what it becomes, and tests that must fail.
 
-The losses have theirs in tests/losses/test_mutants.py, which run with the suite. These take a process each, so that `python tests/mutants` runs them when tests are
-changed or deleted; the suite only checks that every line is still there, once.
+The losses have theirs in tests/losses/test_mutants.py, which run with the suite. These take a
+process each, so that `python tests/mutants` runs them when tests are changed or deleted; the suite
+only checks that every line is still there, once.
 """
 
 from typing import NamedTuple
