@@ -37,7 +37,8 @@ class OneLineParser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong; argparse prints the whole usage before it."""
 
     def __init__(self, *args: Any, place: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        # Flags are also looked for in the words of a command, such as --resume and --no-train.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
         self.place = place
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

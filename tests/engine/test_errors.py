@@ -169,3 +169,12 @@ def test_no_error_no_words(capsys):
         raise SystemExit(3)
     assert stopped.value.code == 3
     assert capsys.readouterr() == ("", "")
+
+
+def test_flags_are_written_in_full(capsys):
+    """What resumes a command, and records it, looks for them among its words."""
+    from mmkd_logit.engine.train import build_parser
+
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["CONFIG.py", "--resum"])
+    assert "unrecognized arguments: --resum; did you mean --resume?" in capsys.readouterr().err
