@@ -228,7 +228,7 @@ class InMemoryDataset(SampleWrapper):
             images[place] = image
         identity = super().identity(self._kept)
         self._table = make_table(infos)._replace(identity=identity)
-        self._noisy = infos[0]["clean_label"] is not None
+        self._noisy = any(info["clean_label"] is not None for info in infos)  # of joined ones some
         digest = hashlib.sha256(images.data)
         digest.update(repr(images.shape[1:]).encode() + self._augmentation.describe())
         self._pictures = digest.hexdigest()

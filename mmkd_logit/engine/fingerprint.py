@@ -27,7 +27,7 @@ from mmkd_logit.utils.files import write_text
 
 from .config import change_teachers, seed_of, teachers_of
 
-_FILES = ("file", "matrix")  # fields in which the wrappers of a data set name files
+FILES = ("file", "matrix")  # fields in which the wrappers of a data set name files
 _TASKS = dict(slurm="SLURM_NTASKS", mpi="OMPI_COMM_WORLD_SIZE")
 
 # The one table of what counts. These fields of a config decide a run's weights; all others say
@@ -147,7 +147,7 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, str):
-        if key in _FILES:
+        if key in FILES:
             return file_hash(value) or "missing"
         if key == "scores":  # of a DataSubset
             return _logits_hash(value) or "missing"

@@ -55,8 +55,10 @@ def describe_method(cfg: Config) -> dict[str, Any]:
     kind = "other" if several else said["label"].lower() if said else "ce"
     if said and kind in ("ce", "other"):  # which a loss of somebody else may be called
         kind += " loss"
+    given = dict(weights=dict(model.weights)) if distils and model.get("weights") else {}
     return dict(
         **said,
+        **given,
         kind=kind,
         tau=_number(loss.get("tau")) if isinstance(loss, Mapping) else None,
         alpha=alpha,

@@ -3,8 +3,9 @@
 import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -44,7 +45,8 @@ def describe_plan(scheduler: Scheduler, rows: Sequence[dict], timer: "Timer | No
             state = "cut off, would go on" if cut_off else "to do"
             numerics = describe_numerics(cfg)
             alike = [each for each in rows if each.get("numerics", EXACT) == numerics]
-            seconds = seconds_of(run.config, cfg.train_cfg.get("max_epochs"), alike, device)
+            given = (*run.overrides, *run.inputs)
+            seconds = seconds_of(run.config, cfg.train_cfg.get("max_epochs"), alike, device, given)
             if seconds is None and timer is not None:
                 seconds = timer.seconds_of(folder)
             known, unknown = known + (seconds or 0), unknown + (seconds is None)
@@ -60,16 +62,34 @@ def describe_plan(scheduler: Scheduler, rows: Sequence[dict], timer: "Timer | No
     return [*lines, f"{missing} of {len(lines)} runs to do: {total}{note}"]
 
 
-def seconds_of(config: str, epochs: int | None, rows: Sequence[dict], device: str) -> float | None:
-    """Estimate the training time of a config from measured runs of it."""
+def seconds_of(
+    config: str,
+    epochs: int | None,
+    rows: Sequence[dict],
+    device: str,
+    overrides: Sequence[str] = (),
+) -> float | None:
+    """Estimate the training time of a config from measured runs of it, on as many images."""
+    load = _load(dict(text.split("=", 1) for text in overrides))
     speeds: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
         alone = not row.get("resumed_at") and group_size(row) == 1
         same = Path(str(row.get("config"))).name == Path(config).name
+        same = same and _load(row.get("overrides") or {}) == load
         if same and alone and row.get("epochs"):
             speeds[row.get("device") == device].append(row["train_seconds"] / row["epochs"])
     measured = speeds[True] or speeds[False]
     return statistics.median(measured) * epochs if measured and epochs else None
+
+
+def _load(overrides: Mapping[str, Any]) -> tuple[dict[str, str], int]:
+    """Return what overrides say of the training data, and how many teachers they list."""
+    data = {
+        key: str(value).replace(" ", "")
+        for key, value in overrides.items()
+        if key.startswith("train_dataloader.") and not key.endswith(".scores")
+    }
+    return data, str(overrides.get("model.teacher", "")).count("checkpoint")
 
 
 class Timer:
@@ -101,6 +121,7 @@ class Timer:
         jobs = [job for job in self.scheduler.precomputes if folder in job.students]
         if jobs and len(jobs[0].students) > 1:
             student = edited(cfg)
+            student.model.pop("weights", None)
             student.model.alpha = 0.0
             alone, _ = self._measure(student)
             seconds = alone + max(0.0, seconds - alone) / len(jobs[0].students)

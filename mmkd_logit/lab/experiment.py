@@ -246,10 +246,7 @@ class Experiment:
 
     def runs(self, seeds: list[int]) -> list[Run]:
         """List the runs, teachers before their students."""
-        lengths = {
-            name: read_once(entry.config).get("train_cfg", {}).get("max_epochs")
-            for name, entry in self.entries.items()
-        }
+        lengths = {name: self._length(entry) for name, entry in self.entries.items()}
         longest = max(filter(None, lengths.values()), default=1)
         runs: list[Run] = []
         for seed in seeds:
@@ -262,6 +259,13 @@ class Experiment:
                     known[name] = self._run(name, seed, epochs, known)
             runs.extend(known.values())
         return runs
+
+    def _length(self, entry: RunEntry) -> int | None:
+        """Return the epochs of a run, if it trains by epochs and ``--epochs`` is not given."""
+        for text in reversed((*self.options, *entry.overrides)):
+            if text.startswith("train_cfg.max_epochs="):
+                return int(text.partition("=")[2])
+        return read_once(entry.config).get("train_cfg", {}).get("max_epochs")
 
     def _run(self, name: str, seed: int, epochs: int | None, known: dict[str, Run]) -> Run:
         entry = self.entries[name]

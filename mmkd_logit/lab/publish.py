@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from mmkd_logit.engine.config import FINAL, model_teachers
-from mmkd_logit.engine.fingerprint import computed_content, fingerprint, row_fingerprint
+from mmkd_logit.engine.fingerprint import FILES, computed_content, fingerprint, row_fingerprint
 from mmkd_logit.engine.launch import running_tool
 from mmkd_logit.engine.results import append_line, holds, read_lines
 from mmkd_logit.registry import config_path
@@ -53,14 +54,27 @@ def measured_rows(
         if any(teacher.work_dir not in weights for teacher in run.teachers):
             continue
         finals = {str(Path(t.work_dir, FINAL)): weights[t.work_dir] for t in run.teachers}
-        expected = fingerprint(computed_content(run.build_config(), weights=finals))
+        expected = _fingerprint(computed_content(run.build_config(), weights=finals))
         for row in reversed(rows):
             shown = experiment is not None and run.name in experiment.cells
             needed = experiment.measured if shown and experiment else ()
-            if row_fingerprint(row) == expected and all(holds(row, key) for key in needed):
+            if _fingerprint(row.get("computed")) == expected and all(
+                holds(row, key) for key in needed
+            ):
                 found[run], weights[run.work_dir] = row, row["weights"]
                 break
     return found
+
+
+def _fingerprint(content: Any) -> str | None:
+    """Return the fingerprint of a content without its files, which need not be here."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: without(v) for k, v in value.items() if k not in ("scores", *FILES)}
+        return [without(item) for item in value] if isinstance(value, list) else value
+
+    return fingerprint(without(content)) if isinstance(content, dict) else None
 
 
 def render_block(words: str, rows: Sequence[dict]) -> str:

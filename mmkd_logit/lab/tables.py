@@ -163,6 +163,12 @@ def compare(experiment: Experiment, cells: Mapping[str, Cell], first: str, secon
     if row == other_row and column and other:
         what = f"{row}: {column} minus {other}"
     a, b = cells[first].by_seed, cells[second].by_seed
+    test, entries = "paired t-test", experiment.entries
+    alone = [n for n in (first, second) if n in entries and entries[n].seed is not None]
+    if len(alone) == 1 and a and b:  # a run with a seed of its own is beside every other's seed
+        test = f"t-test with one run of {experiment.label(alone[0])}"
+        a = dict.fromkeys(b, *a.values()) if alone == [first] else a
+        b = dict.fromkeys(a, *b.values()) if alone == [second] else b
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return f"{what}: no seed finished both."
@@ -172,7 +178,7 @@ def compare(experiment: Experiment, cells: Mapping[str, Cell], first: str, secon
     mean, low, high, p = paired_difference([a[s] for s in seeds], [b[s] for s in seeds])
     return (
         f"{what}: {mean:+.2f} points, 95 % interval [{low:+.2f}, {high:+.2f}], "
-        f"p = {p:.2g} (paired t-test over {len(seeds)} seeds)."
+        f"p = {p:.2g} ({test} over {len(seeds)} seeds)."
     )
 
 

@@ -38,7 +38,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, place: str | None = None, **kwargs: Any) -> None:
         # Flags are also looked for in the words of a command, such as --resume and --no-train.
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        kwargs["allow_abbrev"] = False
+        super().__init__(*args, **kwargs)
         self.place = place
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

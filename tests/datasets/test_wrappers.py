@@ -110,7 +110,15 @@ def test_a_fold_is_augmented_as_the_whole(cls):
 
 def test_a_run_reads_a_joined_and_seeded_data_set():
     """As train_dataloader: the keys of the sampler pass."""
-    dataset = dict(type="ConcatDataset", datasets=[NOISY, DIGITS])
+    joined(NOISY, DIGITS)
+
+
+def test_a_run_reads_noisy_data_behind_clean_ones():
+    joined(DIGITS, NOISY)
+
+
+def joined(*parts):
+    dataset = dict(type="ConcatDataset", datasets=list(parts))
     loader = Runner.build_dataloader(
         dict(
             dataset=dict(type="mmkd_logit.InMemoryDataset", dataset=dataset),

@@ -31,6 +31,11 @@ def test_a_loss_that_is_called_as_training_without_one(monkeypatch):
     assert method("kd/wrn28-4_wrn16-2_mse")["kind"] == "ce loss"
 
 
+def test_weights_are_named_and_are_no_alpha_of_a_grid():
+    weights = dict(ce=0.1, kd=9)
+    assert method("kd/wrn28-4_wrn16-2_mse", **{"model.weights": weights})["weights"] == weights
+
+
 def test_without_a_teacher():
     none = dict(tau=None, loss=None, label_noise=None, teacher_config=None)
     assert method("wrn/wrn16-2") == dict(none, kind="ce", alpha=None, network=WRN)

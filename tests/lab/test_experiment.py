@@ -325,6 +325,16 @@ def test_epochs_in_proportion(project, tmp_path):
     assert a.work_dir == f"work_dirs/{Path(STUDENT).stem}_3e/seed0"
 
 
+def test_epochs_in_proportion_to_those_that_overrides_say(project, tmp_path):
+    longer = "overrides=['train_cfg.max_epochs=60']"
+    text = (
+        GOOD + f"runs = dict(a=dict(row='A', config={STUDENT!r}), "
+        f"b=dict(row='B', config={STUDENT!r}, {longer}))\n"
+    )
+    a, b = Experiment(write(tmp_path, text), epochs=20).runs([0])
+    assert (a.epochs, b.epochs) == (10, 20)  # of 30 and 60
+
+
 def test_only_some_runs(project, tmp_path):
     text = (
         GOOD + f"runs = dict(big=dict(row='B', config={TEACHER!r}), "

@@ -72,6 +72,14 @@ def test_rows_by_what_they_say_of_themselves(place):
     assert list(measured_rows(place, [*rows, row_of(big, 90.0, "w7")])) == [big]
 
 
+@pytest.mark.parametrize("field", ["scores", "file"])
+def test_files_that_are_not_here_do_not_decide(place, field):
+    """Such as the logits by which a run chose its samples, whose hash the row has."""
+    row = row_of(place[0], 90.0, "w0")
+    row["computed"]["train_dataloader"]["dataset"][field] = "the hash of a file elsewhere"
+    assert list(measured_rows(place[:1], [row])) == [place[0]]
+
+
 def test_a_page(place):
     rows = [row_of(place[0], 90.0, "w0"), row_of(place[1], 91.0, "v0", ["w0"])]
     page = "# T\n\n<!-- measured: small.py -->\nold\n<!-- end -->\n\nrest 1\n"

@@ -210,6 +210,13 @@ def test_a_comparison_within_a_row_names_the_row_once(tmp_path):
     assert "- big, MSE minus small, MSE: no seed finished both." in text
 
 
+def test_a_run_with_a_seed_of_its_own_is_beside_every_seed(make):
+    experiment = make("runs['alone']['seed'] = 0")
+    text = render(experiment, found([90.0], [91.0, 92.0, 93.0]))
+    assert "Distilled minus Student alone: +2.00 points, 95 % interval [-0.48, +4.48]" in text
+    assert "(t-test with one run of Student alone over 3 seeds)" in text
+
+
 def test_small_versions_say_so(tmp_path):
     folder = tmp_path / "paper" / "digits"
     folder.mkdir(parents=True)

@@ -301,6 +301,10 @@ def _criterion(loss: str, tau: float, alpha: float) -> dict[str, Any]:
 def _task(cfg: Config) -> dict[str, Any]:
     """Return networks, data and settings for a loop that knows nothing of OpenMMLab."""
     teachers = model_teachers(cfg)
+    if cfg.model.get("weights"):
+        raise ValueError(
+            "the bare loop and torchdistill's have alpha, not weights; name --variants"
+        )
     if len(teachers) != 1:
         raise ValueError(
             f"the bare loop and torchdistill's have one teacher, the config {len(teachers)}; "

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 Row = Mapping[str, Any]
+_RECIPE = ("model", "optim_wrapper", "param_scheduler")  # of what a row computed
 _SETTING = ("config", "overrides", "epochs", "numerics", "processes")
 
 
 def measured_cells(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Group results rows that differ in the seed alone.
+    """Group results rows that differ in the seed alone, also in what their config said then.
 
     Of several rows of a seed the last one counts. ``mean`` and ``std`` (of the sample, None for
     one seed) are by metric, ``teachers``, the hashes of their weights, by seed; a ``+`` behind a
@@ -23,7 +24,8 @@ def measured_cells(rows: Iterable[Row]) -> list[dict[str, Any]]:
     seeds: dict[str, set] = {}
     for row in rows:
         if row.get("config") and row.get("test"):
-            setting = json.dumps([row.get(name) for name in _SETTING], sort_keys=True)
+            found = [*(row.get(name) for name in _SETTING), _recipe(row)]
+            setting = json.dumps(found, sort_keys=True)
             kept[setting, row.get("seed")] = row
             seeds.setdefault(setting, set()).add(row.get("seed"))
     cells: dict[str, list[Row]] = {}
@@ -32,6 +34,19 @@ def measured_cells(rows: Iterable[Row]) -> list[dict[str, Any]]:
             setting = re.sub(rf"/seed{seed}(?=[/.])", "/seed", setting)
         cells.setdefault(setting, []).append(row)
     return [_cell(each) for each in cells.values()]
+
+
+def _recipe(row: Row) -> Any:
+    """Return how a row was trained, without what a seed decides."""
+    computed = row.get("computed") or {}
+    return _without_hashes({name: computed.get(name) for name in _RECIPE})
+
+
+def _without_hashes(value: Any) -> Any:
+    if isinstance(value, dict):
+        hashed = [key for key in ("weights", "scores") if isinstance(value.get(key), str)]
+        return {key: _without_hashes(item) for key, item in value.items() if key not in hashed}
+    return [_without_hashes(item) for item in value] if isinstance(value, list) else value
 
 
 def _cell(rows: list[Row]) -> dict[str, Any]:

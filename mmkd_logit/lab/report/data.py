@@ -26,7 +26,7 @@ _OBJECT = (dict, type(None))
 _CELL = dict(mean=_NUMBER, std=_NUMBER, n=int, failed=int, paper=_NUMBER, mark=str)
 _METHOD = {
     "kind": str, "label?": _TEXT, "loss?": _TEXT, "network?": _TEXT, "teacher_config?": _TEXT,
-    "tau?": (*_NUMBER, "inf"), "alpha?": _NUMBER, "label_noise?": _OBJECT,
+    "tau?": (*_NUMBER, "inf"), "alpha?": _NUMBER, "label_noise?": _OBJECT, "weights?": _OBJECT,
 }  # fmt: skip
 _RUN = dict(
     name=str, seed=int, work_dir=str, config=str, epochs=_NUMBER, teachers=[str], command=[str],
@@ -321,8 +321,18 @@ def experiment_of_folders(folders: Sequence[Path]) -> Experiment:
     return Experiment(Path("."), Path("."), record)
 
 
+def _scalars_of(folder: Path) -> list[str]:
+    """List the logged scalars of the run in a folder, which may have held others before."""
+    found = {path.parts[-3]: str(path) for path in sorted(folder.glob(_SCALARS))}
+    try:
+        logs = json.loads(Path(folder, "run.json").read_text(encoding="utf-8"))["logs"]
+        return [found[name] for name in logs if name in found] or list(found.values())
+    except (OSError, ValueError, KeyError, TypeError):  # of another program
+        return list(found.values())
+
+
 def _run_of_folder(folder: Path, name: str, seed: int) -> dict[str, Any]:
-    scalars = [str(path) for path in sorted(folder.glob(_SCALARS))]
+    scalars = _scalars_of(folder)
     dumps = {path.stem: str(path) for path in sorted(folder.glob(_DUMPS))}
     # Exported logits say how a run was trained; without them it is called after its folder.
     identity = read_dump_identity(next(iter(dumps.values()))) if dumps else {}

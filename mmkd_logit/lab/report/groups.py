@@ -114,7 +114,7 @@ def find_grids(record: Record) -> list[Grid]:
     groups: dict[str, dict[tuple[str, float], list[str]]] = {}
     orders: dict[str, float] = {}
     for name, how in {run["name"]: run["method"] for run in record["runs"]}.items():
-        if name in record["cells"] and is_taught(how):
+        if name in record["cells"] and is_taught(how) and not how.get("weights"):
             key = json.dumps([how[k] for k in ("network", "teacher_config", "label_noise", "kind")])
             orders[name_of(how)] = look_of(how).order
             place = name_of(how), float(how["alpha"])
@@ -212,8 +212,9 @@ def group_by_teacher(record: Record) -> list[Group]:
             for m in methods
             if m.failed
         ]
-        alphas = sorted({run["method"]["alpha"] for run in taught})
-        notes += [f"α = {', '.join(f'{a:g}' for a in alphas)}"] if alphas != [1] else []
+        hows = [run["method"] for run in taught]
+        alphas = sorted({how["alpha"] for how in hows if not how.get("weights")})
+        notes += [f"α = {', '.join(f'{a:g}' for a in alphas)}"] if alphas not in ([], [1]) else []
         finished = [run for run in taught if run["row"]]
         if finished:
             groups.append(Group(_teacher_title(finished[0], by_folder), methods, notes))

@@ -29,7 +29,9 @@ _DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 def describe_method(method: Mapping[str, Any]) -> str:
     """Return in a line how a run was trained."""
     what = name_of(method)
-    if method["kind"] != "ce" and method.get("alpha") is not None:
+    if method.get("weights"):
+        what += ", {kd:g} times it and {ce:g} times CE".format(**method["weights"])
+    elif method["kind"] != "ce" and method.get("alpha") is not None:
         what += f", α = {method['alpha']:g}"
     teacher, noise = method.get("teacher_config"), method.get("label_noise")
     parts = [method.get("network"), what, teacher and f"teacher {teacher}"]

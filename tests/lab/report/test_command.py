@@ -18,8 +18,7 @@ from mmkd_logit.lab.report.figures import FIGURES, learning_curves
 
 def lines_of(epochs=2):
     return [
-        dict(step=10 * e, epoch=e, batch_top1=1.0 * e, loss_kd=1.0 / e)
-        for e in range(1, epochs + 1)
+        dict(step=10 * e, epoch=e, batch_top1=1.0 * e, kd=1.0 / e) for e in range(1, epochs + 1)
     ]
 
 

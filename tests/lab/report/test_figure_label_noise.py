@@ -146,3 +146,15 @@ def test_noises_without_a_label_of_their_own_are_named(tmp_path):
     records.places = {name: ["", column] for name, (_, column) in records.places.items()}
     (drawing,) = draw(records.experiment())
     assert list(curves(drawing.figure.axes[0])) == ["symmetric label noise 40 %"]
+
+
+def test_rates_in_one_row_of_the_table_are_curves_of_their_own(tmp_path):
+    records = noisy(tmp_path, taus=(1, 20))
+    for name, (_, column) in records.places.items():
+        records.places[name] = ["WRN-16-2", f"{name} {column}"]
+    (drawing,) = draw(records.experiment())
+    labels = [f"WRN-16-2, symmetric label noise {rate} %" for rate in (40, 60)]
+    assert list(curves(drawing.figure.axes[0])) == labels
+    means = {(each["noise"], each.get("tau")): each["mean"] for each in drawing.numbers[TOP1[1]]}
+    assert means[labels[0], 1.0] == 60.5
+    assert means[labels[1], 1.0] == 50.5

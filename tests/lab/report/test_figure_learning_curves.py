@@ -15,7 +15,7 @@ def lines_of(level, kd, epochs=3):
     for epoch in range(1, epochs + 1):
         for part, inner in enumerate((5, 10), 1):
             line = dict(step=12 * (epoch - 1) + inner, epoch=epoch, batch_top1=level + epoch - part)
-            lines.append(dict(line, loss_kd=kd / epoch * part) if kd else line)
+            lines.append(dict(line, kd=kd / epoch * part, loss_kd=0.1 * kd) if kd else line)
         lines.append({"accuracy/top1": level + 10 * epoch, "step": epoch})
     return lines
 
@@ -62,8 +62,8 @@ def test_draws_the_means_over_epochs(drawing):
     assert line_of(kd, style.MSE)[1] == pytest.approx([7.5, 3.75, 2.5])
     assert kd.get_yscale() == "log"
     assert kd.get_xlabel() == "epoch"
-    assert drawing.numbers["loss_kd"]["MSE"]["mean"] == [7.5, 3.75, 2.5]
-    assert "CE" not in drawing.numbers["loss_kd"]
+    assert drawing.numbers["kd"]["MSE"]["mean"] == [7.5, 3.75, 2.5]
+    assert "CE" not in drawing.numbers["kd"]
     (legend,) = drawing.figure.legends
     assert {t.get_text() for t in legend.get_texts()} == {"CE", "KL τ = 1", "KL τ = ∞", "MSE"}
 
@@ -154,10 +154,10 @@ def test_failed_runs_and_runs_without_scalars_are_left_out(tmp_path):
 def test_a_loss_that_is_no_number_is_a_gap(tmp_path):
     records = table(tmp_path, seeds=1)
     lines = lines_of(20, 1.0)
-    lines[3]["loss_kd"] = math.nan
+    lines[3]["kd"] = math.nan
     write_scalars(records.work_dir("A_mse"), lines)
     (drawing,) = draw(records.experiment())
-    values = drawing.numbers["loss_kd"]["MSE"]["mean"]
+    values = drawing.numbers["kd"]["MSE"]["mean"]
     assert [math.isnan(value) for value in values] == [False, True, False]
     drawing.figure.canvas.draw()
 

@@ -342,6 +342,10 @@ def test_words():
     [
         (dict(kind="ce", tau=3, alpha=None), "CE"),
         (dict(kind="kl", tau="inf", alpha=0.5, network="R"), "R · KL τ = ∞, α = 0.5"),
+        (
+            dict(kind="mse", alpha=9.0, weights=dict(ce=0.1, kd=9.0)),
+            "MSE, 9 times it and 0.1 times CE",
+        ),
         (dict(kind="other", loss="DKDLoss", tau=None), "DKDLoss"),
         (dict(kind="other", loss=None), "several losses"),
         (

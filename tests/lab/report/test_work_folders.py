@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from lab.report.records import method, write_dump, write_scalars
@@ -52,3 +54,16 @@ def test_what_is_no_work_folder(tmp_path):
     assert is_work_folder(folder(tmp_path, "a/seed0"))
     assert not is_work_folder(tmp_path / "a")
     assert not is_work_folder(tmp_path / "nowhere")
+
+
+def test_logs_of_an_earlier_run_in_the_folder_are_left_out(tmp_path):
+    work_dir = folder(tmp_path, "a/seed0", epochs=3)
+    (own,) = work_dir.glob("*/vis_data/scalars.json")
+    earlier = work_dir / "20200101_000000" / "vis_data" / "scalars.json"
+    earlier.parent.mkdir(parents=True)
+    lines = [json.dumps(dict(step=10 * e, epoch=e, batch_top1=90.0)) for e in range(1, 7)]
+    earlier.write_text("\n".join(lines) + "\n")
+    assert len(experiment_of_folders([work_dir]).record["runs"][0]["files"]["scalars"]) == 2
+    (work_dir / "run.json").write_text(json.dumps(dict(logs=[own.parts[-3]])))
+    (run,) = experiment_of_folders([work_dir]).record["runs"]
+    assert (run["files"]["scalars"], run["epochs"]) == ([str(own)], 3)

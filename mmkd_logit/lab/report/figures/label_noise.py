@@ -80,15 +80,18 @@ def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
     teachers = teachers_of_ce(record)
     found: dict[str, Noise] = {}
     noisy: set[str] = set()
-    for run in record["runs"]:
+    runs = [run for run in record["runs"] if run["name"] in record["cells"]]
+    rows: dict[str, set[str]] = {}  # what is trained on in each row of the table
+    for run in runs:
+        row = record["cells"][run["name"]][0]
+        rows.setdefault(row, set()).add(_noise_of(run["method"]))
+    for run in runs:
         name, how = run["name"], run["method"]
-        if name not in record["cells"]:
-            continue
-        label = record["cells"][name][0]
+        row, own = record["cells"][name][0], _noise_of(how)
+        label = row if len(rows[row]) == 1 and row else ", ".join(filter(None, [row, own]))
         if how["label_noise"]:
-            label = label or style.noise_name(how["label_noise"])
             noisy.add(label)
-        noise = found.setdefault(label or "no noise", Noise({}, {}))
+        noise = found.setdefault(label, Noise({}, {}))
         tau = style.tau_of(how)
         if tau is not None:
             noise.taus[tau] = name
@@ -99,6 +102,11 @@ def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
     if not any(len(found[label].taus) > 1 for label in noisy):
         return {}
     return {label: noise for label, noise in found.items() if noise.taus}
+
+
+def _noise_of(method: Mapping[str, Any]) -> str:
+    noise = method["label_noise"]
+    return style.noise_name(noise) if noise else "no noise"
 
 
 def _panel(

@@ -27,7 +27,7 @@ _PANELS = {
         "epoch",
     ),
     _TOP1: Panel("validation", "top-1 (%)", "on the validation data after each epoch"),
-    "loss_kd": Panel(
+    "kd": Panel(
         "distillation loss",
         "loss (log scale)",
         "the distillation loss (natural logarithms, before alpha) in training, mean of the log "
@@ -37,7 +37,7 @@ _PANELS = {
 }
 _Read = Callable[[Scalars, str], dict[float, float]]
 _READ: dict[str, _Read] = {
-    "batch_top1": partial(by_epoch, last=True), _TOP1: by_validation, "loss_kd": by_epoch
+    "batch_top1": partial(by_epoch, last=True), _TOP1: by_validation, "kd": by_epoch
 }  # fmt: skip
 
 
