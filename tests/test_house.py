@@ -44,7 +44,7 @@ def length(node):
 
 FOLDERS = Counter(path.parent for path in MODULES if path.is_relative_to(PROJECT / "mmkd_logit"))
 # The limits of the plan in CONTRIBUTING.md, whose number of lines is lower: 17,000.
-LINES, FILES, FILES_IN_A_FOLDER, LINES_OF_A_FILE = 22_000, 115, 18, 700
+LINES, FILES, FILES_IN_A_FOLDER, LINES_OF_A_FILE = 22_100, 115, 18, 700
 ADVICE = "shorten, or raise it in tests/test_house.py and say why in the commit"
 
 

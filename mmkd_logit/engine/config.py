@@ -269,7 +269,15 @@ def use_amp(cfg: Config) -> None:
 # Shorter runs of the same recipe.
 
 
-_EPOCHS_OF_SCHEDULERS = ("milestones", "begin", "end", "T_max", "step_size", "total_iters")
+_EPOCHS_OF_SCHEDULERS = (
+    "milestones",
+    "begin",
+    "end",
+    "T_max",
+    "step_size",
+    "total_iters",
+    "periods",
+)
 
 
 def scale_epochs(cfg: Config, epochs: int) -> None:

@@ -39,7 +39,7 @@ _COMPUTED = (
 )
 # These count only where a hook or a schedule acts on a validation metric, which its ``monitor``
 # names.
-_VALIDATION = ("val_dataloader", "val_cfg")
+_VALIDATION = ("val_dataloader", "val_cfg", "val_evaluator")
 _VALIDATION_TIMES = ("val_interval", "val_begin", "dynamic_intervals")
 # Inside the fields that count: where data lie and how they are loaded. Pictures are functions of
 # seed, epoch and sample, never of a worker.
@@ -88,12 +88,14 @@ def reduce_content(content: Mapping[str, Any]) -> dict[str, Any]:
     hooks = content.get("custom_hooks") or []
     defaults = content.get("default_hooks") or {}
     changing = [hook for hook in [*hooks, *defaults.values()] if changes_training(hook)]
-    if "param_scheduler" in defaults and defaults["param_scheduler"] is None:
-        changing.append(dict(without="param_scheduler"))
+    for name in ("param_scheduler", "sampler_seed"):
+        if name in defaults and defaults[name] is None:
+            changing.append(dict(without=name))
     kept["custom_hooks"] = [_reduced(hook) for hook in changing]
     if not (kept.get("auto_scale_lr") or {}).get("enable"):
         kept.pop("auto_scale_lr", None)
-    if '"monitor"' in json.dumps([kept["custom_hooks"], kept.get("param_scheduler")]):
+    following = json.dumps([kept["custom_hooks"], kept.get("param_scheduler")])
+    if '"monitor"' in following or '"ReduceOnPlateau' in following:
         kept.update({key: _reduced(content[key]) for key in _VALIDATION if content.get(key)})
     else:
         train_cfg = kept.get("train_cfg") or {}
@@ -260,6 +262,8 @@ def _logits_hash(path: str) -> str | None:
 
 def count_processes(cfg: Config) -> int:
     """Return how many processes train, also before slurm's or MPI's have found each other."""
+    if cfg.get("launcher") in (None, "none"):  # whatever a scheduler has set
+        return 1
     names = ("WORLD_SIZE", _TASKS.get(cfg.get("launcher"), ""))
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 

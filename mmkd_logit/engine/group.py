@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -79,6 +79,7 @@ def why_alone(cfg: Config) -> str | None:
         "its optimizer accumulates gradients or scales its loss": (
             optim.get("accumulative_counts", 1) != 1 or type_name(optim) == "AmpOptimWrapper"
         ),
+        "its schedule follows a validation": "ReduceOnPlateau" in str(cfg.get("param_scheduler")),
         "save_best is of one student": (defaults.get("checkpoint") or {}).get("save_best"),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
@@ -182,6 +183,19 @@ class GroupRunHook(FinalCheckpointHook):
                 (folder / POINTER).unlink(missing_ok=True)
         with as_run(runner, self.run):
             super().before_train(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Leave in the run's own checkpoint what was logged of it, as alone."""
+        super().before_save_checkpoint(runner, checkpoint)
+        hub: Any = checkpoint.get("message_hub", {}) if runner.cfg is self.run.cfg else {}
+        for part in {"log_scalars", "resumed_keys"} & {*hub}:
+            for key in list(hub[part]):
+                of_student = re.fullmatch(r"(train|val)/(s\d+)[/.](.*)", key)
+                value = hub[part].pop(key)
+                if of_student is None:
+                    hub[part][key] = value
+                elif of_student[2] == self.run.name:
+                    hub[part][f"{of_student[1]}/{of_student[3]}"] = value
 
     def after_train(self, runner: Runner) -> None:
         """Write scalars, the checkpoint from which the run alone can be resumed, and final.pth."""

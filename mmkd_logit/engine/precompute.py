@@ -11,7 +11,7 @@ from mmengine.device import get_device
 from mmengine.logging import MessageHub, print_log
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 
 from mmkd_logit.checkpoint import install_safe_checkpoint_loading
 from mmkd_logit.hooks.networks import trained_networks
@@ -71,6 +71,7 @@ def precompute(cfg: Config) -> str:
         raise FileNotFoundError(explain_missing(missing))
     init_default_scope(cfg.get("default_scope") or "mmpretrain")
     torch.backends.cudnn.benchmark = bool((cfg.get("env_cfg") or {}).get("cudnn_benchmark"))
+    set_random_seed(seed_of(cfg), deterministic=cfg.randomness.get("deterministic", False))
     teachers = [FrozenTeacher(teacher) for teacher in teachers_of(cfg).values()]
     caches = {t: t.cache for t in teachers if t.cache is not None and t.cache.storage == "disk"}
     if not caches:

@@ -19,6 +19,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner, TestLoop
 
 from mmkd_logit.hooks.label_noise import train_metainfo
+from mmkd_logit.hooks.networks import averaged_networks, unwrapped
 from mmkd_logit.losses.base import describe_loss
 from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.cli import program
@@ -30,6 +31,7 @@ from .fingerprint import (
     dataset_hash,
     describe_machine,
     describe_run,
+    fingerprint,
     fingerprint_of,
     row_fingerprint,
     weights_hash,
@@ -217,7 +219,7 @@ class ResultsRecorder:
 
     def record(
         self,
-        runner: Runner,
+        runner: Any,
         args: argparse.Namespace,
         started: TrainingStarted,
         prefix: str = "",
@@ -227,13 +229,19 @@ class ResultsRecorder:
         if self.path is None:
             return None
         seconds = (self.end or time.time()) - self.begin
+        for average in averaged_networks(runner):  # a test begins their hooks anew, of the model
+            unwrapped(runner).load_state_dict(average.module.state_dict())
         metrics = runner.test()
         train = training_metrics(runner) if args.train_metrics else None
         if not is_main_process():
             return None
         label_noise = train_metainfo(runner).get("label_noise")
+        # As resumed: with the checkpoint's seed.
+        computed = getattr(runner, "computed", None) or self.run["computed"]
         row = dict(
             self.run,
+            computed=computed,
+            fingerprint=fingerprint(computed),
             label_noise=plain(label_noise),
             labels=label_noise and label_noise["sha256"],
             config=args.config,

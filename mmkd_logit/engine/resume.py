@@ -197,6 +197,7 @@ class ResumeStateHook(Hook):
             processes=gathered or [capture_process(runner)],
             number=get_world_size(),
             hooks=capture_hooks(runner),
+            stopped=runner.train_loop.stop_training,
             has_validated=self._has_validated,
         )
         # The hook that saves may count differently; the loop knows.
@@ -251,6 +252,8 @@ class ResumeStateHook(Hook):
         try:
             restore_process(runner, state["processes"])
             restore_hooks(runner, state["hooks"])
+            if state.get("stopped"):
+                runner.train_loop.stop_training = True
         except Exception as error:  # torch, NumPy and Python each complain in their own way
             raise _damaged(runner, error) from None
         before, now = len(state["processes"]), get_world_size()

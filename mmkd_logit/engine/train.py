@@ -35,6 +35,7 @@ from .config import (
     find_missing_teachers,
     local_teachers,
     read_training_config,
+    seed_of,
     teachers_of,
     write_final,
 )
@@ -201,6 +202,11 @@ def run_training(
     apply_resume(cfg, resume)
     keeper = FingerprintHook(run["computed"], resume_changed)
     keeper.look_ahead(cfg)
+    if run["seed"] not in (None, seed_of(cfg)):  # which is the checkpoint's now
+        randomness = dict(run["computed"]["randomness"], seed=seed_of(cfg))
+        keeper.computed = dict(run["computed"], randomness=randomness)
+        run.update(seed=seed_of(cfg), fingerprint=fingerprint(keeper.computed))
+        run["computed"] = keeper.computed
     make_resumable(cfg)
     runner = ResumableRunner.from_cfg(cfg)
     runner.computed = run["computed"]

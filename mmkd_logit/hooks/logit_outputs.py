@@ -1,5 +1,6 @@
 """Logits beside predictions, which metrics read."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -148,7 +149,8 @@ class LogitOutputsHook(Hook):
         if not self.teacher or not teachers or not network.needs_teacher:
             return {}
         if self.prelogits == "student" or len(teachers) > 1:
-            key = (*teachers, network.ensemble)
+            # By reference, so that teachers of earlier stages are let go.
+            key = (*map(weakref.ref, teachers), network.ensemble)
             logits = self._memory(key, inputs, lambda: _plain(network.reference_logits(inputs)))
             return dict(teacher_logits=logits)
         observer = LogitObserver(teachers[0].model, training=False)

@@ -190,16 +190,22 @@ def _build_student(
     """Build one student; teachers of the same settings are one."""
     if not isinstance(cfg, Mapping) or "type" not in cfg:
         raise ValueError(f"the student {name} must be the config of a model, got {cfg!r}")
-    cfg = copy.deepcopy(dict(cfg))
     if type_name(cfg) != "LogitDistiller":
-        return build_student(cfg, data_preprocessor)
+        return build_student(copy.deepcopy(dict(cfg)), data_preprocessor)
     if cfg.get("feature_kd"):
         raise ValueError(f"the student {name} distils features; train it in a run of its own")
-    given = read_teachers(cfg.get("teacher"))
-    cfg["teacher"] = [teachers.setdefault(repr(each.settings), each) for each in given]
+    given = read_teachers(cfg.get("teacher"))  # modules themselves, which a copy would double
+    cfg = copy.deepcopy({key: value for key, value in cfg.items() if key != "teacher"})
+    cfg["teacher"] = [teachers.setdefault(_key_of(each), each) for each in given]
     if data_preprocessor is not None:
         cfg.setdefault("data_preprocessor", copy.deepcopy(data_preprocessor))
     return MODELS.build(cfg)
+
+
+def _key_of(teacher: FrozenTeacher) -> str:
+    """Identify a teacher; modules of one architecture look alike."""
+    config = teacher.settings.config
+    return repr(teacher.settings) + f" {id(config)}" * isinstance(config, nn.Module)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

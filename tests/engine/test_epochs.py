@@ -59,3 +59,10 @@ def test_wrong_words():
         scale_epochs(config(), 0)
     with pytest.raises(ValueError, match="--epochs needs a config that trains by epochs"):
         scale_epochs(Config(dict(train_cfg=dict(by_epoch=False, max_iters=100))), 3)
+
+
+def test_periods_of_restarts_are_scaled():
+    restarts = dict(type="CosineRestartLR", periods=[100, 100], restart_weights=[1, 1])
+    cfg = Config(dict(train_cfg=dict(by_epoch=True, max_epochs=200), param_scheduler=[restarts]))
+    scale_epochs(cfg, 20)
+    assert cfg.param_scheduler[0].periods == [10, 10]

@@ -117,6 +117,9 @@ def test_each_run_leaves_what_it_leaves_alone(copied):
     kept, expected = logged("group/mse"), logged("alone/mse")
     assert kept == expected[: len(kept)]  # then the test that --results asked for
     assert {"loss_kd", "accuracy/top1"} <= {key for line in kept for key in line}
+    hub = torch.load("group/mse/epoch_2.pth", weights_only=False)["message_hub"]
+    assert {"train/loss_kd", "val/accuracy/top1", "train/lr"} <= hub["log_scalars"].keys()
+    assert not [key for part in hub.values() for key in part if re.match(r"\w+/s\d", key)]
     # tools/reproduce.py finds the rows; a run of the same name alone needs no training.
     for run, row in zip(read_runs("runs.txt"), rows, strict=True):
         assert find_row(run.cfg, rows) == row
@@ -273,6 +276,9 @@ def test_sequential_teachers_and_features_train_alone(project):
     assert batches_key(kd) != batches_key(read("configs/wrn/wrn16-2.py", "--seed", "1"))
     (switching, *_) = sorted(Path("configs/sequential").glob("wrn*then*.py"))
     assert "SequentialTeacherHook" in why_alone(read(str(switching)))
+    follows = read("configs/kd/wrn28-4_wrn16-2_mse.py")
+    follows.param_scheduler = dict(type="ReduceOnPlateauLR", monitor="accuracy/top1")
+    assert "follows a validation" in why_alone(follows)
     (features, *_) = sorted(Path("configs/methods").glob("*fitnet*.py"))
     assert "features" in why_alone(read(str(features)))
     with pytest.raises(ValueError, match=r"the run a .* must be trained alone"):

@@ -12,12 +12,16 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from runs import digits_student
+from runs import run_config as short_run
 
 from mmkd_logit.datasets import Digits, NoisyLabelDataset
 from mmkd_logit.engine import fingerprint as provenance
 from mmkd_logit.engine.cli import TrainingStarted
-from mmkd_logit.engine.fingerprint import dataset_hash, teacher_hashes, weights_hash
+from mmkd_logit.engine.fingerprint import dataset_hash, read_run, teacher_hashes, weights_hash
 from mmkd_logit.engine.results import ResultsRecorder, append_line, plain, read_lines
+from mmkd_logit.engine.runner import ExactRunner
+from mmkd_logit.engine.train import run_training
 
 
 def append_many(path, name, count):
@@ -143,6 +147,7 @@ def test_the_clock_starts_when_the_teachers_are_there(tmp_path):
         hub.update_scalar("val/accuracy/top1", value)
     loader = types.SimpleNamespace(dataset=[])
     runner = types.SimpleNamespace(
+        hooks=[],
         test=lambda: metrics, seed=3, epoch=2, iter=8, work_dir=str(tmp_path), world_size=8,
         message_hub=hub, train_dataloader=loader, test_dataloader=loader,
     )  # fmt: skip
@@ -235,3 +240,26 @@ def test_a_row_of_a_gpu_says_where_float32_is_tf32(monkeypatch):
     assert machine["tf32"] == dict(convolutions=True, matmul=False)
     monkeypatch.undo()
     assert "tf32" not in provenance.describe_machine()
+
+
+def test_a_row_is_of_the_averaged_weights_that_are_saved(tmp_path):
+    """The test after training begins EMAHook anew, with the weights that it finds."""
+    hooks = [dict(type="EMAHook", momentum=0.02), dict(type="mmkd_logit.FinalCheckpointHook")]
+    cfg = short_run(digits_student(), tmp_path / "run", epochs=6, custom_hooks=hooks)
+    recorder, started = ResultsRecorder(str(tmp_path / "rows.jsonl"), cfg, []), TrainingStarted()
+    recorder.start(cfg)
+    args = types.SimpleNamespace(train_metrics=False, config="x.py", cfg_options={})
+    row = recorder.record(run_training(cfg, None, started, test=True), args, started)
+    alone = short_run(digits_student(), tmp_path / "alone")
+    alone.load_from = str(tmp_path / "run" / "final.pth")
+    assert row["test"] == plain(ExactRunner.from_cfg(alone).test())
+
+
+def test_a_changed_run_says_the_seed_that_it_took_from_its_checkpoint(tmp_path):
+    def cfg(seed, epochs):
+        return short_run(digits_student(), tmp_path, epochs=epochs, randomness=dict(seed=seed))
+
+    run_training(cfg(3, 1), None, TrainingStarted())
+    run_training(cfg(7, 2), "auto", TrainingStarted(), resume_changed=True)
+    run = read_run(tmp_path)
+    assert (run["seed"], run["computed"]["randomness"]["seed"]) == (3, 3)

@@ -310,3 +310,17 @@ def test_deterministic_runs_say_so_to_cublas(monkeypatch, deterministic):
         runner.set_randomness(**settings)
         assert os.environ[name] == ":16:8"
     assert given == [settings] * 2
+
+
+def test_a_run_that_a_threshold_stopped_is_resumed_at_its_end(tmp_path):
+    """Its last checkpoint is written again after the validation, which is not done again then."""
+
+    def cfg():
+        stop = dict(type="EarlyStoppingHook", monitor="accuracy/top1", stopping_threshold=1.0)
+        saved = dict(type="CheckpointHook", interval=1, save_best="accuracy/top1")
+        return kd(tmp_path, epochs=4, saved=saved, hooks=[stop])
+
+    assert train(cfg()).iter == 4
+    final = (tmp_path / "final.pth").read_bytes()
+    assert train(cfg(), "auto").iter == 4
+    assert (tmp_path / "final.pth").read_bytes() == final

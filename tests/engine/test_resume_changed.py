@@ -10,9 +10,10 @@ import pytest
 import torch
 from commands import Tiny, error_of, folder_of, make_workplace, train
 from mmengine.config import Config
+from runs import digits_student, run_config
 
 from mmkd_logit.checkpoint import load_from_file
-from mmkd_logit.engine.fingerprint import computed_content, list_changes
+from mmkd_logit.engine.fingerprint import computed_content, fingerprint_of, list_changes
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import main
 
@@ -102,10 +103,12 @@ def test_files_count_by_their_content(tmp_path, made):
 
 def test_processes_may_change_with_the_batch(tmp_path, made, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert list_changes(made, computed_content(config(tmp_path))) == [
+    assert list_changes(made, computed_content(config(tmp_path))) == []  # without a launcher
+    two = dict(launcher="pytorch")
+    assert list_changes(made, computed_content(config(tmp_path, **two))) == [
         "processes x train_dataloader.batch_size: 1 x 16 -> 2 x 16"
     ]
-    half = config(tmp_path, **{"train_dataloader.batch_size": 8})
+    half = config(tmp_path, **{"train_dataloader.batch_size": 8}, **two)
     assert list_changes(made, computed_content(half)) == []
 
 
@@ -204,3 +207,20 @@ def test_a_checkpoint_of_version_0_1_0(trained, tmp_path, capsys):
     assert message == f"{path} {RESUMED}{why}{ADVICE}"
     train(trained.tiny.student, *words, "--resume-changed", train_cfg__max_epochs=2)
     assert load_from_file(str(folder / "final.pth"))["meta"]["epoch"] == 2
+
+
+def test_what_decides_the_weights_counts(tmp_path):
+    """The order of the samples, and what a schedule follows."""
+
+    def of(**changes):
+        return fingerprint_of(run_config(digits_student(), tmp_path, **changes))
+
+    log = dict(logger=dict(type="LoggerHook"))
+    assert of(default_hooks=log) != of(default_hooks=dict(log, sampler_seed=None))
+    follows = dict(type="ReduceOnPlateauLR", monitor="accuracy/top1", rule="greater")
+    other = dict(type="Accuracy", thrs=0.9)
+    assert of(param_scheduler=follows) != of(param_scheduler=follows, val_evaluator=other)
+    assert of() == of(val_evaluator=other)
+    follows = dict(type="ReduceOnPlateauLR")  # the loss, by default
+    rare = dict(by_epoch=True, max_epochs=2, val_interval=2)
+    assert of(param_scheduler=follows) != of(param_scheduler=follows, train_cfg=rare)

@@ -219,7 +219,8 @@ def test_what_a_stage_does_not_name_stays(whole):
 @pytest.mark.parametrize("ema", [False, True])
 def test_earlier_teachers_are_let_go(tmp_path, teachers, ema):
     model, stages = stages_of(teachers, epochs=3)
-    hooks = [stages, dict(type="Notes"), *([dict(type="EMAHook")] if ema else [])]
+    hooks = [stages, dict(type="Notes"), dict(type="mmkd_logit.LogitOutputsHook")]
+    hooks += [dict(type="EMAHook")] * ema
     runner = train(model, tmp_path, epochs=3, custom_hooks=hooks)
     alive = [entry[4] for entry in notes_of(runner)]
     assert alive == [True] * 2 * ITERATIONS + [False] * ITERATIONS

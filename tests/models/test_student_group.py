@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
 from networks import batch, build, distiller, raw_batch, wrn
 from runs import assert_same
+from torch import nn
 
 from mmkd_logit.models import FrozenTeacher
 
@@ -203,3 +205,20 @@ def test_norms_of_gradients_are_logged_for_each():
     group = build(group_config(dict(a=wrn(), b=wrn())))
     wrapper = build_optim_wrapper(group, optimizers(dict(a=ADAM, b=ADAM)))
     assert [each.grad_name for each in wrapper.values()] == ["a/grad_norm", "b/grad_norm"]
+
+
+def test_teachers_that_are_modules_stay_apart():
+    """Of one architecture they look alike; the same one is shared."""
+
+    def teacher(value):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
+        nn.init.constant_(network[1].weight, value)
+        return network
+
+    shared = teacher(1.0)
+    given = dict(a=shared, b=teacher(2.0), c=shared)
+    nets = {name: distiller(teacher=each) for name, each in given.items()}
+    students = MODELS.build(group_config(nets)).students
+    found = {name: students[name].teachers[0] for name in given}
+    assert [float(found[name].model[1].weight[0, 0]) for name in given] == [1.0, 2.0, 1.0]
+    assert found["a"] is found["c"]
