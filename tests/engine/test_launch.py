@@ -70,7 +70,9 @@ def test_processes_are_counted_before_they_have_met(project, monkeypatch, launch
     assert describe_run(cfg)["processes"] == 4
     cfg.launcher = "none"  # an interactive job of one process
     assert describe_run(cfg)["processes"] == 1
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as schedulers do
+    assert describe_run(cfg)["processes"] == 1
+    cfg.launcher = launcher
     assert describe_run(cfg)["processes"] == 2
 
 

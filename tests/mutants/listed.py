@@ -90,8 +90,8 @@ MUTANTS = {
     ),
     "validation never counts": Mutant(
         "engine/fingerprint.py",
-        "if '\"monitor\"' in json.dumps(",
-        "if '\"monitors\"' in json.dumps(",
+        "if '\"monitor\"' in following",
+        "if '\"monitors\"' in following",
         _CONFIG,
     ),
     "an old hash of weights is remembered": Mutant(
