@@ -242,13 +242,6 @@ def test_every_figure_and_every_metric_is_there():
             assert key.split("/")[1] in keys, key
 
 
-def test_every_kind_of_noise_is_there():
-    from mmkd_logit.datasets.label_noise import KINDS
-
-    rows = re.findall(r"^\| `'(\w+)'` \|", (PROJECT / "docs/data.md").read_text(), re.M)
-    assert rows == list(KINDS), "list it in docs/data.md"
-
-
 def test_every_experiment_is_there():
     begin, end = "| `python tools/reproduce.py ...`", "An experiment is"
     table = part("experiments-and-report.md", begin, end)
