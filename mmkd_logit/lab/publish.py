@@ -50,17 +50,15 @@ def measured_rows(
     """
     found: dict[Run, dict | None] = {}
     weights: dict[str, str] = {}
+    newest = [(row, _fingerprint(row.get("computed"))) for row in reversed(rows)]
     for run in runs:
         if any(teacher.work_dir not in weights for teacher in run.teachers):
             continue
         finals = {str(Path(t.work_dir, FINAL)): weights[t.work_dir] for t in run.teachers}
         expected = _fingerprint(computed_content(run.build_config(), weights=finals))
-        for row in reversed(rows):
-            shown = experiment is not None and run.name in experiment.cells
-            needed = experiment.measured if shown and experiment else ()
-            if _fingerprint(row.get("computed")) == expected and all(
-                holds(row, key) for key in needed
-            ):
+        needed = experiment.measured if experiment and run.name in experiment.cells else ()
+        for row, made in newest:
+            if made == expected and all(holds(row, key) for key in needed):
                 found[run], weights[run.work_dir] = row, row["weights"]
                 break
     return found

@@ -13,7 +13,7 @@ _SETTING = ("config", "overrides", "epochs", "numerics", "processes")
 
 
 def measured_cells(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Group results rows that differ in the seed alone, also in what their config said then.
+    """Group results rows of one command and recipe, which differ in the seed alone.
 
     Of several rows of a seed the last one counts. ``mean`` and ``std`` (of the sample, None for
     one seed) are by metric, ``teachers``, the hashes of their weights, by seed; a ``+`` behind a
