@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
@@ -55,21 +55,24 @@ class QuietRunner(Runner):
     """MMEngine's Runner, which writes over nothing that an earlier run left in the work folder.
 
     Its folder of logs is a new one: two starts in one second would write into the same
-    ``scalars.json``. MMEngine's copy of the config is written when training begins, by
+    ``scalars.json``. Its name is new in the process, where MMEngine keeps loggers and values by it.
+    MMEngine's copy of the config is written when training begins, by
     ``tools/train.py``, and not when the model is built.
     """
 
     _timestamp: str
+    _stamps: ClassVar[set[str]] = set()  # of this process
 
     def setup_env(self, env_cfg: dict) -> None:
         """Name the folder of logs once the processes know each other."""
         super().setup_env(env_cfg)
         stamps = [self._timestamp]
-        while Path(self._work_dir, stamps[0]).exists():
+        while stamps[0] in self._stamps or Path(self._work_dir, stamps[0]).exists():
             later = time.mktime(time.strptime(stamps[0], _STAMP)) + 1
             stamps = [time.strftime(_STAMP, time.localtime(later))]
         broadcast_object_list(stamps)
         (self._timestamp,) = stamps
+        self._stamps.add(self._timestamp)
 
     def set_randomness(self, *args: Any, deterministic: bool = False, **kwargs: Any) -> None:
         """Let cuBLAS, where asked to, sum in one order; it reads the variable when it starts."""

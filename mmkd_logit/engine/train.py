@@ -281,9 +281,6 @@ def plan_runs(
         _check_build(cfg, args.config)  # rather than when the teachers have been trained
     if students:
         write_final(cfg)
-        # MMEngine keeps every run by its name and the second, and generations share a config.
-        name = cfg.get("experiment_name") or Path(args.config).stem
-        cfg.experiment_name = f"{name}_{Path(cfg.work_dir).name}"
     return {**runs, cfg.work_dir: PlannedRun(args, cfg, recorder)}
 
 

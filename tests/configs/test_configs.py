@@ -262,6 +262,7 @@ def test_noisy_config(name, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     cfg = load("noisy_label", name)
     words, noise, data = split_noisy(name)
+    words, part = words.removesuffix("_samples"), "samples_" * words.endswith("_samples")
     network, *others = words.split("_")
     if others:
         student, loss = others
@@ -269,6 +270,12 @@ def test_noisy_config(name, monkeypatch):
         plain.model.loss_kd = LOSSES[loss]
     else:
         plain = load("wrn", f"{network}{data}")
+    if part:
+        whole = plain.train_dataloader.dataset
+        tenth = dict(type="mmkd_logit.DataSubset", per_class=0.1, dataset=whole)
+        plain.train_dataloader.dataset = tenth
+        plain.param_scheduler.milestones = [100, 150]
+        plain.train_cfg.update(max_epochs=200, val_interval=200)
     assert cfg.train_dataloader.dataset == dict(
         type="mmkd_logit.NoisyLabelDataset",
         dataset=plain.train_dataloader.dataset,
@@ -279,7 +286,7 @@ def test_noisy_config(name, monkeypatch):
     assert metrics == ["mmpretrain.Accuracy", *(f"mmkd_logit.{name}" for name in ours)]
     cfg.train_dataloader.dataset = plain.train_dataloader.dataset
     if others:
-        teacher = f"{network}_{noise}{data}"
+        teacher = f"{network}_{part}{noise}{data}"
         assert cfg.model.teacher == dict(
             config=f"mmkd_logit::noisy_label/{teacher}.py",
             checkpoint=f"work_dirs/{teacher}/seed0/final.pth",

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 from commands import Tiny, folder_of, train
 from runs import digits_student, run_config
 
@@ -12,9 +11,6 @@ from mmkd_logit.engine.fingerprint import read_run
 from mmkd_logit.engine.runner import QuietRunner
 from mmkd_logit.lab.report.data import read_scalars
 from mmkd_logit.lab.tables import find_files
-
-# The clock of these tests stands still, and MMEngine names a run by it.
-pytestmark = pytest.mark.filterwarnings("ignore:.* instance named of:UserWarning")
 
 
 def test_each_start_has_a_folder_of_its_own(tmp_path, monkeypatch):
@@ -24,6 +20,16 @@ def test_each_start_has_a_folder_of_its_own(tmp_path, monkeypatch):
     assert len(set(names)) == 3
     assert sorted(names) == names
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == names
+
+
+def test_each_start_has_a_name_of_its_own(tmp_path, monkeypatch):
+    """MMEngine keeps loggers and values by it, for the life of the process."""
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
+    configs = [run_config(digits_student(), tmp_path / str(n)) for n in range(2)]
+    configs[1].experiment_name = configs[0].experiment_name
+    runners = [QuietRunner.from_cfg(config) for config in configs]
+    assert runners[0].experiment_name != runners[1].experiment_name
+    assert runners[0].message_hub is not runners[1].message_hub
 
 
 def scalars(folder):
