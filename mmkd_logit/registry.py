@@ -34,7 +34,8 @@ from mmkd_logit.utils.arguments import did_you_mean, explain_arguments
 def _explain_missing(kind: Any, known: Iterable[str]) -> str:
     if str(kind).rpartition(".")[2] == "SingleTeacherDistill":
         return "; mmrazor's is here mmkd_logit.LogitDistiller, see docs/from-mmrazor.md"
-    return did_you_mean(kind, known) or "; check its spelling and scope"
+    hint = did_you_mean(kind, known) or "; check its spelling and scope."
+    return f"{hint} The module of a class of your own is named in custom_imports"
 
 
 class _Registry(Registry):

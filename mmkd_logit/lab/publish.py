@@ -15,6 +15,7 @@ from mmkd_logit.engine.fingerprint import FILES, computed_content, fingerprint, 
 from mmkd_logit.engine.launch import running_tool
 from mmkd_logit.engine.results import append_line, holds, read_lines
 from mmkd_logit.registry import config_path
+from mmkd_logit.utils.arguments import without
 from mmkd_logit.utils.cli import OneLineParser
 from mmkd_logit.utils.files import write_text
 
@@ -66,13 +67,9 @@ def measured_rows(
 
 def _fingerprint(content: Any) -> str | None:
     """Return the fingerprint of a content without its files, which need not be here."""
-
-    def without(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: without(v) for k, v in value.items() if k not in ("scores", *FILES)}
-        return [without(item) for item in value] if isinstance(value, list) else value
-
-    return fingerprint(without(content)) if isinstance(content, dict) else None
+    files = ("scores", *FILES)
+    kept = without(content, lambda key, _: key in files)
+    return fingerprint(kept) if isinstance(content, dict) else None
 
 
 def render_block(words: str, rows: Sequence[dict]) -> str:

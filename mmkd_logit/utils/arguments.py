@@ -42,6 +42,13 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def without(value: Any, drop: Callable[[str, Any], bool]) -> Any:
+    """Return nested dicts and lists without the entries of which ``drop(key, value)`` holds."""
+    if isinstance(value, dict):
+        return {key: without(item, drop) for key, item in value.items() if not drop(key, item)}
+    return [without(item, drop) for item in value] if isinstance(value, list) else value
+
+
 def first_line(error: BaseException) -> str:
     """Return what an error says, without its further lines and its class if it says anything."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mmkd_logit.utils.arguments import without
+
 Row = Mapping[str, Any]
 _RECIPE = ("model", "optim_wrapper", "param_scheduler")  # of what a row computed
 _SETTING = ("config", "overrides", "epochs", "numerics", "processes")
@@ -39,14 +41,9 @@ def measured_cells(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def _recipe(row: Row) -> Any:
     """Return how a row was trained, without what a seed decides."""
     computed = row.get("computed") or {}
-    return _without_hashes({name: computed.get(name) for name in _RECIPE})
-
-
-def _without_hashes(value: Any) -> Any:
-    if isinstance(value, dict):
-        hashed = [key for key in ("weights", "scores") if isinstance(value.get(key), str)]
-        return {key: _without_hashes(item) for key, item in value.items() if key not in hashed}
-    return [_without_hashes(item) for item in value] if isinstance(value, list) else value
+    hashes = ("weights", "scores")  # where they are no numbers
+    recipe = {name: computed.get(name) for name in _RECIPE}
+    return without(recipe, lambda key, value: key in hashes and isinstance(value, str))
 
 
 def _cell(rows: list[Row]) -> dict[str, Any]:
