@@ -233,6 +233,7 @@ class InMemoryDataset(SampleWrapper):
         digest.update(repr(images.shape[1:]).encode() + self._augmentation.describe())
         self._pictures = digest.hexdigest()
         self._images = self._augmentation.pad(torch.from_numpy(images))
+        self._on_gpu: Tensor | None = None  # a copy; workers are forked with both
 
     def _read(self, info: dict, place: int) -> np.ndarray:
         """Return an image (C, H, W)."""
@@ -254,16 +255,16 @@ class InMemoryDataset(SampleWrapper):
         return image.transpose(2, 0, 1)
 
     def _images_on_device(self) -> Tensor:
-        """Return the images, moved once to their device."""
-        if self.device == "cpu" or self._images.device.type != "cpu":
-            return self._images
+        """Return the images, copied once to their device."""
         worker = get_worker_info() is not None
-        if self.device == "cuda" and (worker or not torch.cuda.is_available()):
+        if self.device == "cpu" or (self.device == "auto" and worker):
+            return self._images
+        if self._on_gpu is None and torch.cuda.is_available() and not worker:
+            self._on_gpu = self._images.cuda()
+        if self.device == "cuda" and (worker or self._on_gpu is None):
             what = "a loader without workers (num_workers=0)" if worker else "a GPU"
             raise ValueError(f"InMemoryDataset(device='cuda') needs {what}; or say device='auto'")
-        if not worker and torch.cuda.is_available():
-            self._images = self._images.cuda()
-        return self._images
+        return self._images if self._on_gpu is None else self._on_gpu
 
     def _fetch(self, keys: Keys) -> dict:
         rows = self._kept[keys.idx]

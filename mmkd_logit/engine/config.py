@@ -142,7 +142,9 @@ def apply_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     The work folder is, in this order, ``--work-dir``, the config's, or
     ``work_dirs/CONFIG/seedK``.
     """
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    mpi = getattr(args, "launcher", None) == "mpi"
+    known = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK") if mpi else None
+    os.environ.setdefault("LOCAL_RANK", known or str(args.local_rank))
     _merge(cfg, args.cfg_options)
     for name in _LOADERS:
         loader = cfg.get(name)

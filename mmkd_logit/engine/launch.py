@@ -62,6 +62,8 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
     if launcher == "pytorch":
         _end_with_launcher()
     if launcher == "none" or torch.cuda.is_available():
+        if cfg.get("env_cfg") and launcher != "none":  # the others wait while one writes logits
+            cfg.env_cfg["dist_cfg"] = dict(timeout=1800) | (cfg.env_cfg.get("dist_cfg") or {})
         return
     if launcher != "pytorch":
         raise ValueError(

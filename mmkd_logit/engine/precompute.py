@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,7 +72,10 @@ def precompute(cfg: Config) -> str:
         raise FileNotFoundError(explain_missing(missing))
     init_default_scope(cfg.get("default_scope") or "mmpretrain")
     torch.backends.cudnn.benchmark = bool((cfg.get("env_cfg") or {}).get("cudnn_benchmark"))
-    set_random_seed(seed_of(cfg), deterministic=cfg.randomness.get("deterministic", False))
+    deterministic = bool(cfg.randomness.get("deterministic"))
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as a run does
+    set_random_seed(seed_of(cfg), deterministic=deterministic)
     teachers = [FrozenTeacher(teacher) for teacher in teachers_of(cfg).values()]
     caches = {t: t.cache for t in teachers if t.cache is not None and t.cache.storage == "disk"}
     if not caches:

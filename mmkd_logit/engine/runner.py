@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,14 +15,16 @@ from mmengine.model import BaseTTAModel
 from mmengine.registry import VISUALIZERS, DefaultScope
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.visualization import Visualizer
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mmkd_logit.checkpoint import load_exactly, make_plain, weights_for
 from mmkd_logit.datasets.seeding import SeededSampler
-from mmkd_logit.hooks.networks import schedulers, unwrapped
+from mmkd_logit.hooks.networks import optimizers, schedulers, unwrapped
 from mmkd_logit.registry import LOOPS, find_class
 from mmkd_logit.utils.arguments import type_name
 
+from .config import teachers_of
 from .resume import Progress
 
 _STAMP = "%Y%m%d_%H%M%S"  # of the names of MMEngine's folders of logs
@@ -49,6 +51,24 @@ class _DrawsLater(Visualizer):
         self.fig_save_canvas, self.fig_save, self.ax_save = figure
         self.dpi = self.fig_save.get_dpi()
         return vars(self)[name]
+
+
+def uses_cuda_graphs(compiled: Any) -> bool:
+    """Whether settings of ``torch.compile`` record CUDA graphs."""
+    settings = compiled if isinstance(compiled, Mapping) else {}
+    modes = ("reduce-overhead", "max-autotune")
+    options = settings.get("options") or {}
+    return settings.get("mode") in modes or bool(options.get("triton.cudagraphs"))
+
+
+def _make_momentum(optimizer: Optimizer) -> None:
+    """Make the momentum that SGD makes in its first step, 0: the step gives the same bits."""
+    for group in optimizer.param_groups:
+        if group.get("momentum") and group.get("dampening") == 0:
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 class QuietRunner(Runner):
@@ -82,6 +102,20 @@ class QuietRunner(Runner):
 
     def dump_config(self) -> None:
         """Write nothing."""
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile; what a CUDA graph makes is gone at the next iteration, SGD's momentum too."""
+        if target == "train_step" and uses_cuda_graphs(self.cfg.get("compile")):
+            for name, teacher in teachers_of(self.cfg).items():
+                if teacher.compile:
+                    raise ValueError(
+                        f"compile={self.cfg.compile} records CUDA graphs, and {name}.compile would "
+                        "start new ones within an iteration; take that out: what the run compiles "
+                        "includes the teacher"
+                    )
+            for optimizer in optimizers(self):
+                _make_momentum(optimizer)
+        super()._maybe_compile(target)
 
     def build_visualizer(self, visualizer: Any = None) -> Visualizer:
         """Build the visualizer, without its figure until something is drawn."""

@@ -173,10 +173,11 @@ class SequentialTeacherHook(Hook):
         for index in range(before, self._stage):
             if index in self._teachers:
                 changes["teacher"] = self._teachers.pop(index)
+        compiled = any(teacher.settings.compile for teacher in _distiller(runner).teachers)
         for model in (_distiller(runner), *_averages(runner)):
             model.switch(**changes)
         del changes
-        if runner.cfg.get("compile"):
+        if compiled or runner.cfg.get("compile"):
             # torch would notice, but keep the code made for earlier teachers, which counts
             # towards the recompilations it allows before it gives up compiling.
             torch.compiler.reset()

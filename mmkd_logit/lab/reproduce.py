@@ -1,6 +1,7 @@
 """``tools/reproduce.py``: run what experiments still need and print their tables."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -113,11 +114,14 @@ def _pool(args: argparse.Namespace) -> LocalPool | ClusterPool:
         if args.cluster_option:
             raise ValueError("--cluster-option is for jobs; add --launcher slurm, or leave it out")
         pool = LocalPool(default_devices() if args.devices is None else args.devices.split(","))
-        missing = pool.gpus - {*range(torch.cuda.device_count())}
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        slices = visible.count("MIG-")  # of which a process of CUDA sees one
+        count = slices or torch.cuda.device_count()
+        missing = pool.gpus - {*range(count)}
         if missing:
             raise ValueError(
-                f"--devices {args.devices}: there is no GPU {min(missing)} among the "
-                f"{torch.cuda.device_count()} that are visible here"
+                f"--devices {args.devices}: there is no GPU {min(missing)} among the {count} that "
+                "are visible here"
             )
         return pool
     if args.devices:

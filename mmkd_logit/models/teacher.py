@@ -168,9 +168,11 @@ class TeacherSettings:
     def images_a_pass(self, device: torch.device) -> int | None:
         """Return the number of images in each forward pass; None for the batch as it is.
 
-        A GPU takes as long to launch the kernels of 32 images as those of a batch.
+        A GPU takes as long to launch the kernels of 32 images as those of a batch. Compiled, each
+        size would be compiled.
         """
-        return self.micro_batch if device.type != "cpu" else self.batch_multiple
+        whole = device.type != "cpu" and self.compile in (None, False)
+        return self.micro_batch if whole else self.batch_multiple
 
     @property
     def whole_forward(self) -> bool:
@@ -343,10 +345,14 @@ class _CastForward:
         if not autocast or torch.get_autocast_dtype(device.type) != self._dtype:
             return type(module).forward(module, inputs)
         if device not in self._copies:
-            parameters = module.weight, module.bias
-            self._copies = {device: [p if p is None else p.to(self._dtype) for p in parameters]}
+            self.copy(device)
         apply = getattr(module, "_conv_forward", F.linear)
         return apply(inputs, *self._copies[device])
+
+    def copy(self, device: torch.device) -> None:
+        """Make the copies, of weights that are on this device."""
+        parameters = self._module.weight, self._module.bias
+        self._copies = {device: [p if p is None else p.to(self._dtype) for p in parameters]}
 
 
 # The network, frozen, that only gives logits.
@@ -518,11 +524,7 @@ class FrozenTeacher:
     def _as_expected(self, inputs: Tensor) -> Tensor:
         """Return the images in the teacher's normalisation, and move its network to them."""
         if self._device != inputs.device:
-            self.model.to(inputs.device)
-            self._device = inputs.device
-            if self._conversion is not None:
-                scale, shift = self._conversion
-                self._conversion = (scale.to(self._device), shift.to(self._device))
+            self._move(inputs.device)
         if self._conversion is not None:
             scale, shift = self._conversion
             inputs = inputs * scale + shift
@@ -540,6 +542,17 @@ class FrozenTeacher:
             )
         return inputs
 
+    @torch.compiler.disable  # what is made in a CUDA graph is gone at the next iteration
+    def _move(self, device: torch.device) -> None:
+        self.model.to(device)
+        self._device = device
+        if self._conversion is not None:
+            scale, shift = self._conversion
+            self._conversion = (scale.to(device), shift.to(device))
+        for module in self.model.modules():
+            if isinstance(module.forward, _CastForward):
+                module.forward.copy(device)
+
     def _precision(self, device: torch.device) -> AbstractContextManager:
         if self.settings.autocast is None:
             return nullcontext()
@@ -554,8 +567,6 @@ class FrozenTeacher:
             # Otherwise the images' layout, a student's affair, would decide how they are rounded.
             inputs = inputs.contiguous()
         compiled = network is self._compiled
-        if compiled:
-            torch.compiler.cudagraph_mark_step_begin()
         logits = as_logits(network(inputs), f"teacher {self.name}")
         if logits.dtype in (torch.bfloat16, torch.float16):
             return logits.float()

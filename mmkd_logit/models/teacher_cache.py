@@ -184,10 +184,11 @@ class LogitStore:
             )
         self.flush()  # at most one batch is under way
         if logits.is_cuda:
+            device = logits.device
             logits = logits.to("cpu", non_blocking=True)  # into pinned memory
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event(blocking=True)
             copied.record()
-            self._pending = self._writer.submit(self._write, numbers, logits, copied)
+            self._pending = self._writer.submit(self._copied, numbers, logits, copied, device)
         else:
             self._write(numbers, logits)
 
@@ -197,9 +198,12 @@ class LogitStore:
         if pending is not None:
             pending.result()
 
-    def _write(self, numbers: np.ndarray, logits: Tensor, copied: Any = None) -> None:
-        if copied is not None:
-            copied.synchronize()
+    def _copied(self, numbers: np.ndarray, logits: Tensor, copied: Any, device: Any) -> None:
+        torch.cuda.set_device(device)  # otherwise this thread starts CUDA on the first GPU
+        copied.synchronize()
+        self._write(numbers, logits)
+
+    def _write(self, numbers: np.ndarray, logits: Tensor) -> None:
         rows = logits.numpy()
         if self.dtype == "float16" and not np.isfinite(rows).all():
             raise ValueError(

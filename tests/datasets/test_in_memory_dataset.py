@@ -454,6 +454,22 @@ def test_devices(monkeypatch):
     assert auto[key]["inputs"].device.type == "cpu"
 
 
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_workers_after_the_images_are_on_a_gpu(monkeypatch, device):
+    """The check before training reads a batch in the process of which workers are forked."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self.to("meta"))
+    dataset = DATASETS.build(dict(IN_MEMORY, device=device))
+    dataset.full_init()
+    assert dataset._images_on_device().is_meta
+    monkeypatch.setattr("mmkd_logit.datasets.in_memory.get_worker_info", lambda: "a worker")
+    if device == "auto":
+        assert dataset[SampleKey(0, 0, 3)]["inputs"].device.type == "cpu"
+    else:
+        with pytest.raises(ValueError, match="needs a loader without workers"):
+            dataset[SampleKey(0, 0, 3)]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_pictures_of_a_gpu(device, cifar100):

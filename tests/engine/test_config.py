@@ -413,3 +413,13 @@ def test_local_rank_of_the_older_launcher(project, monkeypatch):
     args = build_parser().parse_args([STUDENT, "--local-rank", "3"])
     apply_common_arguments(read_config(STUDENT), args)
     assert os.environ["LOCAL_RANK"] == "3"
+
+
+@pytest.mark.parametrize(("launcher", "rank"), [("mpi", "2"), ("none", "0")])
+def test_local_rank_of_mpi(project, monkeypatch, launcher, rank):
+    """DDP names its GPU by it, and MMEngine sets it for slurm alone."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "2")
+    args = build_parser().parse_args([STUDENT, "--launcher", launcher])
+    apply_common_arguments(read_config(STUDENT), args)
+    assert os.environ["LOCAL_RANK"] == rank

@@ -40,6 +40,14 @@ def test_one_process(started_groups):
     assert not started_groups
 
 
+@pytest.mark.parametrize(("given", "seconds"), [({}, 1800), (dict(timeout=60), 60)])
+def test_processes_on_gpus_wait_for_the_one_that_writes(monkeypatch, given, seconds):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = config(env_cfg=dict(dist_cfg=dict(backend="nccl", **given)))
+    launch.prepare_launch(cfg, "slurm")
+    assert cfg.env_cfg.dist_cfg == dict(backend="nccl", timeout=seconds)
+
+
 def test_gloo_without_a_gpu(started_groups, monkeypatch):
     for name in TORCHRUN:
         monkeypatch.setenv(name, "0")

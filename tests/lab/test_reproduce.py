@@ -287,6 +287,9 @@ def test_wrong_words(tmp_path, monkeypatch, capsys):
     if not torch.cuda.is_available():
         message = error_of(capsys, main, "digits", "--devices", "0,99")
         assert message == "--devices 0,99: there is no GPU 0 among the 0 that are visible here"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")  # CUDA itself counts one
+    assert "no GPU 2 among the 2 that" in error_of(capsys, main, "digits", "--devices", "0,2")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     message = error_of(capsys, main, "digits", "--scale", "nope")
     assert message == "no scale 'nope' of the experiments (known: cpu, digits)"
     Path("results").touch()

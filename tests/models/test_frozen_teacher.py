@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import logging
 import random
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmkd_logit.models import FrozenTeacher
+from mmkd_logit.registry import MODELS
 
 
 @pytest.fixture
@@ -340,6 +342,31 @@ def test_micro_batches_have_one_size_and_end_in_zeros(n):
     together = torch.cat(network.seen)
     assert torch.equal(together[:n], x)
     assert not together[n:].any()
+
+
+def test_on_a_device_before_it_is_used_there(checkpoint):
+    """What a compiled iteration made for itself, a CUDA graph would overwrite in the next."""
+    path, _ = checkpoint
+    options = dict(checkpoint=path, autocast="bfloat16", mean=[1.0], std=[2.0])
+    teacher = FrozenTeacher(dict(config=wrn(drop_rate=0.5), **options))
+    preprocessor = dict(type="mmpretrain.ClsDataPreprocessor", mean=[0.0], std=[1.0])
+    teacher.set_input_normalization(MODELS.build(preprocessor))
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(teacher), "_precision", lambda *_: contextlib.nullcontext())
+        patch.setattr(type(teacher), "_forward", lambda self, network, inputs: inputs)
+        assert teacher(torch.randn(2, 3, 8, 8, device="meta")).is_meta
+    for module in teacher.model.modules():
+        made += getattr(module.forward, "_copies", {}).get(torch.device("meta"), [])
+    assert made
+    assert all(copy is None or (copy.is_meta and copy.dtype == torch.bfloat16) for copy in made)
+
+
+def test_a_gpu_compiles_passes_of_one_size():
+    given = dict(config=wrn(), checkpoint=None, cache=dict(storage="memory"))
+    gpu = torch.device("cuda")
+    assert FrozenTeacher(given).settings.images_a_pass(gpu) is None
+    assert FrozenTeacher(dict(given, compile=True)).settings.images_a_pass(gpu) == 32
 
 
 def test_one_shape_is_compiled_once(checkpoint):

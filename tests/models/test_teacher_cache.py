@@ -467,6 +467,7 @@ class OnGPU:
 
     def __init__(self, logits):
         self.logits, self.shape, self.is_cuda = logits, logits.shape, True
+        self.device = torch.device("cuda", 3)
 
     def to(self, device, non_blocking):
         assert (device, non_blocking) == ("cpu", True)
@@ -476,11 +477,17 @@ class OnGPU:
 @pytest.mark.parametrize("full", [False, True])
 def test_logits_of_a_gpu_are_written_by_a_thread(tmp_path, monkeypatch, said, full):
     """One batch at a time, and what goes wrong there is said or raised here."""
-    computed, written = threading.Event(), []
+    computed, written, devices = threading.Event(), [], []
 
     class Event:
         record = staticmethod(lambda: None)
-        synchronize = staticmethod(lambda: computed.wait(30))
+
+        def __init__(self, blocking):
+            assert blocking  # otherwise a core spins
+
+        def synchronize(self):
+            assert devices[-1:] == [torch.device("cuda", 3)]
+            computed.wait(30)
 
     def write(*args):
         written.append(threading.current_thread())
@@ -490,6 +497,7 @@ def test_logits_of_a_gpu_are_written_by_a_thread(tmp_path, monkeypatch, said, fu
 
     write_rows = teacher_cache._write_rows
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
     monkeypatch.setattr(teacher_cache, "_write_rows", write)
     store = LogitStore(8, 3, "float32", tmp_path / "store")
     logits = torch.randn(2, 3)

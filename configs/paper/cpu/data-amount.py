@@ -30,6 +30,6 @@ metrics = [
          paper={'ce': 42.51, 'kl-t20': 54.09}),
     dict(title='train top-1 (%)', key='train.accuracy/top1')]
 note = (
-    "The paper's numbers are of its manuscript of 2020: full resolution, a teacher of 200 epochs, the "
-    'best of 3 runs.')
+    "The paper's numbers are of its manuscript of 2020: full resolution, a teacher of 200 epochs, "
+    'the best of 3 runs.')
 comparisons = [('kl-t20', 'ce'), ('mse', 'ce'), ('mse', 'kl-t20'), ('kl-t20', 'kl-t1')]

@@ -28,6 +28,6 @@ metrics = [
     dict(title='test top-1 (%)', key='test.accuracy/top1', paper=paper),
     dict(title='train top-1 (%)', key='train.accuracy/top1')]
 note = (
-    "The paper's numbers are of 200 epochs at full resolution. Its manuscript of 2020 has 75.76 (S) "
-    'at tau 20.')
+    "The paper's numbers are of 200 epochs at full resolution. Its manuscript of 2020 has 75.76 "
+    '(S) at tau 20.')
 comparisons = [('mse', 'ce'), ('mse', 'kl-t20'), ('kl-t20', 'kl-t1'), ('kl-t20', 'ce')]

@@ -229,6 +229,8 @@ def _build(variant: str, cfg: Config, device: torch.device, workers: int) -> tup
 def _warm_up(device: torch.device, stock: int) -> None:
     _here["round"] = round_of(_here["session"].step, device, stock)
     _here["lookups"] = _lookups(_here["session"])
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # as MMEngine's LoggerHook does now and then
 
 
 def _measure() -> Cost:
