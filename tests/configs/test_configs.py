@@ -159,12 +159,11 @@ def check_step(model, cfg, dataset):
     assert not torch.equal(model.head.fc.weight, before)
 
 
-def check_other_device(cfg, dataset):
+def check_other_device(model, cfg, dataset):
     """Step where values do not exist: a tensor left on the CPU raises, as does a wait for one."""
     if cfg.model.get("feature_kd"):  # autocast knows no such device
         return
-    model = build(cfg).to("meta")
-    model.train()
+    model.to("meta")
     wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
     log = model.train_step(raw_batch(2, **DATASETS[dataset]), wrapper)
     assert all(value.is_meta for value in log.values())
@@ -185,8 +184,9 @@ def check_recipe(cfg, epochs, milestones, batch_size, weight_decay=5e-4):
 def test_plain_config(name):
     cfg, dataset = load(folder_of(name), name), dataset_of(name)
     check_network(cfg.model, name.removesuffix(f"_{dataset}"), dataset)
-    check_step(build(cfg), cfg, dataset)
-    check_other_device(cfg, dataset)
+    model = build(cfg)
+    check_step(model, cfg, dataset)
+    check_other_device(model, cfg, dataset)
     if dataset == "digits":
         check_recipe(cfg, 30, [15, 23], 64)
     elif dataset == "in1k":
@@ -256,8 +256,9 @@ def check_pair(folder, name):
 
     trained = copy.deepcopy(cfg)
     trained.model.teacher.update(checkpoint=None, cache=None)  # for pictures without number
-    check_step(build(trained), trained, dataset)
-    check_other_device(trained, dataset)
+    model = build(trained)
+    check_step(model, trained, dataset)
+    check_other_device(model, trained, dataset)
     return cfg, loss
 
 
