@@ -85,6 +85,14 @@ def _loggers_of_earlier_tests(monkeypatch):
                 logger.removeHandler(each)
 
 
+@pytest.fixture
+def marker(tmp_path):
+    """A file that crafted input would make if its code were run."""
+    path = tmp_path / "was executed"
+    yield path
+    assert not path.exists(), "code of the file was run"
+
+
 @pytest.fixture(autouse=True)
 def _no_trace():
     with no_trace():

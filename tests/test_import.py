@@ -6,9 +6,6 @@ import sys
 import pytest
 from commands import PROJECT
 
-import mmkd_logit
-from mmkd_logit.version import __version__
-
 STACK = ("mmengine", "mmcv", "mmpretrain")
 
 HIDE = """
@@ -73,8 +70,3 @@ assert "sklearn" not in sys.modules  # before digits are read
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""  # it is for tables; mmpretrain.datasets prints a line to it
     assert "OneDL" not in done.stderr
-
-
-def test_version():
-    assert mmkd_logit.__version__ == __version__
-    assert all(part.isdigit() for part in __version__.split(".")[:3])

@@ -9,6 +9,7 @@ import sys
 
 import mmengine.registry
 import pytest
+from bad_input.components import RIGHT
 from commands import PROJECT
 from examples import needed_by
 
@@ -27,108 +28,32 @@ NODES = {
     "OPTIM_WRAPPER_CONSTRUCTORS": ours.OPTIM_WRAPPER_CONSTRUCTORS,
     "LOOPS": ours.LOOPS,
 }
-NET = dict(
-    type="mmpretrain.ImageClassifier",
-    backbone=dict(type="mmkd_logit.WideResNetCIFAR", depth=10, widen_factor=1),
-    neck=dict(type="mmpretrain.GlobalAveragePooling"),
-    head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
-)
-DIGITS = dict(type="mmkd_logit.Digits", pipeline=[dict(type="mmpretrain.PackInputs")])
-# Names that configs rely on, and what they are built with. A component that is not here is built
-# with an example of each argument without default.
-COMPONENTS = {
-    "DISTLoss": ("MODELS", {}),
-    "DKDLoss": ("MODELS", {}),
-    "LogitMSELoss": ("MODELS", {}),
-    "LogitStandardization": ("MODELS", dict(loss=dict(type="mmkd_logit.LogitMSELoss"))),
-    "ScaledBinaryKLDivLoss": ("MODELS", dict(tau=4)),
-    "ScaledKLDivLoss": ("MODELS", dict(tau=4)),
-    "WideResNetCIFAR": ("MODELS", dict(depth=10, widen_factor=1)),
-    "MobileNetV2CIFAR": ("MODELS", dict(widen_factor=0.25)),
-    "LogitDistiller": (
-        "MODELS",
-        dict(
-            student=NET,
-            teacher=dict(config=NET, checkpoint=None),
-            loss_kd=dict(type="mmkd_logit.LogitMSELoss"),
-        ),
-    ),
-    "TorchdistillAdapter": (
-        "MODELS",
-        dict(name="Translator4FactorTransfer", num_input_channels=4, num_output_channels=4),
-    ),
-    "TorchdistillLoss": ("MODELS", dict(name="ATLoss")),
-    "Digits": ("DATASETS", dict(split="val")),
-    "NoisyLabelDataset": (
-        "DATASETS",
-        dict(dataset=dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.4),
-    ),
-    "DataSubset": ("DATASETS", dict(dataset=dict(type="mmkd_logit.Digits"), per_class=0.1)),
-    "RandomImages": ("DATASETS", dict(num_samples=2)),
-    "AutocastOptimWrapper": ("OPTIM_WRAPPERS", None),
-    "AtomicCheckpointHook": ("HOOKS", dict(interval=1, max_keep_ckpts=2)),
-    "ChannelsLastHook": ("HOOKS", {}),
-    "PreemptionHook": ("HOOKS", {}),
-    "InMemoryDataset": ("DATASETS", dict(dataset=DIGITS)),
-    "SeededDataset": ("DATASETS", dict(dataset=DIGITS)),
-    "SeededSampler": (
-        "DATA_SAMPLERS",
-        dict(dataset=[1, 2, 3], sampler=dict(type="DefaultSampler", shuffle=True), seed=1),
-    ),
-    "batch_collate": ("FUNCTIONS", {}),
-    "BatchPreprocessor": ("MODELS", {}),
-    "CleanLabelAccuracy": ("METRICS", dict(topk=(1, 5))),
-    "ClassifierSumHook": ("HOOKS", {}),
-    "FinalCheckpointHook": ("HOOKS", {}),
-    "FiniteLossHook": ("HOOKS", dict(limit=10)),
-    "LabelNoiseHook": ("HOOKS", {}),
-    "LazyRuntimeInfoHook": ("HOOKS", {}),
-    "LogitOutputsHook": ("HOOKS", dict(prelogits="all")),
-    "ResumeStateHook": ("HOOKS", {}),
-    "OwnBestCheckpointHook": ("HOOKS", {}),
-    "ProgressBarHook": ("HOOKS", {}),
-    "SyncBuffersBeforeEvalHook": ("HOOKS", {}),
-    "PreflightHook": ("HOOKS", {}),
-    "TrainAccuracyHook": ("HOOKS", {}),
-    "SequentialTeacherHook": ("HOOKS", dict(stages=[dict(begin=1, alpha=0.5)])),
-    "ExpectedCalibrationError": ("METRICS", dict(num_bins=10)),
-    "LogitDump": ("METRICS", dict(out_file="test.npz")),
-    "TeacherAccuracy": ("METRICS", {}),
-    "TeacherAgreement": ("METRICS", dict(topk=(1, 5))),
-    "LogitDistance": ("METRICS", dict(quantiles=(0.5,))),
-    "LogitStatistics": ("METRICS", dict(label="clean_label")),
-    "NegativeLogLikelihood": ("METRICS", dict(of="teacher")),
-    "PerClassAccuracy": ("METRICS", dict(out_file="classes.json")),
-    "NoisyLabelAccuracy": ("METRICS", {}),
-    "StudentGroup": ("MODELS", dict(students=dict(alone=NET), seeds=0)),
-    "StudentGroupOptimConstructor": (
-        "OPTIM_WRAPPER_CONSTRUCTORS",
-        dict(optim_wrapper_cfg=dict(students=dict(alone=dict(optimizer=dict(type="SGD"))))),
-    ),
-    "MergedGroupsOptimConstructor": (
-        "OPTIM_WRAPPER_CONSTRUCTORS",
-        dict(optim_wrapper_cfg=dict(optimizer=dict(type="SGD", lr=0.1))),
-    ),
-    # These need processes or a Runner to be built; None means found only.
-    "StudentGroupDDP": ("MODEL_WRAPPERS", None),
-    "StudentGroupValLoop": ("LOOPS", None),
-    "ResumableEpochBasedTrainLoop": ("LOOPS", None),
-    "ResumableIterBasedTrainLoop": ("LOOPS", None),
-}
+# These need processes, a Runner or an optimizer to be built.
+FOUND_ONLY = {"AutocastOptimWrapper", "StudentGroupDDP", "StudentGroupValLoop"}
+FOUND_ONLY |= {"ResumableEpochBasedTrainLoop", "ResumableIterBasedTrainLoop"}
 # Names of version 0.1.0, which dumped configs hold.
 OLD_NAMES = {"RunCheckHook": "PreflightHook", "SameBuffersHook": "SyncBuffersBeforeEvalHook"}
 
 
 def components():
-    """All that is found by its prefix: the registry and the arguments, by name."""
+    """All that is found by its prefix: the registry and the arguments, by name.
+
+    A component without right arguments is built with an example of each that has no default.
+    """
     found = {}
     for node, registry in NODES.items():
         registry.import_from_location()
         for name, component in registry.module_dict.items():
-            ours = component.__module__.startswith("mmkd_logit.")  # not that of a test
-            if ours and name not in COMPONENTS and name not in OLD_NAMES:
-                found[name] = (node, needed_by(component))
-    return {**COMPONENTS, **found}
+            if name in OLD_NAMES or not component.__module__.startswith("mmkd_logit."):
+                continue  # or of a test
+            if name in FOUND_ONLY:
+                settings = None
+            else:
+                settings = RIGHT[name] if name in RIGHT else needed_by(component)
+            found[name] = (node, settings)
+    # Names that configs rely on.
+    assert {*FOUND_ONLY, *(name for name in RIGHT if "/" not in name)} <= found.keys()
+    return found
 
 
 BUILD = """

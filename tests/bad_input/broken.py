@@ -11,7 +11,6 @@ import torch
 from networks import build
 from runs import digits_student
 
-DAMAGED = ("html", "short", "empty", "text", "list")
 KINDS = dict(
     other="other architecture",
     classes="other class count",
@@ -178,7 +177,6 @@ CHECKPOINTS = [
     ),
 ]
 
-_NOISE = "train_dataloader.dataset.dataset.type=mmkd_logit.NoisyLabelDataset"
 DATA = [
     (
         "train",
@@ -250,7 +248,6 @@ DATA = [
 
 _NOISY = dict(type="mmkd_logit.NoisyLabelDataset", kind="file", key="noisy")
 _SCORED = dict(type="mmkd_logit.DataSubset", by="entropy", quantiles=(0, 0.5))
-_CIFAR = dict(type="mmkd_logit.InMemoryDataset")
 
 
 def _noisy(file, **more):

@@ -77,8 +77,6 @@ def test_wrong_argument(name, argument, kind, value, says, tmp_path, monkeypatch
     message = str(caught.value)
     assert "\n" not in message
     assert says in message
-    # What was given, or where it was.
-    assert argument in message or (value is not MISSING and repr(value) in message) or says
     assert not list(tmp_path.iterdir())
 
 

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from payloads import Calls
 
 from mmkd_logit.datasets import LabelNoise
 from mmkd_logit.datasets.label_noise import read_arrays, read_labels
@@ -12,16 +13,6 @@ from mmkd_logit.datasets.label_noise import read_arrays, read_labels
 CLEAN = np.arange(20) % 5
 NOISY = (CLEAN + (np.arange(20) < 6)) % 5
 PUBLISHED = dict(clean_label=CLEAN, noisy_label=NOISY, noisy_coarse_label=NOISY // 2)
-
-
-class Calls:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *args):
-        self.reduced = function, args
-
-    def __reduce__(self):
-        return self.reduced
 
 
 def apply(file, **settings):

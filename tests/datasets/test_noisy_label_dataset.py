@@ -2,9 +2,6 @@ import json
 
 import numpy as np
 import torch
-from mmengine.registry import DefaultScope, init_default_scope
-from mmengine.runner import Runner
-from mmpretrain.datasets import BaseDataset
 
 from mmkd_logit.datasets import DataSubset, Digits, LabelNoise, NoisyLabelDataset
 from mmkd_logit.datasets.label_noise import hash_labels
@@ -16,22 +13,6 @@ SOURCE_LABELS = np.array([item["gt_label"] for item in Digits()])
 
 def noisy(dataset=DIGITS, **settings):
     return NoisyLabelDataset(dataset, **{**SYM40, **settings})
-
-
-class Many(BaseDataset):
-    """Samples with what a test says."""
-
-    def __init__(self, labels, classes=(*"abc",), **kwargs):
-        self.given = labels
-        super().__init__(ann_file="", metainfo=classes and dict(classes=classes), **kwargs)
-
-    def load_data_list(self):
-        image = np.zeros((2, 2, 1), dtype=np.uint8)
-        return [dict(img=image, **label) for label in self.given]
-
-
-def many(*labels, **kwargs):
-    return Many([dict(gt_label=label) for label in labels], **kwargs)
 
 
 def test_labels_of_the_samples():
@@ -98,21 +79,6 @@ def test_nothing_is_read_until_needed(monkeypatch):
     assert len(reads) == 1
     noisy()
     assert len(reads) == 2  # once for each data set, also when it is eager
-
-
-def loader_of(dataset, workers, collate="default_collate", shuffle=False):
-    init_default_scope("mmpretrain") if DefaultScope.get_current_instance() is None else None
-    return Runner.build_dataloader(
-        dict(
-            batch_size=64,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            dataset=dict(type="mmkd_logit.NoisyLabelDataset", dataset=dataset, **SYM40),
-            sampler=dict(type="DefaultSampler", shuffle=shuffle),
-            collate_fn=dict(type=collate),
-        ),
-        seed=3,
-    )
 
 
 def test_human_labels_of_the_real_data(cifar100_root, cifarn_labels):

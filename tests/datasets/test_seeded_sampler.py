@@ -111,12 +111,6 @@ def test_different_seeds_of_the_ranks():
     assert len(next(iter(loader))["data_samples"]) == 8
 
 
-@pytest.mark.parametrize("sampler", [DefaultSampler, None, "DefaultSampler"])
-def test_what_is_no_config(sampler):
-    with pytest.raises(ValueError, match="sampler must be the config of one, such as"):
-        SeededSampler(range(3), sampler, seed=0)
-
-
 def test_repeated_augmentation_is_refused():
     with pytest.raises(ValueError, match="RepeatAugSampler shows a sample in several pictures"):
         SeededSampler(range(9), dict(type="RepeatAugSampler"), seed=0)

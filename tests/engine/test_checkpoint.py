@@ -48,13 +48,6 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def marker(tmp_path):
-    path = tmp_path / "was executed"
-    yield path
-    assert not path.exists()
-
-
-@pytest.fixture
 def evil(tmp_path, marker):
     return save(tmp_path / "evil.pth", run_command(marker))
 
@@ -348,7 +341,7 @@ def test_no_text_that_resuming_would_execute_is_kept(tmp_path):
 @pytest.mark.parametrize(
     "info",
     [
-        {"best_ckpt": "/home/me/thesis.tex"},
+        {"best_ckpt": "/home/me/thesis.pth"},
         {"best_ckpt": "/home/me/best_thesis.tex"},
         {"best_ckpt_a": "best_photos.pth"},  # a folder
         {"best_ckpt": ["best_a.pth"]},

@@ -259,12 +259,6 @@ def test_a_list_that_cannot_be_trained_removes_nothing(copied, capsys):
     assert Path("group/ce/last_checkpoint").is_file()
 
 
-def test_wrong_lists_are_one_line(workplace, capsys):
-    assert "none.txt does not exist" in error_of(capsys, group.main, "none.txt")
-    Path("one.txt").write_text("configs/wrn/wrn10-1_digits.py\n")
-    assert "names 1 runs" in error_of(capsys, group.main, "one.txt")
-
-
 def test_sequential_teachers_and_features_train_alone(project):
     def read(name, *words):
         return build_config(build_parser().parse_args([name, *words]))

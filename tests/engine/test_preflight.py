@@ -110,18 +110,6 @@ def test_labels(tmp_path, classes, says):
     assert says in error_of(cfg)
 
 
-@pytest.mark.parametrize("loader", ["train", "val"])
-def test_pictures(tmp_path, loader):
-    cfg = run_of(digits_student(), tmp_path)
-    pictures = dict(num_samples=16, num_classes=10, img_shape=(8, 8, 3))
-    dataset = cfg[f"{loader}_dataloader"]["dataset"]
-    cfg[f"{loader}_dataloader"]["dataset"] = dict(
-        type="mmkd_logit.RandomImages", pipeline=dataset["pipeline"], **pictures
-    )
-    what = dict(train="training", val="validation")[loader]
-    assert f"cannot take the {what} images, (C, H, W) = (3, 8, 8)" in error_of(cfg)
-
-
 def test_teachers_of_this_stage_and_of_later_ones(tmp_path):
     colour = digits_student(widen_factor=2)
     colour["backbone"]["in_channels"] = 3

@@ -89,10 +89,6 @@ def test_other_lines_are_named(tmp_path, line):
         read_lines(path)
 
 
-def test_no_file_no_rows(tmp_path):
-    assert read_lines(tmp_path / "none.jsonl") == []
-
-
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "runs.jsonl"
     append_line(path, dict(a=1))
@@ -175,12 +171,6 @@ def test_hash_of_the_data():
     assert len({whole, digits(split="test"), digits(split="train", indices=900)}) == 3
     noisy = NoisyLabelDataset(dict(type="mmkd_logit.Digits"), kind="symmetric", rate=0.1)
     assert dataset_hash(noisy) != whole
-
-
-def test_nothing_is_recorded_without_a_file():
-    recorder = ResultsRecorder(None, run_config(), [])
-    recorder.start(run_config())
-    assert recorder.record(None, None, TrainingStarted()) is None
 
 
 def test_hashes_of_teachers(tmp_path, monkeypatch):

@@ -190,12 +190,6 @@ def test_the_prefixes_of_wrappers_are_left_out(half, tmp_path):
     assert (tmp_path / "final.pth").read_bytes() == (half / "whole/final.pth").read_bytes()
 
 
-def test_another_batch_size_is_refused(half, tmp_path):
-    shutil.copytree(half / "part", tmp_path / "part")
-    with pytest.raises(ValueError, match=r"processes x train_dataloader.batch_size: 1 x 16 -> 1"):
-        train(plain(tmp_path / "part", batch_size=8), "auto")
-
-
 def evaluated(folder, **kwargs):
     """A run by epochs that keeps its best weights, and stops early."""
     stop = dict(type="EarlyStoppingHook", monitor="accuracy/top1", patience=2, min_delta=90.0)

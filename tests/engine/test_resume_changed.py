@@ -184,11 +184,6 @@ def test_many_changes_are_cut_short(trained, capsys):
     assert " more. Restore that" in message
 
 
-def test_flags_that_do_not_go_together(trained, capsys):
-    message = error_of(capsys, main, trained.tiny.student, "--resume-changed")
-    assert message == "--resume-changed goes with --resume"
-
-
 def test_what_is_kept_of_a_config_is_text_that_runs_nothing(trained):
     made_of = load_from_file(str(trained.student / "epoch_1.pth"))["made_of"]
     assert json.loads(json.dumps(made_of))["computed"]["model"]["type"] == "ImageClassifier"

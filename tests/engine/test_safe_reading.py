@@ -30,13 +30,6 @@ from mmkd_logit.engine import install_safe_reading
 
 
 @pytest.fixture
-def marker(tmp_path):
-    path = tmp_path / "was executed"
-    yield path
-    assert not path.exists()
-
-
-@pytest.fixture
 def safe():
     install_safe_reading()
 

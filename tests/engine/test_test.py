@@ -12,7 +12,7 @@ import torch
 import yaml
 from commands import METRICS, METRICS_BESIDE_A_TEACHER, STUDENT, Tiny, error_of, folder_of
 
-from mmkd_logit.engine.test import build_config, build_parser, main
+from mmkd_logit.engine.test import main
 
 
 class Trained:
@@ -136,20 +136,3 @@ def test_config_without_test_data(workplace, capsys, field):
     Path("x.pth").touch()
     error = error_of(capsys, main, "plain.py", "x.pth")
     assert error == "plain.py has no test_dataloader or test_evaluator"
-
-
-def test_bad_checkpoints(workplace, capsys):
-    assert error_of(capsys, main, STUDENT, "x.pth") == "the checkpoint x.pth does not exist"
-    Path("empty.pth").touch()
-    assert re.match(
-        r"empty.pth (is refused|cannot be read)", error_of(capsys, main, STUDENT, "empty.pth")
-    )
-    torch.save({"state_dict": print}, "evil.pth")
-    assert error_of(capsys, main, STUDENT, "evil.pth").startswith("evil.pth is refused")
-
-
-def test_the_config_of_a_test(workplace):
-    Path("x.pth").touch()
-    cfg = build_config(build_parser().parse_args([STUDENT, "x.pth"]))
-    assert (cfg.load_from, cfg.resume) == ("x.pth", False)
-    assert cfg.work_dir == f"work_dirs/{Path(STUDENT).stem}/seed0"

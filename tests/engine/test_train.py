@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from commands import (
-    KD,
     METRICS,
     METRICS_BESIDE_A_TEACHER,
     STUDENT,
@@ -36,40 +35,12 @@ def iterations(path):
     return torch.load(path, weights_only=False)["meta"]["iter"]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["configs/nope.py"], r"the config configs/nope.py does not exist"),
-        (["configs"], r"the config configs does not exist"),
-        (["mmpretrain::resnet/nope.py"], r"mmpretrain has no config mmpretrain::resnet/nope.py"),
-        (["mmpretrain::nope.py"], r"mmpretrain has no config mmpretrain::nope.py"),
-        (["tools/dist_train.sh"], r"tools/dist_train.sh is no config: .* must end in .py"),
-        (["configs/paper/digits.py"], r"configs/paper/digits.py defines no model"),
-        (
-            [STUDENT, "--seed", "-1"],
-            r"randomness.seed must be an integer from 0 to 2\*\*32 - 1, got -1",
-        ),
-        ([STUDENT, "--seed", str(2**32)], r"randomness.seed must be .* got 4294967296"),
-        ([STUDENT, "--amp"], r"--amp needs a GPU; leave it out on a CPU"),
-        ([STUDENT, "--launcher", "slurm"], r"launcher 'slurm' needs GPUs; .* tools/dist_train.sh"),
-        ([STUDENT, "--launcher", "mpi"], r"launcher 'mpi' needs GPUs"),
-        (
-            [STUDENT, "--launcher", "pytorch"],
-            r"needs RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment; start with "
-            r"tools/dist_train.sh CONFIG GPUS or torchrun",
-        ),
-        ([STUDENT, "--resume", "no/x.pth"], r"the checkpoint no/x.pth does not exist"),
-        ([STUDENT, "--results", "tools"], r"--results: tools is a folder; name a file in it"),
-        (
-            [STUDENT, "--results", "tools/train.py/runs"],
-            r"--results: .*tools/train.py is a file; name a folder",
-        ),
-        ([KD, "--results", "r.jsonl"], r"make it with: python tools/train.py"),
-    ],
-)
-def test_wrong_words_are_one_line(workplace, monkeypatch, capsys, words, message):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert re.search(message, error_of(capsys, main, *words))
+def test_a_launcher_without_torchrun(workplace, capsys):
+    assert re.search(
+        r"needs RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment; start with "
+        r"tools/dist_train.sh CONFIG GPUS or torchrun",
+        error_of(capsys, main, STUDENT, "--launcher", "pytorch"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,36 +52,13 @@ def test_wrong_words_are_one_line(workplace, monkeypatch, capsys, words, message
         ("model=None", r"model must be a dict of settings, got None"),
         ("train_cfg=5", r"train_cfg must be a dict of settings, got 5"),
         ("train_dataloader=abc", r"train_dataloader must be a dict of settings, got 'abc'"),
-        ("train_dataloader=None", r"a run needs train_dataloader, .*; train_dataloader is missing"),
-        ("train_cfg.max_epochs=abc", r"train_cfg.max_epochs must be an integer .* got 'abc'"),
         ("model.backbone.depth.x=1", r"--cfg-options does not fit the config: depth"),
         ("randomness=3", r"randomness must be a dict of settings, got 3"),
-        ("randomness.seed=abc", r"randomness.seed must be an integer .* got 'abc'"),
-        ("randomness.seed=True", r"randomness.seed must be an integer .* got True"),
-        ("train_dataloader.dataset.dataset.split=all", r"split must be one of .* got 'all'"),
+        ("model.type=mmrazor.SingleTeacherDistill", r"mmkd_logit.LogitDistiller, see docs/from-m"),
     ],
 )
 def test_wrong_options_are_one_line(workplace, capsys, option, message):
     assert re.search(message, error_of(capsys, main, STUDENT, "--cfg-options", option))
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("model.teacher=5", r"got 5. Write a teacher as dict\(config="),
-        (
-            "model.teacher.chekpoint=x",
-            r"model.teacher: a teacher has no setting 'chekpoint'; did you mean checkpoint\?",
-        ),
-        ("model.alpha=2", r"alpha must be a number in \[0, 1\], got 2"),
-        ("model.type=mmrazor.SingleTeacherDistill", r"mmkd_logit.LogitDistiller, see docs/from-m"),
-        ("model.loss_kd.tau=-1", r"tau=-1 must be"),
-        ("model.student.head.num_classes=9", r"has 10 classes and the student 9"),
-    ],
-)
-def test_wrong_distillers_are_one_line(workplace, capsys, option, message):
-    words = [KD, "--cfg-options", "model.teacher.checkpoint=None", option]
-    assert re.search(message, error_of(capsys, main, *words))
 
 
 @pytest.mark.parametrize("option", ["train_cfg.max_epochs", "=3", "model.depth=[1,(2]"])
@@ -139,26 +87,10 @@ def test_what_is_looked_at_is_averaged_as_the_losses_in_any_config(workplace):
     check_config(configure(STUDENT, "--cfg-options", option))
 
 
-def test_missing_field_of_auto_scale_lr(workplace, capsys):
-    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\nauto_scale_lr = None\n")
-    message = error_of(capsys, main, "plain.py", "--auto-scale-lr")
-    assert message == "--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in plain.py"
-    assert configure(STUDENT, "--auto-scale-lr").auto_scale_lr.enable is True
-
-
 def test_config_without_training_data(workplace, capsys):
     Path("plain.py").write_text(f"_base_ = './{STUDENT}'\ntrain_cfg = None\n")
     message = error_of(capsys, main, "plain.py")
     assert message == "plain.py has no train_cfg or train_dataloader to train with"
-
-
-@pytest.mark.parametrize("field", ["test_dataloader", "test_evaluator", "test_cfg"])
-def test_results_need_test_data_before_training(workplace, capsys, field):
-    Path("plain.py").write_text(f"_base_ = './{STUDENT}'\n{field} = None\n")
-    message = error_of(capsys, main, "plain.py", "--results", "runs.jsonl")
-    needed = "test_dataloader, test_cfg, test_evaluator"
-    assert message == f"a run needs {needed}; {field} is missing"
-    assert not Path("work_dirs").exists()
 
 
 def test_missing_teacher_names_the_command(workplace, capsys):
@@ -383,35 +315,3 @@ def test_no_validate(workplace, capsys):
     train(tiny.student, "--no-validate")
     assert "Epoch(val)" not in capsys.readouterr().out
     assert (folder_of(tiny.student) / "final.pth").is_file()
-
-
-def test_unsafe_checkpoints_are_refused(workplace, tmp_path, capsys):
-    tiny = Tiny()
-    marker = tmp_path / "was executed"
-    torch.save({"state_dict": Evil(marker)}, "evil.pth")
-    for words in (
-        [tiny.student, "--resume", "evil.pth"],
-        [tiny.kd, "--cfg-options", "model.teacher.checkpoint=evil.pth"],
-    ):
-        assert error_of(capsys, main, *words).startswith("evil.pth is refused")
-    assert not marker.exists()
-
-
-class Evil:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
-
-
-def test_interruption(workplace, monkeypatch, capsys):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("mmkd_logit.engine.train.run_training", interrupt)
-    with pytest.raises(SystemExit) as stopped:
-        main([STUDENT])
-    assert stopped.value.code == 130
-    again = f"python tools/train.py {STUDENT} --resume"
-    assert capsys.readouterr().err == f"\ninterrupted; continue with: {again}\n"

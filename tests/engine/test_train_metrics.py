@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import Tiny, error_of, folder_of, noisy, train, train_tool
+from commands import Tiny, folder_of, noisy, train
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
@@ -45,12 +45,6 @@ def test_noisy_labels_and_clean_ones(workplace):
     assert row["labels"]
 
 
-def test_only_where_it_is_asked_for(workplace):
-    tiny = Tiny()
-    train(tiny.student, "--results", "r.jsonl")
-    assert read_lines(Path("r.jsonl"))[0]["train"] is None
-
-
 def test_the_pipeline_is_found_below_wrappers():
     def loader(dataset):
         return dict(dataset=dataset, batch_size=4)
@@ -70,9 +64,3 @@ def test_the_pipeline_is_found_below_wrappers():
     cfg.train_dataloader.dataset = dict(type="X")
     with pytest.raises(ValueError, match="the training data cannot be read un-augmented"):
         training_data_loader(cfg)
-
-
-def test_it_is_known_before_training(workplace, capsys):
-    tiny = Tiny()
-    message = error_of(capsys, train_tool.main, tiny.student, "--train-metrics")
-    assert message == "--train-metrics goes with --results"

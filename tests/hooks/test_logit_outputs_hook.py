@@ -204,11 +204,6 @@ def test_any_type_of_images(dtype):
     assert memory((), images + 1, lambda: torch.tensor(3)) == 3
 
 
-def test_wrong_argument():
-    with pytest.raises(ValueError, match="prelogits must be 'student' or 'all', got 'teacher'"):
-        LogitOutputsHook(prelogits="teacher")
-
-
 def test_an_ensemble_is_one_teacher(tmp_path):
     teacher = dict(config=digits_student(widen_factor=2), checkpoint=None)
     other = dict(config=digits_student(), checkpoint=None)

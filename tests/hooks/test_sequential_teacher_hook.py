@@ -423,7 +423,7 @@ GOOD = dict(begin=1, alpha=0.5)
 def test_wrong_stages(stages, words):
     with pytest.raises(ValueError, match=words) as error:
         SequentialTeacherHook(stages)
-    assert "\\n" not in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_config_of_a_teacher_that_is_missing():

@@ -95,13 +95,6 @@ def place(trained, monkeypatch):
     return trained
 
 
-@pytest.fixture
-def marker(tmp_path):
-    path = tmp_path / "was executed"
-    yield path
-    assert not path.exists(), "code of the file was run"
-
-
 def outcome(capsys, run, *words):
     """Run a command line; return what it said and whether it failed."""
     capsys.readouterr()
@@ -298,7 +291,7 @@ FILES = {
     "meta.json": (as_pickle, read_pickle, in_cache("meta.json"), ""),
     "logits.bin": (as_pickle, read_pickle, in_cache("logits.bin"), ""),
     "checksums.bin": (as_pickle, read_pickle, in_cache("checksums.bin"), ""),
-    "runs.jsonl": (as_pickle, read_pickle, in_results, ""),
+    "runs.jsonl": (as_pickle, read_pickle, in_results, "is not a results line"),
     "table1.json": (as_pickle, read_pickle, in_experiments, "is not whole JSON"),
     "runs.txt": (as_pickle, read_pickle, lambda p, file, t: group.main([str(file)]), "error"),
     "cifar": (as_pickle, read_pickle, in_cifar, "to have it downloaded again"),

@@ -145,15 +145,6 @@ def test_compiled_training_equals_eager(tmp_path):
         torch.testing.assert_close(weights(compiled)[key], value, rtol=1e-4, atol=1e-6, msg=key)
 
 
-def test_gradient_accumulation(tmp_path):
-    accumulate = dict(
-        optimizer=dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-3),
-        accumulative_counts=2,
-    )
-    runner = train(model(), tmp_path, epochs=1, optim_wrapper=accumulate)
-    assert all(p.grad is None or p.grad.isfinite().all() for p in runner.model.parameters())
-
-
 def test_without_torchdistill_a_command_says_so_in_one_line(workplace, monkeypatch, capsys):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name="torchdistill")

@@ -74,15 +74,6 @@ def test_stop_by_epoch(project):
     assert cfg.to_dict() == plain.to_dict()
 
 
-def test_data_root_reaches_the_wrapped_data_set(project):
-    from mmkd_logit.engine.train import build_config, build_parser
-
-    words = ["configs/noisy_teacher/resnet152_stop81_in1k.py", "--cfg-options", "data_root=there"]
-    cfg = build_config(build_parser().parse_args(words))
-    assert cfg.val_dataloader.dataset.dataset.data_root == "there"
-    assert cfg.train_dataloader.dataset.dataset.data_root == "there"
-
-
 def test_stops_at_the_threshold_and_teaches(workplace):
     commands.train(STUDENT, "--train-teacher", train_cfg__max_epochs=1)
     seen = accuracies(TEACHER)

@@ -273,11 +273,6 @@ def test_wrong_experiments_are_known_at_once(tmp_path, text, message):
         Experiment(write(tmp_path, text))
 
 
-def test_no_experiment(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"the experiment .*nope.py does not exist"):
-        Experiment(tmp_path / "nope.py")
-
-
 def test_students_of_different_teachers_have_different_folders(project, tmp_path):
     text = (
         GOOD
@@ -385,12 +380,3 @@ def test_where_the_data_lies_is_not_in_names(project, tmp_path):
     (mine,) = Experiment(write(tmp_path, text), options=options).runs([0])
     (usual,) = Experiment(write(tmp_path, text)).runs([0])
     assert mine.work_dir != usual.work_dir  # another teacher, another folder
-
-
-def test_the_same_run_in_two_cells(project, tmp_path):
-    same = write(
-        tmp_path,
-        GOOD + f"runs = dict(a=dict(row='A', config={STUDENT!r}), "
-        f"b=dict(row='B', config={STUDENT!r}))\n",
-    )
-    assert len(Experiment(same).runs([0, 1])) == 4  # the same run under two names is no conflict

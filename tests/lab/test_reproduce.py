@@ -186,7 +186,7 @@ def test_an_experiment_anywhere(tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in here.iterdir()) == ["results", "work_dirs"]
     message = error_of(capsys, main, lab / "mine.py", "../lab/mine.py")
     assert message == "two experiments are named 'mine' and would write the same tables"
-    assert "nope.py does not exist" in error_of(capsys, main, "nope.py")
+    assert "the experiment nope.py does not exist" in error_of(capsys, main, "nope.py")
 
 
 def test_a_student_group_leaves_the_rows_of_single_runs(tiny, capsys):

@@ -213,15 +213,6 @@ def test_a_failure_stops_only_what_needs_it(machine):
     assert said[-1].endswith("not trained, its teacher work_dirs/teacher/seed0 failed")
 
 
-def test_only_what_was_cut_off_is_resumed(machine):
-    machine.breaks["teacher"] = "cut off"
-    go(machine)
-    machine.breaks.clear()
-    machine.calls.clear()
-    go(machine)
-    assert machine.calls == [("teacher", 0, "auto"), ("kd", 0, None)]
-
-
 def test_several_at_once_but_no_student_before_its_teacher(machine):
     machine.room = 3
     found, _ = go(machine, seeds=(0, 1))
@@ -286,22 +277,6 @@ def test_killed_between_the_weights_and_the_row(machine):
     assert found[("kd", 0)]["teachers"] == [found[("big", 0)]["weights"]]
 
 
-def test_a_changed_config_starts_anew(machine):
-    machine.breaks["alone"] = "cut off"
-    go(machine)
-    machine.breaks.clear()
-    machine.calls.clear()
-    with open("alone.py", "a") as file:
-        file.write("optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2))\n")
-    go(machine)
-    assert machine.calls == [("alone", 0, None)]  # not resumed from the older config's checkpoint
-    machine.calls.clear()
-    with open("alone.py", "a") as file:
-        file.write("train_cfg = dict(max_epochs=2)\n")
-    go(machine)
-    assert machine.calls == [("alone", 0, None)]
-
-
 def test_a_changed_teacher_teaches_again(machine):
     go(machine)
     machine.calls.clear()
@@ -341,16 +316,6 @@ def test_rows_of_others_do_not_count(machine):
         assert find_row(cfg, [{**row, **change}]) is None
     assert find_row(cfg, [{}]) is None
     assert find_row(replace(run, seed=9).build_config(), [row]) is None
-
-
-def test_a_torn_results_line_is_no_reason_to_stop(machine):
-    go(machine)
-    with open(RESULTS, "a") as file:
-        file.write('{"fingerprint": "cut o')
-    machine.calls.clear()
-    go(machine, seeds=(0, 1))
-    assert len(machine.calls) == 3
-    assert len(read_lines(RESULTS)) == 6
 
 
 def not_exported(scheduler):
@@ -650,11 +615,6 @@ def test_students_of_one_teacher_and_those_without_share(workplace):
     assert sorted(len(group) for group in groups) == [3, 8, 8, 8, 8]
     together = [name for group in groups for name in group]
     assert sum(name.endswith("_ce") for name in together) == 5  # they have no teacher
-
-
-def test_nothing_is_shared_unless_asked(workplace):
-    found, runs = groups_of(TABLE1, 1)
-    assert [len(group) for group in found] == [1] * len(runs)
 
 
 def test_seeds_are_apart(workplace):

@@ -231,17 +231,6 @@ def test_called_as_the_loss_of_a_head(name):
         assert RECIPE in text
 
 
-def test_inside_a_head_of_mmpretrain():
-    from mmpretrain.models import LinearClsHead
-    from mmpretrain.structures import DataSample
-
-    head = LinearClsHead(5, 3, loss=torch.nn.Identity())
-    head.loss_module = LogitMSELoss()
-    samples = [DataSample().set_gt_label(1) for _ in range(4)]
-    with pytest.raises(ValueError, match=r"mmkd_logit\.LogitDistiller"):
-        head.loss((torch.zeros(4, 3),), samples)
-
-
 def test_recipe_is_a_config(tmp_path):
     (tmp_path / "base.py").write_text("model = dict(type='ImageClassifier')\n")
     text = RECIPE.replace("...", "'file'")

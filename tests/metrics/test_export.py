@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.dataset import DefaultSampler
-from mmengine.registry import METRICS
 from mmpretrain.structures import DataSample
 from processes import run_ranks
 
@@ -278,8 +277,3 @@ def test_samples_that_do_not_fit(tmp_path, batches, says):
         export.process({}, batch)
     with pytest.raises(ValueError, match=says):
         export.process({}, last)
-
-
-def test_wrong_name():
-    with pytest.raises(ValueError, match="got out_file"):
-        METRICS.build(dict(type="mmkd_logit.LogitDump", out_file="a.npy"))

@@ -135,9 +135,7 @@ def test_a_paraphraser_learns_by_restoring_alone():
     assert all(gradient is None for gradient in got)
     got = torch.autograd.grad(losses["loss_feature_0_reconstruction"], paraphraser)
     assert all(gradient.any() for gradient in got)
-    restored = losses["loss_feature_0_reconstruction"]
     translator = list(model.feature_adapters["0"]["student"].parameters())
-    assert restored.requires_grad
     student = [*translator, *model.backbone.parameters()]
     again = model(*batch(), mode="loss")["loss_feature_0_reconstruction"]
     assert all(g is None for g in torch.autograd.grad(again, student, allow_unused=True))

@@ -62,11 +62,8 @@ def test_a_step_leaves_its_record():
     assert model.record is None
 
 
-@pytest.mark.parametrize("ce", [0, 0.1, 1])
-@pytest.mark.parametrize("kd", [0, 1, 9])
+@pytest.mark.parametrize(("ce", "kd"), [(0, 9), (0.1, 0), (0.1, 9)])
 def test_weights_in_the_place_of_alpha(ce, kd):
-    if not ce and not kd:
-        return
     model = build(distiller(weights=dict(ce=ce, kd=kd)))
     losses = model(*batch(), mode="loss")
     assert {"loss_ce", "ce"} <= losses.keys() if ce else "ce" not in losses
@@ -144,14 +141,6 @@ def test_loads_a_plain_checkpoint_through_mmengine():
     load_state_dict(model, plain.state_dict(), strict=True)
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True)
-    )
-
-
-def test_weights_are_initialised_like_the_plain_students():
-    model, plain = build(distiller(), seed=7), build(wrn(), seed=7)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(model.state_dict().values(), plain.state_dict().values(), strict=True)
     )
 
 

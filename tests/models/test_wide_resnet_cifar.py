@@ -61,11 +61,6 @@ def test_forward_is_the_textbook_preactivation_network():
     torch.testing.assert_close(net(x)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_no_shortcut_convolution_where_the_width_stays():
-    first = WideResNetCIFAR(10, 1).groups[0][0]
-    assert first.shortcut is None
-
-
 def test_initialisation_is_he_fan_out():
     torch.manual_seed(0)
     net = WideResNetCIFAR(16, 4)

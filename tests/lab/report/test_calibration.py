@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
 from mmkd_logit.lab.report.figures.calibration import reliability, top_logit_difference
-from mmkd_logit.metrics import ExpectedCalibrationError
 
 
 @pytest.fixture(params=[2, 10])
@@ -41,25 +39,6 @@ def test_bins_equal_scikit_learns(drawn):
     assert found.count.sum() == len(label)
     gaps = np.abs(right - sure) * found.count[some] / len(label)
     assert found.ece == pytest.approx(100 * gaps.sum())
-
-
-@pytest.mark.parametrize("of", ["student", "teacher"])
-def test_error_equals_that_of_our_metric(drawn, of):
-    logits, label = drawn
-    scores = torch.from_numpy(logits).double().softmax(1)
-    samples = [
-        dict(
-            pred_score=scores[i],
-            logits=torch.from_numpy(logits[i]),
-            teacher_logits=torch.from_numpy(logits[i]),
-            gt_label=torch.tensor([int(label[i])]),
-        )
-        for i in range(len(label))
-    ]
-    metric = ExpectedCalibrationError(of=of)
-    metric.process({}, samples)
-    (expected,) = metric.evaluate(len(samples)).values()
-    assert reliability(logits, label).ece == pytest.approx(expected, rel=1e-9)
 
 
 def test_edges_belong_to_the_bin_below():

@@ -5,15 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import PROJECT
-from lab.report.records import TOP1, TRAIN, Records, method, write_dump, write_scalars
+from lab.report.records import TOP1, TRAIN, Records, write_scalars
 from PIL import Image
 
 from mmkd_logit.lab.report import command
 from mmkd_logit.lab.report.data import experiment_of_folders
-from mmkd_logit.lab.report.figures import FIGURES, learning_curves
+from mmkd_logit.lab.report.figures import learning_curves
 
 
 def lines_of(epochs=2):
@@ -139,14 +138,6 @@ def test_work_folders_outside_any_experiment(tmp_path, capsys, monkeypatch):
     assert drawing.sources == [f"{f}/20260101_000000/vis_data/scalars.json" for f in folders]
 
 
-def test_methods_of_work_folders_are_those_of_their_dumps(tmp_path):
-    for name, how in (("a", method("mse")), ("b", method("kl", tau=3))):
-        write_scalars(tmp_path / name, lines_of())
-        write_dump(tmp_path / name, "test", dict(method=how), logits=np.zeros((1, 2)))
-    (drawing,) = learning_curves.draw(experiment_of_folders([tmp_path / "a", tmp_path / "b"]))
-    assert set(drawing.numbers["batch_top1"]) == {"MSE", "KL τ = 3"}
-
-
 def test_losses_need_no_folder(tmp_path, capsys):
     status, out, _ = run(capsys, "--figure", "losses", "--out", tmp_path)
     assert (status, out) == (0, [f"{tmp_path}/losses.svg", f"{tmp_path}/losses.png"])
@@ -196,12 +187,6 @@ def test_one_experiment_that_fails_takes_no_other_with_it(results, tmp_path, cap
     status, out, err = run(capsys, results, "--figure", "learning_curves")
     assert (status, len(out), len(err)) == (1, 4, 1)
     assert err[0].startswith("error: digits/table1: figure learning_curves: none of the 1 finished")
-
-
-def test_figures_say_what_they_need():
-    for module in FIGURES.values():
-        assert module.NEEDS is None or isinstance(module.NEEDS, str)
-        assert isinstance(module.WORK_FOLDERS, bool)
 
 
 def test_needs_neither_torch_nor_mm_packages(results):

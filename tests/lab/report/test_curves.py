@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lab.report.records import write_scalars
 
-from mmkd_logit.lab.report.curves import by_epoch, by_iteration, by_validation, over_seeds
+from mmkd_logit.lab.report.curves import by_epoch, by_iteration, over_seeds
 from mmkd_logit.lab.report.data import read_scalars
 
 
@@ -16,18 +16,6 @@ def log_of(tmp_path, per_epoch=10, every=4, epochs=3, name="x", value=lambda ste
             lines.append({name: value(step), "epoch": epoch, "step": step})
         lines.append({"accuracy/top1": 10.0 * epoch, "step": epoch})
     return read_scalars([write_scalars(tmp_path, lines)])
-
-
-def test_epochs_are_averaged_or_their_last_line_taken(tmp_path):
-    scalars = log_of(tmp_path)  # lines at 4, 8, 14, 18, 24, 28
-    assert by_epoch(scalars, "x") == {1: 6, 2: 16, 3: 26}
-    assert by_epoch(scalars, "x", last=True) == {1: 8, 2: 18, 3: 28}
-    assert by_validation(scalars, "accuracy/top1") == {1: 10, 2: 20, 3: 30}
-
-
-def test_iterations_become_broken_epochs(tmp_path):
-    scalars = log_of(tmp_path)
-    assert by_iteration(scalars, "x", 10.0) == {s / 10: s for s in (4, 8, 14, 18, 24, 28)}
 
 
 @pytest.mark.parametrize(("per_epoch", "every"), [(10, 4), (391, 100), (15, 15), (7, 1)])
