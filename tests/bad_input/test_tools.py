@@ -1,29 +1,18 @@
 """Wrong words on command lines end a tool in one line, and nothing is written."""
 
 import argparse
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from bad_input import exempt, tools
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmkd_logit.engine import group, precompute, test, train
-from mmkd_logit.engine import logits as dump
-from mmkd_logit.lab import publish as published
-from mmkd_logit.lab import reproduce
-from mmkd_logit.lab.benchmark import command as benchmark
-from mmkd_logit.lab.report import command as report
+from mmkd_logit.lab import publish
+from mmkd_logit.utils import cli
 
-TOOLS = {
-    "train": train,
-    "test": test,
-    "train_group": group,
-    "precompute": precompute,
-    "dump_logits": dump,
-    "reproduce": reproduce,
-    "publish_results": published,
-    "benchmark": benchmark,
-    "report": report,
-}
+TOOLS = {Path(tool).stem: import_module(name) for tool, (name, _) in cli.TOOLS.items()}
+TOOLS["publish_results"] = publish
 
 
 @pytest.mark.parametrize(

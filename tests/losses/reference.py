@@ -11,6 +11,10 @@ import mpmath
 import numpy as np
 import torch
 
+SMALL = "max(tau, tau^2)"
+# Every limit, both forms of the value, both sides of tau = 1.
+PAIRS = [(t, SMALL) for t in (0, 0.05, 0.5, 1, 4, 100, 1e6, math.inf)]
+PAIRS += [(0.5, "tau^2"), (20, "tau^2"), ("inf", "tau^2"), (0.5, "none"), (20, "none")]
 TAUS = (0, 0.05, 0.1, 0.5, 1, 3, 4, 5, 20, 150, 1e3, 1e4, 1e6, 1e8, math.inf)
 SCALES = (1, 10, 100)
 DISTANCES = (1e-4, 1e-2, 1, 10)

@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 import torch
 from losses import reference
-from losses.reference import evaluate
+from losses.reference import PAIRS, evaluate
 from scipy.special import expit, log_expit
 
 from mmkd_logit.losses import ScaledBinaryKLDivLoss
-
-SMALL = "max(tau, tau^2)"
-# Every limit, both forms of the value, both sides of tau = 1.
-PAIRS = [(t, SMALL) for t in (0, 0.05, 0.5, 1, 4, 100, 1e6, math.inf)]
-PAIRS += [(0.5, "tau^2"), (20, "tau^2"), ("inf", "tau^2"), (0.5, "none"), (20, "none")]
 
 
 def pairs_of(logits):

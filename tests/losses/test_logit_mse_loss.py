@@ -3,6 +3,7 @@ import pytest
 import torch
 from losses import reference
 from losses.reference import evaluate
+from torch import nn
 
 from mmkd_logit.losses import LogitMSELoss
 
@@ -26,6 +27,11 @@ def test_reductions(shape, class_dim, dtype):
         assert value.shape == want[0].shape
         np.testing.assert_allclose(value, want[0], 1e-6)
         np.testing.assert_allclose(gradient, want[1], 1e-6)
+
+
+def test_defaults_are_the_recipe():
+    u, v = (torch.tensor(z) for z in reference.make_logits(8, 100))
+    assert LogitMSELoss()(u, v) == nn.MSELoss()(u, v)
 
 
 @both_dtypes

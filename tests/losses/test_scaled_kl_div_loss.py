@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 import torch
 from losses import reference
-from losses.reference import evaluate
+from losses.reference import PAIRS, SMALL, evaluate
 
 from mmkd_logit.losses import ScaledKLDivLoss
-
-SMALL = "max(tau, tau^2)"
-# Every limit, both forms of the value, both sides of tau = 1.
-PAIRS = [(t, SMALL) for t in (0, 0.05, 0.5, 1, 4, 100, 1e6, math.inf)]
-PAIRS += [(0.5, "tau^2"), (20, "tau^2"), ("inf", "tau^2"), (0.5, "none"), (20, "none")]
 
 # What the compilers of torch 2.5, and of torch on Python 3.13.0, warn of.
 compiles = pytest.mark.filterwarnings(

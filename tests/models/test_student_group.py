@@ -119,8 +119,6 @@ def test_state_is_the_students_and_nobody_elses_generator_moves(nets):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    from mmengine.registry import MODELS
-
     group = MODELS.build(group_config(nets))
     group.init_weights()
     assert torch.equal(torch.rand(3), expected)
@@ -156,8 +154,6 @@ def test_tensor_mode_gives_all_logits_and_predictions_are_refused():
     ],
 )
 def test_what_does_not_fit_is_an_error(change, text):
-    from mmengine.registry import MODELS
-
     with pytest.raises(ValueError, match=text):
         MODELS.build({**group_config(), **change})
 
@@ -191,8 +187,6 @@ def test_paramwise_settings_are_each_students_own():
 
 
 def test_students_of_other_preprocessors_do_not_share_batches():
-    from mmengine.registry import MODELS
-
     other = wrn(data_preprocessor=dict(type="mmpretrain.ClsDataPreprocessor", mean=[1], std=[2]))
     mixing = wrn(train_cfg=dict(augments=dict(type="mmpretrain.Mixup", alpha=1.0)))
     for net in (other, mixing):
