@@ -256,15 +256,17 @@ class InMemoryDataset(SampleWrapper):
 
     def _images_on_device(self) -> Tensor:
         """Return the images, copied once to their device."""
-        worker = get_worker_info() is not None
-        if self.device == "cpu" or (self.device == "auto" and worker):
+        if self.device == "cpu":
             return self._images
-        if self._on_gpu is None and torch.cuda.is_available() and not worker:
+        worker = get_worker_info() is not None
+        if not worker and self._on_gpu is None and torch.cuda.is_available():
             self._on_gpu = self._images.cuda()
-        if self.device == "cuda" and (worker or self._on_gpu is None):
+        if not worker and self._on_gpu is not None:
+            return self._on_gpu
+        if self.device == "cuda":
             what = "a loader without workers (num_workers=0)" if worker else "a GPU"
             raise ValueError(f"InMemoryDataset(device='cuda') needs {what}; or say device='auto'")
-        return self._images if self._on_gpu is None else self._on_gpu
+        return self._images
 
     def _fetch(self, keys: Keys) -> dict:
         rows = self._kept[keys.idx]

@@ -272,13 +272,7 @@ def use_amp(cfg: Config) -> None:
 
 
 _EPOCHS_OF_SCHEDULERS = (
-    "milestones",
-    "begin",
-    "end",
-    "T_max",
-    "step_size",
-    "total_iters",
-    "periods",
+    *("milestones", "begin", "end", "T_max", "step_size", "total_iters", "periods"),
 )
 
 

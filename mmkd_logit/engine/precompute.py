@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +30,7 @@ from .config import (
     teachers_of,
 )
 from .launch import prepare_launch, running_tool
+from .runner import configure_cublas
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,8 +73,7 @@ def precompute(cfg: Config) -> str:
     init_default_scope(cfg.get("default_scope") or "mmpretrain")
     torch.backends.cudnn.benchmark = bool((cfg.get("env_cfg") or {}).get("cudnn_benchmark"))
     deterministic = bool(cfg.randomness.get("deterministic"))
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as a run does
+    configure_cublas(deterministic)
     set_random_seed(seed_of(cfg), deterministic=deterministic)
     teachers = [FrozenTeacher(teacher) for teacher in teachers_of(cfg).values()]
     caches = {t: t.cache for t in teachers if t.cache is not None and t.cache.storage == "disk"}

@@ -53,7 +53,13 @@ class _DrawsLater(Visualizer):
         return vars(self)[name]
 
 
-def uses_cuda_graphs(compiled: Any) -> bool:
+def configure_cublas(deterministic: bool) -> None:
+    """Let cuBLAS, where asked to, sum in one order; it reads the variable when it starts."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def _uses_cuda_graphs(compiled: Any) -> bool:
     """Whether settings of ``torch.compile`` record CUDA graphs."""
     settings = compiled if isinstance(compiled, Mapping) else {}
     modes = ("reduce-overhead", "max-autotune")
@@ -95,9 +101,8 @@ class QuietRunner(Runner):
         self._stamps.add(self._timestamp)
 
     def set_randomness(self, *args: Any, deterministic: bool = False, **kwargs: Any) -> None:
-        """Let cuBLAS, where asked to, sum in one order; it reads the variable when it starts."""
-        if deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        """Tell cuBLAS as well."""
+        configure_cublas(deterministic)
         super().set_randomness(*args, deterministic=deterministic, **kwargs)
 
     def dump_config(self) -> None:
@@ -105,7 +110,7 @@ class QuietRunner(Runner):
 
     def _maybe_compile(self, target: str) -> None:
         """Compile; what a CUDA graph makes is gone at the next iteration, SGD's momentum too."""
-        if target == "train_step" and uses_cuda_graphs(self.cfg.get("compile")):
+        if target == "train_step" and _uses_cuda_graphs(self.cfg.get("compile")):
             for name, teacher in teachers_of(self.cfg).items():
                 if teacher.compile:
                     raise ValueError(

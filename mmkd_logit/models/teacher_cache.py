@@ -188,7 +188,7 @@ class LogitStore:
             logits = logits.to("cpu", non_blocking=True)  # into pinned memory
             copied = torch.cuda.Event(blocking=True)
             copied.record()
-            self._pending = self._writer.submit(self._copied, numbers, logits, copied, device)
+            self._pending = self._writer.submit(self._write_copied, numbers, logits, copied, device)
         else:
             self._write(numbers, logits)
 
@@ -198,7 +198,7 @@ class LogitStore:
         if pending is not None:
             pending.result()
 
-    def _copied(self, numbers: np.ndarray, logits: Tensor, copied: Any, device: Any) -> None:
+    def _write_copied(self, numbers: np.ndarray, logits: Tensor, copied: Any, device: Any) -> None:
         torch.cuda.set_device(device)  # otherwise this thread starts CUDA on the first GPU
         copied.synchronize()
         self._write(numbers, logits)

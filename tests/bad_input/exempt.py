@@ -4,7 +4,6 @@ GIVEN = "the Runner gives it, no user does"
 THEIRS = "torch's DistributedDataParallel takes it; the Runner wraps the model, and torch says"
 UNREAD = "this data set reads no files, so nothing looks at it"
 FLAG = "a flag without a value: it is there or not"
-OF_TORCHRUN = "torch.distributed.launch writes it, no user does"
 
 ARGUMENTS = {
     **{("StudentGroupDDP", name): GIVEN for name in ("module", "device_ids", "broadcast_buffers")},

@@ -74,6 +74,18 @@ def train(config, *words, **options):
     return weights, None if cache is None else (cache.hits, cache.misses)
 
 
+def test_deterministic_as_the_run(config, capsys, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    words = ["--epochs", 1, "--seed", 7, "--cfg-options", "randomness.deterministic=True"]
+    try:
+        assert precompute(capsys, config, *words) == (IMAGES, 0)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
 def test_a_run_finds_every_view_that_it_draws(config, capsys):
     assert precompute(capsys, config, "--epochs", 1, "--seed", 7) == (IMAGES, 0)
     computed, found = precompute(capsys, config, "--seed", 7)  # goes on where it was cut off

@@ -307,6 +307,17 @@ def test_iterations_in_a_run_of_epochs(tmp_path, teachers):
 
 
 @pytest.mark.filterwarnings("ignore")  # dynamo warns of its own doings, each version of others
+@pytest.mark.parametrize("compiled", [None, dict(backend="eager")])
+def test_what_was_compiled_for_an_earlier_teacher_goes(tmp_path, teachers, monkeypatch, compiled):
+    resets = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
+    model = digits_distiller(teacher=dict(teachers[0], compile=compiled))
+    change = dict(begin=1, teacher=teachers[1])
+    train(model, tmp_path, epochs=2, custom_hooks=[hook(change)])
+    assert len(resets) == (compiled is not None)
+
+
+@pytest.mark.filterwarnings("ignore")  # dynamo warns of its own doings, each version of others
 def test_compiled_training_switches_too(tmp_path, teachers):
     model = digits_distiller(teacher=teachers[0])
     change = dict(begin=1, loss_kd=MSE, teacher=teachers[1], alpha=0.5)
