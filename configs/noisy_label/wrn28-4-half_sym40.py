@@ -1,8 +1,0 @@
-"""WRN-28-4 at half resolution on CIFAR-100 with 40 % symmetric label noise, 30 epochs.
-
-    python tools/train.py configs/noisy_label/wrn28-4-half_sym40.py --fast
-"""
-_base_ = './wrn28-4_sym40.py'
-model = dict(backbone=dict(strides=(2, 2, 2)))
-param_scheduler = dict(milestones=[15, 22])
-train_cfg = dict(max_epochs=30, val_interval=30)
