@@ -1,11 +1,13 @@
 """bfloat16 autocast without a gradient scaler."""
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.optim import Optimizer
@@ -43,7 +45,7 @@ class AutocastOptimWrapper(OptimWrapper):
     autocast. Our losses raise logits to float32 or float64 by themselves.
 
     With ``clip_grad`` MMEngine logs the gradient's norm, which waits for the device at each
-    update.
+    update. Where a CPU has no instructions for bfloat16, a warning says that this is slow.
 
     Args:
         optimizer: Of parameters on one device, on which autocast works.
@@ -76,6 +78,17 @@ class AutocastOptimWrapper(OptimWrapper):
         check_count("accumulative_counts", accumulative_counts)
         check_clip_grad(clip_grad)
         super().__init__(optimizer, accumulative_counts=accumulative_counts, clip_grad=clip_grad)
+        capability = torch.backends.cpu.get_cpu_capability()
+        if self._device == "cpu" and capability in ("DEFAULT", "AVX2"):
+            text = (
+                f"This CPU ({capability}) has no instructions for bfloat16, in which this run "
+                "trains: float32 (without --fast) can be ten times faster here."
+            )
+            print_log(text, "current", logging.WARNING)
+
+    @property
+    def _device(self) -> str:
+        return self.optimizer.param_groups[0]["params"][0].device.type
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -84,8 +97,7 @@ class AutocastOptimWrapper(OptimWrapper):
         Args:
             model: The model that is trained.
         """
-        device = self.optimizer.param_groups[0]["params"][0].device.type
-        with super().optim_context(model), torch.autocast(device, self.dtype):
+        with super().optim_context(model), torch.autocast(self._device, self.dtype):
             yield
 
 

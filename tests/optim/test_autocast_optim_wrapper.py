@@ -8,7 +8,7 @@ from networks import batch, build, distiller, wrn
 from runs import StopAfter, assert_same, digits_distiller, run_config, weights
 from torch import nn
 
-from mmkd_logit.optim import AutocastOptimWrapper
+from mmkd_logit.optim import AutocastOptimWrapper, autocast
 
 SGD = dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-3)
 AUTOCAST = dict(type="mmkd_logit.AutocastOptimWrapper", optimizer=SGD)
@@ -35,6 +35,17 @@ def test_forward_is_bfloat16_and_all_that_stays_is_float32():
     assert {tensor.dtype for tensor in kept} == {torch.float32}
     assert not torch.is_autocast_enabled("cpu")
     assert model(inputs).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False)])
+def test_says_where_bfloat16_is_slow(capability, said, monkeypatch):
+    texts = []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(autocast, "print_log", lambda *text: texts.append(text))
+    wrapper_of(nn.Linear(2, 2))
+    assert [f"({capability}) has no instructions for bfloat16" in text[0] for text in texts] == (
+        [True] * said
+    )
 
 
 LOSSES = [
