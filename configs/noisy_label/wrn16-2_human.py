@@ -2,7 +2,7 @@
 
     python tools/train.py configs/noisy_label/wrn16-2_human.py
 """
-_base_ = '../wrn/wrn16-2.py'
+_base_ = ['../wrn/wrn16-2.py', '../_base_/noisy_label/train_evaluator.py']
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -12,7 +12,3 @@ train_dataloader = dict(
         key='{{$CIFARN_KEY:noisy_label}}',
         clean_key='{{$CIFARN_CLEAN_KEY:clean_label}}',
         dataset={{_base_.train_dataloader.dataset}}))
-train_evaluator = [
-    dict(type='mmpretrain.Accuracy', topk=(1, 5)),
-    dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5)),
-    dict(type='mmkd_logit.NoisyLabelAccuracy')]

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/noisy_label/wrn16-2_sym40_digits.py
 """
-_base_ = '../wrn/wrn16-2_digits.py'
+_base_ = ['../wrn/wrn16-2_digits.py', '../_base_/noisy_label/train_evaluator.py']
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -11,7 +11,3 @@ train_dataloader = dict(
         rate=0.4,
         seed=0,
         dataset={{_base_.train_dataloader.dataset}}))
-train_evaluator = [
-    dict(type='mmpretrain.Accuracy', topk=(1, 5)),
-    dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5)),
-    dict(type='mmkd_logit.NoisyLabelAccuracy')]

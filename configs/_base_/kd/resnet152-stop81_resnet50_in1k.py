@@ -1,10 +1,6 @@
 """ResNet-152, stopped at 81.16 % train accuracy, teaches ResNet-50; alpha = 1."""
-_base_ = ['../../resnet/resnet50_in1k.py', '../kd_log.py']
+_base_ = './resnet152_resnet50_in1k.py'
 model = dict(
-    _delete_=True,
-    type='mmkd_logit.LogitDistiller',
-    student={{_base_.model}},
     teacher=dict(
         config='mmkd_logit::noisy_teacher/resnet152_stop81_in1k.py',
-        checkpoint='work_dirs/resnet152_stop81_in1k/seed0/final.pth'),
-    alpha=1.0)
+        checkpoint='work_dirs/resnet152_stop81_in1k/seed0/final.pth'))

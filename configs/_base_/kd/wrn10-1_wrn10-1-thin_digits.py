@@ -1,10 +1,6 @@
 """WRN-10-1 teaches thin WRN-10-1 on digits; alpha = 1 as in the paper, the loss is open."""
-_base_ = ['../../wrn/wrn10-1-thin_digits.py', '../kd_log.py']
+_base_ = './wrn16-2_wrn10-1-thin_digits.py'
 model = dict(
-    _delete_=True,
-    type='mmkd_logit.LogitDistiller',
-    student={{_base_.model}},
     teacher=dict(
         config='mmkd_logit::wrn/wrn10-1_digits.py',
-        checkpoint='work_dirs/wrn10-1_digits/seed0/final.pth'),
-    alpha=1.0)
+        checkpoint='work_dirs/wrn10-1_digits/seed0/final.pth'))

@@ -1,11 +1,6 @@
 """WRN-16-2 teaches WRN-16-2; born again, alpha = 1. The config names the loss."""
-_base_ = ['../../wrn/wrn16-2.py', '../kd_log.py']
+_base_ = './wrn28-4_wrn16-2.py'
 model = dict(
-    _delete_=True,
-    type='mmkd_logit.LogitDistiller',
-    student={{_base_.model}},
     teacher=dict(
         config='mmkd_logit::wrn/wrn16-2.py',
-        checkpoint='work_dirs/wrn16-2/seed0/final.pth',
-        cache=dict(storage='disk')),
-    alpha=1.0)
+        checkpoint='work_dirs/wrn16-2/seed0/final.pth'))

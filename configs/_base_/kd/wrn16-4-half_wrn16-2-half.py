@@ -1,11 +1,6 @@
 """WRN-16-4 teaches WRN-16-2, both at half resolution, 30 epochs; alpha = 1, the loss is open."""
-_base_ = ['../../wrn/wrn16-2-half.py', '../kd_log.py']
+_base_ = './wrn28-4-half_wrn16-2-half.py'
 model = dict(
-    _delete_=True,
-    type='mmkd_logit.LogitDistiller',
-    student={{_base_.model}},
     teacher=dict(
         config='mmkd_logit::wrn/wrn16-4-half.py',
-        checkpoint='work_dirs/wrn16-4-half/seed0/final.pth',
-        cache=dict(storage='disk')),
-    alpha=1.0)
+        checkpoint='work_dirs/wrn16-4-half/seed0/final.pth'))

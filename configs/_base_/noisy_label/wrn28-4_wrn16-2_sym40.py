@@ -1,18 +1,11 @@
 """WRN-28-4 teaches WRN-16-2, both on CIFAR-100 with 40 % wrong labels; the loss is open."""
-_base_ = '../kd/wrn28-4_wrn16-2.py'
+_base_ = ['../../noisy_label/wrn16-2_sym40.py', '../kd_log.py']
 model = dict(
+    _delete_=True,
+    type='mmkd_logit.LogitDistiller',
+    student={{_base_.model}},
     teacher=dict(
         config='mmkd_logit::noisy_label/wrn28-4_sym40.py',
-        checkpoint='work_dirs/wrn28-4_sym40/seed0/final.pth'))
-train_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='mmkd_logit.NoisyLabelDataset',
-        kind='symmetric',
-        rate=0.4,
-        seed=0,
-        dataset={{_base_.train_dataloader.dataset}}))
-train_evaluator = [
-    dict(type='mmpretrain.Accuracy', topk=(1, 5)),
-    dict(type='mmkd_logit.CleanLabelAccuracy', topk=(1, 5)),
-    dict(type='mmkd_logit.NoisyLabelAccuracy')]
+        checkpoint='work_dirs/wrn28-4_sym40/seed0/final.pth',
+        cache=dict(storage='disk')),
+    alpha=1.0)
