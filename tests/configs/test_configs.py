@@ -270,6 +270,19 @@ def split_noisy(name):
     return found[1], found[2], found[3] or ""
 
 
+def a_tenth(network):
+    """Return the config of a network, changed as the noisy ones of a part of the images are."""
+    cfg = load("wrn", network.removesuffix("-half"))
+    cfg.model.backbone.strides = (2, 2, 2)
+    whole = cfg.train_dataloader.dataset
+    tenth = dict(type="mmkd_logit.DataSubset", per_class=0.1, dataset=whole)
+    cfg.train_dataloader.dataset = tenth
+    cfg.param_scheduler.milestones = [50, 75]
+    cfg.train_cfg.update(max_epochs=100, val_interval=100)
+    cfg.custom_hooks.append(dict(type="mmkd_logit.ChannelsLastHook"))
+    return cfg
+
+
 @pytest.mark.parametrize("name", NOISY)
 def test_noisy_config(name, monkeypatch):
     """But for the labels, and the teacher's, it is the config of wrn or kd."""
@@ -279,18 +292,17 @@ def test_noisy_config(name, monkeypatch):
     words, noise, data = split_noisy(name)
     words, part = words.removesuffix("_samples"), "samples_" * words.endswith("_samples")
     network, *others = words.split("_")
-    if others:
-        student, loss = others
-        plain = load("_base_/kd", f"{network}_{student}{data}")
-        plain.model.loss_kd = LOSSES[loss]
+    if part:
+        plain = a_tenth(others[0] if others else network)
+        if others:
+            student = dict(type="mmkd_logit.LogitDistiller", student=plain.model, alpha=1.0)
+            plain.model = dict(student, teacher={}, loss_kd=LOSSES[others[1]])
+            plain.log_processor = load("_base_", "kd_log").log_processor
+    elif others:
+        plain = load("_base_/kd", f"{network}_{others[0]}{data}")
+        plain.model.loss_kd = LOSSES[others[1]]
     else:
         plain = load("wrn", f"{network}{data}")
-    if part:
-        whole = plain.train_dataloader.dataset
-        tenth = dict(type="mmkd_logit.DataSubset", per_class=0.1, dataset=whole)
-        plain.train_dataloader.dataset = tenth
-        plain.param_scheduler.milestones = [100, 150]
-        plain.train_cfg.update(max_epochs=200, val_interval=200)
     assert cfg.train_dataloader.dataset == dict(
         type="mmkd_logit.NoisyLabelDataset",
         dataset=plain.train_dataloader.dataset,
@@ -306,6 +318,7 @@ def test_noisy_config(name, monkeypatch):
             config=f"mmkd_logit::noisy_label/{teacher}.py",
             checkpoint=f"work_dirs/{teacher}/seed0/final.pth",
             **({} if data else CACHE),
+            **(dict(channels_last=True) if part else {}),
         )
         assert config_path(cfg.model.teacher.config).is_file()
         cfg.model.teacher = plain.model.teacher

@@ -2,7 +2,7 @@
 
 Teacher and students on the same 40 % wrong labels of 10 % of the images at half resolution. The
 networks are as large for each image as the paper's (WRN-28-4 and WRN-16-2 on all images), so that
-the teacher memorizes the wrong labels. One teacher; about two hours on two cores.
+the teacher memorizes the wrong labels. One teacher, float32; about two hours on two cores.
 
     python tools/reproduce.py noisy-label --scale cpu
 """

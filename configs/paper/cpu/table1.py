@@ -1,7 +1,7 @@
 """Table 1's first row in what a CPU can do: WRN-28-4 -> WRN-16-2, all of CIFAR-100.
 
 Stride 2 in the first group (a quarter of the work) and 30 epochs of the recipe; bfloat16. One
-teacher; about 9 hours on two cores.
+teacher; about 9 hours on two cores with AVX-512.
 
     python tools/reproduce.py table1 --scale cpu
 """
