@@ -11,20 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mmengine import registry as mmengine_registries
 from mmengine.config import Config
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import LOOPS as MMENGINE_LOOPS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
-from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
-from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import DefaultScope, Registry
 from mmengine.registry import registry as _mmengines
 
@@ -75,75 +63,30 @@ def find_class(what: str, registry: Registry, kind: Any) -> Any:
     return found
 
 
-MODELS = _Registry(
-    "model",
-    parent=MMENGINE_MODELS,
-    scope="mmkd_logit",
-    locations=["mmkd_logit.losses", "mmkd_logit.models"],
-)
-DATASETS = _Registry(
-    "dataset", parent=MMENGINE_DATASETS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
-)
-DATA_SAMPLERS = _Registry(
-    "data sampler",
-    parent=MMENGINE_DATA_SAMPLERS,
-    scope="mmkd_logit",
-    locations=["mmkd_logit.datasets"],
-)
-FUNCTIONS = _Registry(
-    "function", parent=MMENGINE_FUNCTIONS, scope="mmkd_logit", locations=["mmkd_logit.datasets"]
-)
-HOOKS = _Registry(
-    "hook",
-    parent=MMENGINE_HOOKS,
-    scope="mmkd_logit",
-    locations=[
-        "mmkd_logit.hooks",
-        "mmkd_logit.engine.save",
-        "mmkd_logit.engine.resume",
-        "mmkd_logit.engine.preemption",
-        "mmkd_logit.engine.preflight",
-    ],
-)
-METRICS = _Registry(
-    "metric", parent=MMENGINE_METRICS, scope="mmkd_logit", locations=["mmkd_logit.metrics"]
-)
-OPTIM_WRAPPERS = _Registry(
-    "optim_wrapper",
-    parent=MMENGINE_OPTIM_WRAPPERS,
-    scope="mmkd_logit",
-    locations=["mmkd_logit.optim"],
-)
-MODEL_WRAPPERS = _Registry(
-    "model_wrapper",
-    parent=MMENGINE_MODEL_WRAPPERS,
-    scope="mmkd_logit",
-    locations=["mmkd_logit.models"],
-)
-OPTIM_WRAPPER_CONSTRUCTORS = _Registry(
-    "optimizer wrapper constructor",
-    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
-    scope="mmkd_logit",
-    locations=["mmkd_logit.optim", "mmkd_logit.models"],
-)
-LOOPS = _Registry(
-    "loop",
-    parent=MMENGINE_LOOPS,
-    scope="mmkd_logit",
-    locations=[
-        "mmkd_logit.engine.runner",
-        "mmkd_logit.models",
-    ],
-)
+def _child(parent: Registry, *modules: str) -> _Registry:
+    places = [f"mmkd_logit.{module}" for module in modules]
+    return _Registry(parent.name, parent=parent, scope="mmkd_logit", locations=places)
 
+
+MODELS = _child(mmengine_registries.MODELS, "losses", "models")
+DATASETS = _child(mmengine_registries.DATASETS, "datasets")
+DATA_SAMPLERS = _child(mmengine_registries.DATA_SAMPLERS, "datasets")
+FUNCTIONS = _child(mmengine_registries.FUNCTIONS, "datasets")
+HOOKS = _child(
+    mmengine_registries.HOOKS,
+    *("hooks", "engine.save", "engine.resume", "engine.preemption", "engine.preflight"),
+)
+METRICS = _child(mmengine_registries.METRICS, "metrics")
+OPTIM_WRAPPERS = _child(mmengine_registries.OPTIM_WRAPPERS, "optim")
+MODEL_WRAPPERS = _child(mmengine_registries.MODEL_WRAPPERS, "models")
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    mmengine_registries.OPTIM_WRAPPER_CONSTRUCTORS, "optim", "models"
+)
+LOOPS = _child(mmengine_registries.LOOPS, "engine.runner", "models")
 # Empty ones. What a config takes from a ``_base_`` of ``mmkd_logit::`` is built in our scope,
 # and MMEngine warns where that has no registry of the kind.
-for _kind, _parent in (
-    ("transform", MMENGINE_TRANSFORMS),
-    ("optimizer", MMENGINE_OPTIMIZERS),
-    ("parameter scheduler", MMENGINE_PARAM_SCHEDULERS),
-):
-    Registry(_kind, parent=_parent, scope="mmkd_logit", locations=["mmkd_logit.registry"])
+for _kind in ("TRANSFORMS", "OPTIMIZERS", "PARAM_SCHEDULERS"):
+    _child(getattr(mmengine_registries, _kind), "registry")
 
 
 # MMEngine reads ``PACKAGE::PATH`` in ``_base_`` and ``get_config`` of the packages listed there.

@@ -199,12 +199,6 @@ class InMemoryDataset(SampleWrapper):
         """Make samples one by one from now on."""
         self.dataset.pipeline, self.in_memory = pipeline, False
 
-    @property
-    def picture_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of the pictures."""
-        self.full_init()
-        return self._augmentation.shape
-
     def _prepare(self) -> None:
         if not self.in_memory:
             return

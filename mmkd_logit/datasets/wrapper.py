@@ -126,7 +126,6 @@ class SampleWrapper:
     metainfo = property(attrgetter("dataset.metainfo"))
     test_mode = property(attrgetter("_innermost.test_mode"))  # an unreadable sample is an error
     max_refetch = property(attrgetter("_innermost.max_refetch"))
-    picture_shape = property(attrgetter("dataset.picture_shape"))  # in memory: (C, H, W)
 
     @force_full_init
     def __len__(self) -> int:

@@ -35,9 +35,10 @@ def averaged_networks(runner: Runner) -> list[nn.Module]:
 
 def logits_of(network: nn.Module) -> nn.Module | None:
     """Return the child of a classifier whose output is the logits, or None."""
-    from mmkd_logit.models.build import logit_module
+    from mmkd_logit.models.build import known_logits
 
-    return logit_module(network)
+    names = getattr(network, "logit_names", None) or known_logits(network)
+    return network.get_submodule(names[0]) if names else None
 
 
 def last_linear(network: nn.Module) -> nn.Linear | None:

@@ -20,7 +20,7 @@ from mmkd_logit.engine.preemption import EXIT_CODES
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.registry import config_path
 from mmkd_logit.utils.arguments import check_out_file
-from mmkd_logit.utils.cli import OneLineParser, program
+from mmkd_logit.utils.cli import OneLineParser, program, say
 
 from .experiment import Experiment
 from .pools import ClusterPool, LocalPool, default_devices
@@ -155,10 +155,6 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``tools/reproduce.py``."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -181,7 +177,7 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
     pool = _pool(args)
     experiments = _read_experiments(args)
     plan = {each: each.runs(list(range(args.seeds or each.seeds))) for each in experiments}
-    scheduler = Scheduler(plan, results, pool, _say, args.share_teacher, args.dump_logits)
+    scheduler = Scheduler(plan, results, pool, say, args.share_teacher, args.dump_logits)
     if args.cfg_options:  # the configs themselves are tested
         for cfg in scheduler.configs.values():
             check_config(cfg)
@@ -202,7 +198,7 @@ def _reproduce(args: argparse.Namespace, command: list[str]) -> None:
         mine = {run: row for run in runs if (row := found[run.work_dir]) or not args.no_train}
         record = describe_experiment(experiment, mine, scheduler.configs, command, folder)
         write_tables(experiment, mine, record, folder)
-        _say(f"table: {folder / experiment.name}.md")
+        say(f"table: {folder / experiment.name}.md")
     if not args.no_report:
         _report(args.results)
     if not args.no_train and (None in found.values() or any(map(scheduler.needs_export, found))):
@@ -216,7 +212,7 @@ def _report(results: str) -> None:
     try:
         path, problems = build_report(results)
     except Exception as error:
-        return _say(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
+        return say(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
     for problem in problems:
-        _say(problem)
-    _say(f"report: {path}")
+        say(problem)
+    say(f"report: {path}")

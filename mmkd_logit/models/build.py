@@ -82,12 +82,6 @@ def known_logits(network: nn.Module) -> list[str]:
     return [name for name in ("head", "model") if name in children][:1]
 
 
-def logit_module(network: nn.Module) -> nn.Module | None:
-    """Return the module of a network, or of a distiller's student, whose output is the logits."""
-    names = getattr(network, "logit_names", None) or known_logits(network)
-    return network.get_submodule(names[0]) if names else None
-
-
 def find_logits(student: nn.Module, inputs: Tensor) -> list[str]:
     """Name the modules, outermost first, whose output is what ``mode='tensor'`` returns."""
     probe, seen = copy.deepcopy(student).eval(), []

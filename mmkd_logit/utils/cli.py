@@ -58,3 +58,8 @@ class OneLineParser(argparse.ArgumentParser):
         where = f"{self.place}: " if self.place else ""
         print(f"error: {where}{one_line(message)}{hint} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
+
+
+def say(line: str) -> None:
+    """Tell the progress on standard error; standard output is for tables."""
+    print(line, file=sys.stderr, flush=True)

@@ -126,9 +126,14 @@ class BareLoop:
     def _distance(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.loss == "mse":
             return F.mse_loss(logits, targets)
-        log_p = F.log_softmax(logits / self.tau, 1)
-        q = F.softmax(targets / self.tau, 1)
-        return self.tau**2 * F.kl_div(log_p, q, reduction="batchmean")
+        return naive_kl(logits, targets, self.tau)
+
+
+def naive_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float) -> Tensor:
+    """Return the loss as the formula reads, in the logits' own dtype."""
+    log_p = F.log_softmax(student_logits / tau, -1)
+    q = F.softmax(teacher_logits / tau, -1)
+    return tau**2 * F.kl_div(log_p, q, reduction="batchmean")
 
 
 def usual_transform(

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd_logit.lab.tables import markdown_table
 from mmkd_logit.losses import ScaledKLDivLoss
+from mmkd_logit.utils.cli import say
 
-from .speed import interleave, ratio, say, timed
+from .bare_loop import naive_kl
+from .speed import interleave, ratio, timed
 
 SHAPES = ((128, 100), (256, 1000), (64, 21841))
 TAUS = (0.05, 0.5, 1, 4, 20, 100, 1e3, 1e4, 1e6, math.inf)
@@ -23,13 +24,6 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 Row = dict[str, Any]
 _Function = Callable[[Tensor, Tensor], Tensor]
-
-
-def naive_kl(student_logits: Tensor, teacher_logits: Tensor, tau: float) -> Tensor:
-    """Return the loss as the formula reads, in the logits' own dtype."""
-    log_p = F.log_softmax(student_logits / tau, -1)
-    q = F.softmax(teacher_logits / tau, -1)
-    return tau**2 * F.kl_div(log_p, q, reduction="batchmean")
 
 
 def measure_losses(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from mmkd_logit.engine.config import change_teachers, make_fast, model_teachers,
 from mmkd_logit.engine.launch import end_with_parent, keep_freed_memory, silence_known_warnings
 from mmkd_logit.lab.tables import markdown_table
 from mmkd_logit.losses.feature import find_torchdistill
+from mmkd_logit.utils.cli import say
 
 from .sessions import BareSession, RunnerSession, TorchdistillSession, base_config, edited
 
@@ -37,11 +37,6 @@ _SAY_EVERY = 10.0  # seconds
 Row = dict[str, Any]
 Session = BareSession | RunnerSession | TorchdistillSession
 T = TypeVar("T")
-
-
-def say(line: str) -> None:
-    """Tell the progress on standard error; standard output is for tables."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class Cost(NamedTuple):
