@@ -272,15 +272,16 @@ def use_amp(cfg: Config) -> None:
 
 
 _EPOCHS_OF_SCHEDULERS = (
-    *("milestones", "begin", "end", "T_max", "step_size", "total_iters", "periods"),
+    *("milestones", "begin", "end", "T_max", "step_size", "total_iters", "total_steps", "periods"),
 )
 
 
 def scale_epochs(cfg: Config, epochs: int) -> None:
     """Train for another number of epochs, with all the config's epochs in proportion.
 
-    Scaled are the epochs of ``param_scheduler``, ``train_cfg.val_interval`` and the ``begin`` of
-    stages of a hook, each to at least 1 (0 stays 0); a stage begins before the last epoch.
+    Scaled are the epochs of ``param_scheduler``, the intervals of validation in ``train_cfg``, and
+    of hooks the ``begin`` of stages, ``EMAHook``'s ``begin_epoch`` and ``SwitchRecipeHook``'s
+    ``action_epoch``, each to at least 1 (0 stays 0); what a hook changes, changes before the end.
 
     Example:
         >>> from mmengine.config import Config
@@ -302,8 +303,9 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
         return max(1, round(value * epochs / before)) if value else value
 
     cfg.train_cfg.max_epochs = epochs
-    if cfg.train_cfg.get("val_interval"):
-        cfg.train_cfg.val_interval = scaled(cfg.train_cfg.val_interval)
+    for key in ("val_interval", "val_begin", "dynamic_intervals"):
+        if cfg.train_cfg.get(key):
+            cfg.train_cfg[key] = scaled(cfg.train_cfg[key])
     schedulers = cfg.get("param_scheduler") or []
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
         if scheduler.get("by_epoch", True):
@@ -316,6 +318,10 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
         for stage in hook.get("stages") or [] if hook.get("by_epoch", True) else []:
             if "begin" in stage:
                 stage["begin"] = min(scaled(stage["begin"]), epochs - 1)  # or it never began
+        if hook.get("begin_epoch"):
+            hook["begin_epoch"] = min(scaled(hook["begin_epoch"]), epochs - 1)
+        for recipe in hook.get("schedule") or [] if type_name(hook) == "SwitchRecipeHook" else []:
+            recipe["action_epoch"] = scaled(recipe["action_epoch"])
 
 
 # Teachers whose checkpoints are local files, and the runs that write them.

@@ -120,6 +120,18 @@ def row_fingerprint(row: Mapping[str, Any]) -> str | None:
     return fingerprint(row["computed"]) if isinstance(row.get("computed"), dict) else None
 
 
+def tested_content(cfg: Config) -> dict[str, Any]:
+    """Return what the weights of a run are tested on: the data, and in which digits."""
+    content = {key: cfg.get(key) for key in ("test_dataloader", "test_cfg")}
+    return _plain(Config(content).to_dict())
+
+
+def same_test(row: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """Say whether a results row was tested on this; rows of version 0.1.0 do not say on what."""
+    tested = row.get("tested")
+    return tested is None or _reduced(tested) == _reduced(content)
+
+
 def _reduced(value: Any) -> Any:
     if isinstance(value, dict):
         if "pipeline" in value and isinstance(value.get("dataset"), dict):

@@ -18,9 +18,9 @@ from mmengine.hooks import EMAHook, LoggerHook
 from mmengine.runner import CheckpointLoader, Runner, TestLoop
 
 from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading, load_exactly
-from mmkd_logit.hooks import LogitOutputsHook, SequentialTeacherHook
+from mmkd_logit.hooks import LogitOutputsHook
 from mmkd_logit.hooks.networks import last_linear, unwrapped
-from mmkd_logit.hooks.sequential_teacher import merge_changes
+from mmkd_logit.hooks.sequential_teacher import use_last_stage
 from mmkd_logit.utils.arguments import check_out_folder
 from mmkd_logit.utils.cli import OneLineParser
 
@@ -245,9 +245,7 @@ def export_checkpoint(
     install_safe_checkpoint_loading()  # after the config's custom_imports
     origin = describe_run(cfg)
     runner = QuietRunner.from_cfg(cfg)
-    for hook in runner.hooks:
-        if isinstance(hook, SequentialTeacherHook):  # the teacher that it had in the end
-            unwrapped(runner).switch(**merge_changes(hook.stages))
+    use_last_stage(runner)
     machine = describe_machine()
     runner.call_hook("before_run")
     written = export_logits(runner, splits, folder, checkpoint, config, origin, machine)

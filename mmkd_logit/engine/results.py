@@ -34,6 +34,8 @@ from .fingerprint import (
     fingerprint,
     fingerprint_of,
     row_fingerprint,
+    same_test,
+    tested_content,
     weights_hash,
 )
 
@@ -167,15 +169,14 @@ class ResultsRecorder:
     """Tests the final weights of a run and appends its results to a file.
 
     A row says what was run (config, overrides, seed, command; ``computed``, the content of which
-    ``fingerprint`` is the hash), with what (commit, versions, device, teachers' hashes, ``data``:
-    a hash of the training and of the test samples; ``images``, the number of training images), in
-    which digits (``numerics``), what came out
-    (``weights``, the hash of those in ``final.pth``; ``test``: the
-    metrics of the config's test data with the weights after the last epoch, nothing selected;
-    ``train``, if asked for: those of the un-augmented training data; ``best``, for information:
-    the validation metrics' maxima) and how long it took: the seconds from iteration
-    ``resumed_at`` (0 unless the run was cut off) to ``iterations``, for all the runs of a
-    student group, which are ``group_size``.
+    ``fingerprint`` is the hash; ``tested``, on which data), with what (commit, versions, device,
+    teachers' hashes, ``data``: a hash of the training and of the test samples; ``images``, the
+    number of training images), in which digits (``numerics``), what came out (``weights``, the
+    hash of those in ``final.pth``; ``test``: the metrics of the config's test data with the
+    weights after the last epoch, nothing selected; ``train``, if asked for: those of the
+    un-augmented training data; ``best``, for information: the validation metrics' maxima) and how
+    long it took: the seconds from iteration ``resumed_at`` (0 unless the run was cut off) to
+    ``iterations``, for all the runs of a student group, which are ``group_size``.
     """
 
     def __init__(
@@ -210,7 +211,8 @@ class ResultsRecorder:
     def start(self, cfg: Config) -> None:
         """Start the clock; called when the teachers are there."""
         self.begin = time.time()
-        self.run = dict(describe_run(cfg), numerics=describe_numerics(cfg))
+        numerics = describe_numerics(cfg)
+        self.run = dict(describe_run(cfg), numerics=numerics, tested=tested_content(cfg))
         self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
     def stop(self) -> None:
@@ -336,16 +338,17 @@ def find_row(
 ) -> dict | None:
     """Return the newest results row of a run, or None.
 
-    A row counts while the run's config still says the same, its teachers are the same files, and
-    its weights are there (others may need them as a teacher) and no others.
+    A row counts while the run's config still says the same of training and of the test data, its
+    teachers are the same files, and its weights are there (others may need them as a teacher) and
+    no others.
     """
     weights = weights_hash(Path(cfg.work_dir, FINAL))
     if weights is None:
         return None
-    expected = fingerprint_of(cfg, processes)
+    expected, tested = fingerprint_of(cfg, processes), tested_content(cfg)
     for row in reversed(rows):
         same = row.get("weights") == weights and row_fingerprint(row) == expected
-        if same and all(holds(row, key) for key in measured):
+        if same and same_test(row, tested) and all(holds(row, key) for key in measured):
             return row
     return None
 

@@ -17,6 +17,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils import apply_to
 
 from mmkd_logit.checkpoint import existing, install_safe_checkpoint_loading
+from mmkd_logit.hooks import LogitOutputsHook
+from mmkd_logit.hooks.sequential_teacher import use_last_stage
 from mmkd_logit.registry import METRICS
 from mmkd_logit.utils.arguments import check_out_file, type_name
 from mmkd_logit.utils.cli import OneLineParser
@@ -26,8 +28,8 @@ from .config import (
     add_common_arguments,
     apply_common_arguments,
     find_missing_teachers,
-    model_teachers,
     read_config,
+    teachers_of,
 )
 from .launch import prepare_launch, running_tool
 from .results import plain
@@ -110,7 +112,7 @@ def _leave_missing_teachers_alone(cfg: Config) -> None:
     hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
     comparing = [hook for hook in hooks if type_name(hook) == "LogitOutputsHook"]
     why = "it is not there" if find_missing_teachers(cfg) else None
-    for teacher in model_teachers(cfg) if comparing and not why else ():
+    for teacher in teachers_of(cfg).values() if comparing and not why else ():
         address = teacher.checkpoint
         if isinstance(address, str) and teacher.file is None:
             try:
@@ -154,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         hooks = list(cfg.get("custom_hooks") or [])
         cfg.custom_hooks = [*hooks, dict(type="mmkd_logit.PreflightHook")]
         runner = ExactRunner.from_cfg(cfg)
+        asked = (h.teacher for h in runner.hooks if isinstance(h, LogitOutputsHook))
+        if any(asked) and not args.tta:
+            use_last_stage(runner)
         if args.out and args.out_item != "metrics":
             runner.test_evaluator.metrics.append(_DumpWhole(out_file_path=args.out))
         metrics = runner.test()

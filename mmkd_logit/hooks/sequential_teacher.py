@@ -14,7 +14,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmkd_logit.registry import HOOKS
 from mmkd_logit.utils.arguments import check_count, check_flag, refuse_unknown
 
-from .networks import unwrapped
+from .networks import averaged_networks, unwrapped
 
 if TYPE_CHECKING:  # command lines read the hooks before they silence mmpretrain's warnings
     from mmkd_logit.models import FrozenTeacher, LogitDistiller
@@ -58,6 +58,13 @@ def _read_stage(stage: Any, where: str) -> Stage:
 def merge_changes(stages: Sequence[Stage]) -> dict[str, Any]:
     """Return what several stages have changed together: the last value of each setting."""
     return {key: value for stage in stages for key, value in stage.changes.items()}
+
+
+def use_last_stage(runner: Runner) -> None:
+    """Give a model that is tested without training what its last stage has."""
+    for hook in runner.hooks:
+        if isinstance(hook, SequentialTeacherHook):
+            _distiller(runner).switch(**merge_changes(hook.stages))
 
 
 @HOOKS.register_module()
@@ -174,7 +181,8 @@ class SequentialTeacherHook(Hook):
             if index in self._teachers:
                 changes["teacher"] = self._teachers.pop(index)
         compiled = any(teacher.settings.compile for teacher in _distiller(runner).teachers)
-        for model in (_distiller(runner), *_averages(runner)):
+        averages = [average.module for average in averaged_networks(runner)]
+        for model in (_distiller(runner), *averages):
             model.switch(**changes)
         del changes
         if compiled or runner.cfg.get("compile"):
@@ -237,12 +245,3 @@ def _is_to_be_validated(runner: Runner) -> bool:
     """Whether a resumed run first does a validation, which belongs to the stage before it."""
     progress = getattr(runner.train_loop, "progress", None)  # of a loop that can be resumed
     return progress is not None and not progress.validated and progress.iter == runner.iter
-
-
-def _averages(runner: Runner) -> list[LogitDistiller]:
-    """Return the copies that hooks such as EMAHook keep of the model."""
-    from mmkd_logit.models import LogitDistiller
-
-    averages = [getattr(hook, "ema_model", None) for hook in runner.hooks]
-    models = [getattr(average, "module", None) for average in averages]
-    return [model for model in models if isinstance(model, LogitDistiller)]

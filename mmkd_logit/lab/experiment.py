@@ -23,6 +23,8 @@ from mmkd_logit.engine.logits import export_path
 from mmkd_logit.engine.train import build_config, build_parser
 from mmkd_logit.registry import config_path
 
+from .report.data import DEFAULT_METRIC
+
 
 @dataclass(frozen=True)
 class Run:
@@ -122,9 +124,6 @@ class RunEntry:
         return [*self.teachers, *filter(None, [self.later_teacher, self.scores])]
 
 
-_DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
-
-
 class Experiment:
     """A table or figure, read from a file such as those under ``configs/paper``.
 
@@ -177,7 +176,7 @@ class Experiment:
         self.cells.update({name: (label, "") for name, label in cfg.get("cited", {}).items()})
         if len(set(self.cells.values())) != len(self.cells):
             raise ValueError(f"{path}: two runs fill the same cell")
-        self.metrics = [self._read_metric(**each) for each in cfg.get("metrics", [_DEFAULT_METRIC])]
+        self.metrics = [self._read_metric(**each) for each in cfg.get("metrics", [DEFAULT_METRIC])]
         self._needed = set(self.entries)
         if only:
             self._select(only)
@@ -227,6 +226,11 @@ class Experiment:
     def pairs_of(self, metric: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """Return the comparisons by a metric: all by the first, which the experiment is about."""
         return self.comparisons if metric is self.metrics[0] else []
+
+    def follows_seed(self, name: str) -> bool:
+        """Whether a run or one that it needs is another for each seed of the experiment."""
+        entry = self.entries[name]
+        return entry.seed is None or any(map(self.follows_seed, entry.needs))
 
     def label(self, name: str) -> str:
         """Return the name of a run in messages."""

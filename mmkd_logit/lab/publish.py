@@ -11,7 +11,14 @@ from statistics import mean
 from typing import Any
 
 from mmkd_logit.engine.config import FINAL, model_teachers
-from mmkd_logit.engine.fingerprint import FILES, computed_content, fingerprint, row_fingerprint
+from mmkd_logit.engine.fingerprint import (
+    FILES,
+    computed_content,
+    fingerprint,
+    row_fingerprint,
+    same_test,
+    tested_content,
+)
 from mmkd_logit.engine.launch import running_tool
 from mmkd_logit.engine.results import append_line, holds, read_lines
 from mmkd_logit.registry import config_path
@@ -56,10 +63,13 @@ def measured_rows(
         if any(teacher.work_dir not in weights for teacher in run.teachers):
             continue
         finals = {str(Path(t.work_dir, FINAL)): weights[t.work_dir] for t in run.teachers}
-        expected = _fingerprint(computed_content(run.build_config(), weights=finals))
+        cfg = run.build_config()
+        expected = _fingerprint(computed_content(cfg, weights=finals))
+        tested = tested_content(cfg)
         needed = experiment.measured if experiment and run.name in experiment.cells else ()
         for row, made in newest:
-            if made == expected and all(holds(row, key) for key in needed):
+            same = made == expected and same_test(row, tested)
+            if same and all(holds(row, key) for key in needed):
                 found[run], weights[run.work_dir] = row, row["weights"]
                 break
     return found

@@ -21,6 +21,7 @@ from mmkd_logit.utils.files import write_text
 
 from .experiment import Experiment, Run
 from .pools import LOG
+from .report.data import FORMAT
 
 MARKS = {"S": "read in a source", "C": "derived and checked", "R": "remembered, unverified"}
 Found = Mapping[Run, dict | None]  # the results row of each run; None where it failed
@@ -43,7 +44,7 @@ def paired_difference(
     difference = np.subtract(first, second)
     mean = float(difference.mean())
     if np.ptp(difference) < 1e-9:  # rounding; the test would divide by it
-        return mean, mean, mean, 1.0 if mean == 0 else 0.0
+        return mean, mean, mean, 1.0 if abs(mean) < 1e-9 else 0.0
     test = stats.ttest_rel(first, second)
     low, high = test.confidence_interval(0.95)
     return mean, float(low), float(high), float(test.pvalue)
@@ -164,7 +165,7 @@ def compare(experiment: Experiment, cells: Mapping[str, Cell], first: str, secon
         what = f"{row}: {column} minus {other}"
     a, b = cells[first].by_seed, cells[second].by_seed
     test, entries = "paired t-test", experiment.entries
-    alone = [n for n in (first, second) if n in entries and entries[n].seed is not None]
+    alone = [n for n in (first, second) if n in entries and not experiment.follows_seed(n)]
     if len(alone) == 1 and a and b:  # a run with a seed of its own is beside every other's seed
         test = f"t-test with one run of {experiment.label(alone[0])}"
         a = dict.fromkeys(b, *a.values()) if alone == [first] else a
@@ -240,8 +241,6 @@ def _joined(numbers: Any) -> str:
 
 
 # An experiment as one JSON file, for the report: tables, runs, and where each run's files lie.
-
-FORMAT = 2
 
 
 def describe_experiment(

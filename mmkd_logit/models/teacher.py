@@ -469,12 +469,20 @@ class FrozenTeacher:
             if not normalizes[0]:
                 student = dict(mean=[0.0], std=[1.0])
             teacher = dict(mean=[*self.settings.mean], std=[*(self.settings.std or ())])
-            if max(teacher["std"]) <= 1 < max(student["std"]):
+            if max(teacher["std"]) < 1 < max(student["std"]):
                 raise ValueError(
                     f"mean and std of teacher {self.name} are {teacher}, for pixels from 0 to 1; "
                     "multiply them by 255, as the student's are for pixels from 0 to 255"
                 )
         elif not all(normalizes):
+            if any(normalizes) and None not in normalizes:
+                text = (
+                    f"Only the data preprocessor of the {'student' if normalizes[0] else 'teacher'}"
+                    f" normalises the images; teacher {self.name} gets them as the student does. "
+                    "Unless the other's pipeline normalises, give mean=[...], std=[...] beside "
+                    "the teacher's config (mean=[0.0], std=[1.0] for pixels as they are)."
+                )
+                print_log(text, "current", logging.WARNING)
             return
         if (student["mean"], student["std"]) == (teacher["mean"], teacher["std"]):
             return

@@ -15,16 +15,24 @@ def test_everything_that_counts_in_epochs():
             dict(type="LinearLR", begin=0, end=5, by_epoch=True),
             dict(type="MultiStepLR", milestones=[100, 150]),
             dict(type="CosineAnnealingLR", T_max=1000, by_epoch=False),
+            dict(type="OneCycleLR", eta_max=0.1, total_steps=200),
         ],
         custom_hooks=[
-            dict(type="EMAHook"),
+            dict(type="EMAHook", begin_epoch=100),
             dict(type="mmkd_logit.SequentialTeacherHook", stages=[dict(begin=100)]),
             dict(type="mmkd_logit.SequentialTeacherHook", by_epoch=False, stages=[dict(begin=7)]),
+            dict(type="SwitchRecipeHook", schedule=[dict(action_epoch=150, batch_augments=None)]),
         ],
     )
+    cfg.train_cfg.update(val_begin=50, dynamic_intervals=[(180, 10)])
     scale_epochs(cfg, 20)
-    assert cfg.train_cfg == dict(by_epoch=True, max_epochs=20, val_interval=1)
-    warmup, steps, cosine = cfg.param_scheduler
+    assert cfg.train_cfg == dict(
+        by_epoch=True, max_epochs=20, val_interval=1, val_begin=5, dynamic_intervals=[[18, 1]]
+    )
+    warmup, steps, cosine, cycle = cfg.param_scheduler
+    assert cycle.total_steps == 20
+    assert cfg.custom_hooks[0].begin_epoch == 10
+    assert cfg.custom_hooks[3].schedule[0].action_epoch == 15
     assert (warmup.begin, warmup.end) == (0, 1)
     assert steps.milestones == [10, 15]
     assert cosine.T_max == 1000

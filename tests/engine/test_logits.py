@@ -266,6 +266,12 @@ def test_the_teacher_is_the_last_one(trained):
     words = ["--splits", "test", "--out", "again", "--epochs", "2"]
     main([str(config), str(folder / "final.pth"), *words])
     assert Path("again/test.npz").read_bytes() == (folder / "logits/test.npz").read_bytes()
+    tested = Path("tested.json")
+    commands.test(str(config), folder / "final.pth", "--out", tested, "--out-item", "metrics")
+    right = found.teacher_logits.argmax(1) == found.label
+    assert json.loads(tested.read_text())["accuracy/teacher_top1"] == pytest.approx(
+        100 * right.mean()
+    )
 
 
 def test_averaged_weights(tmp_path):

@@ -185,6 +185,11 @@ def test_a_run_with_a_seed_of_its_own_is_beside_every_seed(make):
     text = render(experiment, found([90.0], [91.0, 92.0, 93.0]))
     assert "Distilled minus Student alone: +2.00 points, 95 % interval [-0.48, +4.48]" in text
     assert "(t-test with one run of Student alone over 3 seeds)" in text
+    teacher = (
+        "runs = dict(t=dict(config='t.py'), **runs); runs['alone'].update(teacher='t', seed=0)"
+    )
+    text = render(make(teacher), found([90.0, 89.0, 88.0], [91.0, 92.0, 93.0]))
+    assert "(paired t-test over 3 seeds)" in text
 
 
 def test_small_versions_say_so(tmp_path):

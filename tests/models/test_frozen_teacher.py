@@ -114,6 +114,26 @@ def test_other_normalisation_is_converted():
     assert not torch.allclose(teacher.model(seen_by_student), teacher.model(raw))
 
 
+@pytest.mark.parametrize("normalizes", ["student", "teacher"])
+def test_one_network_normalizes_and_the_other_does_not(normalizes, monkeypatch):
+    texts = []
+    monkeypatch.setattr("mmkd_logit.models.teacher.print_log", lambda text, *_: texts.append(text))
+    images = torch.randint(256, (2, 3, 8, 8)).float()
+    values = dict(mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0])
+    theirs, mine = (values if normalizes == name else {} for name in ("teacher", "student"))
+    spec = dict(config=wrn(data_preprocessor=theirs), checkpoint=None)
+    student = build(wrn(data_preprocessor=mine))
+    seen = student.data_preprocessor(dict(inputs=images.byte()))["inputs"]
+    for said in ({}, theirs or dict(mean=[0.0], std=[1.0])):
+        teacher = FrozenTeacher(spec | said)
+        teacher.set_input_normalization(student.data_preprocessor)
+        found = teacher(seen)
+        raw = teacher.model.data_preprocessor(dict(inputs=images.byte()))["inputs"]
+        assert torch.allclose(found, teacher.model(raw), atol=1e-3) == bool(said)
+    warned = [text for text in texts if "Only the data preprocessor" in text]
+    assert [f"of the {normalizes} normalises" in text for text in warned] == [True]
+
+
 def test_equal_normalisation_changes_no_bit():
     same = dict(mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0])
     teacher = FrozenTeacher(dict(config=wrn(data_preprocessor=same), checkpoint=None))

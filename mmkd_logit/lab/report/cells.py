@@ -10,7 +10,6 @@ import numpy as np
 from mmkd_logit.utils.arguments import without
 
 Row = Mapping[str, Any]
-_RECIPE = ("model", "optim_wrapper", "param_scheduler")  # of what a row computed
 _SETTING = ("config", "overrides", "epochs", "numerics", "processes")
 
 
@@ -40,10 +39,11 @@ def measured_cells(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 def _recipe(row: Row) -> Any:
     """Return how a row was trained, without what a seed decides."""
-    computed = row.get("computed") or {}
     hashes = ("weights", "scores")  # where they are no numbers
-    recipe = {name: computed.get(name) for name in _RECIPE}
-    return without(recipe, lambda key, value: key in hashes and isinstance(value, str))
+    return without(
+        row.get("computed") or {},
+        lambda key, value: key == "randomness" or (key in hashes and isinstance(value, str)),
+    )
 
 
 def _cell(rows: list[Row]) -> dict[str, Any]:

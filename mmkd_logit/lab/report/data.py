@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FORMAT = 2  # of experiment files; 1 held copies of the results rows
+DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 ROWS = "runs.jsonl"
 Scalars = Mapping[str, tuple[np.ndarray, np.ndarray]]
 

@@ -18,12 +18,10 @@ from markupsafe import Markup
 from mmkd_logit.utils.arguments import check_out_file
 from mmkd_logit.utils.files import write_text
 
-from .data import ROWS, Experiment, read_results
+from .data import DEFAULT_METRIC, ROWS, Experiment, read_results
 from .figures import FIGURES
 from .page_figures import Files, Names, embed, render_figures
 from .style import name_of, noise_name
-
-_DEFAULT_METRIC = dict(title="test top-1 (%)", key="test.accuracy/top1")
 
 
 def describe_method(method: Mapping[str, Any]) -> str:
@@ -114,7 +112,7 @@ def _table(metric: Mapping, record: Mapping, places: Mapping, own: str) -> dict[
 
 def _group(name: str, runs: list[dict], record: Mapping, place: str) -> dict[str, Any]:
     """Return the runs of a cell."""
-    metrics = record["metrics"] if name in record["cells"] else [_DEFAULT_METRIC]
+    metrics = record["metrics"] if name in record["cells"] else [DEFAULT_METRIC]
     label = arrows(", ".join(filter(None, record["cells"].get(name, []))))
     for run in runs:
         run["numbers"] = [_measured(run["row"] or {}, metric["key"]) for metric in metrics]

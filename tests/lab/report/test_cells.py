@@ -37,13 +37,14 @@ def test_rows_that_differ_in_the_seed_are_a_cell(tmp_path, capsys):
 
 
 def test_rows_of_a_config_that_was_changed_since_are_two_cells(tmp_path, capsys):
-    def trained(seed, lr):
+    def trained(seed, lr, batch_size=128):
         model = dict(teacher=dict(weights=f"hash{seed}"), weights=dict(ce=0.1, kd=9))
         computed = dict(model=model, optim_wrapper=dict(lr=lr), randomness=dict(seed=seed))
+        computed["train_dataloader"] = dict(batch_size=batch_size)
         return dict(row_of("mse", seed, 70.0), computed=computed)
 
-    rows = [trained(0, 0.1), trained(1, 0.1), trained(2, 0.01)]
-    assert [cell["n"] for cell in cells_of(tmp_path / "rows.jsonl", rows, capsys)] == [2, 1]
+    rows = [trained(0, 0.1), trained(1, 0.1), trained(2, 0.01), trained(3, 0.1, 16)]
+    assert [cell["n"] for cell in cells_of(tmp_path / "rows.jsonl", rows, capsys)] == [2, 1, 1]
 
 
 def test_images_and_changed_files(tmp_path, capsys):

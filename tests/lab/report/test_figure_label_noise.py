@@ -130,6 +130,21 @@ def test_failed_and_not_finite_runs_are_gaps(tmp_path):
     drawing.figure.canvas.draw()
 
 
+def test_a_curve_for_each_alpha(tmp_path):
+    records = noisy(tmp_path, rates=(0.4,))
+    for tau, top1 in ((1, 40.0), (20, 41.0)):
+        values = [{TOP1[1]: top1}] * 2
+        more = dict(row="symmetric 0.4", column=f"tau {tau}, half", rate=0.4)
+        records.add(f"r0.4_half_t{tau}", values, tau=tau, alpha=0.5, **more)
+    (drawing,) = draw(records.experiment())
+    (axes,) = drawing.figure.axes
+    found = curves(axes)
+    assert list(found) == ["symmetric 0.4, α = 1", "symmetric 0.4, α = 0.5"]
+    assert list(found["symmetric 0.4, α = 0.5"].get_ydata()) == [40, 41]
+    assert len(found["symmetric 0.4, α = 1"].get_ydata()) == 3
+    assert len(markers(axes, style.CE)) == 2
+
+
 def test_others_are_of_no_noise(tmp_path):
     assert draw(noisy(tmp_path, noise=False).experiment()) == []
     assert draw(noisy(tmp_path, taus=(1,)).experiment()) == []

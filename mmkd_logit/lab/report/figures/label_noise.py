@@ -82,13 +82,19 @@ def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
     noisy: set[str] = set()
     runs = [run for run in record["runs"] if run["name"] in record["cells"]]
     rows: dict[str, set[str]] = {}  # what is trained on in each row of the table
+    alphas: dict[str, set[float]] = {}  # of the students there
+    bases: dict[str, str] = {}  # of labels with an alpha, those without
     for run in runs:
-        row = record["cells"][run["name"]][0]
-        rows.setdefault(row, set()).add(_noise_of(run["method"]))
+        row, how = record["cells"][run["name"]][0], run["method"]
+        rows.setdefault(row, set()).add(_noise_of(how))
+        alphas.setdefault(row, set()).update([how["alpha"]] if style.is_taught(how) else [])
     for run in runs:
         name, how = run["name"], run["method"]
         row, own = record["cells"][name][0], _noise_of(how)
-        label = row if len(rows[row]) == 1 and row else ", ".join(filter(None, [row, own]))
+        label = base = row if len(rows[row]) == 1 and row else ", ".join(filter(None, [row, own]))
+        if len(alphas[row]) > 1 and style.is_taught(how):  # a curve for each, beside the same CE
+            label = ", ".join(filter(None, [base, f"α = {how['alpha']:g}"]))
+            bases[label] = base
         if how["label_noise"]:
             noisy.add(label)
         noise = found.setdefault(label, Noise({}, {}))
@@ -99,6 +105,8 @@ def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
             noise.others["teacher"] = name, style.TEACHER
         elif how["kind"] == "ce" or style.is_taught(how):
             noise.others[style.name_of(how)] = name, style.look_of(how)
+    for label, base in bases.items():
+        found[label].others.update(found[base].others if base in found else {})
     if not any(len(found[label].taus) > 1 for label in noisy):
         return {}
     return {label: noise for label, noise in found.items() if noise.taus}
