@@ -120,7 +120,7 @@ def row_fingerprint(row: Mapping[str, Any]) -> str | None:
     return fingerprint(row["computed"]) if isinstance(row.get("computed"), dict) else None
 
 
-def tested_content(cfg: Config) -> dict[str, Any]:
+def describe_test(cfg: Config) -> dict[str, Any]:
     """Return what the weights of a run are tested on: the data, and in which digits."""
     content = {key: cfg.get(key) for key in ("test_dataloader", "test_cfg")}
     return _plain(Config(content).to_dict())

@@ -31,11 +31,11 @@ from .fingerprint import (
     dataset_hash,
     describe_machine,
     describe_run,
+    describe_test,
     fingerprint,
     fingerprint_of,
     row_fingerprint,
     same_test,
-    tested_content,
     weights_hash,
 )
 
@@ -212,7 +212,7 @@ class ResultsRecorder:
         """Start the clock; called when the teachers are there."""
         self.begin = time.time()
         numerics = describe_numerics(cfg)
-        self.run = dict(describe_run(cfg), numerics=numerics, tested=tested_content(cfg))
+        self.run = dict(describe_run(cfg), numerics=numerics, tested=describe_test(cfg))
         self.machine = describe_machine()  # now: the checkout may change while a run goes on
 
     def stop(self) -> None:
@@ -345,7 +345,7 @@ def find_row(
     weights = weights_hash(Path(cfg.work_dir, FINAL))
     if weights is None:
         return None
-    expected, tested = fingerprint_of(cfg, processes), tested_content(cfg)
+    expected, tested = fingerprint_of(cfg, processes), describe_test(cfg)
     for row in reversed(rows):
         same = row.get("weights") == weights and row_fingerprint(row) == expected
         if same and same_test(row, tested) and all(holds(row, key) for key in measured):

@@ -14,10 +14,10 @@ from mmkd_logit.engine.config import FINAL, model_teachers
 from mmkd_logit.engine.fingerprint import (
     FILES,
     computed_content,
+    describe_test,
     fingerprint,
     row_fingerprint,
     same_test,
-    tested_content,
 )
 from mmkd_logit.engine.launch import running_tool
 from mmkd_logit.engine.results import append_line, holds, read_lines
@@ -65,7 +65,7 @@ def measured_rows(
         finals = {str(Path(t.work_dir, FINAL)): weights[t.work_dir] for t in run.teachers}
         cfg = run.build_config()
         expected = _fingerprint(computed_content(cfg, weights=finals))
-        tested = tested_content(cfg)
+        tested = describe_test(cfg)
         needed = experiment.measured if experiment and run.name in experiment.cells else ()
         for row, made in newest:
             same = made == expected and same_test(row, tested)

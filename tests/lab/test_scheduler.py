@@ -11,7 +11,7 @@ from mmkd_logit.engine import group as group_tool
 from mmkd_logit.engine import logits as export_tool
 from mmkd_logit.engine import precompute as cache_tool
 from mmkd_logit.engine import train as train_tool
-from mmkd_logit.engine.fingerprint import describe_run, tested_content, weights_hash, write_run
+from mmkd_logit.engine.fingerprint import describe_run, describe_test, weights_hash, write_run
 from mmkd_logit.engine.lock import only_run_in
 from mmkd_logit.engine.logits import FORMAT, export_path, find_exports
 from mmkd_logit.engine.results import append_line, find_row, read_lines
@@ -305,7 +305,7 @@ def test_rows_of_others_do_not_count(machine):
     cfg = run.build_config()
     row = found[("alone", 0)]
     assert find_row(cfg, [row]) == row
-    tested = tested_content(cfg)
+    tested = describe_test(cfg)
     assert find_row(cfg, [dict(row, tested=tested)])
     elsewhere = dict(tested["test_dataloader"], num_workers=7)
     assert find_row(cfg, [dict(row, tested=dict(tested, test_dataloader=elsewhere))])
