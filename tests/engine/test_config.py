@@ -82,7 +82,7 @@ def test_a_default_hook_that_mmengine_does_not_have_is_switched_off(project):
         ("a.py", "model = dict(", "SyntaxError"),
         ("a.py", "model = nothing\n", "name 'nothing' is not defined"),
         ("a.json", "{", "JSONDecodeError"),
-        ("a.yaml", "a: [", "ParserError"),
+        ("a.yaml", "a: [", "while parsing a flow node"),
     ],
 )
 def test_a_config_that_cannot_be_read_is_named(tmp_path, name, content, says):
