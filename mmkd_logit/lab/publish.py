@@ -111,7 +111,10 @@ def render_readme(text: str, rows: Sequence[dict]) -> str:
 
 
 def render_metafile(text: str, rows: Sequence[dict]) -> str:
-    """Write the ``Results`` of a metafile's models: means over seeds at the config's own epochs."""
+    """Write the ``Results`` of a metafile's models: means over seeds at the config's own epochs.
+
+    A model of one seed gets none.
+    """
 
     def fill(match: re.Match) -> str:
         entry = _RESULTS.sub("", match[0])
@@ -123,7 +126,7 @@ def render_metafile(text: str, rows: Sequence[dict]) -> str:
         for row in rows:
             if _same_config(row, config[1]) and _is_usual(row, rows):
                 top1[row["seed"]] = row["test"]["accuracy/top1"]
-        if not top1:
+        if len(top1) < 2:
             return entry
         return entry + (
             "    Results:\n"

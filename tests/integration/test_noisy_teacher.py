@@ -16,6 +16,7 @@ STUDENT = "configs/noisy_teacher/wrn16-2-stop53_wrn10-1-thin_kl-t1_digits.py"
 STOPPED = {
     "wrn16-2_stop53_digits": ("wrn/wrn16-2_digits", 53.77),
     "wrn28-4_stop53": ("wrn/wrn28-4", 53.77),
+    "wrn16-2-half_stop53_samples": ("data_amount/wrn10-1-half_samples", 53.77),
     "resnet152_stop81_in1k": ("resnet/resnet152_in1k", 81.16),
 }
 
@@ -44,6 +45,10 @@ def test_is_the_plain_config_but_for_the_end(name, project):
     assert ours.train_cfg.val_interval == 1
     assert ours.train_cfg.max_epochs == plain.train_cfg.max_epochs
     changed = {"custom_hooks", "val_dataloader", "train_cfg"}
+    if name.endswith("_samples"):  # its students' config, but for the network
+        changed.add("model")
+        backbone = {**ours.model.backbone, "depth": 10, "widen_factor": 1}
+        assert backbone == plain.model.backbone
     assert {k: v for k, v in ours.items() if k not in changed} == {
         k: v for k, v in plain.items() if k not in changed
     }
@@ -53,15 +58,20 @@ def test_is_the_plain_config_but_for_the_end(name, project):
 def test_looks_at_clean_training_images(name, project):
     cfg = load(f"noisy_teacher/{name}")
     loaders = (cfg.val_dataloader, cfg.train_dataloader, cfg.test_dataloader)
-    seen, train, test = (each.dataset.get("dataset", each.dataset) for each in loaders)
+    outer = [each.dataset for each in loaders]
+    if "per_class" in outer[1]:  # the same part of them
+        parts = [{k: v for k, v in each.items() if k != "dataset"} for each in outer[:2]]
+        assert parts[0] == parts[1]
+        outer[:2] = (each.dataset for each in outer[:2])
+    seen, train, test = (each.get("dataset", each) for each in outer)
     assert seen.split == train.split == "train" != test.split
     assert seen.get("data_root") == train.get("data_root")
     steps = [
         [
             {k: v for k, v in step.items() if k != "_scope_"}
-            for step in loader.dataset.get("pipeline") or loader.dataset.dataset.pipeline
+            for step in each.get("pipeline") or each.dataset.pipeline
         ]
-        for loader in (cfg.val_dataloader, cfg.test_dataloader, cfg.train_dataloader)
+        for each in (outer[0], outer[2], outer[1])
     ]
     assert steps[0] == steps[1] != steps[2]
 
