@@ -1,4 +1,4 @@
-"""WRN-16-2, stopped at 53.77 % train accuracy, teaches WRN-10-1 on 10 % of each class; alpha = 1."""
+"""WRN-16-2, stopped at 53.77 % train accuracy, teaches WRN-10-1 on 10 % of each class."""
 _base_ = ['../../data_amount/wrn10-1-half_samples.py', '../kd_log.py']
 model = dict(
     _delete_=True,
