@@ -27,4 +27,5 @@ metrics = [
     dict(title='train top-1 (%) against the clean labels', key='train.accuracy/clean_top1'),
     dict(title='wrong labels memorized (%)', key='train.noisy/wrong_memorized')]
 comparisons = [
-    ('kl-t1', 'ce'), ('kl-t0.5', 'mse'), ('kl-t1', 'mse'), ('kl-t1', 'kl-t20')]
+    ('kl-t1', 'ce'), ('kl-t0.5', 'mse'), ('kl-t1', 'mse'), ('kl-t1', 'kl-t20'),
+    ('kl-t0.5', 'kl-t0.1')]

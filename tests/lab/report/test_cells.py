@@ -90,6 +90,18 @@ def test_the_published_rows(capsys):
     assert set(table) <= shown
 
 
+def test_the_sentences_of_readme():
+    """Each difference that README states with its interval stands in a rendered comparison."""
+    number = r"([+-]\d+\.\d\d)"
+    interval = rf"\[{number}, {number}\]"
+    page = (PROJECT / "configs/paper/README.md").read_text()
+    rendered = re.findall(rf"{number} points, 95 % interval {interval}", page)
+    prose = " ".join((PROJECT / "README.md").read_text().split())
+    stated = re.findall(rf"{number}(?: points)? {interval}", prose)
+    assert stated
+    assert set(stated) <= set(rendered)
+
+
 def test_no_page_shows_a_smoke_run():
     """Tables of experiments in small on digits, and comparisons of one seed, mean nothing."""
     pages = [PROJECT / "README.md", *PROJECT.glob("docs/*.md"), *PROJECT.glob("configs/**/*.md")]
