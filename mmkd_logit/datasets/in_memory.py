@@ -167,6 +167,7 @@ class InMemoryDataset(SampleWrapper):
     """
 
     in_memory = True
+    seeded = property(lambda self: not self.in_memory)  # then samples are made one by one
 
     def __init__(
         self,

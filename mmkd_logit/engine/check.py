@@ -181,8 +181,10 @@ def _network(value: Any) -> bool:
     return bool(value) and not isinstance(value, numbers.Real)
 
 
-def _topk(value: Any) -> bool:
-    return all(map(_count, value if isinstance(value, (list, tuple)) and value else [value]))
+def _one_or_several(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: all(
+        map(holds, value if isinstance(value, (list, tuple)) and value else [value])
+    )
 
 
 def _schedule(value: Any) -> bool:
@@ -202,6 +204,7 @@ _COUNTS = r".*\.(batch_size|base_batch_size|max_epochs|max_iters|accumulative_co
 _COUNTS += r"|.*_dataloader\.prefetch_factor|log_processor\.window_size|generations"
 _FLAGS = r".*\.(by_epoch|convert_to_iter_based)|resume|find_unused_parameters"
 _CUSTOM, _OF_SCHEDULER = r".*custom_cfg\.\d+", rf"({_SCHEDULER})"
+_SAVING = r"default_hooks\.checkpoint"
 _STARTS = get_all_start_methods()
 RULES = [
     Rule(_COUNTS, "an integer from 1 on", _count),
@@ -216,7 +219,7 @@ RULES = [
     Rule(r".*\.mp_start_method", f"one of {_STARTS}", _STARTS.__contains__),
     Rule(r".*\.opencv_num_threads", "an integer from -1 on", lambda v: _count(v, -1, 2**31)),
     Rule(r".*_dataloader\.num_workers", "an integer from 0 to 1023", lambda v: _count(v, 0, 1024)),
-    Rule(rf"({_EVALUATOR}|.*\.head)\.topk", "an integer from 1 on, or several", _topk),
+    Rule(rf"({_EVALUATOR}|.*\.head)\.topk", "integers from 1 on", _one_or_several(_count)),
     Rule(rf"{_CUSTOM}\.method_name", "'mean', 'max', 'min', 'current' or the like", _statistic),
     Rule(
         rf"{_CUSTOM}\.window_size",
@@ -233,6 +236,9 @@ RULES = [
     Rule(rf"{_OF_SCHEDULER}\.milestones", "a list of numbers of at least 0", _schedule),
     Rule(rf"{_OPTIM}\.optimizer\.momentum", "a number from 0 to below 1", lambda v: _number(v, 1)),
     Rule(r".*_hooks\.\w+\.filename_tmpl", "a file's name, with {} for the number", _file_pattern),
+    Rule(rf"{_SAVING}\.out_dir", "the name of a folder", lambda v: isinstance(v, Path) or _text(v)),
+    Rule(rf"{_SAVING}\.(save_best|[a-z]+_keys)", "text or a list of texts", _one_or_several(_text)),
+    Rule(rf"{_SAVING}\.[a-z_]+_args", "a dict of settings", lambda v: isinstance(v, dict)),
     # MMEngine takes the last samples of a negative number.
     Rule(
         rf"{_DATASET}\.indices",

@@ -100,6 +100,8 @@ def reduce_content(content: Mapping[str, Any]) -> dict[str, Any]:
     else:
         train_cfg = kept.get("train_cfg") or {}
         kept["train_cfg"] = {k: v for k, v in train_cfg.items() if k not in _VALIDATION_TIMES}
+    if content.get("changed"):  # resumed all the same, with --resume-changed
+        kept["changed"] = content["changed"]
     kept["processes"] = content.get("processes", 1)
     return kept
 
@@ -121,15 +123,16 @@ def row_fingerprint(row: Mapping[str, Any]) -> str | None:
 
 
 def describe_test(cfg: Config) -> dict[str, Any]:
-    """Return what the weights of a run are tested on: the data, and in which digits."""
-    content = {key: cfg.get(key) for key in ("test_dataloader", "test_cfg")}
+    """Return on what weights are tested, in which digits and by which metrics."""
+    names = ("test_dataloader", "test_cfg", "test_evaluator", "train_evaluator")
+    content = {key: cfg.get(key) for key in names}
     return _plain(Config(content).to_dict())
 
 
 def same_test(row: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
-    """Say whether a results row was tested on this; rows of version 0.1.0 do not say on what."""
-    tested = row.get("tested")
-    return tested is None or _reduced(tested) == _reduced(content)
+    """Say whether a results row or an export was tested on this, as far as it says on what."""
+    tested = row.get("tested") or {}
+    return _reduced(tested) == _reduced({key: content.get(key) for key in tested})
 
 
 def _reduced(value: Any) -> Any:
@@ -287,7 +290,6 @@ def count_processes(cfg: Config) -> int:
 
 
 RUN = "run.json"
-_ORIGIN = "origin.json"  # held what describe_run returns before run.json did
 
 
 def describe_run(cfg: Config, processes: int | None = None) -> dict[str, Any]:
@@ -305,10 +307,9 @@ def describe_run(cfg: Config, processes: int | None = None) -> dict[str, Any]:
 def read_run(work_dir: str | Path) -> dict[str, Any]:
     """Return what a work folder records of its run; empty where it records nothing."""
     run: dict[str, Any] = {}
-    for name in (_ORIGIN, RUN):
-        with suppress(OSError, ValueError):
-            content = json.loads(Path(work_dir, name).read_text(encoding="utf-8"))
-            run.update(content if isinstance(content, dict) else {})
+    with suppress(OSError, ValueError):
+        content = json.loads(Path(work_dir, RUN).read_text(encoding="utf-8"))
+        run.update(content if isinstance(content, dict) else {})
     for key in ("logs", "checkpoints"):
         names = run.get(key)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -320,7 +321,6 @@ def write_run(work_dir: str | Path, **fields: Any) -> None:
     """Change fields of ``run.json``."""
     content = read_run(work_dir) | fields
     write_text(Path(work_dir, RUN), json.dumps(content, indent=1) + "\n")
-    Path(work_dir, _ORIGIN).unlink(missing_ok=True)
 
 
 def log_folders(work_dir: str | Path, among: Collection[str]) -> list[str]:
@@ -406,7 +406,7 @@ def _commit() -> dict[str, Any]:
 
 # Fields that may differ: a run may be made longer, and batches are compared with the processes.
 _BATCH, _PROCESSES = "train_dataloader.batch_size", "processes"
-_HARMLESS = ("train_cfg.max_epochs", "train_cfg.max_iters", _BATCH, _PROCESSES)
+_HARMLESS = ("train_cfg.max_epochs", "train_cfg.max_iters", _BATCH, _PROCESSES, "changed")
 
 
 def list_changes(before: Any, now: Mapping[str, Any]) -> list[str]:

@@ -38,10 +38,12 @@ from .fingerprint import (
     dataset_hash,
     describe_machine,
     describe_run,
+    describe_test,
     fingerprint,
     fingerprint_of,
     read_run,
     row_fingerprint,
+    same_test,
     weights_hash,
 )
 from .launch import from_first_process, prepare_launch, running_tool
@@ -100,7 +102,8 @@ def read_identity(path: str | Path) -> dict[str, Any] | None:
 def _is_current(path: str | Path, identity: Mapping[str, Any]) -> bool:
     """Whether a file holds the same arrays; commit and versions are not compared."""
     found = read_identity(path) or {}
-    return all(found.get(key) == identity[key] for key in _CONTENT if key in identity)
+    same = all(found.get(key) == identity[key] for key in _CONTENT if key in identity)
+    return same and same_test(found, identity["tested"])
 
 
 def missing_exports(cfg: Config, splits: Iterable[str]) -> list[str]:
@@ -114,7 +117,11 @@ def missing_exports(cfg: Config, splits: Iterable[str]) -> list[str]:
     weights = weights_hash(Path(cfg.work_dir, FINAL))
     identity = dict(format=FORMAT, fingerprint=fingerprint_of(cfg, processes=1), weights=weights)
     paths = {split: export_path(cfg.work_dir, split) for split in splits}
-    return [s for s, path in paths.items() if not _is_current(path, dict(identity, split=s))]
+    return [
+        split
+        for split, path in paths.items()
+        if not _is_current(path, dict(identity, split=split, tested=_describe_reading(cfg, split)))
+    ]
 
 
 def find_exports(work_dir: str | Path, weights: str | None = None) -> dict[str, str]:
@@ -147,6 +154,11 @@ def loader_of(cfg: Config, split: str) -> dict[str, Any]:
     loader = training_data_loader(cfg) if train else copy.deepcopy(cfg[of_split].to_dict())
     loader.update(sampler=dict(type="DefaultSampler", shuffle=False), drop_last=False)
     return loader
+
+
+def _describe_reading(cfg: Config, split: str) -> dict[str, Any]:
+    loader = loader_of(cfg, split)
+    return describe_test(Config(dict(test_dataloader=loader, test_cfg=cfg.get("test_cfg"))))
 
 
 def export_logits(
@@ -182,7 +194,8 @@ def export_logits(
             loader = loader_of(cfg, split)
             loop = TestLoop(runner, dataloader=loader, evaluator=Evaluator([]), fp16=fp16)
             dataset = loop.dataloader.dataset
-            identity = plain(dict(made_by, split=split, data=dataset_hash(dataset)))
+            about = dict(data=dataset_hash(dataset), tested=_describe_reading(cfg, split))
+            identity = plain(dict(made_by, split=split, **about))
             path = Path(folder, f"{split}.npz")
             if from_first_process(lambda: _is_current(path, identity)):  # noqa: B023
                 continue

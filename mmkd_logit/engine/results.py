@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook
 from mmengine.runner import Runner, TestLoop
 
 from mmkd_logit.hooks.label_noise import train_metainfo
@@ -151,15 +152,19 @@ def training_metrics(runner: Runner) -> dict[str, Any]:
     """Evaluate on the training images, un-augmented, each once."""
     cfg = runner.cfg
     evaluator = cfg.get("train_evaluator") or cfg.test_evaluator
-    test_loop = runner._test_loop
+    test_loop, hooks = runner._test_loop, runner._hooks
     runner.logger.info("Measuring on the training images, un-augmented")
     runner._test_loop = TestLoop(
         runner, dataloader=training_data_loader(cfg), evaluator=copy.deepcopy(evaluator)
     )
+    # It would log them as those of the test.
+    runner._hooks = [hook for hook in hooks if not isinstance(hook, LoggerHook)]
     try:
-        return runner._test_loop.run()
+        metrics = runner._test_loop.run()
     finally:
-        runner._test_loop = test_loop
+        runner._test_loop, runner._hooks = test_loop, hooks
+    runner.logger.info(f"On the training images: {plain(metrics)}")
+    return metrics
 
 
 # One JSON line for each finished run.
@@ -195,7 +200,7 @@ class ResultsRecorder:
         if self.path.exists() and not self.path.is_file():  # reading a device may never end
             raise ValueError(f"--results: {self.path} is not a regular file; name another file")
         for row in read_lines(self.path):
-            if "fingerprint" not in row and "config_hash" not in row:  # of version 0.1.0
+            if "fingerprint" not in row:
                 what = f"{self.path} holds a line that is of no run, {json.dumps(row)[:60]}"
                 raise ValueError(f"{what}; name another file")
         fields = ("test_dataloader", "test_cfg", "test_evaluator")
@@ -351,11 +356,6 @@ def find_row(
         if same and same_test(row, tested) and all(holds(row, key) for key in measured):
             return row
     return None
-
-
-def group_size(row: Mapping[str, Any]) -> int:
-    """Return how many runs were trained as a group, which rows of version 0.1.0 call together."""
-    return row.get("group_size") or row.get("together") or 1
 
 
 def holds(row: dict, key: str) -> bool:

@@ -296,7 +296,7 @@ def record_start(runner: Runner, run: dict[str, Any]) -> None:
     if runner.iter:
         known = read_run(folder)
         written = {path.parts[-3] for path in folder.glob("*/vis_data/scalars.json")} - {log}
-        logs = known.get("logs") or sorted(written)  # of version 0.1.0, which lists none
+        logs = known.get("logs") or sorted(written)  # of another program, which lists none
         for name in known.get("checkpoints", []):  # what came after the loaded one is given up
             checkpoints.append(name)
             if Path(name).name == Path(loaded).name:
@@ -413,6 +413,9 @@ class FingerprintHook(Hook):
         self._refuse(changes, path)
         if changes:
             runner.logger.warning(f"Going on all the same with {'; '.join(changes)}")
+        earlier = (checkpoint[MADE_OF].get("computed") or {}).get("changed") or []
+        if earlier or changes:  # no row of this run is that of the config as it is now
+            runner.computed["changed"] = [*earlier, *changes]
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Write what the run computes, or the student of a group that the Runner is for now."""

@@ -1,7 +1,7 @@
 """Saving checkpoints that are there whole or not at all."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from mmkd_logit.registry import HOOKS
-from mmkd_logit.utils.arguments import check_choice, check_count, check_flag, check_text
+from mmkd_logit.utils.arguments import check_text
 from mmkd_logit.utils.files import replacing, sealed, why_damaged, write_text
 
 from .config import FINAL
@@ -74,33 +74,6 @@ def record_checkpoint(runner: Runner, checkpoint: str, gone: Sequence[str] = ())
         write_text(Path(runner.work_dir, POINTER), checkpoint)  # for MMEngine's own tools
 
 
-def _check_arguments(given: Mapping[str, Any]) -> None:
-    """Check what MMEngine's ``CheckpointHook`` mostly takes as it comes."""
-    for name in ("by_epoch", "save_optimizer", "save_param_scheduler", "save_last"):
-        check_flag(name, given.get(name, True))
-    for name in ("interval", "max_keep_ckpts"):  # -1 is never, and all
-        check_count(name, given.get(name, -1), -1)
-    check_count("save_begin", given.get("save_begin", 0), 0)
-    if not isinstance(given.get("out_dir"), (Path, type(None))):
-        check_text("out_dir", given["out_dir"], "the name of a folder or None")
-    template = given.get("filename_tmpl")
-    if template is not None and not (isinstance(template, str) and "{" in template):
-        raise ValueError(f"filename_tmpl must be text such as 'epoch_{{}}.pth', got {template!r}")
-    for name in ("save_best", "greater_keys", "less_keys", "published_keys", "rule"):
-        value = given.get(name)
-        several = value if isinstance(value, (list, tuple)) else [value]
-        for each in (each for each in several if each is not None):
-            if name == "rule":
-                check_choice(name, each, ("greater", "less"))
-            else:
-                check_text(name, each, "text, a list of texts or None")
-    for name in ("backend_args", "file_client_args"):
-        if not isinstance(given.get(name), (Mapping, type(None))):
-            raise ValueError(
-                f"{name} must be a dict such as dict(backend='local'), or None, got {given[name]!r}"
-            )
-
-
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook``, whose files are whole at whatever moment the run ends.
@@ -118,9 +91,6 @@ class AtomicCheckpointHook(CheckpointHook):
     Args:
         **kwargs: As of MMEngine's hook. With a ``backend_args`` of their own, files are as whole as
             that backend makes them.
-
-    Raises:
-        ValueError: If an argument is of another kind.
     """
 
     changes_training = False
@@ -130,7 +100,6 @@ class AtomicCheckpointHook(CheckpointHook):
     keep_ckpt_ids: deque
 
     def __init__(self, **kwargs: Any) -> None:
-        _check_arguments(kwargs)
         super().__init__(**kwargs)
         self._outdated: list[str] = []
 

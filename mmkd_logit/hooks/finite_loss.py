@@ -73,6 +73,11 @@ class FiniteLossHook(Hook):
             for prefix, network in trained_networks(runner).items()
         }
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Forget the passes of other hooks, such as PreciseBNHook's."""
+        for _, observer in self._networks.values():
+            observer.take()
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:

@@ -80,6 +80,9 @@ class LogitObserver:
             self._handles.append(last.register_forward_pre_hook(self._note_inputs))
 
     def _note_logits(self, module: nn.Module, args: Any, output: Any) -> None:
+        if len(args) > 1 and hasattr(module, "_get_loss"):  # a head puts a margin on labels' logits
+            with torch.no_grad():
+                output = module.forward(args[0])
         self._note("logits", module, getattr(output, "logits", output))  # Hugging Face wraps them
 
     def _note_inputs(self, module: nn.Module, args: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Sequence
 from itertools import pairwise
@@ -139,6 +140,12 @@ class SequentialTeacherHook(Hook):
             for i, teacher in teachers.items()
             if i >= last and teacher is not None
         }
+        trial = copy.copy(distiller)  # a stage that does not fit is an error now
+        for i, stage in enumerate(self.stages):
+            try:
+                trial.switch(**{**stage.changes, "teacher": self._teachers.get(i)})
+            except ValueError as error:
+                raise ValueError(f"stages[{i}]: {error}") from None
         self._follow(runner)
 
     def later_teachers(self) -> list[FrozenTeacher]:

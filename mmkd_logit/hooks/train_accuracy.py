@@ -52,6 +52,8 @@ class TrainAccuracyHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Begin to count with each epoch, also in a loop that counts iterations."""
+        for each in self._observers.values():
+            each.take()  # passes of other hooks, such as PreciseBNHook's
         if batch_idx % len(runner.train_dataloader) == 0:
             self._right, self._total = {}, 0
 

@@ -19,7 +19,6 @@ from mmkd_logit.engine.config import (
     seed_of,
 )
 from mmkd_logit.engine.fingerprint import describe_machine, should_resume
-from mmkd_logit.engine.results import group_size
 from mmkd_logit.engine.runner import end_workers
 from mmkd_logit.models.teacher_cache import words_of_row
 
@@ -73,7 +72,7 @@ def seconds_of(
     load = _load(dict(text.split("=", 1) for text in overrides))
     speeds: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
-        alone = not row.get("resumed_at") and group_size(row) == 1
+        alone = not row.get("resumed_at") and row.get("group_size", 1) == 1
         same = Path(str(row.get("config"))).name == Path(config).name
         same = same and _load(row.get("overrides") or {}) == load
         if same and alone and row.get("epochs"):

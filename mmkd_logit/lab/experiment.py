@@ -273,6 +273,12 @@ class Experiment:
 
     def _run(self, name: str, seed: int, epochs: int | None, known: dict[str, Run]) -> Run:
         entry = self.entries[name]
+        own = [text.partition("=")[0] for text in entry.overrides]
+        if both := [text for text in self.options if text.partition("=")[0] in own]:
+            raise ValueError(
+                f"--cfg-options {both[0]}: {self.path} sets that itself for {name}; change it "
+                "there, or take --epochs for the length of runs"
+            )
         own_seed = seed + (entry.seed_shift or 0) if entry.seed is None else entry.seed
         teachers = tuple(known[teacher] for teacher in entry.teachers)
         scores = known[entry.scores] if entry.scores else None

@@ -6,10 +6,10 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -68,7 +68,7 @@ class LocalPool:
         process = self._forkserver.Process(
             target=run_forked, args=(tool, list(argv), str(log), environment)
         )
-        with _environment(environment):  # of the server, which the first process starts
+        with patch.dict(os.environ, environment):  # of the server, which the first process starts
             process.start()
         return process
 
@@ -117,17 +117,6 @@ class _Program(subprocess.Popen):
     @property
     def exitcode(self) -> int | None:
         return self.poll()
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 class ClusterPool:

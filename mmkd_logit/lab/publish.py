@@ -157,7 +157,8 @@ def _is_usual(row: dict, rows: Sequence[dict]) -> bool:
                 return False
             weights[teacher.checkpoint] = known[0]
     cfg = Run("", row["config"], (), row["seed"]).build_config()
-    return row_fingerprint(row) == fingerprint(computed_content(cfg, weights=weights))
+    same = row_fingerprint(row) == fingerprint(computed_content(cfg, weights=weights))
+    return same and same_test(row, describe_test(cfg))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from mmkd_logit.engine.fingerprint import log_folders
 from mmkd_logit.engine.logits import find_exports
-from mmkd_logit.engine.results import describe_method, group_size, plain
+from mmkd_logit.engine.results import describe_method, plain
 from mmkd_logit.utils.cli import program
 from mmkd_logit.utils.files import write_text
 
@@ -296,6 +296,7 @@ def _describe_run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
         method=plain(describe_method(cfg)),
         command=[*program("train.py"), *run.argv],
         weights=row.get("weights") if row else None,
+        finished=row.get("finished") if row else None,
         files=find_files(run.work_dir, row),
     )
 
@@ -303,7 +304,7 @@ def _describe_run(run: Run, row: dict | None, cfg: Config) -> dict[str, Any]:
 def find_files(work_dir: str | Path, row: dict | None) -> dict[str, Any]:
     """Find the files that a run has left: its log, scalars and logits."""
     logs = [Path(work_dir, LOG)]
-    if row and group_size(row) > 1:
+    if row and row.get("group_size", 1) > 1:
         lists = [word for word in row.get("command", ()) if word.endswith("runs.txt")]
         logs = [*(Path(name).with_name(LOG) for name in lists), *logs]
     scalars = {path.parts[-3]: path for path in Path(work_dir).glob("*/vis_data/scalars.json")}

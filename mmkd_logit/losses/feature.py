@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmkd_logit.registry import MODELS
 from mmkd_logit.utils.arguments import (
+    arguments_of,
     check_choice,
     check_count,
     check_flag,
@@ -37,18 +38,13 @@ def check_settings(
     name: str, function: Callable, given: Mapping[str, Any], ours: Collection[str] = ()
 ) -> None:
     """Refuse a setting that torchdistill would ignore in silence or fail on later."""
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.kind in kinds and p.name not in ours
-    ]
-    allowed = [p.name for p in parameters]
+    taken = arguments_of(function)[0]
+    allowed = [each for each in taken if each not in ours]
     refuse_unknown(name, given, allowed)
     for setting, check in _CHECKS.items():
         if setting in given:
             check(f"{setting} of {name}", given[setting])
-    missing = [p.name for p in parameters if p.default is p.empty and p.name not in given]
+    missing = [n for n in allowed if taken[n].default is inspect.Parameter.empty and n not in given]
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}; it takes {', '.join(allowed)}")
 

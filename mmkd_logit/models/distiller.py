@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead
@@ -40,8 +39,6 @@ class TrainingRecord(NamedTuple):
 
     student_logits: Tensor  # (N, K), without gradient
     teacher_logits: Tensor  # (N, K)
-    labels: Tensor | None  # (N,); None if the samples are not a SampleBatch
-    indices: np.ndarray | None  # numbers (N,) of the samples in their data set, or None likewise
 
 
 def check_alpha(alpha: float) -> float:
@@ -270,6 +267,11 @@ class LogitDistiller(BaseModel):
             )
         loss_kd = None if loss_kd is None else build_loss(loss_kd)
         _check_labels(loss_kd, self.student)
+        if ensemble == "probs" and len(teachers) > 1 and has_several_labels(self.student):
+            raise ValueError(
+                "ensemble='probs' is the mean of softmax probabilities, and the student's "
+                f"{type(self.student.head).__name__} has others; take ensemble='logits'"
+            )
         self.__dict__.update(loss_kd=loss_kd, weights=weights, ensemble=ensemble, teachers=teachers)
 
     @property
@@ -307,18 +309,14 @@ class LogitDistiller(BaseModel):
         if not self.needs_teacher:
             samples = samples_for_loss(self.student, data_samples)
             return _weigh(self.student(inputs, samples, mode="loss"), self.weights["ce"])
+        if self.weights["ce"] and not self.logit_names:  # before features are watched
+            self.logit_names = find_logits(self.student, inputs)
         with self.features.watch(self.student, self.teachers[0].model) as seen:
             # The teacher first: what its pass frees serves the student's.
             if teacher_logits is None:
                 teacher_logits = self.teacher_logits(inputs, data_samples)
             losses, student_logits = self._run_student(inputs, data_samples)
-        known = isinstance(data_samples, SampleBatch)
-        self.record = TrainingRecord(
-            student_logits.detach(),
-            teacher_logits,
-            data_samples.labels if known else None,
-            data_samples.index if known else None,
-        )
+        self.record = TrainingRecord(student_logits.detach(), teacher_logits)
         if self.weights["kd"] > 0:
             kd = _compare(self.loss_kd, student_logits, teacher_logits, data_samples)
             losses["loss_kd"] = self.weights["kd"] * kd
@@ -337,8 +335,6 @@ class LogitDistiller(BaseModel):
         if weight and self.logits is None and _needs_labels_alone(student):
             logits = student.head(student.extract_feat(inputs))
             return _weigh(student.head._get_loss(logits, samples), weight), logits
-        if not self.logit_names:
-            self.logit_names = find_logits(student, inputs)
         outputs: dict[str, Any] = {}
 
         def observe(name: str, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -432,6 +428,7 @@ def _needs_labels_alone(student: nn.Module) -> bool:
     head = getattr(student, "head", None)
     return (
         isinstance(student, ImageClassifier)
+        and type(student).forward is ImageClassifier.forward
         and type(student).loss is ImageClassifier.loss
         and isinstance(head, ClsHead)
         and type(head).loss is ClsHead.loss
@@ -440,14 +437,14 @@ def _needs_labels_alone(student: nn.Module) -> bool:
 
 
 def _weigh(student_losses: dict[str, Any], weight: float) -> dict[str, Any]:
-    """Weigh the student's own losses, and add their unweighted sum as ``ce``."""
+    """Weigh the student's own losses, means as MMEngine takes them; ``ce`` is their sum."""
     weighted: dict[str, Any] = {}
     terms: list[Tensor] = []
     for key, value in student_losses.items():
         if "loss" not in key:
             weighted[key] = value
             continue
-        value = torch.stack(list(value)).sum() if isinstance(value, (list, tuple)) else value
+        value = sum(v.mean() for v in value) if isinstance(value, (list, tuple)) else value.mean()
         weighted["loss_ce" if key == "loss" else key] = weight * value
         terms.append(value.detach())
     weighted["ce"] = torch.stack(terms).sum()

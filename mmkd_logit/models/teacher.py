@@ -232,7 +232,9 @@ def _image_size(cfg: Any, model: Any) -> tuple[int, int] | None:
     sizes = [(model.get("backbone") or {}).get("img_size")]
     for transform in transforms:
         if type_name(transform) in ("Resize", "RandomResizedCrop", "CenterCrop", "RandomCrop"):
-            sizes.append(transform.get("crop_size", transform.get("scale")))
+            size = transform.get("crop_size", transform.get("scale"))
+            is_wide = type_name(transform) == "Resize" and isinstance(size, (list, tuple))
+            sizes.append(size[::-1] if is_wide else size)  # mmcv has the width first
     for size in reversed(sizes):
         size = (size, size) if isinstance(size, int) else size
         if isinstance(size, (list, tuple)) and len(size) == 2:

@@ -431,22 +431,6 @@ _DATA = [
 ]
 
 _HOOKS = [
-    ("AtomicCheckpointHook", "interval", "too small", -2, "from -1 on"),
-    ("AtomicCheckpointHook", "by_epoch", "number for a flag", 1, "True or False"),
-    ("AtomicCheckpointHook", "save_optimizer", "number for a flag", 0, "True or False"),
-    ("AtomicCheckpointHook", "save_param_scheduler", "number for a flag", 0, "True or False"),
-    ("AtomicCheckpointHook", "save_last", "number for a flag", 1, "True or False"),
-    ("AtomicCheckpointHook", "out_dir", "number for text", 5, "name of a folder"),
-    ("AtomicCheckpointHook", "max_keep_ckpts", "fraction for a count", 2.5, "from -1 on"),
-    ("AtomicCheckpointHook", "save_begin", "too small", -1, "from 0 on"),
-    ("AtomicCheckpointHook", "save_best", "number for text", 5, "text, a list of texts or None"),
-    ("AtomicCheckpointHook", "rule", "unknown word", "greatest", "'greater', 'less'"),
-    ("AtomicCheckpointHook", "greater_keys", "number for text", [5], "list of texts"),
-    ("AtomicCheckpointHook", "less_keys", "empty", [""], "list of texts"),
-    ("AtomicCheckpointHook", "filename_tmpl", "missing part", "epoch.pth", "'epoch_{}.pth'"),
-    ("AtomicCheckpointHook", "published_keys", "number for text", 5, "list of texts"),
-    ("AtomicCheckpointHook", "backend_args", "text for a container", "local", "backend='local'"),
-    ("AtomicCheckpointHook", "file_client_args", "text for a container", "disk", "dict such as"),
     ("AtomicCheckpointHook", "intervall", "letter too many", 5, "did you mean interval?"),
     ("FinalCheckpointHook", "filename", "number for text", 5, "name of a file"),
     ("FinalCheckpointHook", "filename", "folder for a file", "a/final.pth", "name no folder"),

@@ -23,6 +23,14 @@ ARGUMENTS = {
         for argument in ("runner", "dataloader")
     },
     ("batch_collate", "_scope_"): GIVEN,
+    **{
+        ("AtomicCheckpointHook", name): "MMEngine's; fields.py has default_hooks.checkpoint"
+        for name in (
+            *("interval", "by_epoch", "save_optimizer", "save_param_scheduler", "out_dir"),
+            *("max_keep_ckpts", "save_last", "save_best", "rule", "greater_keys", "less_keys"),
+            *("file_client_args", "backend_args", "filename_tmpl", "published_keys", "save_begin"),
+        )
+    },
     ("MergedGroupsOptimConstructor", "optim_wrapper_cfg"): GIVEN,
     ("MergedGroupsOptimConstructor", "paramwise_cfg"): GIVEN,
     ("RunCheckHook", "test"): "the name that PreflightHook had in version 0.1.0",

@@ -5,7 +5,7 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from runs import digits_student, run_config, weights
+from runs import assert_same, digits_student, run_config, weights
 
 from mmkd_logit.datasets import SampleKey, SeededSampler
 from mmkd_logit.engine.runner import end_workers
@@ -186,3 +186,11 @@ def test_resumed_by_iterations(sampler, tmp_path, monkeypatch):
     )
     whole = trained(augmented(tmp_path / "whole", sampler=sampler, **settings))
     assert same(whole, resumed(tmp_path, begin="iter_6.pth", sampler=sampler, **settings))
+
+
+def test_the_transforms_change_on_the_way(tmp_path):
+    """SwitchRecipeHook's pictures in memory are made one by one then, and seeded as well."""
+    switch = dict(type="PackInputs")
+    recipe = dict(type="SwitchRecipeHook", schedule=[dict(action_epoch=2, train_pipeline=[switch])])
+    runs = [trained(augmented(tmp_path / n, epochs=2, custom_hooks=[recipe])) for n in "ab"]
+    assert_same(*runs)

@@ -211,6 +211,11 @@ def test_what_a_run_lacks(trained):
     cfg = build_config(build_parser().parse_args([trained.config, "--seed", "2"]))
     assert missing_exports(cfg, ["train", "val", "test"]) == ["val"]
     assert missing_exports(cfg, []) == []
+    cfg.test_dataloader.dataset.pipeline.insert(0, dict(type="CenterCrop", crop_size=6))
+    assert missing_exports(cfg, ["train", "test"]) == ["train", "test"]
+    cfg.test_dataloader.dataset.pipeline.pop(0)
+    cfg.test_dataloader.num_workers = 1  # changes no logit
+    assert missing_exports(cfg, ["train", "test"]) == []
     cfg.model.loss_kd.type = "mmkd_logit.ScaledKLDivLoss"
     assert missing_exports(cfg, ["train", "test"]) == ["train", "test"]
     assert set(find_exports(trained.folder, weights_hash(trained.final))) == {"train", "test"}

@@ -18,7 +18,14 @@ from runs import run_config as short_run
 from mmkd_logit.datasets import Digits, NoisyLabelDataset
 from mmkd_logit.engine import fingerprint as provenance
 from mmkd_logit.engine.cli import TrainingStarted
-from mmkd_logit.engine.fingerprint import dataset_hash, read_run, teacher_hashes, weights_hash
+from mmkd_logit.engine.fingerprint import (
+    dataset_hash,
+    describe_test,
+    read_run,
+    same_test,
+    teacher_hashes,
+    weights_hash,
+)
 from mmkd_logit.engine.results import ResultsRecorder, append_line, plain, read_lines
 from mmkd_logit.engine.runner import ExactRunner
 from mmkd_logit.engine.train import run_training
@@ -253,3 +260,14 @@ def test_a_changed_run_says_the_seed_that_it_took_from_its_checkpoint(tmp_path):
     run_training(cfg(7, 2), "auto", TrainingStarted(), resume_changed=True)
     run = read_run(tmp_path)
     assert (run["seed"], run["computed"]["randomness"]["seed"]) == (3, 3)
+
+
+def test_a_row_counts_for_the_metrics_that_it_has():
+    cfg = Config(dict(test_evaluator=dict(type="ExpectedCalibrationError", num_bins=3)))
+    row = dict(tested=describe_test(cfg))
+    assert same_test(row, describe_test(cfg))
+    cfg.test_evaluator.num_bins = 15
+    assert not same_test(row, describe_test(cfg))
+    del row["tested"]["test_evaluator"]  # of a row that does not say by which
+    assert same_test(row, describe_test(cfg))
+    assert same_test({}, describe_test(cfg))

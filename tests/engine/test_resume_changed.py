@@ -13,7 +13,14 @@ from mmengine.config import Config
 from runs import digits_student, run_config
 
 from mmkd_logit.checkpoint import load_from_file
-from mmkd_logit.engine.fingerprint import computed_content, fingerprint_of, list_changes
+from mmkd_logit.engine.fingerprint import (
+    computed_content,
+    fingerprint,
+    fingerprint_of,
+    list_changes,
+    read_run,
+    row_fingerprint,
+)
 from mmkd_logit.engine.results import read_lines
 from mmkd_logit.engine.train import main
 
@@ -174,7 +181,28 @@ def test_the_seed_is_the_checkpoints(trained, tmp_path, capsys):
     assert f"{RESUMED}randomness.seed: 5 -> 6{ADVICE}" in message
     more = ["--resume-changed", "--results", tmp_path / "runs.jsonl"]
     train(trained.tiny.student, *words, *more, train_cfg__max_epochs=2)
-    assert read_lines(tmp_path / "runs.jsonl")[0]["seed"] == 5
+    (row,) = read_lines(tmp_path / "runs.jsonl")
+    assert row["seed"] == 5
+
+
+def test_a_changed_run_is_no_run_of_its_config(trained, tmp_path):
+    """Neither its row nor its folder is taken for one, and it can be resumed again."""
+    folder = shutil.copytree(trained.student, tmp_path / "run")
+    words = ["--seed", 5, "--work-dir", folder, "--results", tmp_path / "runs.jsonl"]
+    lr = dict(optim_wrapper__optimizer__lr=0.03)
+    first = folder / "epoch_1.pth"
+    more = ("--resume", first, "--resume-changed")
+    train(trained.tiny.student, *words, *more, train_cfg__max_epochs=2, **lr)
+    for row in (read_lines(tmp_path / "runs.jsonl")[0], read_run(folder)):
+        (change,) = row["computed"]["changed"]
+        assert change.startswith("optim_wrapper.optimizer.lr: ")
+        content = {key: value for key, value in row["computed"].items() if key != "changed"}
+        assert row_fingerprint(row) != fingerprint(content)
+    last = max(folder.glob("epoch_*.pth"))
+    changed = load_from_file(str(last))["made_of"]["computed"]["changed"]
+    assert changed == [change]
+    train(trained.tiny.student, *words, "--resume", last, train_cfg__max_epochs=3, **lr)
+    assert read_lines(tmp_path / "runs.jsonl")[1]["computed"]["changed"] == changed
 
 
 def test_many_changes_are_cut_short(trained, capsys):

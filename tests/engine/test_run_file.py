@@ -1,6 +1,5 @@
 """What run.json says of a work folder's run."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -55,16 +54,10 @@ def test_a_folder_of_before_there_was_such_a_file(tmp_path):
     assert read_run(tmp_path) == dict(logs=logs, checkpoints=["epoch_1.pth"])
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_only_the_same_run_is_resumed(tmp_path, old):
-    """Until run.json held it, origin.json said what a run computes."""
+def test_only_the_same_run_is_resumed(tmp_path):
     cfg = Config(dict(model=dict(type="X"), randomness=dict(seed=3), work_dir=str(tmp_path)))
     assert not should_resume(cfg)
-    if old:
-        (tmp_path / "origin.json").write_text(json.dumps(describe_run(cfg)))
-        (tmp_path / RUN).write_text(json.dumps(dict(logs=["a"], checkpoints=["b"])))
-    else:
-        write_run(tmp_path, **describe_run(cfg), logs=["a"], checkpoints=["b"])
+    write_run(tmp_path, **describe_run(cfg), logs=["a"], checkpoints=["b"])
     assert should_resume(cfg)
     assert not should_resume(cfg, processes=2)
     assert not should_resume(Config(dict(cfg, randomness=dict(seed=4))))

@@ -149,7 +149,7 @@ def test_other_weights_are_another_teacher_of_the_next(chain, capsys):
 
 def test_a_teacher_of_unknown_origin_is_taken(chain, capsys):
     first, second, _ = chain.folders
-    for origin in (None, dict(fingerprint="of version 0.1.0")):
+    for origin in (None, dict(fingerprint="of another tool")):
         (second / "run.json").unlink(missing_ok=True)
         if origin:
             write_run(second, **origin)

@@ -22,6 +22,7 @@ from mmkd_logit.hooks import SequentialTeacherHook
 from mmkd_logit.models import teacher as frozen_teacher
 
 MSE = dict(type="mmkd_logit.LogitMSELoss")
+BINARY = dict(type="mmkd_logit.ScaledBinaryKLDivLoss", tau=1)
 ITERATIONS = 4  # of an epoch
 SAVED = dict(  # at every epoch
     default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=-1))
@@ -465,10 +466,15 @@ class Never(Hook):
             r"it, or raise train_cfg.max_epochs",
         ),
         (digits_distiller(), by_iteration(), "the train loop has none; set by_epoch=False"),
+        (
+            digits_distiller(),
+            dict(custom_hooks=[hook(GOOD, dict(begin=2, loss_kd=BINARY))]),
+            r"stages\[1\]: ScaledBinaryKLDivLoss compares sigmoid probabilities",
+        ),
     ],
 )
 def test_runs_that_do_not_fit(tmp_path, model, settings, words):
-    cfg = run_config(model, tmp_path, custom_hooks=[hook(GOOD)], **settings)
+    cfg = run_config(model, tmp_path, **{"custom_hooks": [hook(GOOD)], "epochs": 3, **settings})
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Never())
     with pytest.raises(ValueError, match=words):

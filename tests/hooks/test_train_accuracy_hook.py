@@ -7,7 +7,11 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from networks import build
 from runs import assert_same, digits_distiller, digits_student, run_config, weights
+
+from mmkd_logit.hooks.networks import LogitObserver
 
 HOOK = dict(type="mmkd_logit.TrainAccuracyHook")
 LAZY = dict(type="mmkd_logit.LazyRuntimeInfoHook")
@@ -200,3 +204,40 @@ def test_the_log_does_not_wait_for_its_device(tmp_path):
     runner.register_hook(Look())
     runner.train()
     assert all(isinstance(value, torch.Tensor) and not value.requires_grad for value in noted)
+
+
+class Passes(Hook):
+    """Runs batches in training mode after an epoch, as PreciseBNHook does."""
+
+    def after_train_epoch(self, runner):
+        with torch.no_grad():
+            for data in runner.train_dataloader:
+                data = runner.model.data_preprocessor(data, training=True)
+                runner.model(**data, mode="loss")
+
+
+def test_passes_of_other_hooks_do_not_count(tmp_path):
+    logged = []
+    for name, more in (("a", []), ("b", [Passes()])):
+        runner = Runner.from_cfg(config(tmp_path / name, digits_student()))
+        for each in runner.model.modules():  # so that the passes change nothing
+            each.momentum = 0.0 if hasattr(each, "running_mean") else None
+        for each in more:
+            runner.register_hook(each)
+        runner.train()
+        logged.append([row["batch_top1"] for row in rows(tmp_path / name)])
+    assert len(logged[0]) == 6
+    assert logged[0] == logged[1]
+
+
+def test_a_margin_is_not_looked_at():
+    cfg = digits_student()
+    cfg["head"] = {**cfg["head"], "type": "mmpretrain.ArcFaceClsHead"}
+    cfg["head"].pop("init_cfg", None)
+    model = build(cfg).train()
+    inputs = torch.randn(16, 1, 8, 8)
+    observer = LogitObserver(model, training=True)
+    labels = model(inputs).argmax(1)
+    observer.take()
+    model.loss(inputs, [DataSample().set_gt_label(int(label)) for label in labels])
+    assert torch.equal(observer.take()["logits"].argmax(1), labels)

@@ -380,3 +380,9 @@ def test_where_the_data_lies_is_not_in_names(project, tmp_path):
     (mine,) = Experiment(write(tmp_path, text), options=options).runs([0])
     (usual,) = Experiment(write(tmp_path, text)).runs([0])
     assert mine.work_dir != usual.work_dir  # another teacher, another folder
+
+
+def test_what_a_run_sets_is_not_set_for_all(project, tmp_path):
+    """One of the two would hold, and the table would state the other."""
+    with pytest.raises(ValueError, match=r"model.alpha=0.5: .* sets that itself for small"):
+        rows(tmp_path, options=("model.alpha=0.5",)).runs([0])

@@ -307,8 +307,6 @@ def test_files_of_a_run(tmp_path, monkeypatch):
     Path("g/train.log").touch()
     grouped = dict(row(1.0), group_size=3, command=["python", "t.py", "g/runs.txt", "--results"])
     assert find_files("w", grouped)["log"] == "g/train.log"
-    older = dict(row(1.0), together=3, command=grouped["command"])  # as version 0.1.0 said
-    assert find_files("w", older)["log"] == "g/train.log"
     Path("g/train.log").unlink()
     np.savez("w/logits/train.npz", identity=np.array(json.dumps(dict(weights="abc"))))
     dumps = dict(test="w/logits/test.npz", train="w/logits/train.npz")

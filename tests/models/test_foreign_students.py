@@ -113,3 +113,10 @@ def test_a_config_of_a_base_model():
     assert model.data_preprocessor.std.item() == 2
     torch.testing.assert_close(losses["loss_kd"], 9 * losses["kd"])
     torch.testing.assert_close(losses["loss_ce"] + losses["aux_loss"], 0.1 * losses["ce"])
+
+
+def test_its_features_are_distilled_as_well():
+    """What finds the logits is no pass of the network that is watched."""
+    term = dict(student="model", teacher="model", loss=nn.MSELoss())
+    model = LogitDistiller(own(), own(), MSE, 0.5, feature_kd=[term])
+    assert {"loss_ce", "loss_kd"} < losses_of(model).keys()

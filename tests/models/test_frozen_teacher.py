@@ -183,6 +183,7 @@ def test_images_in_the_teachers_size(checkpoint):
         (dict(test=[], train=[dict(type="mmpretrain.RandomCrop", crop_size=16, padding=4)]), 16),
         (dict(train=[dict(type="RandomResizedCrop", scale=12), dict(type="PackInputs")]), 12),
         (dict(test=[dict(type="CenterCrop", crop_size=8)]), None),
+        (dict(test=[dict(type="Resize", scale=(12, 16))]), (16, 12)),  # mmcv's: width, height
         (dict(test=[dict(type="PackInputs")]), None),
     ],
 )
@@ -200,8 +201,9 @@ def test_images_of_another_size_than_the_teachers_are_warned_of(pipelines, own, 
     said = [text for text, _, *level in logged if level == [logging.WARNING]]
     assert len(said) == (own is not None)
     if own:
-        assert f"images of 8x8 pixels, and its config has images of {own}x{own}" in said[0]
-        assert f"input_size=({own}, {own})" in said[0]
+        height, width = own if isinstance(own, tuple) else (own, own)
+        assert f"of 8x8 pixels, and its config has images of {height}x{width}" in said[0]
+        assert f"input_size=({height}, {width})" in said[0]
         logged.clear()
         FrozenTeacher(dict(config=config, checkpoint=None, input_size=own))(torch.ones(1, 3, 8, 8))
         assert all("pixels" not in text for text, *_ in logged)

@@ -5,11 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
+from mmpretrain.models import ImageClassifier
 from networks import batch, build, distiller, raw_batch, wrn
 from torch import nn
 
 from mmkd_logit.datasets import SampleBatch
 from mmkd_logit.models import LogitDistiller
+from mmkd_logit.models.distiller import _weigh
 
 
 def plain_twin(model, cfg=None):
@@ -55,8 +57,6 @@ def test_a_step_leaves_its_record():
         assert torch.equal(model.record.student_logits, model.student(inputs))
         assert torch.equal(model.record.teacher_logits, model.teachers[0](inputs))
         assert not model.record.student_logits.requires_grad
-    assert torch.equal(model.record.labels, labels)
-    assert model.record.indices.tolist() == list(range(7, 13))
     model.switch(alpha=0)
     model(inputs, whole, mode="loss")
     assert model.record is None
@@ -396,3 +396,45 @@ def test_several_labels_an_image():
     mixed = LogitDistiller(build(several), build(wrn()), sigmoid)
     with pytest.raises(ValueError, match=r"only one of teacher .* and the student has a head"):
         mixed.init_weights()
+
+
+def test_several_labels_have_no_softmax_probabilities():
+    head = dict(type="mmpretrain.MultiLabelLinearClsHead", num_classes=4, in_channels=64)
+    student = wrn()
+    student["head"] = head
+    teacher = dict(config=student, checkpoint=None)
+    model = build(distiller(student=student, teacher=[teacher, teacher]))
+    with pytest.raises(ValueError, match="MultiLabelLinearClsHead has others; take ensemble='log"):
+        model.switch(ensemble="probs")
+    model.switch(teacher=teacher, ensemble="probs")  # one needs no mean
+
+
+class Negative(ImageClassifier):
+    """Sees images otherwise than its layers do."""
+
+    def forward(self, inputs, *args, **kwargs):
+        return super().forward(-inputs, *args, **kwargs)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_a_forward_of_its_own_is_trained(alpha):
+    student = Negative(**{key: value for key, value in wrn().items() if key != "type"})
+    model = build(distiller(student=student, alpha=alpha)).eval()
+    inputs, samples = batch()
+    labels = torch.cat([sample.gt_label for sample in samples])
+    losses = model(inputs, SampleBatch(labels, np.arange(len(labels)), (8, 8)), mode="loss")
+    assert torch.equal(model.record.student_logits, model.student(inputs))
+    if alpha < 1:
+        assert losses["ce"] == model.student(inputs, samples, mode="loss")["loss"]
+
+
+def test_terms_are_means_as_in_mmengine():
+    """Also of a loss without reduction and of lists."""
+    head = dict(wrn()["head"], loss=dict(type="mmpretrain.CrossEntropyLoss", reduction="none"))
+    model = build(distiller(student=dict(wrn(), head=head), alpha=0.5))
+    losses = model(*batch(), mode="loss")
+    mean = model.student(*batch(), mode="loss")["loss"].mean()
+    assert losses["ce"] == mean
+    assert losses["loss_ce"] == 0.5 * mean
+    found = _weigh(dict(loss=torch.ones(3), aux_loss=[torch.ones(2), torch.tensor(3.0)]), 0.5)
+    assert {k: float(v) for k, v in found.items()} == dict(loss_ce=0.5, aux_loss=2.0, ce=5.0)

@@ -187,9 +187,6 @@ MUTANTS = {
         'return "computed" in read_run(cfg.work_dir)',
         _RUN_FILE,
     ),
-    "a folder of before run.json held it is another run's": Mutant(
-        "engine/fingerprint.py", "for name in (_ORIGIN, RUN):", "for name in (RUN,):", _RUN_FILE
-    ),
     "a new run keeps the checkpoints of the one before": Mutant(
         "engine/resume.py",
         "    if runner.iter:\n        known",

@@ -331,7 +331,7 @@ def _network(cfg: Any) -> nn.Module:
 
 
 def _loss(cfg: Any) -> dict[str, Any]:
-    kind, tau = type_name(cfg), cfg.get("tau", 1.0)
+    kind, tau = type_name(cfg), float(cfg.get("tau", 1.0))
     if kind == "LogitMSELoss" or (kind == "ScaledKLDivLoss" and tau == float("inf")):
         return dict(loss="mse", tau=1.0)
     if kind == "ScaledKLDivLoss":

@@ -42,7 +42,7 @@ _EXPERIMENT = dict(
 _ROW = {
     **dict.fromkeys(["weights?", "config?", "commit?", "device?", "numerics?", "finished?"], _TEXT),
     **dict.fromkeys(["seed?", "epochs?", "iterations?", "train_seconds?"], _NUMBER),
-    **dict.fromkeys(["group_size?", "together?"], _NUMBER),
+    **dict.fromkeys(["group_size?"], _NUMBER),
     **dict.fromkeys(["test?", "train?", "data?", "versions?"], _OBJECT),
     "overrides?": dict,
     "teachers?": (list, type(None)),
@@ -115,14 +115,17 @@ def read_results(folder: str | Path, root: str | Path | None = None) -> Results:
         if not each.is_dir():
             raise FileNotFoundError(f"the folder {each} does not exist")
     results.rows, results.problems = read_rows(results.folder / ROWS)
-    # A run that was tested again has several rows: the last line counts.
-    lines = {row.get("weights"): number for number, row in results.rows.items()}
+    # Several tests of the same weights have several rows: that of the run's table counts.
+    lines: dict[Any, int] = {row.get("weights"): n for n, row in results.rows.items()}
+    lines |= {(row.get("weights"), row.get("finished")): n for n, row in results.rows.items()}
     for path in [*results.folder.glob("*.json"), *results.folder.glob("*/*.json")]:
         record = _read_record(path) if path.is_file() else None
         if record is None:
             continue
         for run in record["runs"]:
-            run["line"] = lines.get(run["weights"]) if run["weights"] else None
+            weights = run["weights"]
+            number = lines.get((weights, run.get("finished")), lines.get(weights))
+            run["line"] = number if weights else None
             run["row"] = results.rows.get(run["line"])
         lost = sum(bool(run["weights"]) and not run["row"] for run in record["runs"])
         if lost:

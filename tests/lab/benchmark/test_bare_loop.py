@@ -8,6 +8,7 @@ import torch
 from commands import PROJECT
 
 from mmkd_logit.lab.benchmark.bare_loop import ArrayImages, BareLoop, usual_transform
+from mmkd_logit.lab.benchmark.sessions import _loss
 
 
 def test_it_imports_nothing_of_ours_and_no_openmmlab():
@@ -105,3 +106,9 @@ def test_a_fixed_batch_is_one_batch():
     assert next(batches)[0] is next(batches)[0]
     batches = loop().batches()
     assert not torch.equal(next(batches)[0], next(batches)[0])
+
+
+@pytest.mark.parametrize(("tau", "expected"), [("inf", ("mse", 1.0)), (4, ("kl", 4.0))])
+def test_the_temperature_of_a_config(tau, expected):
+    found = _loss(dict(type="mmkd_logit.ScaledKLDivLoss", tau=tau))
+    assert (found["loss"], found["tau"]) == expected

@@ -145,6 +145,13 @@ def test_a_curve_for_each_alpha(tmp_path):
     assert len(markers(axes, style.CE)) == 2
 
 
+def test_two_students_at_one_tau_are_told(tmp_path):
+    records = noisy(tmp_path)
+    records.add("other", [50.0, 51.0], row="symmetric 0.4", column="other", rate=0.4, tau=1)
+    with pytest.raises(ValueError, match=r"several runs at one tau in .'symmetric 0.4'."):
+        draw(records.experiment())
+
+
 def test_others_are_of_no_noise(tmp_path):
     assert draw(noisy(tmp_path, noise=False).experiment()) == []
     assert draw(noisy(tmp_path, taus=(1,)).experiment()) == []

@@ -187,3 +187,14 @@ def test_exported_logits_that_do_not_say_whose_they_are(tmp_path, identity):
     for read in (read_dump, read_dump_identity):
         with pytest.raises(ValueError, match=rf"{path} is not a whole dump of logits"):
             read(path)
+
+
+def test_runs_of_the_same_weights_have_rows_of_their_own(tmp_path):
+    """They differ in what they were tested on."""
+    record = record_of(dict(all=("all", "", [70.0], None), few=("few", "", [80.0], None)))
+    for number, run in enumerate(record["runs"]):
+        run["weights"] = run["row"]["weights"] = "w" * 64
+        run["finished"] = run["row"]["finished"] = f"2026-01-01T00:00:0{number}Z"
+    path = write_record(tmp_path, record)
+    runs = read_results(path.parent).experiments[0].record["runs"]
+    assert [run["row"]["test"]["accuracy/top1"] for run in runs] == [70.0, 80.0]

@@ -80,6 +80,7 @@ def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
     teachers = teachers_of_ce(record)
     found: dict[str, Noise] = {}
     noisy: set[str] = set()
+    doubled: set[str] = set()
     runs = [run for run in record["runs"] if run["name"] in record["cells"]]
     rows: dict[str, set[str]] = {}  # what is trained on in each row of the table
     alphas: dict[str, set[float]] = {}  # of the students there
@@ -100,7 +101,8 @@ def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
         noise = found.setdefault(label, Noise({}, {}))
         tau = style.tau_of(how)
         if tau is not None:
-            noise.taus[tau] = name
+            if noise.taus.setdefault(tau, name) != name:
+                doubled.add(label)
         elif name in teachers:
             noise.others["teacher"] = name, style.TEACHER
         elif how["kind"] == "ce" or style.is_taught(how):
@@ -109,6 +111,10 @@ def _find(record: Mapping[str, Any]) -> dict[str, Noise]:
         found[label].others.update(found[base].others if base in found else {})
     if not any(len(found[label].taus) > 1 for label in noisy):
         return {}
+    if noisy & doubled:
+        raise ValueError(
+            f"several runs at one tau in {noisy & doubled}; give them rows of their own"
+        )
     return {label: noise for label, noise in found.items() if noise.taus}
 
 
