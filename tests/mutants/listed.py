@@ -691,9 +691,27 @@ MUTANTS = {
     # report
     "a run has the oldest of its rows": Mutant(
         "lab/report/data.py",
-        "for number, row in results.rows.items()}",
-        "for number, row in reversed(results.rows.items())}",
+        '{row.get("weights"): n for n, row in results.rows.items()}',
+        '{row.get("weights"): n for n, row in reversed(results.rows.items())}',
         "tests/lab/report/test_read_results.py",
+    ),
+    "a run has the row of another test of its weights": Mutant(
+        "lab/report/data.py",
+        'lines.get((weights, run.get("finished")), lines.get(weights))',
+        "lines.get(weights)",
+        "tests/lab/report/test_read_results.py",
+    ),
+    "exported logits of other images count": Mutant(
+        "engine/logits.py",
+        'return same and same_test(found, identity["tested"])',
+        "return same",
+        "tests/engine/test_logits.py",
+    ),
+    "a run that was resumed changed is its config's": Mutant(
+        "engine/resume.py",
+        'runner.computed["changed"] = [*earlier, *changes]',
+        "pass",
+        "tests/engine/test_resume_changed.py",
     ),
     "logits of other weights are drawn": Mutant(
         "lab/report/samples.py",
