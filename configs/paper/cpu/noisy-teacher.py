@@ -1,7 +1,7 @@
 """A noisy teacher, in what a CPU can do: WRN-16-2 stopped at 53.77 % train accuracy -> WRN-10-1.
 
 10 % of the images at half resolution, the networks of noisy-label, 100 epochs, float32; one
-teacher. About an hour and a half on two cores.
+teacher. About two hours on two cores.
 
     python tools/reproduce.py noisy-teacher --scale cpu
 """
