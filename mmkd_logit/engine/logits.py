@@ -5,8 +5,7 @@ import copy
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ from .fingerprint import (
     weights_hash,
 )
 from .launch import from_first_process, prepare_launch, running_tool
-from .results import describe_method, plain, training_data_loader
+from .results import describe_method, plain, training_data_loader, without_hooks
 from .runner import QuietRunner
 
 FORMAT = 1
@@ -189,7 +188,9 @@ def export_logits(
         **machine,
     )
     written: list[str] = []
-    with _only_watching(runner):
+    # All logits, no metrics logged again, and no hook that exchanges the weights.
+    others, watching = (LogitOutputsHook, LoggerHook, EMAHook), LogitOutputsHook(prelogits="all")
+    with without_hooks(runner, *others, and_with=[watching]):
         for split in splits:
             loader = loader_of(cfg, split)
             loop = TestLoop(runner, dataloader=loader, evaluator=Evaluator([]), fp16=fp16)
@@ -214,18 +215,6 @@ def export_logits(
             loop.run()
             written.append(split)
     return written
-
-
-@contextmanager
-def _only_watching(runner: Runner) -> Iterator[None]:
-    """Show all logits, log no metrics again, and let no hook exchange the weights."""
-    hooks, test_loop = runner._hooks, runner._test_loop
-    others = [h for h in hooks if not isinstance(h, (LogitOutputsHook, LoggerHook, EMAHook))]
-    runner._hooks = [*others, LogitOutputsHook(prelogits="all")]
-    try:
-        yield
-    finally:
-        runner._hooks, runner._test_loop = hooks, test_loop
 
 
 def _layers(network: Any) -> dict[str, np.ndarray]:

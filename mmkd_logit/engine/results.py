@@ -7,8 +7,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.hooks import LoggerHook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner, TestLoop
 
 from mmkd_logit.hooks.label_noise import train_metainfo
@@ -148,21 +148,29 @@ def _with_pipeline(dataset: Any) -> list[dict]:
     return _with_pipeline([dataset.get("dataset"), *(dataset.get("datasets") or ())])
 
 
+@contextmanager
+def without_hooks(
+    runner: Runner, *kinds: type[Hook], and_with: Sequence[Hook] = ()
+) -> Iterator[None]:
+    """Leave hooks out of another test; in the end those and the test loop are as before."""
+    hooks, test_loop = runner._hooks, runner._test_loop
+    runner._hooks = [*(hook for hook in hooks if not isinstance(hook, kinds)), *and_with]
+    try:
+        yield
+    finally:
+        runner._hooks, runner._test_loop = hooks, test_loop
+
+
 def training_metrics(runner: Runner) -> dict[str, Any]:
     """Evaluate on the training images, un-augmented, each once."""
     cfg = runner.cfg
     evaluator = cfg.get("train_evaluator") or cfg.test_evaluator
-    test_loop, hooks = runner._test_loop, runner._hooks
     runner.logger.info("Measuring on the training images, un-augmented")
-    runner._test_loop = TestLoop(
-        runner, dataloader=training_data_loader(cfg), evaluator=copy.deepcopy(evaluator)
-    )
-    # It would log them as those of the test.
-    runner._hooks = [hook for hook in hooks if not isinstance(hook, LoggerHook)]
-    try:
+    with without_hooks(runner, LoggerHook):  # it would log them as those of the test
+        runner._test_loop = TestLoop(
+            runner, dataloader=training_data_loader(cfg), evaluator=copy.deepcopy(evaluator)
+        )
         metrics = runner._test_loop.run()
-    finally:
-        runner._test_loop, runner._hooks = test_loop, hooks
     runner.logger.info(f"On the training images: {plain(metrics)}")
     return metrics
 

@@ -444,7 +444,10 @@ def _weigh(student_losses: dict[str, Any], weight: float) -> dict[str, Any]:
         if "loss" not in key:
             weighted[key] = value
             continue
-        value = sum(v.mean() for v in value) if isinstance(value, (list, tuple)) else value.mean()
+        if isinstance(value, (list, tuple)):
+            value = sum(v.mean() for v in value)
+        elif value.ndim:  # a usual loss is a mean already
+            value = value.mean()
         weighted["loss_ce" if key == "loss" else key] = weight * value
         terms.append(value.detach())
     weighted["ce"] = torch.stack(terms).sum()

@@ -41,8 +41,7 @@ _EXPERIMENT = dict(
 )  # fmt: skip
 _ROW = {
     **dict.fromkeys(["weights?", "config?", "commit?", "device?", "numerics?", "finished?"], _TEXT),
-    **dict.fromkeys(["seed?", "epochs?", "iterations?", "train_seconds?"], _NUMBER),
-    **dict.fromkeys(["group_size?"], _NUMBER),
+    **dict.fromkeys(["seed?", "epochs?", "iterations?", "train_seconds?", "group_size?"], _NUMBER),
     **dict.fromkeys(["test?", "train?", "data?", "versions?"], _OBJECT),
     "overrides?": dict,
     "teachers?": (list, type(None)),
